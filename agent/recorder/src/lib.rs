@@ -1,0 +1,3 @@
+//! The shared-memory flight recorder.
+
+pub mod snapshot;

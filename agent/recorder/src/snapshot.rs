@@ -1,0 +1,211 @@
+//! What a flight recorder holds, once read and validated: plain data, all times in nanoseconds of the host's
+//! `CLOCK_MONOTONIC` (so they compare across the processes of one node).
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Everything in one recorder at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// Who wrote it.
+    pub identity: Identity,
+    /// When it was read.
+    pub taken_ns: u64,
+    /// Whether the event mask is set, so that absence of events means absence of operations.
+    pub profiling: bool,
+    /// The event mask in force (NCCL's bits).
+    pub event_mask: u32,
+    /// Communicators, in order of creation.
+    pub communicators: Vec<Communicator>,
+    /// The last operations, oldest first.
+    pub operations: Vec<Operation>,
+    /// Connections.
+    pub connections: Vec<Connection>,
+    /// What was lost.
+    pub losses: Losses,
+}
+
+/// Who wrote a recorder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Identity {
+    /// Random, unique for this process and this recorder.
+    pub cookie: u64,
+    /// Process id in its own PID namespace.
+    pub pid: u32,
+    /// Start time of the process in clock ticks since boot, 0 if unknown.
+    pub start_ticks: u64,
+    /// Host name or `NCCL_HOSTID`.
+    pub host_id: String,
+    /// NCCL version as far as it can be told, such as "2.28" (from the API version) or empty.
+    pub nccl_version: String,
+    /// Profiler API version NCCL took: 1 to 7, 0 before the first init.
+    pub profiler_api: u32,
+    /// GPU index as CUDA_VISIBLE_DEVICES and LOCAL_RANK tell, if they do.
+    pub gpu: Option<u32>,
+    /// When the recorder was created.
+    pub created_ns: u64,
+    /// Labels from the environment: "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID",
+    /// "C4_JOB", "C4_INCARNATION", …
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One communicator of the process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Communicator {
+    /// Slot in the recorder's table; operations and connections refer to it.
+    pub slot: u32,
+    /// How often the slot has been used.
+    pub generation: u32,
+    /// NCCL's communicator id or hash.
+    pub id: u64,
+    /// Name given by the program, often empty.
+    pub name: String,
+    /// Ranks in it.
+    pub size: u32,
+    /// This process's rank in it.
+    pub rank: u32,
+    /// Nodes in it.
+    pub nodes: u32,
+    /// Whether it was finalised.
+    pub finalized: bool,
+    /// Collectives enqueued, started on the GPU (or, without kernel events, on the network) and completed.
+    pub enqueued: u64,
+    /// See `enqueued`.
+    pub started: u64,
+    /// See `enqueued`.
+    pub completed: u64,
+    /// Point-to-point operations enqueued, started and completed.
+    pub p2p_enqueued: u64,
+    /// See `p2p_enqueued`.
+    pub p2p_started: u64,
+    /// See `p2p_enqueued`.
+    pub p2p_completed: u64,
+}
+
+/// Whether an operation is a collective or point-to-point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// A collective.
+    Collective,
+    /// A send.
+    Send,
+    /// A receive.
+    Receive,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Operation {
+    /// Position among all operations of the process, from 0.
+    pub index: u64,
+    /// Slot of its communicator.
+    pub comm_slot: u32,
+    /// Generation of that slot.
+    pub comm_generation: u32,
+    /// Kind.
+    pub kind: OperationKind,
+    /// Position on the communicator among operations of the same class (collectives, or point-to-point), from 0.
+    pub sequence: u64,
+    /// NCCL's name: "AllReduce", "Send", …
+    pub function: String,
+    /// NCCL's name of the element type.
+    pub datatype: String,
+    /// Elements.
+    pub count: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Root of a collective or peer of a point-to-point operation.
+    pub root_or_peer: u32,
+    /// "RING", "TREE", …; may be empty.
+    pub algorithm: String,
+    /// "LL", "LL128", "SIMPLE"; may be empty.
+    pub protocol: String,
+    /// Channels.
+    pub channels: u32,
+    /// Whether it was captured into a CUDA graph.
+    pub graph_captured: bool,
+    /// When the host began to enqueue it.
+    pub enqueued_ns: u64,
+    /// When its kernel (or, without kernel events, its first network operation) started.
+    pub started_ns: Option<u64>,
+    /// Whether `started_ns` is from the GPU.
+    pub started_on_gpu: bool,
+    /// When all its parts had ended.
+    pub completed_ns: Option<u64>,
+}
+
+/// State of a network step. Numbers are NCCL's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// No step is open.
+    Idle,
+    /// Sender waits for its own GPU.
+    SendGpuWait,
+    /// Sender waits for the receiver's buffer.
+    SendPeerWait,
+    /// With the network.
+    SendWait,
+    /// Receiver waits for data.
+    RecvWait,
+    /// Receiver flushes.
+    RecvFlushWait,
+    /// Receiver waits for its GPU.
+    RecvGpuWait,
+}
+
+/// One direction of a connection to a peer on one channel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Connection {
+    /// Slot of its communicator.
+    pub comm_slot: u32,
+    /// Generation of that slot.
+    pub comm_generation: u32,
+    /// Peer's rank in the communicator.
+    pub peer: u32,
+    /// Channel.
+    pub channel: u32,
+    /// Whether this process sends.
+    pub is_send: bool,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Steps ended.
+    pub steps_done: u64,
+    /// Network operations (proxy operations) started and ended.
+    pub operations_started: u64,
+    /// See `operations_started`.
+    pub operations_done: u64,
+    /// State of the step last heard of.
+    pub state: StepState,
+    /// Since when, if known.
+    pub state_since_ns: u64,
+    /// Steps whose times were measured; the sums below are over these only.
+    pub timed_steps: u64,
+    /// Time spent waiting for the own GPU (send: to fill, receive: to take), in ns over the timed steps.
+    pub gpu_wait_ns: u64,
+    /// Time spent waiting for the peer's buffer (send only).
+    pub peer_wait_ns: u64,
+    /// Time spent with the network.
+    pub network_wait_ns: u64,
+    /// Time spent flushing (receive only).
+    pub flush_wait_ns: u64,
+}
+
+/// What the plugin could not keep. All counts since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Operations overwritten in the ring while still in flight.
+    pub operations: u64,
+    /// Communicators that found no free slot.
+    pub communicators: u64,
+    /// Connections that found no free slot.
+    pub connections: u64,
+    /// Events that named an unknown or outdated handle.
+    pub stale_handles: u64,
+    /// Events of a type this plugin does not know.
+    pub unknown_events: u64,
+    /// Events that belong to another process (PXN) and were counted only.
+    pub foreign_events: u64,
+}

@@ -1,0 +1,9 @@
+//! C4's wire protocol: what agents stream to the controller ([`v1::telemetry_server`]) and what operators ask of
+//! it ([`v1::operations_server`]). Generated code only; the crates that use it turn messages into domain types in
+//! their own `convert.rs`.
+
+/// Protocol version 1. Fields are only ever added; an unknown field is ignored by both sides.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("c4.v1");
+}
