@@ -1,1 +1,3 @@
-//! Placeholder
+//! NCCL profiler plugin that writes the flight recorder of its process.
+
+pub mod abi;
