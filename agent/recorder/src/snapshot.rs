@@ -24,6 +24,19 @@ pub struct Snapshot {
     pub connections: Vec<Connection>,
     /// What was lost.
     pub losses: Losses,
+    /// Records that could not be read in one piece: the writer was in the middle of them (for ever, if it died there).
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A record that could not be read in one piece.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Table: "communicators", "operations" or "connections".
+    pub table: &'static str,
+    /// Slot in it.
+    pub slot: u32,
+    /// What was seen.
+    pub why: String,
 }
 
 /// Who wrote a recorder.
@@ -48,6 +61,8 @@ pub struct Identity {
     /// Labels from the environment: "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID",
     /// "C4_JOB", "C4_INCARNATION", …
     pub labels: BTreeMap<String, String>,
+    /// What this version of the interface does not show, so that silence about it is not read as absence.
+    pub blind_spots: Vec<String>,
 }
 
 /// One communicator of the process.
@@ -69,6 +84,9 @@ pub struct Communicator {
     pub nodes: u32,
     /// Whether it was finalised.
     pub finalized: bool,
+    /// Whether the end of its operations can be seen at all: with kernel events, or when network operations were seen.
+    /// If not, `started` and `completed` say nothing.
+    pub observable: bool,
     /// Collectives enqueued, started on the GPU (or, without kernel events, on the network) and completed.
     pub enqueued: u64,
     /// See `enqueued`.
@@ -134,6 +152,8 @@ pub struct Operation {
     pub started_on_gpu: bool,
     /// When all its parts had ended.
     pub completed_ns: Option<u64>,
+    /// Whether its end can be seen: it has kernel events or network operations. If not, no end is no evidence.
+    pub observable: bool,
 }
 
 /// State of a network step. Numbers are NCCL's.
@@ -169,20 +189,22 @@ pub struct Connection {
     pub channel: u32,
     /// Whether this process sends.
     pub is_send: bool,
-    /// Bytes moved.
+    /// Bytes moved in the steps that were seen (NCCL tells no bytes where steps are not sampled).
     pub bytes: u64,
-    /// Steps ended.
+    /// Steps ended, of those that were seen.
     pub steps_done: u64,
     /// Network operations (proxy operations) started and ended.
     pub operations_started: u64,
     /// See `operations_started`.
     pub operations_done: u64,
-    /// State of the step last heard of.
+    /// State of the oldest open step, `Idle` if no step is open (or none is sampled).
     pub state: StepState,
-    /// Since when, if known.
+    /// Since when; 0 if not timed.
     pub state_since_ns: u64,
-    /// Steps whose times were measured; the sums below are over these only.
+    /// Steps ended whose times were measured; the sums below are over these only.
     pub timed_steps: u64,
+    /// Bytes of the timed steps.
+    pub timed_bytes: u64,
     /// Time spent waiting for the own GPU (send: to fill, receive: to take), in ns over the timed steps.
     pub gpu_wait_ns: u64,
     /// Time spent waiting for the peer's buffer (send only).
