@@ -1,6 +1,29 @@
 //! Turns single collectives into blocks and iterations, on the node: what leaves it must be small.
+//!
+//! A rank may run ten collectives a second or twenty thousand; the controller wants some eight numbers a second of
+//! it either way. Blocks are buddies: of power-of-two length and aligned to it by *sequence number*, so two ranks
+//! that chose different lengths still nest and can be compared without any common clock.
 
-use crate::observation::{Block, Iteration, OperationSignature};
+mod period;
+
+use crate::{
+    observation::{Block, Iteration, OperationSignature},
+    signature,
+};
+use period::PeriodFinder;
+
+/// Blocks a second above which a rank makes its blocks longer.
+const MAX_BLOCKS_PER_SECOND: f64 = 8.0;
+/// Blocks a second below which it makes them shorter. A factor of four below the upper limit: doubling the length
+/// halves the rate, so a rank at a limit does not swing.
+const MIN_BLOCKS_PER_SECOND: f64 = 2.0;
+/// Longest block.
+pub const MAX_BLOCK_LENGTH: u32 = 1024;
+/// Span over which the rate is measured: longer than the bursts inside an iteration, short enough to follow a job
+/// that speeds up.
+const RATE_SPAN_NS: u64 = 1_000_000_000;
+/// Blocks and iterations kept for a caller that does not take them; the oldest go first.
+const MAX_UNTAKEN: usize = 4096;
 
 /// A collective that has completed, as one rank saw it. Times are of any one clock of that rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,16 +40,142 @@ pub struct CompletedOperation {
     pub bytes: u64,
 }
 
-/// Aggregates the operations of one rank on one communicator.
+/// Aggregates the operations of one rank on one communicator. Memory is bounded whatever is pushed.
 #[derive(Debug, Default)]
-pub struct Aggregator {}
+pub struct Aggregator {
+    rate: Rate,
+    open: Option<Open>,
+    next_sequence: Option<u64>,
+    last_end_ns: u64,
+    period: PeriodFinder,
+    blocks: Vec<Block>,
+    iterations: Vec<Iteration>,
+}
+
+#[derive(Debug)]
+struct Open {
+    block: Block,
+    filled: u32,
+    start_ns: u64,
+}
 
 impl Aggregator {
-    /// Takes in the next operation. A jump of `sequence` (operations that were not seen) starts a new block.
-    pub fn push(&mut self, _operation: &CompletedOperation) {}
+    /// Takes in the next operation. A jump of `sequence` (operations that were not seen) starts a new block, and the
+    /// unfinished one is dropped: half a block compares with nobody's. Operations that repeat or go back are ignored.
+    pub fn push(&mut self, operation: &CompletedOperation) {
+        let continues = match self.next_sequence {
+            Some(next) if operation.sequence < next => return,
+            Some(next) => operation.sequence == next,
+            None => false,
+        };
+        let Some(next) = operation.sequence.checked_add(1) else { return };
+        self.next_sequence = Some(next);
+        if !continues {
+            self.open = None;
+            self.period.interrupt();
+        }
+        let end_ns = operation.end_ns.max(operation.start_ns);
+        let gap_ns = if continues { operation.start_ns.saturating_sub(self.last_end_ns) } else { 0 };
+        let hash = signature::hash(&operation.signature);
+        self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
+
+        if let Some(iteration) = self.period.push(operation.sequence, hash, operation.start_ns, gap_ns) {
+            push_bounded(&mut self.iterations, iteration);
+        }
+        self.rate.push(end_ns);
+        self.add(operation, hash, end_ns, gap_ns);
+    }
+
+    fn add(&mut self, operation: &CompletedOperation, hash: u64, end_ns: u64, gap_ns: u64) {
+        let wait_ns = end_ns - operation.start_ns;
+        let length = self.rate.length;
+        let open = self.open.get_or_insert_with(|| Open {
+            block: Block {
+                first: operation.sequence,
+                length: aligned_length(operation.sequence, length),
+                signature: 0,
+                wait_ns: 0,
+                min_wait_ns: u64::MAX,
+                max_wait_ns: 0,
+                span_ns: 0,
+                gap_ns: 0,
+                bytes: 0,
+            },
+            filled: 0,
+            start_ns: operation.start_ns,
+        });
+        let block = &mut open.block;
+        block.signature = signature::join(block.signature, hash, 1);
+        block.wait_ns = block.wait_ns.saturating_add(wait_ns);
+        block.min_wait_ns = block.min_wait_ns.min(wait_ns);
+        block.max_wait_ns = block.max_wait_ns.max(wait_ns);
+        block.gap_ns = block.gap_ns.saturating_add(gap_ns);
+        block.bytes = block.bytes.saturating_add(operation.bytes);
+        block.span_ns = block.span_ns.max(end_ns.saturating_sub(open.start_ns));
+        open.filled += 1;
+        if open.filled == block.length
+            && let Some(open) = self.open.take()
+        {
+            push_bounded(&mut self.blocks, open.block);
+        }
+    }
 
     /// The blocks and iterations that closed since the last call.
     pub fn take(&mut self) -> (Vec<Block>, Vec<Iteration>) {
-        (Vec::new(), Vec::new())
+        (std::mem::take(&mut self.blocks), std::mem::take(&mut self.iterations))
     }
 }
+
+fn push_bounded<T>(list: &mut Vec<T>, item: T) {
+    if list.len() >= MAX_UNTAKEN {
+        list.drain(..MAX_UNTAKEN / 2);
+    }
+    list.push(item);
+}
+
+/// The longest block of at most `wanted` operations that may begin at `sequence`.
+fn aligned_length(sequence: u64, wanted: u32) -> u32 {
+    let alignment = sequence.trailing_zeros().min(MAX_BLOCK_LENGTH.ilog2());
+    wanted.min(1 << alignment)
+}
+
+/// How many operations complete in a second, and the block length that follows from it.
+#[derive(Debug)]
+struct Rate {
+    length: u32,
+    count: u64,
+    since_ns: Option<u64>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { length: 1, count: 0, since_ns: None }
+    }
+}
+
+impl Rate {
+    fn push(&mut self, end_ns: u64) {
+        let since = *self.since_ns.get_or_insert(end_ns);
+        self.count += 1;
+        let elapsed = end_ns.saturating_sub(since);
+        if elapsed < RATE_SPAN_NS {
+            // A burst needs no full second to show that the blocks are too short.
+            let limit = MAX_BLOCKS_PER_SECOND * f64::from(self.length) * 2.0;
+            if (self.count as f64) > limit && self.length < MAX_BLOCK_LENGTH {
+                self.length *= 2;
+            }
+            return;
+        }
+        let blocks_per_second = self.count as f64 / (elapsed as f64 * 1e-9) / f64::from(self.length);
+        if blocks_per_second > MAX_BLOCKS_PER_SECOND && self.length < MAX_BLOCK_LENGTH {
+            self.length *= 2;
+        } else if blocks_per_second < MIN_BLOCKS_PER_SECOND && self.length > 1 {
+            self.length /= 2;
+        }
+        self.count = 0;
+        self.since_ns = Some(end_ns);
+    }
+}
+
+#[cfg(test)]
+mod tests;

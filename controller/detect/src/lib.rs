@@ -7,4 +7,7 @@ pub mod aggregate;
 pub mod detector;
 pub mod finding;
 pub mod observation;
+pub mod report;
+pub mod signature;
 pub mod view;
+pub mod words;

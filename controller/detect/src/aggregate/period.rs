@@ -1,0 +1,304 @@
+//! Finds the iteration in a stream of operations, with no marker from the job.
+//!
+//! The stream of signature hashes of a training job repeats. While searching, the finder keeps the operations since
+//! some starting point and their prefix function (Knuth, Morris, Pratt), which gives the shortest period of
+//! everything since then at amortised constant cost. A period is believed once everything since the starting point
+//! has repeated three times.
+//!
+//! Three things make this harder than it sounds, and each has its answer here:
+//! - start-up differs (broadcasts of parameters, buckets that are rebuilt after the first iteration): a search that
+//!   finds nothing starts afresh, each time with twice the patience;
+//! - inside an iteration of a sharded model, one operation may repeat for a hundred layers: until a few hundred
+//!   operations were seen the search goes on behind a period it already believes in;
+//! - evaluation and checkpoints interrupt the pattern: a proven pattern is kept and taken up again as soon as it
+//!   has come back twice.
+//!
+//! If all operations are alike, the signatures say nothing; then the pauses between operations do, and if they do
+//! not either, one operation is one iteration.
+
+use std::collections::VecDeque;
+
+use crate::observation::Iteration;
+
+/// Longest search, in operations; the longest iteration that can be learned has a third of it.
+const MAX_SEARCH: usize = 8192;
+/// First patience of a search, in operations.
+const FIRST_PATIENCE: usize = 32;
+/// Operations after which a period that still holds is proven.
+const PROVEN: usize = 512;
+/// Least operations before any period is believed.
+const LEAST: usize = 6;
+/// Pauses looked at when all operations are alike.
+const PAUSES: usize = 128;
+/// A pause between iterations is at least this many times a pause within one.
+const PAUSE_RATIO: u64 = 4;
+
+#[derive(Debug)]
+pub(super) struct PeriodFinder {
+    state: State,
+    patience: usize,
+    /// A pattern that was proven and then interrupted.
+    known: Option<Pattern>,
+    pauses: Pauses,
+    begun: Option<Begun>,
+}
+
+/// The iteration that is going on.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    first: u64,
+    start_ns: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Searching(Search),
+    Locked { pattern: Pattern, at: usize, run: usize },
+}
+
+#[derive(Debug, Default)]
+struct Search {
+    hashes: Vec<u64>,
+    /// `prefix[i]`: length of the longest proper border of the first `i + 1` hashes.
+    prefix: Vec<u32>,
+    gaps: Vec<u64>,
+    believed: Option<Believed>,
+    /// How far the known pattern has come back.
+    matched: usize,
+    returned: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Believed {
+    period: usize,
+    /// Position within the period at which iterations begin.
+    phase: usize,
+}
+
+/// A repeating pattern, rotated so that an iteration begins at 0.
+#[derive(Debug)]
+struct Pattern {
+    hashes: Vec<u64>,
+    prefix: Vec<u32>,
+}
+
+impl Default for PeriodFinder {
+    fn default() -> Self {
+        Self {
+            state: State::Searching(Search::default()),
+            patience: FIRST_PATIENCE,
+            known: None,
+            pauses: Pauses::default(),
+            begun: None,
+        }
+    }
+}
+
+impl PeriodFinder {
+    /// Operations were missed: where in the pattern we are is unknown.
+    pub(super) fn interrupt(&mut self) {
+        self.begun = None;
+        self.pauses = Pauses::default();
+        if let State::Locked { pattern, .. } =
+            std::mem::replace(&mut self.state, State::Searching(Search::default()))
+        {
+            self.known = Some(pattern);
+        }
+    }
+
+    /// Takes the next operation in; returns the iteration that ends where this operation starts.
+    pub(super) fn push(&mut self, sequence: u64, hash: u64, start_ns: u64, gap_ns: u64) -> Option<Iteration> {
+        let boundary = match &mut self.state {
+            State::Locked { pattern, at, run } => {
+                if pattern.hashes[*at] == hash {
+                    let begins = *at == 0;
+                    *at = (*at + 1) % pattern.hashes.len();
+                    *run += 1;
+                    let alike = pattern.hashes.len() == 1;
+                    Some(if alike { self.pauses.begins(gap_ns) } else { begins })
+                } else {
+                    let run = *run;
+                    self.lose(run);
+                    self.search(hash, gap_ns)
+                }
+            }
+            State::Searching(_) => self.search(hash, gap_ns),
+        };
+        match boundary {
+            None => {
+                self.begun = None;
+                None
+            }
+            Some(false) => None,
+            Some(true) => {
+                let ended = self.begun.replace(Begun { first: sequence, start_ns });
+                ended.map(|begun| Iteration {
+                    first: begun.first,
+                    operations: u32::try_from(sequence - begun.first).unwrap_or(u32::MAX),
+                    duration_ns: start_ns.saturating_sub(begun.start_ns),
+                })
+            }
+        }
+    }
+
+    fn lose(&mut self, run: usize) {
+        let old = std::mem::replace(&mut self.state, State::Searching(Search::default()));
+        self.pauses = Pauses::default();
+        if let State::Locked { pattern, .. } = old {
+            if run >= self.patience.max(PROVEN) {
+                self.known = Some(pattern);
+            } else {
+                // It held for less than a search lasts: a loop inside the iteration, not the iteration.
+                self.known = None;
+                self.patience = (self.patience * 2).clamp(PROVEN, MAX_SEARCH);
+            }
+        }
+    }
+
+    /// `None` while no period is believed, else whether an iteration begins with this operation.
+    fn search(&mut self, hash: u64, gap_ns: u64) -> Option<bool> {
+        let State::Searching(search) = &mut self.state else { return None };
+        if let Some(known) = &self.known
+            && search.returns(known, hash)
+        {
+            // The operation just taken was the last of the pattern.
+            if let Some(pattern) = self.known.take() {
+                self.state = State::Locked { pattern, at: 0, run: 0 };
+            }
+            return None;
+        }
+        search.push(hash, gap_ns);
+        let n = search.hashes.len();
+        let period = n - search.prefix[n - 1] as usize;
+        if n >= LEAST.max(3 * period) {
+            let phase = match search.believed {
+                Some(believed) if believed.period == period => believed.phase,
+                _ => search.phase(period),
+            };
+            search.believed = Some(Believed { period, phase });
+            let begins = if period == 1 { self.pauses.begins(gap_ns) } else { (n - 1) % period == phase };
+            if n >= PROVEN.max(6 * period).max(self.patience.min(MAX_SEARCH / 2)) || n >= MAX_SEARCH {
+                let pattern = Pattern::new(&search.hashes[n - period..], (n - period) % period, phase);
+                let at = (n + period - phase) % period;
+                self.state = State::Locked { pattern, at, run: n };
+            }
+            return Some(begins);
+        }
+        search.believed = None;
+        if n >= self.patience {
+            self.patience = (self.patience * 2).min(MAX_SEARCH);
+            let (matched, returned) = (search.matched, search.returned);
+            *search = Search { matched, returned, ..Search::default() };
+            self.pauses = Pauses::default();
+        }
+        None
+    }
+}
+
+impl Search {
+    fn push(&mut self, hash: u64, gap_ns: u64) {
+        let mut border = self.prefix.last().map_or(0, |b| *b as usize);
+        while border > 0 && self.hashes[border] != hash {
+            border = self.prefix[border - 1] as usize;
+        }
+        if !self.hashes.is_empty() && self.hashes[border] == hash {
+            border += 1;
+        }
+        self.hashes.push(hash);
+        self.prefix.push(u32::try_from(border).unwrap_or(0));
+        self.gaps.push(gap_ns);
+    }
+
+    /// Where in the period the rank spends most time outside collectives: forward pass, data, optimiser.
+    fn phase(&self, period: usize) -> usize {
+        let mut sums = vec![0u64; period];
+        for (i, gap) in self.gaps.iter().enumerate().skip(period) {
+            sums[i % period] = sums[i % period].saturating_add(*gap);
+        }
+        let best = sums.iter().copied().max().unwrap_or(0);
+        sums.iter().position(|sum| *sum == best).unwrap_or(0)
+    }
+
+    /// Whether `hash` completes the second return in a row of a known pattern.
+    fn returns(&mut self, known: &Pattern, hash: u64) -> bool {
+        if known.hashes.len() == 1 {
+            self.returned = if known.hashes[0] == hash { self.returned + 1 } else { 0 };
+            return self.returned >= LEAST;
+        }
+        while self.matched > 0 && known.hashes[self.matched] != hash {
+            self.matched = known.prefix[self.matched - 1] as usize;
+            self.returned = 0;
+        }
+        if known.hashes[self.matched] == hash {
+            self.matched += 1;
+        }
+        if self.matched == known.hashes.len() {
+            self.matched = 0;
+            self.returned += 1;
+        }
+        self.returned >= 2
+    }
+}
+
+impl Pattern {
+    /// `last` is one period of hashes whose first has position `offset` in the period.
+    fn new(last: &[u64], offset: usize, phase: usize) -> Self {
+        let mut hashes = last.to_vec();
+        let turn = (phase + last.len() - offset) % last.len();
+        hashes.rotate_left(turn);
+        let mut search = Search::default();
+        for hash in &hashes {
+            search.push(*hash, 0);
+        }
+        Self { hashes, prefix: search.prefix }
+    }
+}
+
+/// The rhythm of pauses, for jobs whose operations are all alike.
+#[derive(Debug, Default)]
+struct Pauses {
+    gaps: VecDeque<u64>,
+    /// Pauses of at least this separate iterations; absent while they do not tell.
+    threshold_ns: Option<u64>,
+    until_next_look: usize,
+}
+
+impl Pauses {
+    fn begins(&mut self, gap_ns: u64) -> bool {
+        self.gaps.push_back(gap_ns);
+        if self.gaps.len() > PAUSES {
+            self.gaps.pop_front();
+        }
+        if self.until_next_look == 0 {
+            self.threshold_ns = self.look();
+            self.until_next_look = (self.gaps.len() / 2).max(4);
+        }
+        self.until_next_look -= 1;
+        self.threshold_ns.is_none_or(|threshold| gap_ns >= threshold)
+    }
+
+    /// Splits the pauses into long and short ones, if they do fall apart and the long ones come evenly.
+    fn look(&self) -> Option<u64> {
+        let mut sorted: Vec<u64> = self.gaps.iter().copied().collect();
+        sorted.sort_unstable();
+        let (mut ratio, mut threshold) = (0, None);
+        for pair in sorted.windows(2) {
+            let this = pair[1] / pair[0].max(1_000);
+            if this > ratio {
+                (ratio, threshold) = (this, Some(pair[1]));
+            }
+        }
+        let threshold = threshold.filter(|_| ratio >= PAUSE_RATIO)?;
+        let places: Vec<usize> =
+            (0..self.gaps.len()).filter(|i| self.gaps.get(*i).is_some_and(|gap| *gap >= threshold)).collect();
+        let spacings: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        if spacings.len() < 3 {
+            return None;
+        }
+        let mut ordered = spacings.clone();
+        ordered.sort_unstable();
+        let usual = ordered[ordered.len() / 2];
+        let even = spacings.iter().filter(|spacing| **spacing == usual).count();
+        (usual > 1 && even * 4 >= spacings.len() * 3).then(|| threshold - threshold / 4)
+    }
+}

@@ -1,0 +1,184 @@
+use super::*;
+
+fn operation(sequence: u64, count: u64, start_ns: u64, end_ns: u64) -> CompletedOperation {
+    CompletedOperation {
+        sequence,
+        signature: OperationSignature {
+            function: "AllReduce".into(),
+            count,
+            datatype: "ncclFloat32".into(),
+            root: 0,
+        },
+        start_ns,
+        end_ns,
+        bytes: count * 4,
+    }
+}
+
+/// Runs `counts` as the operations of one iteration again and again; each operation takes 1 ms and is preceded by
+/// 1 ms of compute, the first of an iteration by `lead_ms`.
+struct Job {
+    aggregator: Aggregator,
+    sequence: u64,
+    now_ns: u64,
+    iterations: Vec<Iteration>,
+    blocks: Vec<Block>,
+}
+
+impl Job {
+    fn new() -> Self {
+        Self {
+            aggregator: Aggregator::default(),
+            sequence: 0,
+            now_ns: 0,
+            iterations: Vec::new(),
+            blocks: Vec::new(),
+        }
+    }
+
+    fn iterate(&mut self, counts: &[u64], lead_ms: u64, times: usize) {
+        for _ in 0..times {
+            for (i, count) in counts.iter().enumerate() {
+                self.now_ns += if i == 0 { lead_ms } else { 1 } * 1_000_000;
+                let start = self.now_ns;
+                self.now_ns += 1_000_000;
+                self.aggregator.push(&operation(self.sequence, *count, start, self.now_ns));
+                self.sequence += 1;
+            }
+            let (blocks, iterations) = self.aggregator.take();
+            self.blocks.extend(blocks);
+            self.iterations.extend(iterations);
+        }
+    }
+
+    fn last_iterations(&self, n: usize) -> Vec<(u32, u64)> {
+        self.iterations
+            .iter()
+            .rev()
+            .take(n)
+            .map(|iteration| (iteration.operations, iteration.duration_ns / 1_000_000))
+            .collect()
+    }
+}
+
+#[test]
+fn blocks_are_aligned_powers_of_two_without_holes() {
+    let mut job = Job::new();
+    job.iterate(&[1, 2, 3], 1, 5_000);
+    let mut next = 0;
+    for block in &job.blocks {
+        assert_eq!(block.first, next);
+        assert!(block.length.is_power_of_two() && block.first % u64::from(block.length) == 0);
+        next += u64::from(block.length);
+    }
+    // 500 operations a second: 64 in a block make eight a second.
+    let lengths: Vec<u32> = job.blocks.iter().rev().take(20).map(|block| block.length).collect();
+    assert!(lengths.iter().all(|length| *length == 64), "{lengths:?}");
+}
+
+#[test]
+fn block_length_follows_the_rate_down_again() {
+    let mut job = Job::new();
+    job.iterate(&[1], 1, 2_000);
+    assert!(job.blocks.last().is_some_and(|block| block.length >= 32));
+    job.iterate(&[1], 1_999, 200);
+    assert_eq!(job.blocks.last().map(|block| block.length), Some(1));
+}
+
+#[test]
+fn a_block_sums_what_it_covers() {
+    let mut aggregator = Aggregator::default();
+    aggregator.push(&operation(6, 8, 1_000, 3_000));
+    aggregator.push(&operation(7, 8, 5_000, 6_000));
+    let (blocks, _) = aggregator.take();
+    assert_eq!(blocks.len(), 2);
+    assert_eq!((blocks[0].wait_ns, blocks[0].gap_ns, blocks[0].span_ns), (2_000, 0, 2_000));
+    assert_eq!((blocks[1].wait_ns, blocks[1].gap_ns, blocks[1].bytes), (1_000, 2_000, 32));
+}
+
+#[test]
+fn a_jump_drops_the_open_block_and_repeats_are_ignored() {
+    let mut job = Job::new();
+    job.iterate(&[1], 1, 1_000);
+    let mut aggregator = job.aggregator;
+    aggregator.push(&operation(5, 1, job.now_ns, job.now_ns + 1));
+    assert!(aggregator.take().0.is_empty(), "an old operation is not a new one");
+    aggregator.push(&operation(4_097, 1, job.now_ns + 2_000_000, job.now_ns + 3_000_000));
+    let (blocks, _) = aggregator.take();
+    assert_eq!(blocks.len(), 1);
+    assert_eq!((blocks[0].first, blocks[0].length), (4_097, 1));
+}
+
+#[test]
+fn finds_the_iteration_of_a_plain_data_parallel_job() {
+    let mut job = Job::new();
+    job.iterate(&[10, 20, 20, 30], 5, 6);
+    assert!(!job.iterations.is_empty(), "believed after three repetitions, then seen from begin to end");
+    job.iterate(&[10, 20, 20, 30], 5, 1_000);
+    // 4 operations of 1 ms, 3 gaps of 1 ms, 5 ms before the first.
+    assert!(job.last_iterations(900).iter().all(|i| *i == (4, 12)));
+    // The iteration begins after the longest pause.
+    assert!(job.iterations.iter().rev().take(900).all(|i| i.first % 4 == 0));
+}
+
+#[test]
+fn start_up_that_differs_does_not_matter_for_long() {
+    let mut job = Job::new();
+    job.iterate(&[7, 7, 9, 11, 13], 1, 1);
+    job.iterate(&[1, 2, 3, 4, 5, 6], 1, 1);
+    job.iterate(&[40, 30, 20], 5, 30);
+    assert_eq!(job.last_iterations(1), vec![(3, 10)]);
+}
+
+#[test]
+fn layers_that_repeat_inside_an_iteration_are_not_the_iteration() {
+    // A sharded model: 48 gathers forward, 48 × (gather, scatter) backward.
+    let mut counts = vec![1u64; 48];
+    counts.extend(std::iter::repeat_n([1u64, 2], 48).flatten());
+    let mut job = Job::new();
+    job.iterate(&counts, 20, 40);
+    assert_eq!(job.last_iterations(20), vec![(144, 307); 20]);
+}
+
+#[test]
+fn an_evaluation_in_between_is_passed_over() {
+    let mut job = Job::new();
+    for _ in 0..5 {
+        job.iterate(&[10, 20, 30], 5, 300);
+        job.iterate(&[99, 98, 99, 97], 1, 3);
+    }
+    job.iterate(&[10, 20, 30], 5, 4);
+    assert_eq!(job.last_iterations(1), vec![(3, 10)]);
+    let odd = job.iterations.iter().filter(|i| i.operations != 3).count();
+    assert!(odd <= 5, "{odd} odd iterations");
+}
+
+#[test]
+fn a_longer_sequence_is_a_new_pattern_of_the_same_kind() {
+    let mut job = Job::new();
+    job.iterate(&[10, 20, 30], 5, 300);
+    job.iterate(&[11, 22, 33, 44], 7, 50);
+    assert_eq!(job.last_iterations(5), vec![(4, 14); 5]);
+}
+
+#[test]
+fn pauses_tell_iterations_when_all_operations_are_alike() {
+    let mut job = Job::new();
+    job.iterate(&[10; 5], 30, 100);
+    assert_eq!(job.last_iterations(50), vec![(5, 39); 50]);
+    let mut job = Job::new();
+    job.iterate(&[10], 9, 100);
+    assert_eq!(job.last_iterations(50), vec![(1, 10); 50]);
+}
+
+#[test]
+fn memory_stays_bounded_without_any_pattern() {
+    let mut aggregator = Aggregator::default();
+    let mut x = 1u64;
+    for sequence in 0..50_000u64 {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        aggregator.push(&operation(sequence, x >> 20, sequence * 1_000, sequence * 1_000 + 500));
+    }
+    let (blocks, iterations) = aggregator.take();
+    assert!(blocks.len() <= MAX_UNTAKEN && iterations.is_empty());
+}
