@@ -1,1 +1,5 @@
-//! Placeholder
+//! C4's testbed: everything that stands in for a cluster, and what breaks it on purpose.
+
+pub mod faults;
+pub mod nccl;
+pub mod ringjob;

@@ -1,0 +1,45 @@
+//! Where the built libraries are: beside the running executable, where cargo puts what it depends on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The profiler plugin under test, `libnccl_profiler_c4.so`, built with the profile of this executable.
+///
+/// # Errors
+/// It is not there and cargo cannot build it.
+pub fn plugin() -> io::Result<PathBuf> {
+    library("libnccl_profiler_c4.so", "c4-nccl-profiler")
+}
+
+/// The plugin that only counts, to chain behind the other.
+///
+/// # Errors
+/// It is not there and cargo cannot build it.
+pub fn chained() -> io::Result<PathBuf> {
+    library("libc4_chained_profiler.so", "c4-chained-profiler")
+}
+
+/// A library beside this executable. Tests lie in `deps/`, programs above it; cargo keeps the copy in `deps/`, which
+/// every build of this crate brings up to date, so it is looked for first.
+fn library(file: &str, package: &str) -> io::Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    let directory = executable.parent().unwrap_or(Path::new("."));
+    let places = [directory.join("deps").join(file), directory.join(file), directory.join("..").join(file)];
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let release = directory.components().any(|part| part.as_os_str() == "release");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", package]);
+    command.args(release.then_some("--release"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let status = command.status()?;
+    places.into_iter().find(|place| place.is_file()).ok_or_else(|| {
+        io::Error::other(format!(
+            "{file} is not beside {} and building it ended with {status}",
+            executable.display()
+        ))
+    })
+}
