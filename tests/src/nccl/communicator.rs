@@ -97,7 +97,7 @@ impl Nccl {
         let mut context = Handle::NULL;
         let mut result = abi::SUCCESS;
         if !disabled {
-            result = plugin.init(process.mask.as_ptr(), config, &mut context);
+            result = plugin.init(process.mask, config, &mut context);
             if result != abi::SUCCESS && plugin.version() <= 4 {
                 lock(&process.slot).disabled = true;
             }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI32;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use nccl_profiler_c4::abi::{self, NcclResult, v1, v2, v3, v4, v5, v6, v7};
@@ -127,7 +128,8 @@ impl Plugin {
     }
 
     /// `init`: result and context.
-    pub fn init(&self, mask: *mut c_int, config: &CommConfig, context: &mut Handle) -> NcclResult {
+    pub fn init(&self, mask: &'static AtomicI32, config: &CommConfig, context: &mut Handle) -> NcclResult {
+        let mask = mask.as_ptr();
         let name = config.name.as_deref().map(|name| CString::new(name).unwrap_or_default());
         let name = name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr());
         let (nodes, ranks, rank) = (config.nodes as c_int, config.ranks as c_int, config.rank as c_int);
@@ -228,10 +230,10 @@ impl Table {
         macro_rules! find {
             ($kind:ident, $module:ident) => {{
                 let symbol = abi::symbol(version)?.to_bytes_with_nul();
-                // SAFETY: a symbol of this name is a table of this layout; that is the interface. It lives as long as the
-                // library, which `Plugin` keeps longer than the table.
-                let table: &'static $module::Table =
-                    unsafe { &**library.get::<*const $module::Table>(symbol).ok()? };
+                // SAFETY: a symbol of this name is the address of a table of this layout; that is the interface.
+                let address = *unsafe { library.get::<*const $module::Table>(symbol) }.ok()?;
+                // SAFETY: as above, and it lives as long as the library, which `Plugin` keeps longer than the table.
+                let table: &'static $module::Table = unsafe { &*address };
                 let complete = table.init.is_some()
                     && table.start_event.is_some()
                     && table.stop_event.is_some()
