@@ -1,0 +1,300 @@
+"""One long job that is broken again and again: inject, wait for the verdict, wait for the restart, next.
+
+A job restarted by C4 is a job like any other, so nothing is started anew between faults unless C4 failed to bring it back.
+"""
+
+import os
+import time
+import traceback
+
+from . import recorders
+from .cluster import Cluster, ClusterError
+from .inject import InjectionError, Injector
+from .judge import FAULTS, choose, describe, right_suspect, unix_seconds
+from .observe import applied, new_findings, wait_for
+from .run import table
+
+VERDICT_TIMEOUT = 20.0
+CLEAR_TIMEOUT = 30.0
+# What else C4 says within this time of its first finding is said of the same fault.
+SETTLE_SECONDS = 1.0
+WARM_ITERATIONS = 30
+# What one fault may cost, so that the last one before a deadline is not cut in two.
+DEADLY_SECONDS, LASTING_SECONDS = 60.0, 30.0
+
+
+class FaultPhase:
+    """All faults of one call."""
+
+    def __init__(self, run, worker, mps):
+        self.run, self.worker, self.mps = run, worker, mps
+        self.rows, self.strays, self.not_done = [], [], []
+        self.cluster, self.injector = None, None
+        self.clusters = 0
+        self.known = set()
+        self.moment = 0.0
+        run.results["phases"]["faults"] = {"rows": self.rows, "strays": self.strays, "not_done": self.not_done}
+
+    def execute(self, names, repeat):
+        """Runs the phase; returns whether everything passed."""
+        plan = [
+            (FAULTS[name], (index + offset + self.run.options.first_rank) % self.run.options.ranks)
+            for index in range(repeat)
+            for offset, name in enumerate(names)
+        ]
+        try:
+            for position, (fault, rank) in enumerate(plan):
+                needed = DEADLY_SECONDS if fault.deadly else LASTING_SECONDS
+                if self.run.remaining() < needed:
+                    self.not_done += [f"{fault.name}@{rank}" for fault, rank in plan[position:]]
+                    self.run.say(f"faults: out of time, not done: {', '.join(self.not_done)}")
+                    break
+                self.attempt(fault, rank)
+                self.run.save()
+        finally:
+            self.close()
+        print(self.report())
+        return bool(self.rows) and not self.not_done and all(row["passed"] for row in self.rows) and not self.strays
+
+    # --- the job ----------------------------------------------------------------------------------------------------
+
+    def close(self):
+        """Ends the present cluster, if there is one."""
+        if self.cluster is not None:
+            self.cluster.__exit__()
+            self.cluster = None
+
+    def open(self):
+        """A cluster that runs, fresh or as the last fault left it."""
+        if self.cluster is not None and self.cluster.alive():
+            return
+        self.close()
+        self.clusters += 1
+        if self.clusters > 1 and self.mps.environment:
+            self.mps.restart()
+        # In use at every moment, so that close() finds it also when starting fails.
+        self.cluster = Cluster(self.run, f"faults-{self.clusters}", preload=self.preload())
+        self.injector = Injector(self.run, self.cluster)
+        self.known = set()
+        self.cluster.start_controller()
+        self.moment = time.time()
+        command = self.worker.command(self.cluster.place, 0)
+        self.cluster.start_agents(command, self.worker.environment(self.mps.environment))
+
+    def preload(self):
+        """The library that can block a socket, where it is there."""
+        path = os.path.abspath(os.path.join(self.run.options.bin, "libc4_netfault.so"))
+        return (path,) if os.path.exists(path) else ()
+
+    def ready(self):
+        """Waits until the job runs, C4 knows it, and nothing is open. What C4 says meanwhile is a false alarm."""
+        self.open()
+        timeout = min(self.worker.start_timeout, self.run.remaining())
+        if not self.cluster.wait_running(self.moment, WARM_ITERATIONS, timeout):
+            raise ClusterError(f"the job does not iterate:\n{self.cluster.trouble()}")
+        learned = self.cluster.wait_learned(min(20.0, self.run.remaining()))
+        if not learned:
+            self.run.say(f"faults: C4 has not learned the job: {self.cluster.ctl.job(self.cluster.job_name)}")
+        wait_for(self.nothing_open, CLEAR_TIMEOUT, 0.2, self.cluster.alive)
+        for finding in new_findings(self.cluster.ctl.findings(), self.known, 0.0):
+            self.known.add(finding.get("id"))
+            self.strays.append(finding)
+            self.run.say(f"faults: FALSE ALARM {describe(finding)}: {finding.get('summary')}")
+        return learned
+
+    def nothing_open(self):
+        """Whether no finding is open."""
+        findings = self.cluster.ctl.findings()
+        return findings is not None and all(finding.get("cleared") for finding in findings)
+
+    # --- one fault --------------------------------------------------------------------------------------------------
+
+    def attempt(self, fault, rank):
+        """One fault; whatever goes wrong becomes part of its row."""
+        row = {"fault": fault.name, "rank": rank, "passed": False}
+        self.rows.append(row)
+        try:
+            row["learned"] = self.ready()
+            self.experiment(fault, rank, row)
+        except (ClusterError, InjectionError, OSError) as error:
+            row["error"] = str(error).splitlines()[0]
+            self.run.say(f"faults: {fault.name} on rank {rank}: {error}")
+            self.close()
+        except Exception as error:  # the other faults are still worth doing
+            row["error"] = repr(error)
+            traceback.print_exc()
+            self.close()
+        row["passed"] = all(row.get(name) for name in ("right_kind", "right_rank", "in_time", "recovered"))
+        self.run.say(f"faults: {fault.name} on rank {rank}: {short(row)}")
+
+    def experiment(self, fault, rank, row):
+        """Injects, waits for the verdict, judges it, and sees the job recover."""
+        cluster, progress = self.cluster, self.cluster.progress
+        period = progress.period(time.time() - 4.0, time.time()) or 0.1
+        row.update(period_ms=period * 1e3, checkpoint=cluster.checkpointed())
+        peer = self.injector.peer_of(rank) if fault.family == "link" else None
+        row["peer"] = peer
+        pids = [progress.pid(r) for r in range(cluster.ranks)]
+        begun = self.injector.begin(fault, rank, period, peer)
+        found = wait_for(
+            lambda: new_findings(cluster.ctl.findings(), self.known, begun),
+            min(VERDICT_TIMEOUT, self.run.remaining()),
+            0.1,
+            cluster.alive,
+        )
+        if found:
+            time.sleep(SETTLE_SECONDS)
+            found = new_findings(cluster.ctl.findings(), self.known, begun) or found
+        start = applied(progress.path(rank, "applied"), begun)
+        row["injected_unix"] = start[1] if start else begun
+        if found:
+            self.judge(fault, rank, row, found, start)
+        elif fault.deadly:
+            self.look_inside(fault, rank)
+        if not fault.deadly:
+            self.injector.end(rank)
+        self.recover(fault, row, begun, pids, bool(found))
+        self.injector.clean()
+        self.known |= {finding.get("id") for finding in cluster.ctl.findings() or []}
+
+    def judge(self, fault, rank, row, found, start):
+        """Compares what was said with what was done."""
+        finding = choose(found)
+        detected = unix_seconds(finding.get("detected")) or time.time()
+        row["kind"] = finding.get("kind")
+        row["said"] = describe(finding)
+        row["finding"] = finding
+        row["others"] = [describe(other) for other in found if other is not finding]
+        row["right_kind"] = finding.get("kind") in fault.kinds
+        row["right_rank"] = right_suspect(fault, finding, rank, row["peer"])
+        row["seconds"] = detected - row["injected_unix"]
+        row["in_time"] = fault.max_seconds is None or row["seconds"] <= fault.max_seconds
+        if fault.max_iterations is not None:
+            now = self.cluster.progress.iteration_at(rank, detected)
+            begun = start[0] if start else self.cluster.progress.iteration_at(rank, row["injected_unix"])
+            row["iterations"] = None if now is None or begun is None else now - begun
+            row["in_time"] = row["iterations"] is not None and row["iterations"] <= fault.max_iterations
+            if row["kind"] == "non_comm_hang":  # so slow that it counts as stuck: then a hang's time applies
+                row["in_time"] = row["in_time"] or row["seconds"] <= 5.0
+
+    def recover(self, fault, row, begun, pids, found):
+        """Waits for the restart of a job that is stuck, or for a straggler's finding to clear."""
+        cluster, progress = self.cluster, self.cluster.progress
+
+        def replaced():
+            return all(progress.pid(r) not in (None, pid) for r, pid in enumerate(pids))
+
+        if not fault.deadly and not wait_for(
+            lambda: self.nothing_open() or replaced(), min(CLEAR_TIMEOUT, self.run.remaining()), 0.2, cluster.alive
+        ):
+            row["recovered"], row["recovery"] = False, "did not clear"
+            self.moment = time.time()
+            return
+        if not fault.deadly and not replaced():
+            row["recovered"] = found
+            row["recovery"] = "cleared" if found else "nothing to clear"
+            self.moment = time.time()
+            return
+        timeout = min(self.worker.start_timeout, self.run.remaining()) if found else 5.0
+        if wait_for(lambda: replaced() and self.iterating(pids, begun), timeout, 0.1, cluster.alive):
+            first = min(progress.since(r, self.started(r))[0][0] for r in range(cluster.ranks))
+            row["restart_seconds"] = time.time() - begun
+            row["resumed_from"] = first
+            row["recovered"] = first >= row["checkpoint"]
+            row["recovery"] = f"restarted in {row['restart_seconds']:.1f} s from {first}"
+            self.moment = max(self.started(r) for r in range(cluster.ranks))
+            return
+        row["recovered"], row["recovery"] = False, "no restart"
+        self.run.say(f"faults: the job did not come back, starting over\n{cluster.trouble()}")
+        self.close()
+
+    def started(self, rank):
+        """When the present process of a rank announced itself."""
+        return os.stat(self.cluster.progress.path(rank, "pid")).st_mtime
+
+    def iterating(self, pids, begun):
+        """Whether every rank's new process has made iterations."""
+        del pids
+        moments = [max(self.started(rank), begun) for rank in range(self.cluster.ranks)]
+        return all(len(self.cluster.progress.since(rank, moment)) > 1 for rank, moment in enumerate(moments))
+
+    def look_inside(self, fault, rank):
+        """C4 said nothing: keeps what it had to go by."""
+        files = self.cluster.recorder_files()
+        self.run.keep_recorders(f"silent-{fault.name}-{rank}-{len(self.rows)}", files)
+        for path in files:
+            snapshot, reason = recorders.read(self.run.processes, self.cluster.binary("c4ctl"), path)
+            self.run.say(recorders.line(recorders.summary(snapshot)) if snapshot else f"{path}: {reason}")
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def report(self):
+        """The table a person reads."""
+        headers = ["fault", "rank", "said", "kind", "rank", "seconds", "iterations", "in time", "recovery", "also said"]
+        rows = []
+        for row in self.rows:
+            where = f"{row['rank']}>{row['peer']}" if row.get("peer") is not None else row["rank"]
+            rows.append(
+                [
+                    row["fault"],
+                    where,
+                    row.get("said") or row.get("error") or "nothing",
+                    mark(row.get("right_kind")),
+                    mark(row.get("right_rank")),
+                    number(row.get("seconds"), 2),
+                    number(row.get("iterations"), 1),
+                    mark(row.get("in_time")),
+                    row.get("recovery", ""),
+                    " ".join(row.get("others", [])),
+                ]
+            )
+        text = [table(headers, rows), "", self.totals()]
+        if self.strays:
+            text.append(f"false alarms: {', '.join(describe(finding) for finding in self.strays)}")
+        if self.not_done:
+            text.append(f"not done for want of time: {', '.join(self.not_done)}")
+        return "\n".join(text)
+
+    def totals(self):
+        """A line for each kind of fault."""
+        rows = []
+        for name in dict.fromkeys(row["fault"] for row in self.rows):
+            mine = [row for row in self.rows if row["fault"] == name]
+            seconds = sorted(row["seconds"] for row in mine if row.get("seconds") is not None)
+            iterations = sorted(row["iterations"] for row in mine if row.get("iterations") is not None)
+            rows.append(
+                [
+                    name,
+                    f"{sum(row['passed'] for row in mine)}/{len(mine)}",
+                    *(sum(bool(row.get(key)) for row in mine) for key in ("right_kind", "right_rank", "in_time", "recovered")),
+                    spread(seconds, 2),
+                    spread(iterations, 1),
+                ]
+            )
+        headers = ["fault", "passed", "right kind", "right rank", "in time", "recovered", "seconds (worst)", "iterations (worst)"]
+        return table(headers, rows)
+
+
+def mark(value):
+    """yes, NO or nothing."""
+    return "" if value is None else "yes" if value else "NO"
+
+
+def number(value, digits):
+    """A number or nothing."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def spread(values, digits):
+    """Median and worst."""
+    return f"{values[len(values) // 2]:.{digits}f} ({values[-1]:.{digits}f})" if values else ""
+
+
+def short(row):
+    """A row in one line."""
+    if row.get("error"):
+        return f"ERROR {row['error']}"
+    word = "passed" if row["passed"] else "FAILED"
+    summary = (row.get("finding") or {}).get("summary", "")
+    took = f"{number(row.get('seconds'), 2)} s" + (f", {row['iterations']:.1f} iterations" if row.get("iterations") else "")
+    return f"{word}: said {row.get('said', 'nothing')} after {took}; {row.get('recovery', '')}; {summary}"

@@ -1,0 +1,78 @@
+"""A job that nothing is wrong with: C4 has to learn it, and then to be silent until its end and after it."""
+
+import time
+
+from . import recorders
+from .cluster import Cluster, ClusterError
+from .judge import describe
+from .observe import wait_for
+
+AFTER_END_SECONDS = 4.0
+
+
+def execute(run, worker, mps):
+    """Runs the phase; returns whether it passed."""
+    options = run.options
+    result = {"passed": False, "iterations": options.iterations}
+    run.results["phases"]["healthy"] = result
+    with Cluster(run, "healthy") as cluster:
+        cluster.start_controller()
+        begun = time.time()
+        cluster.start_agents(worker.command(cluster.place, options.iterations), worker.environment(mps.environment))
+        if not cluster.wait_running(begun, 20, min(worker.start_timeout, run.remaining())):
+            raise ClusterError(f"the job did not start:\n{cluster.trouble()}")
+        result["start_seconds"] = time.time() - begun
+        running = time.time()
+        result["learned"] = cluster.wait_learned(min(30.0, run.remaining()))
+        result["learning_seconds"] = time.time() - running
+        run.say(f"healthy: running; learned: {result['learned']} after {result['learning_seconds']:.1f} s")
+        look_inside(run, cluster, result)
+
+        last_said, iteration = time.monotonic(), 0
+        alarms = []
+        while any(agent.poll() is None for agent in cluster.agents) and cluster.alive_controller():
+            alarms = cluster.ctl.findings() or alarms
+            iteration = max(filter(None, (cluster.progress.latest(r) for r in range(options.ranks))), default=(0,))[0]
+            if time.monotonic() - last_said > 10:
+                last_said = time.monotonic()
+                run.say(f"healthy: iteration {iteration}, findings {[describe(f) for f in alarms]}")
+            if run.remaining() < 10:
+                result["stopped"] = f"at the deadline, in iteration {iteration}"
+                break
+            if alarms and options.stop_on_alarm:
+                result["stopped"] = f"at the first alarm, in iteration {iteration}"
+                break
+            time.sleep(0.5)
+        codes = cluster.wait_finished(0.0 if "stopped" in result else 10.0)
+        end = time.time()
+        result["period_ms"] = 1e3 * (cluster.progress.period(running, end) or 0)
+        # What comes now would be about a job that simply ended.
+        wait_for(lambda: None, min(AFTER_END_SECONDS, max(run.remaining(), 0.0)))
+        alarms = cluster.ctl.findings() or alarms
+        result.update(exit_codes=codes, findings=alarms, iterations_done=iteration, seconds=end - running)
+        run.keep_text("healthy-findings.json", repr(alarms))
+        result["passed"] = codes == [0] * len(codes) and not alarms and result["learned"]
+        if not result["passed"]:
+            print(cluster.trouble())
+    run.say(
+        f"healthy: {'passed' if result['passed'] else 'FAILED'}: exit codes {codes}, {len(alarms)} findings, "
+        f"{result['seconds']:.0f} s, {result['period_ms']:.1f} ms an iteration {result.get('stopped', '')}"
+    )
+    for finding in alarms:
+        print(f"    {describe(finding)}: {finding.get('summary')}")
+    return result["passed"]
+
+
+def look_inside(run, cluster, result):
+    """Shows what the flight recorders hold in mid-run, and keeps them."""
+    files = cluster.recorder_files()
+    result["recorders"] = []
+    for path in files:
+        snapshot, reason = recorders.read(run.processes, cluster.binary("c4ctl"), path)
+        if snapshot is None:
+            run.say(f"healthy: {path}: {reason}")
+            continue
+        figures = recorders.summary(snapshot)
+        result["recorders"].append(figures)
+        run.say(f"healthy: {recorders.line(figures)}")
+    run.keep_recorders("healthy", files)

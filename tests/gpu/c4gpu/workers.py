@@ -1,0 +1,81 @@
+"""The two jobs the suite can drive: real NCCL through PyTorch, and the GPU-less stand-in that tests the suite itself."""
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class TorchWorker:
+    """tests/gpu/train.py."""
+
+    name = "torch"
+    needs_gpu = True
+    # Loading PyTorch and starting CUDA in several processes at once takes its time.
+    start_timeout = 120.0
+
+    def __init__(self, options):
+        self.options = options
+
+    def environment(self, extra=None):
+        """What every rank gets beside what the agent sets."""
+        environment = {
+            "NCCL_SOCKET_IFNAME": "lo",
+            "NCCL_IB_DISABLE": "1",
+            "TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling),
+            "OMP_NUM_THREADS": "2",
+        }
+        environment.update(extra or {})
+        return environment
+
+    def command(self, place, iterations, arguments=()):
+        """The command of one rank; the agent runs it once for each."""
+        return [
+            sys.executable,
+            os.path.join(HERE, "train.py"),
+            "--iterations",
+            iterations,
+            "--compute-ms",
+            self.options.compute_ms,
+            "--rendezvous",
+            place.path("meet"),
+            "--checkpoint",
+            place.path("checkpoint.json"),
+            "--log-dir",
+            place.path("ranks"),
+            *arguments,
+        ]
+
+
+class RingWorker:
+    """ringjob: the same fault control, real TCP, no GPU. It plays NCCL to the plugin."""
+
+    name = "ringjob"
+    needs_gpu = False
+    start_timeout = 30.0
+
+    def __init__(self, options):
+        self.options = options
+
+    def environment(self, extra=None):
+        """What every rank gets beside what the agent sets."""
+        return dict(extra or {})
+
+    def command(self, place, iterations, arguments=()):
+        """The command of one rank."""
+        del arguments  # they are train.py's
+        return [
+            os.path.join(self.options.bin, "ringjob"),
+            "--iterations",
+            iterations,
+            "--rendezvous",
+            place.path("meet"),
+            "--checkpoint-dir",
+            place.path("checkpoints"),
+            "--compute-us",
+            int(self.options.compute_ms * 1000),
+            "--hang-on-peer-loss",
+        ]
+
+
+WORKERS = {worker.name: worker for worker in (TorchWorker, RingWorker)}

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""C4 against real NCCL: a healthy run, faults of every kind, unusual ends, and what it costs. See README.md.
+
+Exit codes: 0 everything passed, 1 something did not, 2 usage.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from c4gpu import cost, healthy, lifecycle  # noqa: E402
+from c4gpu.cluster import ClusterError  # noqa: E402
+from c4gpu.faults import FaultPhase  # noqa: E402
+from c4gpu.judge import parse_faults  # noqa: E402
+from c4gpu.mps import Mps  # noqa: E402
+from c4gpu.run import Run  # noqa: E402
+from c4gpu.workers import WORKERS  # noqa: E402
+
+PHASES = ("healthy", "faults", "lifecycle", "cost")
+
+
+def parse_arguments(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--bin", required=True, help="directory of the built programs and libraries")
+    parser.add_argument("--out", required=True, help="directory for results.json and artifacts.tar.gz")
+    parser.add_argument("--phase", default="all", help=f"{', '.join(PHASES)}, several with commas, or all")
+    parser.add_argument("--worker", choices=sorted(WORKERS), default="torch", help="the job to watch")
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--nodes", type=int, default=2, help="agents the ranks are shared out to")
+    parser.add_argument("--deadline", type=float, default=0, help="seconds after which no new work is begun; 0: none")
+    parser.add_argument("--compute-ms", type=float, default=25.0, help="compute part of an iteration")
+    parser.add_argument("--no-mps", action="store_true", help="let the ranks take turns on the GPU")
+    parser.add_argument("--work", help="directory for working files (default: the system's; keep it short)")
+    parser.add_argument("--keep", action="store_true", help="leave the working files")
+    parser.add_argument("--async-error-handling", type=int, default=0, help="TORCH_NCCL_ASYNC_ERROR_HANDLING of the job")
+    group = parser.add_argument_group("healthy")
+    group.add_argument("--iterations", type=int, default=2000)
+    group.add_argument("--stop-on-alarm", action="store_true", help="do not go on after the first false alarm")
+    group = parser.add_argument_group("faults")
+    group.add_argument("--faults", type=parse_faults, default="all", help="kill,stop,sleep,sleep20,busy,skip,resize,link,all")
+    group.add_argument("--repeat", type=int, default=5, help="how often each")
+    group.add_argument("--first-rank", type=int, default=0, help="rank of the first fault; the next take the next ranks")
+    group = parser.add_argument_group("cost")
+    group.add_argument("--rounds", type=int, default=60)
+    group.add_argument("--cost-ranks", type=int, default=0, help="ranks of each group; 0: as --ranks")
+    group.add_argument("--variants", type=lambda text: text.split(","), help="only these, such as 'none,default'")
+    group.add_argument("--no-cost-agent", action="store_true", help="no agent reads the recorders meanwhile")
+    options = parser.parse_args(arguments)
+    options.phases = PHASES if options.phase == "all" else options.phase.split(",")
+    for phase in options.phases:
+        if phase not in PHASES:
+            parser.error(f"unknown phase {phase!r}")
+    if options.ranks < 2 or options.repeat < 1:
+        parser.error("at least 2 ranks and 1 repetition")
+    options.bin = os.path.abspath(options.bin)
+    if not os.path.isdir(options.bin):
+        parser.error(f"--bin {options.bin}: no such directory")
+    return options
+
+
+def interrupt(number, _):
+    """A signal ends the run as an error does: with everything stopped and the results written."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def execute(run, worker, phase, mps):
+    """One phase; an error in it is its result."""
+    try:
+        if phase == "faults":
+            return FaultPhase(run, worker, mps).execute(run.options.faults, run.options.repeat)
+        return {"healthy": healthy, "lifecycle": lifecycle, "cost": cost}[phase].execute(run, worker, mps)
+    except ClusterError as error:
+        run.say(f"{phase}: {error}")
+    except Exception:  # the other phases are still worth doing
+        traceback.print_exc()
+    return False
+
+
+def main():
+    options = parse_arguments()
+    signal.signal(signal.SIGTERM, interrupt)
+    worker = WORKERS[options.worker](options)
+    verdicts = {}
+    with Run(options) as run:
+        with Mps(run.processes, os.path.join(run.work, "mps"), worker.needs_gpu and not options.no_mps, run.say) as mps:
+            try:
+                for phase in options.phases:
+                    if run.remaining() < 20:
+                        run.say(f"{phase}: not begun for want of time")
+                        verdicts[phase] = False
+                        continue
+                    begun = time.monotonic()
+                    verdicts[phase] = execute(run, worker, phase, mps)
+                    run.say(f"{phase}: {'passed' if verdicts[phase] else 'FAILED'} in {time.monotonic() - begun:.0f} s")
+                    run.results["verdicts"] = verdicts
+                    run.save()
+            except KeyboardInterrupt as error:
+                run.say(f"interrupted ({error})")
+                verdicts["interrupted"] = False
+            if worker.needs_gpu and not mps.environment and not options.no_mps:
+                run.say("note: without the multi-process service")
+            run.results["verdicts"] = verdicts
+        logs = os.path.join(run.work, "mps", "log")
+        if os.path.isdir(logs):
+            shutil.copytree(logs, os.path.join(run.work, "logs", "mps"), dirs_exist_ok=True)
+    print("  ".join(f"{phase}: {'passed' if good else 'FAILED'}" for phase, good in verdicts.items()))
+    return 0 if verdicts and all(verdicts.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
