@@ -8,6 +8,7 @@ says about its profiler, and keeps everything as explore.json and artifacts.tar.
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 
@@ -40,7 +41,8 @@ def parse_arguments(arguments=None):
     parser.add_argument("--deadline", type=float, default=170.0, help="seconds after which it ends")
     parser.add_argument("--no-mps", action="store_true")
     parser.add_argument("--no-plugin", action="store_true", help="the same job without the plugin, to compare with")
-    parser.add_argument("--work")
+    parser.add_argument("--no-kill-check", action="store_true", help="do not see whether the GPU survives killed jobs")
+    parser.add_argument("--work", help="directory for working files")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--async-error-handling", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -61,9 +63,9 @@ def versions(run):
     return text
 
 
-def start(run, worker, mps, place):
+def start(run, worker, mps, place, name="explore", iterations=None):
     """The ranks, without an agent."""
-    directory = os.path.join(run.shared, "explore")
+    directory = os.path.join(run.shared, name)
     os.makedirs(directory, exist_ok=True)
     environment = {
         **worker.environment(mps.environment),
@@ -72,12 +74,12 @@ def start(run, worker, mps, place):
         "NCCL_DEBUG_SUBSYS": "INIT,ENV,PROFILE,NET",
         "C4_RECORDER_DIR": directory,
         "C4_FAULT_DIR": place.path("faults"),
-        "C4_JOB": "explore",
+        "C4_JOB": name,
         "WORLD_SIZE": run.options.ranks,
     }
-    command = worker.command(place, run.options.iterations)
+    command = worker.command(place, run.options.iterations if iterations is None else iterations)
     ranks = [
-        run.processes.start(f"rank-{rank}", command, {**environment, "RANK": rank, "LOCAL_RANK": rank})
+        run.processes.start(f"{name}-{rank}", command, {**environment, "RANK": rank, "LOCAL_RANK": rank})
         for rank in range(run.options.ranks)
     ]
     return directory, ranks
@@ -141,6 +143,31 @@ def nccl_lines(place, ranks):
     return list(seen.values())
 
 
+def survives_kill(run, worker, mps):
+    """Whether a job can start on the GPU after another was killed in mid-kernel, as C4's restarts will."""
+    times = []
+    for attempt in ("killed", "after-kill"):
+        place = Place(os.path.join(run.work, attempt))
+        begun = time.time()
+        _, ranks = start(run, worker, mps, place, attempt, iterations=0)
+        progress = Progress(place.path("faults"), run.options.ranks)
+        try:
+            good = wait_for(lambda: progress.done_since(begun) >= 20, min(45.0, run.remaining() - 5))  # noqa: B023
+        finally:
+            progress.close()
+        times.append(time.time() - begun)
+        os.kill(ranks[0].pid, signal.SIGKILL)
+        time.sleep(1.0)
+        for rank in ranks:
+            rank.terminate(grace=1.0)
+        if not good:
+            run.say(f"{attempt}: no 20 iterations in {times[-1]:.0f} s\n{tail(ranks[1].log_path)}")
+            return False
+        run.say(f"{attempt}: 20 iterations {times[-1]:.1f} s after the start")
+    run.results["start_seconds"] = times
+    return True
+
+
 def explore(run, worker):
     """The whole of it; returns whether everything arrives."""
     print(versions(run), flush=True)
@@ -170,7 +197,9 @@ def explore(run, worker):
         if codes != [0] * len(codes):
             for rank in range(run.options.ranks):
                 print(f"--- rank {rank}\n{tail(os.path.join(place.path('ranks'), f'rank-{rank}.0.log'))}\n{tail(ranks[rank].log_path)}")
-    checks = verdicts(figures, run.options.no_plugin)
+        checks = verdicts(figures, run.options.no_plugin)
+        if not run.options.no_kill_check and run.remaining() > 40:
+            checks["a new job runs after one was killed"] = survives_kill(run, worker, mps)
     run.results["checks"] = checks
     run.results["exit_codes"] = codes
     for name, good in checks.items():

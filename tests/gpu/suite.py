@@ -40,6 +40,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--work", help="directory for working files (default: the system's; keep it short)")
     parser.add_argument("--keep", action="store_true", help="leave the working files")
     parser.add_argument("--async-error-handling", type=int, default=0, help="TORCH_NCCL_ASYNC_ERROR_HANDLING of the job")
+    parser.add_argument("--abort-on-term", action="store_true", help="ranks abort NCCL when C4 stops them")
     group = parser.add_argument_group("healthy")
     group.add_argument("--iterations", type=int, default=2000)
     group.add_argument("--stop-on-alarm", action="store_true", help="do not go on after the first false alarm")

@@ -12,7 +12,9 @@ Faults come through files (see c4gpu/control.py), checkpoints are announced in $
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -39,6 +41,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--groups", type=int, default=1, help="process groups one after the other in this process")
     parser.add_argument("--no-destroy", action="store_true", help="end without destroy_process_group")
     parser.add_argument("--abort", action="store_true", help="abort NCCL in mid-operation at the end of every group but the last")
+    parser.add_argument("--abort-on-term", action="store_true", help="abort NCCL when told to end, so that no kernel is left spinning")
     parser.add_argument("--matrix", type=int, default=MATRIX, help="side of the matrices multiplied")
     parser.add_argument("--log-dir", help="directory for this rank's output")
     return parser.parse_args(arguments)
@@ -121,13 +124,17 @@ class Trainer:
         if self.rank != 0:
             self.dist.all_reduce(self.buckets[0], async_op=True)
         time.sleep(1.0)
+        self.abort_now()
+        self.log("aborted NCCL in mid-operation")
+
+    def abort_now(self):
+        """Frees whoever waits in NCCL, the GPU included."""
         core = self.dist.distributed_c10d
         if hasattr(core, "_abort_process_group"):
             core._abort_process_group()
         else:
             core._get_default_group()._get_backend(self.device).abort()
             self.dist.destroy_process_group()
-        self.log("aborted NCCL in mid-operation")
 
     # --- one iteration ----------------------------------------------------------------------------------------------
 
@@ -264,6 +271,22 @@ def open_log(directory, rank):
     os.close(descriptor)
 
 
+def abort_on_term(trainers, log):
+    """Lets a thread wait for SIGTERM: the main one may be stuck in a collective that will never end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait():
+        signal.sigwait({signal.SIGTERM})
+        log("told to end: aborting NCCL")
+        try:
+            for trainer in trainers:
+                trainer.abort_now()
+        finally:
+            os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, name="term", daemon=True).start()
+
+
 def main():
     options = parse_arguments()
     try:
@@ -277,12 +300,16 @@ def main():
         print(f"[{time.time():.3f}] rank {rank}: {text}", flush=True)
 
     control = FaultControl(os.environ.get("C4_FAULT_DIR"), rank, log)
+    trainers = []
+    if options.abort_on_term:
+        abort_on_term(trainers, log)
     started = time.monotonic()
     import torch
     import torch.distributed  # noqa: F401
 
     log(f"pid {os.getpid()}, torch {torch.__version__} loaded in {time.monotonic() - started:.2f} s")
     trainer = Trainer(torch, options, rank, world_size, control, log)
+    trainers.append(trainer)
     trainer.run(read_checkpoint(options.checkpoint))
     log("done")
     if options.no_destroy:

@@ -19,6 +19,8 @@ CLEAR_TIMEOUT = 30.0
 # What else C4 says within this time of its first finding is said of the same fault.
 SETTLE_SECONDS = 1.0
 WARM_ITERATIONS = 30
+# Clusters that may go wrong under the multi-process service before it is given up.
+MAX_SPOILT = 3
 # What one fault may cost, so that the last one before a deadline is not cut in two.
 DEADLY_SECONDS, LASTING_SECONDS = 60.0, 30.0
 
@@ -71,7 +73,12 @@ class FaultPhase:
         self.close()
         self.clusters += 1
         if self.clusters > 1 and self.mps.environment:
-            self.mps.restart()
+            # A job that did not come back may have left kernels spinning in the service that its successor shares.
+            if self.clusters > MAX_SPOILT:
+                self.run.say("faults: going on without the multi-process service")
+                self.mps.disable()
+            else:
+                self.mps.restart()
         # In use at every moment, so that close() finds it also when starting fails.
         self.cluster = Cluster(self.run, f"faults-{self.clusters}", preload=self.preload())
         self.injector = Injector(self.run, self.cluster)
@@ -195,7 +202,7 @@ class FaultPhase:
             row["recovery"] = "cleared" if found else "nothing to clear"
             self.moment = time.time()
             return
-        timeout = min(self.worker.start_timeout, self.run.remaining()) if found else 5.0
+        timeout = min(self.worker.restart_timeout, self.run.remaining()) if found else 5.0
         if wait_for(lambda: replaced() and self.iterating(pids, begun), timeout, 0.1, cluster.alive):
             first = min(progress.since(r, self.started(r))[0][0] for r in range(cluster.ranks))
             row["restart_seconds"] = time.time() - begun

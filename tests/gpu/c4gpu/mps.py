@@ -61,6 +61,11 @@ class Mps:
         self.__exit__()
         return self.__enter__()
 
+    def disable(self):
+        """Stops it for good."""
+        self.__exit__()
+        self._enabled = False
+
     def __exit__(self, *_):
         if self._control is None:
             return

@@ -13,6 +13,7 @@ class TorchWorker:
     needs_gpu = True
     # Loading PyTorch and starting CUDA in several processes at once takes its time.
     start_timeout = 120.0
+    restart_timeout = 60.0
 
     def __init__(self, options):
         self.options = options
@@ -43,6 +44,7 @@ class TorchWorker:
             place.path("checkpoint.json"),
             "--log-dir",
             place.path("ranks"),
+            *(["--abort-on-term"] if getattr(self.options, "abort_on_term", False) else []),
             *arguments,
         ]
 
@@ -53,6 +55,7 @@ class RingWorker:
     name = "ringjob"
     needs_gpu = False
     start_timeout = 30.0
+    restart_timeout = 30.0
 
     def __init__(self, options):
         self.options = options
