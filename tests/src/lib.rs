@@ -1,5 +1,7 @@
 //! C4's testbed: everything that stands in for a cluster, and what breaks it on purpose.
 
+pub mod cluster;
 pub mod faults;
 pub mod nccl;
 pub mod ringjob;
+pub mod simulator;

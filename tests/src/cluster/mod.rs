@@ -1,0 +1,273 @@
+//! A whole C4 on one machine, of the programs as they are shipped: a controller, an agent for every "node", and a ring
+//! job under the agents' supervision. The demo shows it, the end-to-end tests assert on it.
+//!
+//! Every process is in a group of its own below this one, ports are taken as the system gives them, and all files are
+//! below one temporary directory, so clusters run side by side. [`Cluster`] takes everything down when it is dropped;
+//! this process adopts orphans (it is a child subreaper), so that even a rank whose agent was killed is found and
+//! ended.
+//!
+//! Waiting is always for something to become true, with a limit that only a broken program reaches.
+
+mod child;
+mod ctl;
+mod nodes;
+mod programs;
+
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+pub use child::{Child, end_orphans};
+pub use ctl::{Ctl, suspect_rank};
+pub use nodes::AgentPlace;
+pub use programs::Programs;
+
+use crate::{faults::FaultDir, ringjob::clock};
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Name of the job.
+    pub job: String,
+    /// Nodes, and the ranks on each: `0..3` are ranks 0, 1 and 2.
+    pub nodes: Vec<(String, Range<u32>)>,
+    /// The controller's `steer.mode`.
+    pub mode: &'static str,
+    /// Further lines of the controller's configuration, YAML.
+    pub controller_yaml: String,
+    /// Further arguments of the ring job.
+    pub ring_args: Vec<String>,
+    /// Whether the ring job's connections can be broken.
+    pub netfault: bool,
+}
+
+impl Spec {
+    /// Eight ranks on three nodes, an iteration of about 100 ms, restarted automatically.
+    #[must_use]
+    pub fn eight_ranks(job: &str) -> Self {
+        Self {
+            job: job.to_owned(),
+            nodes: vec![("node-0".into(), 0..3), ("node-1".into(), 3..6), ("node-2".into(), 6..8)],
+            mode: "auto",
+            controller_yaml: String::new(),
+            ring_args: Vec::new(),
+            netfault: true,
+        }
+    }
+
+    /// Number of ranks.
+    #[must_use]
+    pub fn world_size(&self) -> u32 {
+        self.nodes.iter().map(|(_, ranks)| ranks.len() as u32).sum()
+    }
+
+    /// Name of the node that has a rank.
+    #[must_use]
+    pub fn node_of(&self, rank: u32) -> Option<&str> {
+        self.nodes.iter().find(|(_, ranks)| ranks.contains(&rank)).map(|(name, _)| name.as_str())
+    }
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What was started.
+    pub spec: Spec,
+    /// The controller.
+    pub controller: Child,
+    /// Its gRPC address.
+    pub grpc: String,
+    /// Its HTTP address.
+    pub http: String,
+    /// Agents, in the order of `spec.nodes`.
+    pub agents: Vec<Child>,
+    places: Vec<AgentPlace>,
+    programs: Programs,
+    dir: TempDir,
+    shared_memory: TempDir,
+}
+
+impl Cluster {
+    /// Starts controller, agents and job.
+    ///
+    /// # Errors
+    /// When a program is missing or does not come up; the message has the end of its log.
+    pub fn start(spec: Spec) -> anyhow::Result<Self> {
+        let programs = Programs::built()?;
+        child::adopt_orphans()?;
+        let dir =
+            tempfile::Builder::new().prefix("c4-cluster-").tempdir().context("no temporary directory")?;
+        let shared_memory = shared_memory_dir()?;
+        fs::create_dir_all(dir.path().join("faults"))?;
+        let config = dir.path().join("controller.yaml");
+        fs::write(&config, controller_config(&spec, dir.path(), "127.0.0.1:0", "127.0.0.1:0"))?;
+        let (controller, grpc, http) = start_controller(&programs, &config, dir.path())?;
+        let mut cluster = Self {
+            spec,
+            controller,
+            grpc,
+            http,
+            agents: Vec::new(),
+            places: Vec::new(),
+            programs,
+            dir,
+            shared_memory,
+        };
+        for index in 0..cluster.spec.nodes.len() {
+            let place = cluster.place(index)?;
+            cluster.agents.push(place.start()?);
+            cluster.places.push(place);
+        }
+        Ok(cluster)
+    }
+
+    /// Directory that all files of the cluster are in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where faults of the job are injected.
+    #[must_use]
+    pub fn faults(&self) -> FaultDir {
+        FaultDir(self.dir.path().join("faults"))
+    }
+
+    /// File with everything the detector was told.
+    #[must_use]
+    pub fn record(&self) -> PathBuf {
+        self.dir.path().join("observations.jsonl")
+    }
+
+    /// `c4ctl`, pointed at this controller.
+    #[must_use]
+    pub fn ctl(&self) -> Ctl {
+        Ctl::new(&self.programs.ctl(), &self.grpc)
+    }
+
+    /// Kills the controller (SIGKILL) and starts it again at the same addresses, with nothing but its configuration.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_controller(&mut self) -> anyhow::Result<()> {
+        self.controller.kill();
+        let config = self.dir.path().join("controller.yaml");
+        fs::write(&config, controller_config(&self.spec, self.dir.path(), &self.grpc, &self.http))?;
+        let (controller, ..) = start_controller(&self.programs, &config, self.dir.path())?;
+        self.controller = controller;
+        Ok(())
+    }
+
+    /// Ends everything in good order: agents first, which end their ranks.
+    pub fn stop(&mut self) {
+        for agent in &self.agents {
+            agent.terminate();
+        }
+        for agent in &mut self.agents {
+            agent.wait_or_kill(Duration::from_secs(10));
+        }
+        self.controller.terminate();
+        self.controller.wait_or_kill(Duration::from_secs(10));
+        child::end_orphans();
+    }
+
+    /// The ends of all logs, for when something went wrong.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for child in std::iter::once(&self.controller).chain(&self.agents) {
+            text += &format!("--- {}\n{}\n", child.name(), child.log_tail());
+        }
+        text
+    }
+
+    fn place(&self, index: usize) -> anyhow::Result<AgentPlace> {
+        let (node, ranks) = &self.spec.nodes[index];
+        AgentPlace::new(&nodes::Request {
+            programs: &self.programs,
+            spec: &self.spec,
+            node,
+            ranks,
+            grpc: &self.grpc,
+            dir: self.dir.path(),
+            shared_memory: self.shared_memory.path(),
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+/// A directory in shared memory where there is such a thing, else an ordinary one.
+fn shared_memory_dir() -> anyhow::Result<TempDir> {
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("c4-cluster-");
+        builder
+    };
+    builder()
+        .tempdir_in("/dev/shm")
+        .or_else(|_| builder().tempdir())
+        .context("no directory for flight recorders")
+}
+
+fn controller_config(spec: &Spec, dir: &Path, grpc: &str, http: &str) -> String {
+    format!(
+        "listen: {grpc}\nhttp: {http}\nrecord: {}\nsteer:\n  mode: {}\n  max_restarts: 20\n  cooldown_seconds: 0\n{}",
+        dir.join("observations.jsonl").display(),
+        spec.mode,
+        spec.controller_yaml,
+    )
+}
+
+fn start_controller(
+    programs: &Programs,
+    config: &Path,
+    dir: &Path,
+) -> anyhow::Result<(Child, String, String)> {
+    let mut command = std::process::Command::new(programs.controller());
+    command.arg("--config").arg(config);
+    let mut child = Child::start("controller", &mut command, &dir.join("controller.log"))?;
+    let line = child.first_line(Duration::from_secs(30), |line| line.starts_with("listening "))?;
+    let field = |name: &str| {
+        let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value.map(str::to_owned).with_context(|| format!("controller said {line:?}, expected {name}=ADDRESS"))
+    };
+    let (grpc, http) = (field("grpc")?, field("http")?);
+    Ok((child, grpc, http))
+}
+
+/// Looks again and again until `look` finds something.
+///
+/// # Errors
+/// When it does not in time; the message says what was waited for.
+pub fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let deadline = clock::now() + limit;
+    loop {
+        let found = look();
+        match found {
+            Ok(Some(found)) => return Ok(found),
+            other if clock::now() >= deadline => {
+                let why = other.err().map(|error| format!(": {error:#}")).unwrap_or_default();
+                anyhow::bail!("waited {} s for {what}, in vain{why}", limit.as_secs());
+            }
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
