@@ -1,5 +1,6 @@
 //! C4's testbed: everything that stands in for a cluster, and what breaks it on purpose.
 
+pub mod accuracy;
 pub mod cluster;
 pub mod faults;
 pub mod nccl;
