@@ -33,6 +33,7 @@ class FaultPhase:
         self.rows, self.strays, self.not_done = [], [], []
         self.cluster, self.injector = None, None
         self.clusters = 0
+        self.took = {}
         self.known = set()
         self.moment = 0.0
         run.results["phases"]["faults"] = {"rows": self.rows, "strays": self.strays, "not_done": self.not_done}
@@ -46,17 +47,24 @@ class FaultPhase:
         ]
         try:
             for position, (fault, rank) in enumerate(plan):
-                needed = DEADLY_SECONDS if fault.deadly else LASTING_SECONDS
-                if self.run.remaining() < needed:
+                if self.run.remaining() < self.needed(fault):
                     self.not_done += [f"{fault.name}@{rank}" for fault, rank in plan[position:]]
                     self.run.say(f"faults: out of time, not done: {', '.join(self.not_done)}")
                     break
+                begun = time.monotonic()
                 self.attempt(fault, rank)
+                self.took.setdefault(fault.deadly, []).append(time.monotonic() - begun)
                 self.run.save()
         finally:
             self.close()
-        print(self.report())
+            if self.rows:
+                print(self.report(), flush=True)
         return bool(self.rows) and not self.not_done and all(row["passed"] for row in self.rows) and not self.strays
+
+    def needed(self, fault):
+        """Seconds that one more fault may take, from those that were."""
+        seen = self.took.get(fault.deadly, [])
+        return max(seen) * 1.3 + 5.0 if len(seen) > 1 else DEADLY_SECONDS if fault.deadly else LASTING_SECONDS
 
     # --- the job ----------------------------------------------------------------------------------------------------
 
