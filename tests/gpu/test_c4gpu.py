@@ -12,7 +12,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import train  # noqa: E402
-from c4gpu import cost, judge, recorders  # noqa: E402
+from c4gpu import cost, fixtures, judge, recorders  # noqa: E402
 from c4gpu.cluster import controller_config, split_ranks  # noqa: E402
 from c4gpu.control import ControlError, FaultControl, parse_fault  # noqa: E402
 from c4gpu.observe import Progress, applied, new_findings, wait_for  # noqa: E402
@@ -252,6 +252,32 @@ class Judgement(unittest.TestCase):
     def test_the_finding_said_first_counts(self):
         early = self.finding("comm_hang", 1, id="f-9", detected="2026-01-01T00:00:01.000Z")
         self.assertIs(judge.choose([self.finding("desync", 1), early]), early)
+
+
+class Fixtures(Directory):
+    def line(self, seconds, kind, **fields):
+        return json.dumps({"now": int(seconds * 1e6), "observation": {"type": kind, **fields}}) + "\n"
+
+    def test_a_cut_stands_on_its_own(self):
+        lines = [
+            self.line(1, "node_seen", node="a"),
+            self.line(2, "process_started", process=7),
+            self.line(2, "process_started", process=8),
+            self.line(2, "communicator_joined", process=8, comm=1),
+            self.line(3, "process_ended", process=7),
+            self.line(4, "window", process=8),
+            self.line(500, "window", process=8),
+            self.line(501, "process_ended", process=8),
+            self.line(600, "window", process=9),
+            '{"now": 60',
+        ]
+        self.write("record", "".join(lines))
+        texts = fixtures.cut(fixtures.read_lines(self.path("record")), 500.5, 502)
+        found = [(one["now"] // 1_000_000, one["observation"]["type"]) for one in map(json.loads, texts)]
+        begin = [(500, "node_seen"), (500, "process_started"), (500, "communicator_joined")]
+        self.assertEqual(found, begin + [(500, "window"), (501, "process_ended")])
+        fixtures.keep(self.path("kept"), self.path("record"), [{"name": "one", "injected_unix": 500.5, "until_unix": 502}])
+        self.assertEqual(sorted(os.listdir(self.path("kept"))), ["index.json", "one.jsonl.gz"])
 
 
 class Measuring(unittest.TestCase):

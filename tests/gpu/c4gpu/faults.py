@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 
-from . import recorders
+from . import fixtures, recorders
 from .cluster import Cluster, ClusterError
 from .inject import InjectionError, Injector
 from .judge import FAULTS, choose, describe, right_suspect, unix_seconds
@@ -70,9 +70,26 @@ class FaultPhase:
 
     def close(self):
         """Ends the present cluster, if there is one."""
-        if self.cluster is not None:
-            self.cluster.__exit__()
-            self.cluster = None
+        if self.cluster is None:
+            return
+        cluster, self.cluster = self.cluster, None
+        cluster.__exit__()
+        self.keep_fixtures(cluster)
+
+    def keep_fixtures(self, cluster):
+        """Cuts a recording of each fault out of this cluster's."""
+        cuts = [
+            {
+                "name": f"{number:02}-{row['fault']}-rank{row['rank']}",
+                "until_unix": row["injected_unix"] + (row.get("seconds") or VERDICT_TIMEOUT),
+                **{key: row.get(key) for key in ("fault", "rank", "peer", "injected_unix", "said", "passed")},
+                "kinds": FAULTS[row["fault"]].kinds,
+            }
+            for number, row in enumerate(self.rows, 1)
+            if row.get("cluster") == cluster.name and "injected_unix" in row
+        ]
+        if os.path.exists(cluster.record):
+            fixtures.keep(os.path.join(self.run.work, "keep", "fixtures"), cluster.record, cuts)
 
     def open(self):
         """A cluster that runs, fresh or as the last fault left it."""
@@ -146,7 +163,7 @@ class FaultPhase:
         """Injects, waits for the verdict, judges it, and sees the job recover."""
         cluster, progress = self.cluster, self.cluster.progress
         period = progress.period(time.time() - 4.0, time.time()) or 0.1
-        row.update(period_ms=period * 1e3, checkpoint=cluster.checkpointed())
+        row.update(cluster=cluster.name, period_ms=period * 1e3, checkpoint=cluster.checkpointed())
         peer = self.injector.peer_of(rank) if fault.family == "link" else None
         row["peer"] = peer
         pids = [progress.pid(r) for r in range(cluster.ranks)]

@@ -1,8 +1,9 @@
 """A job that nothing is wrong with: C4 has to learn it, and then to be silent until its end and after it."""
 
+import os
 import time
 
-from . import recorders
+from . import fixtures, recorders
 from .cluster import Cluster, ClusterError
 from .judge import describe
 from .observe import wait_for
@@ -54,6 +55,8 @@ def execute(run, worker, mps):
         result["passed"] = codes == [0] * len(codes) and not alarms and result["learned"]
         if not result["passed"]:
             print(cluster.trouble())
+    # The record is whole once the controller has ended.
+    keep_fixture(run, cluster, begun, begun + result["start_seconds"] + 30.0)
     run.say(
         f"healthy: {'passed' if result['passed'] else 'FAILED'}: exit codes {codes}, {len(alarms)} findings, "
         f"{result['seconds']:.0f} s, {result['period_ms']:.1f} ms an iteration {result.get('stopped', '')}"
@@ -61,6 +64,13 @@ def execute(run, worker, mps):
     for finding in alarms:
         print(f"    {describe(finding)}: {finding.get('summary')}")
     return result["passed"]
+
+
+def keep_fixture(run, cluster, begun, until):
+    """Keeps the beginning of the recording: start, learning, and some healthy time."""
+    if os.path.exists(cluster.record):
+        one = {"name": "00-healthy", "injected_unix": begun + fixtures.BEFORE_SECONDS, "until_unix": until, "kinds": []}
+        fixtures.keep(os.path.join(run.work, "keep", "fixtures"), cluster.record, [one])
 
 
 def look_inside(run, cluster, result):

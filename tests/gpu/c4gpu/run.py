@@ -89,7 +89,7 @@ class Run:
         left, skipped = MAX_ARTIFACT_BYTES, []
         with tarfile.open(os.path.join(self.out, "artifacts.tar.gz"), "w:gz", compresslevel=1) as archive:
             for _, relative, path in sorted(candidates):
-                if not relative.endswith(".gz"):
+                if not relative.endswith((".gz", "index.json")):
                     compressed = f"{path}.gz"
                     compress(path, compressed)
                     path, relative = compressed, f"{relative}.gz"
