@@ -1,0 +1,201 @@
+//! When operations started and completed, as far as the recorded parts tell.
+//!
+//! The rules, from the strongest:
+//! 1. With kernel events, the kernel decides: started when it started on the first channel, completed when it stopped on
+//!    all of them. The times are the GPU's, exact among each other. Network operations do not matter then: some
+//!    transports start them and never stop them, and a sender's last transfer may outlive its kernel.
+//! 2. Without, the network decides: started when the first network operation began to move, completed when all that were
+//!    started have ended.
+//! 3. The kernels of one communicator run one after the other. So a collective is complete when a later one of its communicator
+//!    is, and a point-to-point operation when a later collective is, whatever their own parts say.
+//! 4. An operation with neither kernel events nor network operations (inside a node, old interface) shows no end:
+//!    it is not observable, and its being open says nothing.
+//!
+//! GPU time becomes host time by the least difference between the moment at which an event was heard of and its GPU time:
+//! hearing takes a varying while, but never less than nothing. The difference is kept per communicator (each is on one
+//! GPU) and over the operations at hand only, since the two clocks drift.
+
+use std::collections::BTreeMap;
+
+use super::decode::RawOperation;
+use crate::clock::Calibration;
+use crate::layout::operation_flag;
+use crate::snapshot::{Communicator, Operation, OperationKind};
+
+/// A communicator: slot and generation.
+type CommKey = (u32, u32);
+
+/// Least differences between host and GPU time, in ns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GpuClocks {
+    least: BTreeMap<CommKey, i128>,
+}
+
+impl GpuClocks {
+    /// Differences that these operations show.
+    pub(super) fn of<'a>(
+        operations: impl IntoIterator<Item = &'a RawOperation>,
+        clock: &Calibration,
+    ) -> Self {
+        let mut clocks = Self::default();
+        for operation in operations {
+            for (gpu, host) in
+                [(operation.gpu_start, operation.host_start), (operation.gpu_stop, operation.host_stop)]
+            {
+                if gpu != 0 && host != 0 {
+                    let difference = i128::from(clock.ns(host)) - i128::from(gpu);
+                    let key = (operation.comm_slot, operation.comm_generation);
+                    let least = clocks.least.entry(key).or_insert(difference);
+                    *least = difference.min(*least);
+                }
+            }
+        }
+        clocks
+    }
+
+    /// Takes over what is known only from before; what is known now counts more, since clocks drift.
+    pub(super) fn or_else(mut self, before: &Self) -> Self {
+        for (key, difference) in &before.least {
+            self.least.entry(*key).or_insert(*difference);
+        }
+        self
+    }
+
+    fn host_ns(&self, key: CommKey, gpu_ns: u64) -> Option<u64> {
+        let difference = self.least.get(&key)?;
+        (gpu_ns != 0).then(|| (i128::from(gpu_ns) + difference).clamp(0, i128::from(i64::MAX)) as u64)
+    }
+}
+
+/// What the communicators say about the order of their operations.
+#[derive(Default)]
+pub(super) struct Order {
+    completed: BTreeMap<CommKey, u64>,
+    latest_complete_collective: BTreeMap<CommKey, u64>,
+    /// Starts of collectives: (communicator, sequence) to ns, for ends that only a successor shows.
+    starts: BTreeMap<(CommKey, u64), u64>,
+}
+
+/// Everything that is needed to read operations.
+pub(super) struct Context<'a> {
+    pub clock: Calibration,
+    pub gpu: &'a GpuClocks,
+    pub names: &'a [String],
+    pub now_ns: u64,
+}
+
+struct Progress {
+    started_ns: Option<u64>,
+    started_on_gpu: bool,
+    completed_ns: Option<u64>,
+    observable: bool,
+    last_heard_ns: Option<u64>,
+}
+
+fn own_progress(raw: &RawOperation, context: &Context<'_>) -> Progress {
+    let key = (raw.comm_slot, raw.comm_generation);
+    let heard = |ticks: u64| (ticks != 0).then(|| context.clock.ns(ticks));
+    let flag = |flag: u8| raw.flags & flag != 0;
+    let kernel_seen = raw.kernel_started != 0;
+    if flag(operation_flag::KERNEL_EVENTS) || kernel_seen {
+        let gpu_start = context.gpu.host_ns(key, raw.gpu_start);
+        let gpu_stop = context.gpu.host_ns(key, raw.gpu_stop);
+        return Progress {
+            started_ns: gpu_start.or(heard(raw.host_start)),
+            started_on_gpu: gpu_start.is_some(),
+            completed_ns: heard(raw.host_stop).map(|heard| gpu_stop.unwrap_or(heard)),
+            observable: !flag(operation_flag::UNOBSERVABLE) || kernel_seen,
+            last_heard_ns: gpu_stop.or(heard(raw.host_start)),
+        };
+    }
+    let ended = raw.proxy_started != 0 && raw.proxy_stopped >= raw.proxy_started;
+    Progress {
+        started_ns: heard(raw.proxy_first),
+        started_on_gpu: false,
+        completed_ns: heard(raw.proxy_last).filter(|_| ended),
+        observable: raw.proxy_started != 0,
+        last_heard_ns: heard(raw.proxy_last).or(heard(raw.proxy_first)),
+    }
+}
+
+impl Order {
+    pub(super) fn new<'a>(
+        communicators: &[Communicator],
+        operations: impl IntoIterator<Item = &'a RawOperation>,
+        context: &Context<'_>,
+    ) -> Self {
+        let mut order = Self::default();
+        for comm in communicators {
+            order.completed.insert((comm.slot, comm.generation), comm.completed);
+        }
+        for raw in operations {
+            if raw.kind != OperationKind::Collective {
+                continue;
+            }
+            let key = (raw.comm_slot, raw.comm_generation);
+            let progress = own_progress(raw, context);
+            if let Some(started) = progress.started_ns {
+                order.starts.insert((key, raw.sequence), started);
+            }
+            if progress.completed_ns.is_some() {
+                let latest = order.latest_complete_collective.entry(key).or_insert(raw.index);
+                *latest = raw.index.max(*latest);
+                let completed = order.completed.entry(key).or_insert(raw.sequence + 1);
+                *completed = (*completed).max(raw.sequence + 1);
+            }
+        }
+        order
+    }
+
+    /// Whether a later operation of the communicator shows that this one is complete.
+    fn implies(&self, raw: &RawOperation) -> bool {
+        let key = (raw.comm_slot, raw.comm_generation);
+        match raw.kind {
+            OperationKind::Collective => {
+                self.completed.get(&key).is_some_and(|&completed| raw.sequence < completed)
+            }
+            _ => self.latest_complete_collective.get(&key).is_some_and(|&latest| raw.index < latest),
+        }
+    }
+
+    /// When the next collective of the communicator started.
+    fn successor_start(&self, raw: &RawOperation) -> Option<u64> {
+        let key = (raw.comm_slot, raw.comm_generation);
+        if raw.kind != OperationKind::Collective {
+            return None;
+        }
+        self.starts.range((key, raw.sequence + 1)..=(key, u64::MAX)).map(|(_, &start)| start).next()
+    }
+
+    /// The operation as others see it.
+    pub(super) fn operation(&self, raw: &RawOperation, context: &Context<'_>) -> Operation {
+        let own = own_progress(raw, context);
+        let implied = || {
+            self.implies(raw)
+                .then(|| own.last_heard_ns.or_else(|| self.successor_start(raw)).unwrap_or(context.now_ns))
+        };
+        let completed_ns = own.completed_ns.or_else(implied);
+        let name = |number: u8| context.names.get(usize::from(number)).cloned().unwrap_or_default();
+        Operation {
+            index: raw.index,
+            comm_slot: raw.comm_slot,
+            comm_generation: raw.comm_generation,
+            kind: raw.kind,
+            sequence: raw.sequence,
+            function: name(raw.function),
+            datatype: name(raw.datatype),
+            count: raw.count,
+            bytes: raw.bytes,
+            root_or_peer: raw.root_or_peer,
+            algorithm: name(raw.algorithm),
+            protocol: name(raw.protocol),
+            channels: u32::from(raw.channels),
+            graph_captured: raw.flags & operation_flag::GRAPH_CAPTURED != 0,
+            enqueued_ns: context.clock.ns(raw.enqueued),
+            started_ns: own.started_ns,
+            started_on_gpu: own.started_on_gpu,
+            completed_ns,
+            observable: own.observable || completed_ns.is_some(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the writer stamps is what the reader tells.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use c4_recorder::layout::{operation_flag, operation_kind, step_state};
+use c4_recorder::reader::Reader;
+use c4_recorder::snapshot::{OperationKind, StepState};
+use c4_recorder::writer::{CommunicatorFacts, NewRecorder, OperationFacts, Recorder, StepKey};
+
+fn recorder(directory: &Path) -> Recorder {
+    let labels =
+        BTreeMap::from([("RANK".to_owned(), "3".to_owned()), ("C4_JOB".to_owned(), "a=b".to_owned())]);
+    let new = NewRecorder { host_id: "node-7".to_owned(), gpu: Some(3), labels };
+    let recorder =
+        Recorder::create(&directory.join("c4"), &new).expect("a temporary directory takes a recorder");
+    recorder.set_interface(5, 22809);
+    recorder.set_mask(0x4e, true);
+    recorder.communicator(0).open(
+        1,
+        &CommunicatorFacts { id: 77, name: "dp", size: 8, rank: 3, nodes: 2 },
+        recorder.tick_source().now(),
+    );
+    recorder.live().communicators.store(1, std::sync::atomic::Ordering::Relaxed);
+    recorder
+}
+
+/// Enqueues a collective on communicator 0.
+fn collective(recorder: &Recorder, flags: u8, channels: u16) -> u64 {
+    let names = recorder.names();
+    let index = recorder.next_operation();
+    let facts = OperationFacts {
+        comm_slot: 0,
+        comm_generation: 1,
+        kind: operation_kind::COLLECTIVE,
+        function: names.add(b"AllReduce").expect("the table has room"),
+        datatype: names.add(b"ncclFloat32").expect("the table has room"),
+        algorithm: names.add(b"RING").expect("the table has room"),
+        protocol: 0,
+        flags,
+        channels,
+        sequence: recorder.communicator(0).next_sequence(true),
+        count: 256,
+        bytes: 1024,
+        root_or_peer: 0,
+        enqueued: recorder.tick_source().now(),
+    };
+    recorder.operation(index).publish(index, &facts);
+    index
+}
+
+#[test]
+fn identity_and_communicators() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let snapshot = Reader::open(recorder.path()).expect("opens").snapshot().expect("reads");
+    assert_eq!(snapshot.identity.pid, std::process::id());
+    assert_eq!(snapshot.identity.host_id, "node-7");
+    assert_eq!(snapshot.identity.gpu, Some(3));
+    assert_eq!(snapshot.identity.labels.get("RANK").map(String::as_str), Some("3"));
+    assert_eq!(snapshot.identity.labels.get("C4_JOB").map(String::as_str), Some("a=b"));
+    assert_eq!(snapshot.identity.nccl_version, "2.28.9");
+    assert!(snapshot.identity.start_ticks > 0);
+    assert!(snapshot.identity.created_ns <= snapshot.taken_ns);
+    assert_eq!(snapshot.event_mask, 0x4e);
+    assert!(snapshot.profiling);
+    let [comm] = snapshot.communicators.as_slice() else { panic!("one communicator") };
+    assert_eq!((comm.id, comm.name.as_str(), comm.size, comm.rank, comm.nodes), (77, "dp", 8, 3, 2));
+    let name = recorder.path().file_name().and_then(|name| name.to_str()).expect("a name");
+    assert_eq!(name, format!("{}-{:016x}.c4r", std::process::id(), recorder.cookie()));
+}
+
+#[test]
+fn an_operation_from_its_start_to_its_end_on_the_gpu() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let mut reader = Reader::open(recorder.path()).expect("opens");
+    let clock = recorder.tick_source();
+    let index = collective(&recorder, operation_flag::KERNEL_EVENTS, 2);
+    let slot = recorder.operation(index);
+
+    let poll = reader.poll(0).expect("polls");
+    let [queued] = poll.operations.as_slice() else { panic!("one operation") };
+    assert_eq!(queued.kind, OperationKind::Collective);
+    assert_eq!((queued.function.as_str(), queued.datatype.as_str()), ("AllReduce", "ncclFloat32"));
+    assert_eq!((queued.algorithm.as_str(), queued.protocol.as_str()), ("RING", ""));
+    assert_eq!((queued.started_ns, queued.completed_ns), (None, None));
+    assert!(queued.observable);
+
+    assert!(slot.kernel_started(0, 1_000_500, clock));
+    assert!(!slot.kernel_started(1, 1_000_000, clock));
+    slot.kernel_stop_time(1_007_000);
+    assert_eq!(slot.kernel_stopped(0, clock), Some(false));
+    assert_eq!(slot.kernel_stopped(0, clock), None, "a channel stops once");
+    let poll = reader.poll(poll.next_cursor).expect("polls");
+    assert!(poll.operations[0].started_ns.is_some() && poll.operations[0].completed_ns.is_none());
+
+    slot.kernel_stop_time(1_009_000);
+    assert_eq!(slot.kernel_stopped(1, clock), Some(true));
+    let poll = reader.poll(poll.next_cursor).expect("polls");
+    let [done] = poll.operations.as_slice() else { panic!("told once more, complete") };
+    assert!(done.started_on_gpu);
+    let (started, completed) = (done.started_ns.expect("started"), done.completed_ns.expect("completed"));
+    assert_eq!(completed - started, 9_000, "durations are the GPU's");
+    assert!(reader.poll(poll.next_cursor).expect("polls").operations.is_empty(), "told as complete once");
+}
+
+#[test]
+fn without_kernel_events_the_network_decides() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let reader = Reader::open(recorder.path()).expect("opens");
+    let clock = recorder.tick_source();
+    let index = collective(&recorder, 0, 2);
+    let slot = recorder.operation(index);
+    let operation = || reader.snapshot().expect("reads").operations[0].clone();
+    assert!(!operation().observable, "nothing was seen of it yet");
+    slot.proxy_started(false, clock);
+    slot.proxy_started(false, clock);
+    assert_eq!(operation().started_ns, None);
+    assert!(slot.proxy_active(clock));
+    assert!(!slot.proxy_active(clock));
+    assert!(operation().started_ns.is_some() && !operation().started_on_gpu);
+    assert!(!slot.proxy_stopped(clock));
+    assert_eq!(operation().completed_ns, None);
+    assert!(slot.proxy_stopped(clock));
+    assert!(operation().completed_ns >= operation().started_ns);
+}
+
+#[test]
+fn a_later_collective_completes_the_earlier_ones() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let clock = recorder.tick_source();
+    let first = collective(&recorder, operation_flag::KERNEL_EVENTS, 1);
+    let second = collective(&recorder, operation_flag::KERNEL_EVENTS, 1);
+    assert!(recorder.operation(second).kernel_started(0, 500, clock));
+    recorder.operation(second).kernel_stop_time(900);
+    assert_eq!(recorder.operation(second).kernel_stopped(0, clock), Some(true));
+    let snapshot = Reader::open(recorder.path()).expect("opens").snapshot().expect("reads");
+    assert_eq!(snapshot.operations[0].index, first);
+    assert_eq!(snapshot.operations[0].started_ns, None);
+    assert_eq!(snapshot.operations[0].completed_ns, snapshot.operations[1].started_ns);
+}
+
+#[test]
+fn the_oldest_open_step_tells_the_state() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let clock = recorder.tick_source();
+    let connection = recorder.connection(0).expect("in the table");
+    connection.open((0, 1), 5, 1, true);
+    recorder.live().connections.store(1, std::sync::atomic::Ordering::Relaxed);
+    connection.operation_started();
+    // Operation 65535 is followed by 65536, whose low bits are 0: older all the same.
+    let old = StepKey::new(65_535, 9);
+    let new = StepKey::new(65_536, 0);
+    for key in [old, new] {
+        connection.step_begin(key, true);
+        assert!(connection.step_state(key, step_state::SEND_GPU_WAIT, 0, clock));
+    }
+    assert!(connection.step_state(old, step_state::SEND_PEER_WAIT, 0, clock));
+    assert!(connection.step_state(old, step_state::SEND_WAIT, 4096, clock));
+    let reader = Reader::open(recorder.path()).expect("opens");
+    let told = reader.snapshot().expect("reads").connections[0].clone();
+    assert_eq!(told.state, StepState::SendWait);
+    assert!(told.state_since_ns > 0);
+    assert_eq!(
+        (told.peer, told.channel, told.is_send, told.bytes, told.timed_bytes),
+        (5, 1, true, 4096, 4096)
+    );
+    assert!(connection.step_end(old, clock));
+    assert!(!connection.step_end(old, clock), "a step ends once");
+    let told = reader.snapshot().expect("reads").connections[0].clone();
+    assert_eq!(told.state, StepState::SendGpuWait);
+    assert_eq!((told.steps_done, told.timed_steps), (1, 1));
+    assert!(told.network_wait_ns > 0);
+}
+
+#[test]
+fn overwritten_operations_are_counted() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let mut reader = Reader::open(recorder.path()).expect("opens");
+    for _ in 0..10 {
+        collective(&recorder, 0, 1);
+    }
+    let first = reader.poll(0).expect("polls");
+    assert_eq!((first.operations.len(), first.next_cursor, first.overwritten), (10, 10, 0));
+    for _ in 0..5000 {
+        collective(&recorder, 0, 1);
+    }
+    let second = reader.poll(first.next_cursor).expect("polls");
+    assert_eq!(second.next_cursor, 5010);
+    assert_eq!(second.operations.len(), 4096);
+    assert_eq!(second.overwritten, 5000 - 4096);
+}
+
+#[test]
+fn a_full_or_missing_directory_is_an_error() {
+    let new = NewRecorder::default();
+    let missing = Path::new("/proc/no-such-place/c4");
+    let error = Recorder::create(missing, &new).err().expect("cannot be made");
+    assert!(error.to_string().starts_with("cannot create the directory /proc/no-such-place/c4"), "{error}");
+}
