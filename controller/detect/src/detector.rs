@@ -1,38 +1,265 @@
-//! The detector.
+//! The detector: takes observations in, keeps the model, and asks the diagnosticians.
+//!
+//! A window costs a few map look-ups and as much work as it has blocks. Ranks are only compared with each other when
+//! somebody has waited for long, and then at most a few times a second, however many windows arrive.
 
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::{
-    finding::Finding,
-    observation::{Observation, Timestamp},
-    view::JobView,
+    case::{Cases, Slot},
+    death,
+    finding::{Finding, Verdict},
+    hang, health,
+    model::{Job, Nodes},
+    observation::{
+        HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Severity, Timestamp, Window,
+    },
+    rhythm::Prior,
+    slow,
+    view::{self, JobView},
 };
 
-/// Thresholds. Each has a default that needs no tuning.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
+pub use crate::config::Config;
+
+/// Least time between two looks at the same job.
+const EXAMINE_US: u64 = 200_000;
+/// Fatal health events that wait for a symptom.
+const MAX_WAITING_EVENTS: usize = 1_024;
 
 /// The state machine.
 #[derive(Debug)]
-pub struct Detector {}
+pub struct Detector {
+    config: Config,
+    jobs: BTreeMap<JobId, Job>,
+    job_of: HashMap<ProcessId, JobId>,
+    nodes: Nodes,
+    /// Fatal events for which no symptom was seen yet, with the time they happened.
+    waiting_events: VecDeque<(Timestamp, HealthEvent)>,
+    /// Warnings about nodes on which no job runs.
+    unattached: Cases,
+    now: Timestamp,
+    swept: Timestamp,
+}
 
 impl Detector {
     /// A detector that has seen nothing.
     #[must_use]
-    pub fn new(_config: Config) -> Self {
-        Self {}
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            jobs: BTreeMap::new(),
+            job_of: HashMap::new(),
+            nodes: Nodes::default(),
+            waiting_events: VecDeque::new(),
+            unattached: Cases::default(),
+            now: Timestamp(0),
+            swept: Timestamp(0),
+        }
     }
 
-    /// Takes in one observation made at `now`, which never decreases, and returns the findings that it opened,
-    /// changed or cleared, each whole.
-    pub fn observe(&mut self, _observation: Observation, _now: Timestamp) -> Vec<Finding> {
-        Vec::new()
+    /// Takes in one observation made at `now`, which never decreases (if it does, it is taken for the latest `now`),
+    /// and returns the findings that it opened, changed or cleared, each whole.
+    pub fn observe(&mut self, observation: Observation, now: Timestamp) -> Vec<Finding> {
+        let now = now.max(self.now);
+        self.now = now;
+        let mut out = Vec::new();
+        match observation {
+            Observation::ProcessStarted(info) => self.process_started(info, now, &mut out),
+            Observation::CommunicatorJoined(membership) => {
+                if let Some(job) = self.job_of(membership.process) {
+                    job.join(membership);
+                }
+            }
+            Observation::Window(window) => self.window(window, now, &mut out),
+            Observation::ProcessEnded(end) => self.process_ended(&end, now, &mut out),
+            Observation::Health(event) => self.health(event, now, &mut out),
+            Observation::NodeSeen { node } => self.nodes.seen(node),
+            Observation::NodeLost { node } => self.nodes.lost(node),
+            Observation::JobStopping { job, incarnation } => {
+                if let Some(job) = self.jobs.get_mut(&job)
+                    && job.incarnation == incarnation
+                {
+                    job.stopping = true;
+                    job.pending_ends.clear();
+                    job.undecided.clear();
+                    job.cases.clear_where(now, &mut out, |_, _| true);
+                }
+            }
+            Observation::Tick => self.tick(now, &mut out),
+        }
+        out
     }
 
     /// Every job the detector remembers.
     #[must_use]
     pub fn jobs(&self) -> Vec<JobView> {
-        Vec::new()
+        self.jobs.values().map(|job| view::of(job, &self.nodes, &self.config, self.now)).collect()
+    }
+
+    fn job_of(&mut self, process: ProcessId) -> Option<&mut Job> {
+        self.jobs.get_mut(self.job_of.get(&process)?)
+    }
+
+    fn process_started(&mut self, info: ProcessInfo, now: Timestamp, out: &mut Vec<Finding>) {
+        let id = info.job.clone();
+        match self.jobs.get_mut(&id) {
+            // A straggler of an incarnation that is over.
+            Some(job) if info.incarnation < job.incarnation => return,
+            Some(job) if info.incarnation == job.incarnation => {}
+            Some(job) => {
+                job.cases.clear_where(now, out, |_, _| true);
+                let prior = prior_of(job);
+                let processes: Vec<ProcessId> = job.processes.keys().copied().collect();
+                *job = Job::new(id.clone(), info.incarnation, prior, now);
+                for process in processes {
+                    self.job_of.remove(&process);
+                }
+            }
+            None => {
+                self.jobs.insert(id.clone(), Job::new(id.clone(), info.incarnation, None, now));
+            }
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.processes.contains_key(&info.process) {
+            replaced(job, &info, now, out);
+        }
+        self.job_of.insert(info.process, id);
+        job.last_heard = now;
+        job.add_process(info, now);
+    }
+
+    fn window(&mut self, window: Window, now: Timestamp, out: &mut Vec<Finding>) {
+        let (config, nodes) = (&self.config, &self.nodes);
+        let Some(job) = self.job_of.get(&window.process).and_then(|id| self.jobs.get_mut(id)) else { return };
+        job.take(window, config, now);
+        slow::assess(job, nodes, config, now, out);
+        attend(job, nodes, config, now, out);
+    }
+
+    fn process_ended(&mut self, end: &ProcessEnd, now: Timestamp, out: &mut Vec<Finding>) {
+        let (config, nodes) = (&self.config, &self.nodes);
+        let Some(job) = self.job_of.get(&end.process).and_then(|id| self.jobs.get_mut(id)) else { return };
+        death::ended(job, end, nodes, config, now, out);
+        death::decide(job, nodes, config, now, out);
+    }
+
+    fn health(&mut self, event: HealthEvent, now: Timestamp, out: &mut Vec<Finding>) {
+        let at = now.before(event.ago_us);
+        self.nodes.remember(at, event.clone());
+        if event.cleared {
+            self.waiting_events.retain(|(_, e)| health::slot(e) != health::slot(&event));
+            let slot = health::slot(&event);
+            for job in self.jobs.values_mut() {
+                job.cases.clear(&slot, now, out);
+            }
+            self.unattached.clear(&slot, now, out);
+        } else if event.severity == Severity::Fatal && self.waiting_events.len() < MAX_WAITING_EVENTS {
+            self.waiting_events.push_back((at, event));
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp, out: &mut Vec<Finding>) {
+        for job in self.jobs.values_mut() {
+            attend(job, &self.nodes, &self.config, now, out);
+        }
+        self.report_events(now, out);
+        self.forget(now, out);
+    }
+
+    /// Reports fatal events that have waited long enough for a symptom.
+    fn report_events(&mut self, now: Timestamp, out: &mut Vec<Finding>) {
+        let hold_us = self.config.health_hold_ms.saturating_mul(1_000);
+        let (due, waiting): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting_events)
+            .into_iter()
+            .partition(|(at, _)| now.micros_since(*at) >= hold_us);
+        self.waiting_events = waiting;
+        for (at, event) in due {
+            let explained = |job: &Job| job.cases.iter().any(|(_, case)| health::joined(case, &event));
+            if self.jobs.values().any(explained) {
+                continue;
+            }
+            let slot = health::slot(&event);
+            match self.jobs.values_mut().find(|job| !job.stopping && health::runs_on(job, &event)) {
+                Some(job) => {
+                    let draft = health::warning(&event, Some(job), at);
+                    let (id, incarnation) = (job.id.clone(), job.incarnation);
+                    job.cases.tell(slot, draft, &id, incarnation, now, out);
+                }
+                None => {
+                    let draft = health::warning(&event, None, at);
+                    self.unattached.tell(slot, draft, &JobId(String::new()), 0, now, out);
+                }
+            }
+        }
+    }
+
+    /// Forgets jobs that are over, once a second at most.
+    fn forget(&mut self, now: Timestamp, out: &mut Vec<Finding>) {
+        if now.micros_since(self.swept) < 1_000_000 {
+            return;
+        }
+        self.swept = now;
+        let forget_us = self.config.forget_ms.saturating_mul(1_000);
+        let (jobs, job_of) = (&mut self.jobs, &mut self.job_of);
+        jobs.retain(|_, job| {
+            let keep = now.micros_since(job.last_heard) < forget_us;
+            if !keep {
+                job.cases.clear_where(now, out, |_, _| true);
+                for process in job.processes.keys() {
+                    job_of.remove(process);
+                }
+            }
+            keep
+        });
+        self.unattached.clear_where(now, out, |_, case| now.micros_since(case.finding.detected) >= forget_us);
+    }
+}
+
+/// Looks after everything in a job that depends on time.
+fn attend(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
+    if !job.pending_ends.is_empty() {
+        death::decide(job, nodes, config, now, out);
+    }
+    let due = now.micros_since(job.examined) >= EXAMINE_US;
+    let concerned =
+        !job.suspicious.is_empty() || job.cases.get(&Slot::Hang).is_some() || !job.undecided.is_empty();
+    if due && concerned {
+        hang::assess(job, nodes, config, now, out);
+    }
+    if !out.is_empty() {
+        health::absorb(job, now, out);
+    }
+}
+
+/// A process takes the place of one that ended, without a new incarnation.
+fn replaced(job: &mut Job, info: &ProcessInfo, now: Timestamp, out: &mut Vec<Finding>) {
+    let Some(before) = info.rank.and_then(|rank| job.by_rank.get(&rank).copied()) else { return };
+    if job.process(before).is_none_or(|process| process.alive()) {
+        return;
+    }
+    job.cases.clear_where(now, out, |slot, case| {
+        matches!(slot, Slot::Death | Slot::Hang | Slot::Slow(_)) && case.accused.contains(&before)
+    });
+}
+
+/// What the most experienced communicator of a job leaves to the next incarnation.
+fn prior_of(job: &Job) -> Option<Prior> {
+    let learned = job.comms.values().filter(|comm| comm.rhythm.known());
+    let best = learned.max_by_key(|comm| (comm.rhythm.iterations(), comm.completed_max));
+    best.and_then(|comm| comm.rhythm.prior()).or_else(|| job.prior.clone())
+}
+
+/// What can be said of a job as a whole.
+pub(crate) fn verdict(job: &Job, missing: Vec<String>) -> Verdict {
+    if job.cases.iter().any(|(slot, _)| !matches!(slot, Slot::Health(..))) {
+        Verdict::Faulty
+    } else if job.all_ended() {
+        Verdict::Ended
+    } else if !missing.is_empty() {
+        Verdict::Unknown { missing }
+    } else if job.comms.values().any(|comm| comm.rhythm.known()) {
+        Verdict::Healthy
+    } else {
+        Verdict::Learning
     }
 }

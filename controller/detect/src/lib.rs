@@ -2,12 +2,31 @@
 //!
 //! A pure state machine: [`observation::Observation`]s in, [`finding::Finding`]s out. It does no I/O, has no clock
 //! and spawns nothing; whoever drives it hands it the time.
+//!
+//! How it is put together: `model` holds what is known, one communicator at a time (`rhythm`: what is normal there,
+//! `slow`: who comes late). `stall` reads the evidence of one communicator, `wait` follows it from communicator to
+//! communicator to the root, `hang`, `desync`, `death` and `edges` turn it into an accusation, `health` joins what
+//! sensors say, and `case` sees to it that one cause has one finding. [`aggregate`] runs on the nodes.
 
 pub mod aggregate;
+mod case;
+pub mod config;
+mod death;
+mod desync;
 pub mod detector;
+mod edges;
 pub mod finding;
+mod hang;
+mod health;
+mod model;
+mod names;
 pub mod observation;
 pub mod report;
+mod rhythm;
 pub mod signature;
+mod slow;
+mod stall;
+mod stats;
 pub mod view;
+mod wait;
 pub mod words;

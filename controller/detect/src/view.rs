@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Config,
     finding::Verdict,
-    observation::{JobId, NodeName, ProcessId},
+    model::{Comm, Fate, Job, Nodes, Process},
+    names,
+    observation::{JobId, NodeName, ProcessId, ProcessState, Timestamp},
 };
 
 /// One job, in its newest incarnation.
@@ -82,4 +85,96 @@ pub struct RankView {
     pub completed: u64,
     /// What its NCCL does not show.
     pub blind_spots: Vec<String>,
+}
+
+/// How many reasons for not knowing are listed.
+const MAX_MISSING: usize = 16;
+
+/// What is known of one job at `now`.
+pub(crate) fn of(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> JobView {
+    let largest = largest_comm(job);
+    let mut ranks: Vec<RankView> =
+        job.processes.iter().map(|(id, process)| rank_view(job, *id, process, nodes, config, now)).collect();
+    ranks.sort_by_key(|rank| (rank.rank.is_none(), rank.rank, rank.process));
+    let members = largest.map(|comm| &comm.members);
+    let iterations = members.and_then(|members| members.values().map(|m| m.iterations).min()).unwrap_or(0);
+    JobView {
+        job: job.id.clone(),
+        incarnation: job.incarnation,
+        world_size: job.world_size,
+        verdict: crate::detector::verdict(job, missing(job, nodes, config, now)),
+        iteration_ns: largest.and_then(|comm| comm.rhythm.iteration_us()).map(|us| us.saturating_mul(1_000)),
+        iterations,
+        ranks,
+    }
+}
+
+/// The communicator with most ranks, and of those the one that got furthest.
+fn largest_comm(job: &Job) -> Option<&Comm> {
+    job.comms.values().max_by_key(|comm| (comm.size, comm.completed_max))
+}
+
+fn rank_view(
+    job: &Job,
+    id: ProcessId,
+    process: &Process,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+) -> RankView {
+    let largest = process.memberships.iter().filter_map(|(comm, rank)| Some((job.comms.get(comm)?, rank)));
+    let largest = largest.max_by_key(|(comm, _)| (comm.size, comm.completed_max));
+    let member = largest.and_then(|(comm, rank)| comm.members.get(rank));
+    let waits = process.memberships.iter().any(|(comm, rank)| {
+        job.comms.get(comm).is_some_and(|comm| {
+            let wait_us = comm.members.get(rank).map_or(0, |m| m.wait_us(process.kernel_events));
+            wait_us > 0 && wait_us >= comm.rhythm.hang_us(config) / 2
+        })
+    });
+    let state = match &process.end {
+        Some(end) if end.fate == Fate::Death => RankState::Dead,
+        Some(_) => RankState::Ended,
+        None if process.blind_because(nodes, config, now).is_some() => RankState::Unknown,
+        None if process.state == ProcessState::Stopped => RankState::Stopped,
+        None if waits => RankState::Waiting,
+        None => RankState::Running,
+    };
+    RankView {
+        rank: process.info.rank,
+        process: id,
+        node: process.info.node.clone(),
+        gpu: process.info.gpu,
+        pid: process.info.pid,
+        state,
+        enqueued: member.map_or(0, |m| m.enqueued),
+        started: member.map_or(0, |m| m.started),
+        completed: member.map_or(0, |m| m.completed),
+        blind_spots: process.info.blind_spots.clone(),
+    }
+}
+
+/// Evidence that is missing for a verdict on the job.
+fn missing(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> Vec<String> {
+    let mut missing = job.undecided.clone();
+    missing.extend(job.conflicts.iter().cloned());
+    for (id, process) in &job.processes {
+        if missing.len() >= MAX_MISSING {
+            break;
+        }
+        if let Some(why) = process.blind_because(nodes, config, now) {
+            let text = format!("{}: {why}", names::short(job, *id));
+            if !missing.contains(&text) {
+                missing.push(text);
+            }
+        }
+    }
+    if let Some(world_size) = job.world_size {
+        let known = job.by_rank.len();
+        let oldest = job.processes.values().map(|process| process.first_seen).min().unwrap_or(now);
+        let waited = now.micros_since(oldest) > config.stale_ms.saturating_mul(1_000);
+        if known > 0 && (known as u64) < u64::from(world_size) && waited {
+            missing.push(format!("only {known} of {world_size} ranks were ever seen"));
+        }
+    }
+    missing
 }

@@ -1,0 +1,309 @@
+//! The end of a process: a death, a consequence of one, or simply the end.
+//!
+//! A signal or an exit code other than 0 says it at once. Without them (nobody supervises the process) what counts
+//! is whether it was needed: it had an operation in flight, or its peers went on and now wait for it. A job that is
+//! over looks different: all ranks end together, or those still there have been idle for longer than an iteration.
+//! A process taken for orderly is still named if a collective later turns out to wait for it.
+
+use serde_json::json;
+
+use crate::{
+    case::{Draft, Slot},
+    config::Config,
+    finding::{Finding, Kind},
+    health,
+    model::{End, Fate, Job, Nodes},
+    names,
+    observation::{ProcessEnd, ProcessId, Timestamp},
+    words,
+};
+
+/// A window taken this long before the end or later shows what the process was in when it ended.
+const FINAL_WINDOW_US: u64 = 150_000;
+/// A wait of a peer after the end, from which on the ended process is needed, if normal waits are shorter.
+const NEEDED_WAIT_US: u64 = 500_000;
+/// Deaths this close cannot be put in order: agents look every 100 ms.
+const SIMULTANEOUS_US: u64 = 50_000;
+/// Signals and exit codes by which somebody outside ends a job: HUP, INT and TERM.
+const ASKED_SIGNALS: [i32; 3] = [1, 2, 15];
+
+fn failed(end: &End) -> bool {
+    end.signal.is_some_and(|signal| signal != 0) || end.exit_code.is_some_and(|code| code != 0)
+}
+
+/// Somebody asked it to end, as happens to all ranks when a job is cancelled.
+fn asked(end: &End) -> bool {
+    let signal = end.signal.or(end.exit_code.map(|code| code - 128));
+    signal.is_some_and(|signal| ASKED_SIGNALS.contains(&signal))
+}
+
+/// Takes in the end of a process.
+pub(crate) fn ended(
+    job: &mut Job,
+    told: &ProcessEnd,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) {
+    let Some(process) = job.processes.get_mut(&told.process) else { return };
+    if process.end.is_some() {
+        return;
+    }
+    let end = End {
+        at: now.before(told.ago_us).max(process.first_seen),
+        told: now,
+        finalized: told.finalized,
+        exit_code: told.exit_code,
+        signal: told.signal,
+        fate: if job.stopping { Fate::Orderly } else { Fate::Pending },
+    };
+    let certain = failed(&end) && !asked(&end);
+    process.end = Some(end);
+    job.last_heard = now;
+    if job.stopping {
+        return;
+    }
+    if certain || was_in_operation(job, told.process) {
+        blame(job, told.process, nodes, config, now, out);
+    } else {
+        job.pending_ends.insert(told.process);
+    }
+}
+
+/// Whether its last window, if that was taken at the very end, shows an operation in flight.
+fn was_in_operation(job: &Job, id: ProcessId) -> bool {
+    let Some(process) = job.process(id) else { return false };
+    let Some(end) = &process.end else { return false };
+    if end.finalized || end.exit_code == Some(0) || asked(end) {
+        return false;
+    }
+    process.memberships.iter().any(|(comm, rank)| {
+        job.comms.get(comm).and_then(|comm| comm.members.get(rank)).is_some_and(|member| {
+            !member.left
+                && member.in_flight.is_some()
+                && member.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at)
+        })
+    })
+}
+
+/// Decides about ends that were left open; called whenever time has gone on.
+pub(crate) fn decide(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
+    let pending: Vec<ProcessId> = job.pending_ends.iter().copied().collect();
+    for id in pending {
+        if job.all_ended() {
+            settle(job, id);
+            continue;
+        }
+        match judge(job, id, config, now) {
+            Judgement::Wait => {}
+            Judgement::Orderly => settle(job, id),
+            Judgement::Death => blame(job, id, nodes, config, now, out),
+        }
+    }
+}
+
+fn settle(job: &mut Job, id: ProcessId) {
+    job.pending_ends.remove(&id);
+    if let Some(end) = job.processes.get_mut(&id).and_then(|process| process.end.as_mut()) {
+        end.fate = Fate::Orderly;
+    }
+}
+
+enum Judgement {
+    Wait,
+    Orderly,
+    Death,
+}
+
+fn judge(job: &Job, id: ProcessId, config: &Config, now: Timestamp) -> Judgement {
+    let Some(end) = job.process(id).and_then(|process| process.end.as_ref()) else {
+        return Judgement::Orderly;
+    };
+    let elapsed_ms = now.micros_since(end.told) / 1_000;
+    if elapsed_ms < config.death_grace_ms {
+        return Judgement::Wait;
+    }
+    if needed(job, id, end) {
+        return Judgement::Death;
+    }
+    let by_itself = end.finalized || end.exit_code == Some(0);
+    if !by_itself && elapsed_ms >= config.death_decide_ms && (asked(end) || !seems_over(job, id, end)) {
+        return if is_ending(job) { Judgement::Wait } else { Judgement::Death };
+    }
+    if elapsed_ms >= config.end_spread_ms { Judgement::Orderly } else { Judgement::Wait }
+}
+
+/// Whether a quarter of the ranks, and at least two, have ended: a job that ends rank by rank.
+fn is_ending(job: &Job) -> bool {
+    let ended = job.processes.values().filter(|process| !process.alive()).count();
+    ended >= 2 && ended * 4 >= job.processes.len()
+}
+
+/// Whether peers that were seen after the end have gone on without it, or wait for it.
+fn needed(job: &Job, id: ProcessId, end: &End) -> bool {
+    let Some(process) = job.process(id) else { return false };
+    process.memberships.iter().any(|(comm_id, rank)| {
+        let Some(comm) = job.comms.get(comm_id) else { return false };
+        let Some(own) = comm.members.get(rank) else { return false };
+        let own_is_final = own.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at);
+        let long_us = comm.rhythm.longest_wait_us().max(NEEDED_WAIT_US);
+        comm.members.values().any(|peer| {
+            let Some(peer_process) = job.process(peer.process) else { return false };
+            let seen_after = peer.at.is_some_and(|at| at > end.at);
+            if !peer_process.alive() || peer.left || !seen_after {
+                return false;
+            }
+            let ahead = own_is_final && !own.left && peer.enqueued > own.enqueued;
+            ahead || peer.wait_us(peer_process.kernel_events) >= long_us
+        })
+    })
+}
+
+/// Whether the job looks as if it had finished its work when the process ended: who is left, or else the process
+/// itself, had been idle for longer than iterations take.
+fn seems_over(job: &Job, id: ProcessId, end: &End) -> bool {
+    let Some(process) = job.process(id) else { return false };
+    let mut judged = 0;
+    for (comm_id, rank) in &process.memberships {
+        let Some(comm) = job.comms.get(comm_id) else { continue };
+        let idle_us = comm.rhythm.iteration_us().unwrap_or(0).saturating_mul(2).saturating_add(200_000);
+        let over = |member: &crate::model::Member| member.in_flight.is_none() && member.idle_us >= idle_us;
+        let peers: Vec<_> = comm
+            .members
+            .values()
+            .filter(|peer| {
+                let alive = job.process(peer.process).is_some_and(|p| p.alive());
+                alive && !peer.left && peer.at.is_some_and(|at| at > end.at)
+            })
+            .collect();
+        if !peers.is_empty() {
+            if !peers.into_iter().all(over) {
+                return false;
+            }
+            judged += 1;
+        } else if let Some(own) = comm.members.get(rank)
+            && own.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at)
+        {
+            if !own.left && !over(own) {
+                return false;
+            }
+            judged += 1;
+        }
+    }
+    // A process that was never in a communicator, or all of whose peers are gone, is missed by nobody.
+    judged > 0 || process.memberships.is_empty()
+}
+
+/// Names a process that died, as the cause or as the consequence of what is already known.
+pub(crate) fn blame(
+    job: &mut Job,
+    id: ProcessId,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) {
+    job.pending_ends.remove(&id);
+    let Some(process) = job.processes.get_mut(&id) else { return };
+    let Some(end) = process.end.as_mut() else { return };
+    if end.fate == Fate::Death {
+        return;
+    }
+    end.fate = Fate::Death;
+    let end = end.clone();
+    let story = how(&end);
+    let symptom = format!("{} ended as well: {story}", names::short(job, id));
+    if let Some(case) = job.cases.get(&Slot::Death) {
+        let earlier = end.at.after(SIMULTANEOUS_US) < case.finding.since && !asked(&end);
+        if !earlier {
+            job.cases.explain(&Slot::Death, symptom, out);
+            return;
+        }
+    } else if let Some(case) = job.cases.get(&Slot::Hang) {
+        // Peers of a hung rank end when their watchdogs give up; only the end of the suspect is news.
+        if !case.accused.contains(&id) {
+            job.cases.explain(&Slot::Hang, symptom, out);
+            return;
+        }
+    }
+    let mut draft = accusation(job, id, &end, &story);
+    if let Some(old) = job.cases.clear(&Slot::Hang, now, out) {
+        draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
+    }
+    if let Some(old) = job.cases.get(&Slot::Death) {
+        // News of an earlier death: what was taken for the cause was a consequence.
+        draft.explains.push(old.finding.summary.clone());
+    }
+    if let Some(old) = job.cases.clear(&Slot::Slow(id), now, out) {
+        draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
+    }
+    health::join(&mut draft, nodes, config, now);
+    let (name, incarnation) = (job.id.clone(), job.incarnation);
+    job.cases.tell(Slot::Death, draft, &name, incarnation, now, out);
+}
+
+fn accusation(job: &Job, id: ProcessId, end: &End, story: &str) -> Draft {
+    let confidence = match (end.signal, end.exit_code) {
+        (Some(_), _) => 0.99,
+        (_, Some(0)) => 0.8,
+        (_, Some(_)) => 0.97,
+        (None, None) => 0.9,
+    };
+    let peers = job.processes.values().filter(|process| process.alive()).count();
+    let mut evidence = std::collections::BTreeMap::new();
+    evidence.insert("finalized".into(), json!(end.finalized));
+    evidence.insert("exit_code".into(), json!(end.exit_code));
+    evidence.insert("signal".into(), json!(end.signal));
+    evidence.insert("peers_alive".into(), json!(peers));
+    evidence.insert("seconds_to_verdict".into(), json!(end.told.micros_since(end.at) as f64 * 1e-6));
+    if let Some(process) = job.process(id) {
+        let positions: Vec<_> = process
+            .memberships
+            .iter()
+            .take(4)
+            .filter_map(|(comm, rank)| {
+                let comm = job.comms.get(comm)?;
+                let member = comm.members.get(rank)?;
+                Some(json!({ "communicator": comm.label(), "enqueued": member.enqueued, "completed": member.completed }))
+            })
+            .collect();
+        evidence.insert("positions".into(), json!(positions));
+    }
+    Draft {
+        kind: Kind::ProcessDeath,
+        suspects: vec![names::suspect(job, id, confidence)],
+        accused: vec![id],
+        confidence,
+        since: end.at,
+        summary: format!("{} died: {story} at {} UTC", names::full(job, id), words::clock(end.at)),
+        evidence,
+        explains: Vec::new(),
+        refuted_by: "the job was stopped on purpose, or the process had ended properly",
+        place: None,
+    }
+}
+
+/// "killed by signal 9 (SIGKILL)".
+fn how(end: &End) -> String {
+    let name = |signal: i32| match signal {
+        1 => " (SIGHUP)",
+        2 => " (SIGINT)",
+        3 => " (SIGQUIT)",
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        15 => " (SIGTERM)",
+        _ => "",
+    };
+    match (end.signal, end.exit_code) {
+        (Some(signal), _) if signal != 0 => format!("killed by signal {signal}{}", name(signal)),
+        (_, Some(0)) => "ended with exit code 0 while others need it".to_owned(),
+        (_, Some(code)) => format!("ended with exit code {code}"),
+        _ if end.finalized => "ended while others need it".to_owned(),
+        _ => "ended without finalising its communicators".to_owned(),
+    }
+}

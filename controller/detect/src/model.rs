@@ -1,0 +1,418 @@
+//! What the detector knows: jobs, their processes, and the communicators in which these meet.
+//!
+//! A job here is one incarnation of it. Nothing is carried into the next one but a prior for its rhythm, so a fault
+//! of the last incarnation cannot accuse anybody in the new one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    case::Cases,
+    config::Config,
+    observation::{
+        CommId, CommWindow, HealthEvent, InFlight, JobId, Membership, NodeName, ProcessId, ProcessInfo,
+        ProcessState, Timestamp, Window,
+    },
+    rhythm::{Prior, Rhythm},
+    slow::Slowness,
+};
+
+/// Communicators a process may be in; a bound on what a confused agent can make us remember.
+const MAX_MEMBERSHIPS: usize = 1024;
+/// Windows in which a rank that lost events must be level with its peers before its positions count again.
+const LEVEL_WINDOWS: u32 = 5;
+/// Health events remembered per node.
+const MAX_EVENTS: usize = 64;
+
+/// How a process ended.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) at: Timestamp,
+    /// When the detector learned of it.
+    pub(crate) told: Timestamp,
+    pub(crate) finalized: bool,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) fate: Fate,
+}
+
+/// What the detector made of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Not decided.
+    Pending,
+    /// A proper end, unless others turn out to need it.
+    Orderly,
+    /// A death, or the consequence of another fault.
+    Death,
+}
+
+/// One training process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) info: ProcessInfo,
+    /// Communicators it is in, with its rank there.
+    pub(crate) memberships: BTreeMap<CommId, u32>,
+    pub(crate) first_seen: Timestamp,
+    /// When its last window was taken.
+    pub(crate) seen: Option<Timestamp>,
+    pub(crate) state: ProcessState,
+    pub(crate) kernel_events: bool,
+    pub(crate) profiling: bool,
+    dropped: u64,
+    unread: u64,
+    /// Windows in which it was level with its peers since it last lost events; absent if it never did.
+    pub(crate) level_since_loss: Option<u32>,
+    pub(crate) end: Option<End>,
+}
+
+impl Process {
+    fn new(info: ProcessInfo, now: Timestamp) -> Self {
+        Self {
+            info,
+            memberships: BTreeMap::new(),
+            first_seen: now,
+            seen: None,
+            state: ProcessState::Unknown,
+            kernel_events: false,
+            profiling: false,
+            dropped: 0,
+            unread: 0,
+            level_since_loss: None,
+            end: None,
+        }
+    }
+
+    pub(crate) fn alive(&self) -> bool {
+        self.end.is_none()
+    }
+
+    fn take(&mut self, window: &Window, now: Timestamp) {
+        self.seen = Some(now);
+        self.state = window.state;
+        self.kernel_events = window.kernel_events;
+        self.profiling = window.profiling;
+        if window.dropped > self.dropped || window.unread > self.unread {
+            self.level_since_loss = Some(0);
+        }
+        self.dropped = self.dropped.max(window.dropped);
+        self.unread = self.unread.max(window.unread);
+    }
+
+    /// Why the absence of events from this process says nothing at the moment, if so.
+    pub(crate) fn blind_because(&self, nodes: &Nodes, config: &Config, now: Timestamp) -> Option<String> {
+        if !self.alive() {
+            return None;
+        }
+        let node = &self.info.node.0;
+        if nodes.is_lost(&self.info.node) {
+            return Some(format!("the agent of {node} is out of sight"));
+        }
+        let since = self.seen.unwrap_or(self.first_seen);
+        if now.micros_since(since) > config.stale_ms.saturating_mul(1_000) {
+            return Some(format!("nothing was heard of it from the agent of {node} for a while"));
+        }
+        if self.seen.is_some() && !self.profiling {
+            return Some("profiling is off in it".to_owned());
+        }
+        match self.level_since_loss {
+            Some(level) if level < LEVEL_WINDOWS => Some("its events were dropped".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// One process as a member of one communicator.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) process: ProcessId,
+    pub(crate) enqueued: u64,
+    pub(crate) started: u64,
+    pub(crate) completed: u64,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) idle_us: u64,
+    pub(crate) edges: Vec<crate::observation::Edge>,
+    /// When its last window was taken; absent before the first.
+    pub(crate) at: Option<Timestamp>,
+    /// Its process no longer reports the communicator: finalised or aborted there.
+    pub(crate) left: bool,
+    pub(crate) iterations: u64,
+}
+
+impl Member {
+    fn new(process: ProcessId) -> Self {
+        Self {
+            process,
+            enqueued: 0,
+            started: 0,
+            completed: 0,
+            in_flight: None,
+            idle_us: 0,
+            edges: Vec::new(),
+            at: None,
+            left: false,
+            iterations: 0,
+        }
+    }
+
+    /// How long it has waited inside its oldest collective: on the GPU where that is known.
+    pub(crate) fn wait_us(&self, kernel_events: bool) -> u64 {
+        match &self.in_flight {
+            None => 0,
+            Some(op) if op.started => op.started_age_us,
+            Some(_) if kernel_events => 0,
+            Some(op) => op.age_us,
+        }
+    }
+}
+
+/// One communicator.
+#[derive(Debug)]
+pub(crate) struct Comm {
+    pub(crate) id: CommId,
+    pub(crate) name: String,
+    pub(crate) size: u32,
+    /// By rank in the communicator.
+    pub(crate) members: BTreeMap<u32, Member>,
+    pub(crate) completed_max: u64,
+    pub(crate) rhythm: Rhythm,
+    pub(crate) slowness: Slowness,
+}
+
+/// One job, in one incarnation.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) incarnation: u32,
+    pub(crate) world_size: Option<u32>,
+    pub(crate) processes: BTreeMap<ProcessId, Process>,
+    pub(crate) by_rank: BTreeMap<u32, ProcessId>,
+    pub(crate) comms: BTreeMap<CommId, Comm>,
+    pub(crate) cases: Cases,
+    pub(crate) prior: Option<Prior>,
+    /// Somebody is stopping it on purpose.
+    pub(crate) stopping: bool,
+    /// Communicators in which somebody has waited for long.
+    pub(crate) suspicious: BTreeSet<CommId>,
+    pub(crate) examined: Timestamp,
+    /// Ends that wait for a verdict.
+    pub(crate) pending_ends: BTreeSet<ProcessId>,
+    /// What was missing when a stall could not be pinned on anybody.
+    pub(crate) undecided: Vec<String>,
+    /// Claims that contradict each other.
+    pub(crate) conflicts: BTreeSet<String>,
+    pub(crate) last_heard: Timestamp,
+}
+
+impl Job {
+    pub(crate) fn new(id: JobId, incarnation: u32, prior: Option<Prior>, now: Timestamp) -> Self {
+        Self {
+            id,
+            incarnation,
+            world_size: None,
+            processes: BTreeMap::new(),
+            by_rank: BTreeMap::new(),
+            comms: BTreeMap::new(),
+            cases: Cases::default(),
+            prior,
+            stopping: false,
+            suspicious: BTreeSet::new(),
+            examined: Timestamp(0),
+            pending_ends: BTreeSet::new(),
+            undecided: Vec::new(),
+            conflicts: BTreeSet::new(),
+            last_heard: now,
+        }
+    }
+
+    pub(crate) fn add_process(&mut self, info: ProcessInfo, now: Timestamp) {
+        if let Some(known) = self.processes.get_mut(&info.process) {
+            known.info = info;
+            return;
+        }
+        self.world_size = self.world_size.max(info.world_size);
+        if let Some(rank) = info.rank
+            && let Some(before) = self.by_rank.insert(rank, info.process)
+            && self.processes.get(&before).is_some_and(Process::alive)
+        {
+            self.conflict(format!("rank {rank} is claimed by two processes that both live"));
+        }
+        self.processes.insert(info.process, Process::new(info, now));
+    }
+
+    pub(crate) fn join(&mut self, membership: Membership) {
+        let Some(process) = self.processes.get_mut(&membership.process) else { return };
+        let Membership { process: id, comm, name, size, comm_rank } = membership;
+        if comm_rank >= size {
+            self.conflict(format!("rank {comm_rank} of a communicator of {size}"));
+            return;
+        }
+        if process.memberships.len() >= MAX_MEMBERSHIPS && !process.memberships.contains_key(&comm) {
+            return;
+        }
+        let prior = self.prior.clone();
+        let entry = self.comms.entry(comm).or_insert_with(|| Comm {
+            id: comm,
+            name,
+            size,
+            members: BTreeMap::new(),
+            completed_max: 0,
+            rhythm: Rhythm::new(prior),
+            slowness: Slowness::default(),
+        });
+        if entry.size != size {
+            let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
+            self.conflict(text);
+            return;
+        }
+        match entry.members.get(&comm_rank) {
+            Some(member) if member.process == id => {}
+            Some(member) if self.processes.get(&member.process).is_some_and(Process::alive) => {
+                let text = format!("rank {comm_rank} of communicator {:x} is claimed twice", comm.0);
+                self.conflict(text);
+                return;
+            }
+            _ => {
+                entry.members.insert(comm_rank, Member::new(id));
+            }
+        }
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.memberships.insert(comm, comm_rank);
+        }
+    }
+
+    fn conflict(&mut self, text: String) {
+        if self.conflicts.len() < 16 {
+            self.conflicts.insert(text);
+        }
+    }
+
+    /// Takes a window in and marks communicators in which its process waits for long.
+    pub(crate) fn take(&mut self, window: Window, config: &Config, now: Timestamp) {
+        let Some(process) = self.processes.get_mut(&window.process) else { return };
+        if process.end.is_some() {
+            return;
+        }
+        process.take(&window, now);
+        self.last_heard = now;
+        let (kernel_events, stopped) = (window.kernel_events, window.state == ProcessState::Stopped);
+        let lossy = process.level_since_loss.is_some_and(|level| level == 0);
+        let present: BTreeSet<CommId> = window.comms.iter().map(|comm| comm.comm).collect();
+        let mut level = process.level_since_loss;
+        for (id, comm_rank) in &process.memberships {
+            if let Some(member) = self.comms.get_mut(id).and_then(|comm| comm.members.get_mut(comm_rank)) {
+                // A communicator is only gone once it had been there.
+                member.left = member.at.is_some() && !present.contains(id);
+            }
+        }
+        for comm_window in window.comms {
+            let Some(comm_rank) = process.memberships.get(&comm_window.comm) else { continue };
+            let Some(comm) = self.comms.get_mut(&comm_window.comm) else { continue };
+            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, config, now);
+            if comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max) {
+                level = level.map(|level| level.saturating_add(1));
+            }
+            if waits || (stopped && comm.size > 1) {
+                self.suspicious.insert(comm.id);
+            }
+        }
+        process.level_since_loss = level;
+    }
+
+    /// The process of a member.
+    pub(crate) fn process(&self, id: ProcessId) -> Option<&Process> {
+        self.processes.get(&id)
+    }
+
+    pub(crate) fn all_ended(&self) -> bool {
+        !self.processes.is_empty() && self.processes.values().all(|process| !process.alive())
+    }
+}
+
+impl Comm {
+    /// Returns whether the member waits for longer than is normal here.
+    fn take(
+        &mut self,
+        comm_rank: u32,
+        window: CommWindow,
+        kernel_events: bool,
+        lossy: bool,
+        config: &Config,
+        now: Timestamp,
+    ) -> bool {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return false };
+        member.at = Some(now);
+        member.enqueued = window.enqueued;
+        member.started = window.started.min(window.enqueued);
+        member.completed = window.completed.min(member.started);
+        member.in_flight = window.in_flight;
+        member.idle_us = window.idle_us;
+        member.edges = window.edges;
+        member.edges.truncate(1024);
+        member.iterations = member.iterations.saturating_add(window.iterations.len() as u64);
+        self.completed_max = self.completed_max.max(member.completed);
+        let wait_us = member.wait_us(kernel_events);
+        self.rhythm.take(
+            &window.iterations,
+            &window.blocks,
+            member.iterations,
+            member.completed,
+            config,
+            now,
+        );
+        if !lossy {
+            let iteration = self.rhythm.shape();
+            self.slowness.take(comm_rank, &window.blocks, iteration, now);
+        }
+        // Half the threshold: a wait that is the consequence of another may be younger than it.
+        wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000)
+    }
+
+    /// Its name as a person knows it.
+    pub(crate) fn label(&self) -> String {
+        if self.name.is_empty() { format!("communicator {:x}", self.id.0) } else { self.name.clone() }
+    }
+}
+
+/// What is known of nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    nodes: BTreeMap<NodeName, Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    lost: bool,
+    events: VecDeque<(Timestamp, HealthEvent)>,
+}
+
+impl Nodes {
+    pub(crate) fn seen(&mut self, node: NodeName) {
+        self.nodes.entry(node).or_default().lost = false;
+    }
+
+    pub(crate) fn lost(&mut self, node: NodeName) {
+        self.nodes.entry(node).or_default().lost = true;
+    }
+
+    pub(crate) fn is_lost(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.lost)
+    }
+
+    /// Remembers an event, or takes back those that it clears.
+    pub(crate) fn remember(&mut self, at: Timestamp, event: HealthEvent) {
+        let events = &mut self.nodes.entry(event.node.clone()).or_default().events;
+        if event.cleared {
+            events.retain(|(_, old)| (&old.code, old.gpu, &old.nic) != (&event.code, event.gpu, &event.nic));
+        } else {
+            if events.len() >= MAX_EVENTS {
+                events.pop_front();
+            }
+            events.push_back((at, event));
+        }
+    }
+
+    /// Events of a node, oldest first.
+    pub(crate) fn events(&self, node: &NodeName) -> impl Iterator<Item = &(Timestamp, HealthEvent)> {
+        self.nodes.get(node).into_iter().flat_map(|node| &node.events)
+    }
+}

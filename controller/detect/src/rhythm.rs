@@ -1,0 +1,165 @@
+//! What is normal for a communicator: how long an iteration takes, and how long ranks wait for each other anyway.
+//!
+//! Two pauses look alike from outside and differ only in length and habit. In one, all ranks are idle: nobody waits
+//! in a collective, so nobody can be accused, however long it lasts. In the other, some ranks wait in a collective
+//! for one that is still busy: rank 0 writing a checkpoint, say. That is legal until it exceeds what was seen to
+//! resolve by itself before, with a margin, and until then at least a floor. Only waits that began after the rhythm
+//! was learned count: everybody warms up for different times, and a long compilation would excuse every later hang.
+
+use crate::{
+    config::Config,
+    observation::{Block, Iteration, Timestamp},
+    stats::{Histogram, RecentMax},
+};
+
+/// Iterations over which the longest legal wait is remembered, at least: longer than checkpoints are apart.
+const PAUSE_MEMORY: u64 = 2_000;
+/// Where no iteration can be recognised, this many operations…
+const LEARN_OPERATIONS: u64 = 200;
+/// … over this time make the rhythm known.
+const LEARN_TIME_US: u64 = 30_000_000;
+/// Iterations needed where the last incarnation has left a prior.
+const LEARN_WITH_PRIOR: u64 = 2;
+/// Operations after a disturbed one whose waits may still come from it.
+const DISTURBANCE: u64 = 64;
+
+/// What one incarnation of a job leaves to the next.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Prior {
+    pub(crate) iteration_us: u64,
+    pub(crate) longest_wait_us: u64,
+}
+
+/// An iteration: operations in it and its usual duration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) operations: u32,
+    pub(crate) duration_us: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rhythm {
+    durations_us: Histogram,
+    operations: u32,
+    boundary: u64,
+    iterations: u64,
+    first_progress: Option<Timestamp>,
+    /// From which position on waits count.
+    learned_from: Option<u64>,
+    longest_wait_us: RecentMax,
+    disturbed: Option<u64>,
+    prior: Option<Prior>,
+}
+
+impl Rhythm {
+    pub(crate) fn new(prior: Option<Prior>) -> Self {
+        Self {
+            durations_us: Histogram::new(512),
+            operations: 0,
+            boundary: 0,
+            iterations: 0,
+            first_progress: None,
+            learned_from: None,
+            longest_wait_us: RecentMax::new(PAUSE_MEMORY),
+            disturbed: None,
+            prior,
+        }
+    }
+
+    /// Takes in what a member reports; `iterations` and `completed` are that member's totals.
+    pub(crate) fn take(
+        &mut self,
+        ended: &[Iteration],
+        blocks: &[Block],
+        iterations: u64,
+        completed: u64,
+        config: &Config,
+        now: Timestamp,
+    ) {
+        for iteration in ended {
+            if iteration.operations == 0 {
+                continue;
+            }
+            self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
+            self.operations = iteration.operations;
+            self.boundary = iteration.first;
+        }
+        self.iterations = self.iterations.max(iterations);
+        if completed > 0 {
+            self.first_progress.get_or_insert(now);
+        }
+        if self.learned_from.is_none() && self.enough(completed, config, now) {
+            self.learned_from = Some(completed);
+        }
+        let Some(from) = self.learned_from else { return };
+        for block in blocks {
+            let end = block.first.saturating_add(u64::from(block.length));
+            let disturbed = self
+                .disturbed
+                .is_some_and(|operation| end > operation && block.first <= operation + DISTURBANCE);
+            if block.first < from || disturbed {
+                continue;
+            }
+            let wait_us = (block.max_wait_ns / 1_000).min(config.pause_limit_ms * 1_000);
+            self.longest_wait_us.push(wait_us, self.iterations.max(completed / 64));
+        }
+    }
+
+    fn enough(&self, completed: u64, config: &Config, now: Timestamp) -> bool {
+        let needed = if self.prior.is_some() { LEARN_WITH_PRIOR } else { config.learn_iterations };
+        let elapsed = self.first_progress.map_or(0, |first| now.micros_since(first));
+        self.iterations >= needed || (completed >= LEARN_OPERATIONS && elapsed >= LEARN_TIME_US)
+    }
+
+    /// Waits around this operation are the fault's, not the job's.
+    pub(crate) fn disturbed_at(&mut self, operation: u64) {
+        self.disturbed = Some(operation);
+    }
+
+    pub(crate) fn known(&self) -> bool {
+        self.learned_from.is_some()
+    }
+
+    pub(crate) fn iterations(&self) -> u64 {
+        self.iterations
+    }
+
+    pub(crate) fn iteration_us(&self) -> Option<u64> {
+        let seen = self.durations_us.median().map(|us| us as u64);
+        seen.or_else(|| self.prior.as_ref().map(|prior| prior.iteration_us))
+    }
+
+    /// The iteration, once one was recognised.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        let duration_us = self.durations_us.median()? as u64;
+        (self.operations > 0).then_some(Shape { operations: self.operations, duration_us })
+    }
+
+    /// The longest wait that resolved by itself.
+    pub(crate) fn longest_wait_us(&self) -> u64 {
+        let prior = self.prior.as_ref().map_or(0, |prior| prior.longest_wait_us);
+        let prior = if self.iterations < PAUSE_MEMORY { prior } else { 0 };
+        self.longest_wait_us.get().max(prior)
+    }
+
+    /// From which wait on somebody hangs.
+    pub(crate) fn hang_us(&self, config: &Config) -> u64 {
+        if !self.known() {
+            return config.learning_hang_ms.saturating_mul(1_000);
+        }
+        let iteration = self.iteration_us().unwrap_or(0) as f64 * config.hang_iterations;
+        let pause = self.longest_wait_us() as f64 * config.pause_margin;
+        (iteration.max(pause) as u64).max(config.hang_floor_ms.saturating_mul(1_000))
+    }
+
+    /// Whether the operation is the first of an iteration, as far as can be told.
+    pub(crate) fn at_boundary(&self, operation: u64) -> bool {
+        let n = u64::from(self.operations.max(1));
+        operation % n == self.boundary % n
+    }
+
+    pub(crate) fn prior(&self) -> Option<Prior> {
+        self.known().then_some(())?;
+        Some(Prior { iteration_us: self.iteration_us()?, longest_wait_us: self.longest_wait_us() })
+    }
+}

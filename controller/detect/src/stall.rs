@@ -1,0 +1,200 @@
+//! The evidence of one communicator: who waits in which collective, and who holds them up.
+//!
+//! Positions are compared, never times of different machines: a member that has enqueued no more than `operation`
+//! collectives has not entered the one the others wait in. Whether that means anything depends on whether the member
+//! can be seen; what cannot be seen is listed, not accused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    config::Config,
+    model::{Comm, Job, Member, Nodes},
+    observation::{CommId, OperationSignature, ProcessId, ProcessState, Timestamp},
+};
+
+/// Of the time that others have waited, how much a member must have been observed to hold them up. Windows of
+/// different ranks are taken at different times.
+const OBSERVED: f64 = 0.6;
+
+/// Why a member holds others up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Why {
+    /// It has ended.
+    Ended,
+    /// It is stopped by a signal or a debugger.
+    Stopped,
+    /// It has not enqueued the operation.
+    NotEntered,
+    /// It has enqueued it, but its GPU has not begun: the stream is busy with something else.
+    Queued,
+    /// It has finalised or aborted the communicator.
+    Left,
+}
+
+/// A member that holds others up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    pub(crate) process: ProcessId,
+    pub(crate) why: Why,
+    /// Operations it is behind, at least 1 unless it is stopped or queued.
+    pub(crate) behind: u64,
+}
+
+/// A communicator in which members wait for long.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    pub(crate) comm: CommId,
+    /// Position of the operation they wait in.
+    pub(crate) operation: u64,
+    /// "AllReduce".
+    pub(crate) function: String,
+    /// Who waits in it.
+    pub(crate) waiting: Vec<ProcessId>,
+    /// The longest wait.
+    pub(crate) longest_us: u64,
+    /// When that wait began.
+    pub(crate) since: Timestamp,
+    /// Who holds them up.
+    pub(crate) holders: Vec<Holder>,
+    /// Who has entered the operation or is further, by signature of what is entered at this position.
+    pub(crate) entered: BTreeMap<ProcessId, OperationSignature>,
+    /// Members of which nothing can be said, and why: rank in the communicator, reason.
+    pub(crate) unseen: Vec<(u32, String)>,
+}
+
+impl Stall {
+    /// Whether the process waits in this operation.
+    pub(crate) fn is_waiting(&self, process: ProcessId) -> bool {
+        self.waiting.contains(&process)
+    }
+}
+
+/// Looks at a communicator; nothing if nobody has waited for `least_us`.
+pub(crate) fn examine(
+    job: &Job,
+    comm: &Comm,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    least_us: u64,
+) -> Option<Stall> {
+    let mut blind = BTreeMap::new();
+    for (comm_rank, member) in &comm.members {
+        let Some(process) = job.process(member.process) else { continue };
+        if let Some(why) = process.blind_because(nodes, config, now) {
+            blind.insert(*comm_rank, why);
+        }
+    }
+    let mut stall = find_waiting(job, comm, &blind, least_us)?;
+    let waited: BTreeSet<ProcessId> = stall.waiting.iter().copied().collect();
+    for (comm_rank, member) in &comm.members {
+        if waited.contains(&member.process) {
+            continue;
+        }
+        if let Some(why) = blind.get(comm_rank) {
+            if member.completed <= stall.operation {
+                stall.unseen.push((*comm_rank, why.clone()));
+            }
+        } else {
+            classify(job, member, *comm_rank, &mut stall);
+        }
+    }
+    // A liar's `size` must not make us loop: no more than a handful of unknown ranks is listed.
+    let known = comm.members.len() as u32;
+    for comm_rank in (0..comm.size).filter(|rank| !comm.members.contains_key(rank)).take(8) {
+        stall.unseen.push((comm_rank, format!("only {known} of {} ranks were ever seen", comm.size)));
+    }
+    Some(stall)
+}
+
+/// The operation that members wait in, and who they are.
+fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us: u64) -> Option<Stall> {
+    let waits = |(comm_rank, member): &(&u32, &Member)| -> Option<(u64, u64)> {
+        if member.left || blind.contains_key(*comm_rank) {
+            return None;
+        }
+        let process = job.process(member.process)?;
+        if !process.alive() || process.state == ProcessState::Stopped {
+            return None;
+        }
+        let wait_us = member.wait_us(process.kernel_events);
+        let in_flight = member.in_flight.as_ref()?;
+        (wait_us >= least_us).then_some((in_flight.sequence, wait_us))
+    };
+    let operation = comm.members.iter().filter_map(|m| waits(&m).map(|w| w.0)).min()?;
+    let mut stall = Stall {
+        comm: comm.id,
+        operation,
+        function: String::new(),
+        waiting: Vec::new(),
+        longest_us: 0,
+        since: Timestamp(u64::MAX),
+        holders: Vec::new(),
+        entered: BTreeMap::new(),
+        unseen: Vec::new(),
+    };
+    for entry in &comm.members {
+        let Some((sequence, wait_us)) = waits(&entry) else { continue };
+        let (_, member) = entry;
+        if sequence == operation {
+            stall.waiting.push(member.process);
+            stall.longest_us = stall.longest_us.max(wait_us);
+            let began = member.at.unwrap_or_default().before(wait_us);
+            stall.since = stall.since.min(began);
+        }
+    }
+    for (comm_rank, member) in &comm.members {
+        if let Some(op) = &member.in_flight
+            && op.sequence == operation
+            && !member.left
+            && !blind.contains_key(comm_rank)
+        {
+            stall.entered.insert(member.process, op.signature.clone());
+        }
+    }
+    let first = stall.waiting.first()?;
+    stall.function = stall.entered.get(first).map(|s| s.function.clone()).unwrap_or_default();
+    Some(stall)
+}
+
+/// Whether a member that can be seen and does not wait holds the others up.
+fn classify(job: &Job, member: &Member, comm_rank: u32, stall: &mut Stall) {
+    let Some(process) = job.process(member.process) else { return };
+    let mut hold = |why: Why| {
+        stall.holders.push(Holder {
+            process: member.process,
+            why,
+            behind: (stall.operation + 1).saturating_sub(member.enqueued),
+        });
+    };
+    if !process.alive() {
+        if member.completed <= stall.operation {
+            hold(Why::Ended);
+        }
+        return;
+    }
+    if process.state == ProcessState::Stopped {
+        hold(Why::Stopped);
+        return;
+    }
+    if member.left {
+        if member.completed <= stall.operation {
+            hold(Why::Left);
+        }
+        return;
+    }
+    let observed_us = member.at.unwrap_or_default().micros_since(stall.since);
+    let long_enough = observed_us as f64 >= stall.longest_us as f64 * OBSERVED;
+    let why = if member.enqueued <= stall.operation {
+        Why::NotEntered
+    } else if process.kernel_events && member.started <= stall.operation {
+        Why::Queued
+    } else {
+        return;
+    };
+    if long_enough {
+        hold(why);
+    } else {
+        stall.unseen.push((comm_rank, "its last window is older than the wait".to_owned()));
+    }
+}
