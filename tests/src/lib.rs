@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod cluster;
+pub mod demo;
 pub mod faults;
 pub mod nccl;
 pub mod ringjob;

@@ -6,14 +6,14 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, TryRecvError, channel},
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_child_subreaper};
 
-use super::wait_for;
+use super::{LOOK_AGAIN, wait_for};
 use crate::ringjob::clock;
 
 /// Lines of a log that are worth showing.
@@ -68,14 +68,15 @@ impl Child {
     /// # Errors
     /// When the program ends or the time is up before there is one; the message has the end of the log.
     pub fn first_line(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
-        let deadline = clock::now() + limit;
-        loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(clock::now())) {
-                Ok(line) if wanted(&line) => return Ok(line),
-                Ok(_) => {}
-                Err(_) => bail!("{} does not come up:\n{}", self.name, self.log_tail()),
-            }
-        }
+        let what = format!("the first words of {}", self.name);
+        let line = wait_for(&what, limit, || match self.lines.try_recv() {
+            Ok(line) => Ok(Some(line).filter(|line| wanted(line))),
+            Err(TryRecvError::Empty) => Ok(None),
+            // No line will come any more; the caller sees from the log why.
+            Err(TryRecvError::Disconnected) => Ok(Some(String::new())),
+        })?;
+        ensure!(!line.is_empty(), "{} does not come up:\n{}", self.name, self.log_tail());
+        Ok(line)
     }
 
     /// Asks it to end (SIGTERM).
@@ -113,10 +114,15 @@ impl Child {
         wait_for(&name, limit, || Ok(self.try_wait()))
     }
 
-    /// Waits for its end, and kills it when it does not come.
+    /// Waits for its end, also when interrupted, and kills it when it does not come.
     pub fn wait_or_kill(&mut self, limit: Duration) {
-        if self.wait(limit).is_err() {
-            self.kill();
+        let deadline = clock::now() + limit;
+        while self.try_wait().is_none() {
+            if clock::now() >= deadline {
+                self.kill();
+                return;
+            }
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

@@ -17,6 +17,7 @@ use std::{
     fs,
     ops::Range,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -29,6 +30,9 @@ pub use nodes::AgentPlace;
 pub use programs::Programs;
 
 use crate::{faults::FaultDir, ringjob::clock};
+
+/// Time between two looks of [`wait_for`].
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -249,10 +253,22 @@ fn start_controller(
     Ok((child, grpc, http))
 }
 
+/// Somebody wants the program to end.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+static INTERRUPT: AtomicBool = AtomicBool::new(false);
+
+/// Has everything that waits with [`wait_for`] give up, now and from now on.
+pub fn interrupt() {
+    INTERRUPT.store(true, Ordering::Relaxed);
+}
+
 /// Looks again and again until `look` finds something.
 ///
 /// # Errors
-/// When it does not in time; the message says what was waited for.
+/// When it does not in time (the message says what was waited for), or [`Interrupted`].
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,
@@ -261,13 +277,14 @@ pub fn wait_for<T>(
     let deadline = clock::now() + limit;
     loop {
         let found = look();
+        anyhow::ensure!(!INTERRUPT.load(Ordering::Relaxed), Interrupted);
         match found {
             Ok(Some(found)) => return Ok(found),
             other if clock::now() >= deadline => {
                 let why = other.err().map(|error| format!(": {error:#}")).unwrap_or_default();
                 anyhow::bail!("waited {} s for {what}, in vain{why}", limit.as_secs());
             }
-            _ => std::thread::sleep(Duration::from_millis(50)),
+            _ => std::thread::sleep(LOOK_AGAIN),
         }
     }
 }
