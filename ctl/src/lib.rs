@@ -1,1 +1,53 @@
-//! Placeholder
+//! C4's command line for operators.
+//!
+//! Two halves that share only how they print. The *live* half asks a controller ([`live`]); the *offline* half reads
+//! files ([`recorder`], [`analyze`]) and needs no controller at all: when things are at their worst, a directory of
+//! flight recorders copied off a node must be enough. Both say the same thing in the same words, because both get their
+//! findings from `c4_detect` and print them with the same code ([`finding`]).
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub mod analyze;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod convert;
+pub mod failure;
+pub mod finding;
+pub mod live;
+pub mod output;
+pub mod recorder;
+pub mod table;
+pub mod words;
+
+use cli::{Cli, Command};
+use failure::{Exit, Failure};
+use output::Output;
+
+/// The whole program: reads the command line, runs the command, says what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::stdout(cli.color);
+    match run(&cli, &mut out) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("c4ctl: {failure}");
+            failure.exit().into()
+        }
+    }
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// Whatever kept the command from answering, in words that say what to do next.
+pub fn run(cli: &Cli, out: &mut Output) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Live(command) => live::run(cli, command, out),
+        Command::Recorder { command } => recorder::run(command, cli.json, out),
+        Command::Analyze(args) => analyze::run(args, cli.json, out),
+    }
+}

@@ -1,2 +1,7 @@
-//! Placeholder
-fn main() {}
+//! `c4ctl`: see [`c4ctl::cli`] for the commands.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    c4ctl::main()
+}

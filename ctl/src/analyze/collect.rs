@@ -1,0 +1,327 @@
+//! Operation traces as a [`Recording`]: takes lines in any order from any number of files, and only at the end says
+//! who was on which communicator, since the line that tells may be the last.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use c4_detect::observation::{CommId, JobId, NodeName, OperationSignature, ProcessId, ProcessInfo};
+
+use super::{
+    functions::{nccl_name, sizes_must_agree},
+    problem::Problems,
+    recording::{Comm, Operation, Process, Recording, Series},
+    trace::{Collective, Line, Meta},
+};
+
+/// Where a line came from.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<PathBuf>,
+    /// The line, from 1.
+    pub line: u64,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    ranks: Vec<u32>,
+    declared: Option<Place>,
+}
+
+/// One operation as it was read; its name and communicator are interned.
+#[derive(Debug)]
+struct Read {
+    sequence: u64,
+    op: u32,
+    bytes: Option<u64>,
+    enqueued_ns: i64,
+    start_ns: i64,
+    end_ns: Option<i64>,
+}
+
+#[derive(Debug)]
+struct Track {
+    first: Place,
+    operations: Vec<Read>,
+}
+
+/// Collects the lines of one job.
+#[derive(Debug, Default)]
+pub struct Collector {
+    meta: Option<Meta>,
+    comm_ids: HashMap<String, u32>,
+    members: HashMap<u32, Members>,
+    op_ids: HashMap<String, u32>,
+    ops: Vec<String>,
+    tracks: BTreeMap<(u32, u32), Track>,
+    /// Lines that were understood.
+    pub lines: u64,
+    /// Point-to-point lines.
+    pub point_to_point: u64,
+}
+
+impl Collector {
+    /// Takes one line.
+    pub fn take(&mut self, line: Line<'_>, place: &Place, problems: &mut Problems) {
+        self.lines += 1;
+        match line {
+            Line::Meta(meta) => match &self.meta {
+                Some(known) if *known != meta => problems.add(
+                    &place.file,
+                    Some(place.line),
+                    "a second meta line that differs from the first; all paths must be of one job",
+                ),
+                Some(_) => {}
+                None => self.meta = Some(meta),
+            },
+            Line::Members { comm, ranks } => self.members(&comm, ranks, place, problems),
+            Line::Collective(collective) => self.collective(&collective, place),
+            Line::PointToPoint { .. } => self.point_to_point += 1,
+            Line::Compute { .. } => {}
+        }
+    }
+
+    fn members(&mut self, comm: &str, ranks: Vec<u32>, place: &Place, problems: &mut Problems) {
+        let id = intern(&mut self.comm_ids, comm);
+        let mut sorted = ranks.clone();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            let what = format!("ranks of {comm} name a rank twice, expected each once");
+            problems.add(&place.file, Some(place.line), what);
+            return;
+        }
+        let members = self.members.entry(id).or_default();
+        match &members.declared {
+            Some(first) if members.ranks != ranks => {
+                let what = format!(
+                    "ranks of {comm} differ from those in {}:{}, which are kept",
+                    first.file.display(),
+                    first.line
+                );
+                problems.add(&place.file, Some(place.line), what);
+            }
+            Some(_) => {}
+            None => *members = Members { ranks, declared: Some(place.clone()) },
+        }
+    }
+
+    fn collective(&mut self, collective: &Collective<'_>, place: &Place) {
+        let comm = intern(&mut self.comm_ids, &collective.comm);
+        let op = intern(&mut self.op_ids, &collective.op);
+        if op as usize == self.ops.len() {
+            self.ops.push(collective.op.clone().into_owned());
+        }
+        let track = self
+            .tracks
+            .entry((collective.rank, comm))
+            .or_insert_with(|| Track { first: place.clone(), operations: Vec::new() });
+        track.operations.push(Read {
+            sequence: collective.sequence,
+            op,
+            bytes: collective.bytes,
+            enqueued_ns: collective.enqueued_ns.unwrap_or(collective.start_ns),
+            start_ns: collective.start_ns,
+            end_ns: collective.end_ns,
+        });
+    }
+
+    /// The recording of all that was taken.
+    #[must_use]
+    pub fn finish(mut self, problems: &mut Problems) -> Recording {
+        self.drop_strangers(problems);
+        for ((rank, _), track) in &mut self.tracks {
+            drop_duplicates(*rank, track, problems);
+        }
+        let mut recording = Recording { never_finished: true, ..Recording::default() };
+        if self.point_to_point > 0 {
+            recording.notes.push(format!(
+                "{} point-to-point operations were read, but waiting across them is not followed yet",
+                self.point_to_point
+            ));
+        }
+        let comms = self.comms(&mut recording);
+        let mut signatures = Signatures::new(&self);
+        let mut processes: BTreeMap<u32, Process> = BTreeMap::new();
+        for ((rank, comm), track) in std::mem::take(&mut self.tracks) {
+            let (index, members) = &comms[&comm];
+            let Some(comm_rank) = members.iter().position(|member| *member == rank) else { continue };
+            let operations = track
+                .operations
+                .iter()
+                .map(|read| Operation {
+                    sequence: read.sequence,
+                    signature: signatures.of(comm, read, &self.ops, &mut recording.signatures),
+                    bytes: read.bytes.unwrap_or(0),
+                    enqueued_ns: read.enqueued_ns,
+                    started_ns: Some(read.start_ns),
+                    ended_ns: read.end_ns,
+                })
+                .collect::<Vec<_>>();
+            let process = processes.entry(rank).or_insert_with(|| self.process(rank));
+            process.series.push(Series {
+                comm: *index,
+                comm_rank: u32::try_from(comm_rank).unwrap_or(u32::MAX),
+                base: operations.first().map_or(0, |operation| operation.sequence),
+                operations,
+                ..Series::default()
+            });
+        }
+        recording.processes = processes.into_values().collect();
+        recording
+    }
+
+    /// Ranks that cannot be: beyond the world, or not on the communicator they operate on.
+    fn drop_strangers(&mut self, problems: &mut Problems) {
+        let world = self.meta.as_ref().and_then(|meta| meta.world_size);
+        let names: HashMap<u32, &String> = self.comm_ids.iter().map(|(name, id)| (*id, name)).collect();
+        let members = &self.members;
+        self.tracks.retain(|(rank, comm), track| {
+            let number = track.operations.len();
+            let mut refuse = |why: String| {
+                let what = format!("{why}; its {number} operations there are left out");
+                problems.add(&track.first.file, Some(track.first.line), what);
+                false
+            };
+            if let Some(world) = world
+                && *rank >= world
+            {
+                return refuse(format!("rank is {rank}, expected less than world_size {world}"));
+            }
+            match members.get(comm) {
+                Some(known) if !known.ranks.contains(rank) => refuse(format!(
+                    "rank {rank} is not on {}, whose ranks are {}",
+                    names.get(comm).map_or("its communicator", |name| name.as_str()),
+                    crate::words::ranks(known.ranks.iter().copied())
+                )),
+                _ => true,
+            }
+        });
+    }
+
+    /// Communicators in the order of their names, with their members in the order of their ranks.
+    fn comms(&self, recording: &mut Recording) -> HashMap<u32, (usize, Vec<u32>)> {
+        let mut seen: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (rank, comm) in self.tracks.keys() {
+            seen.entry(*comm).or_default().push(*rank);
+        }
+        let mut names: Vec<(&String, &u32)> = self.comm_ids.iter().collect();
+        names.sort();
+        let mut comms = HashMap::new();
+        for (name, id) in names {
+            let Some(seen) = seen.remove(id) else { continue };
+            let ranks = match self.members.get(id) {
+                Some(members) => members.ranks.clone(),
+                None => seen,
+            };
+            let index = recording.comms.len();
+            recording.comms.push(Comm {
+                id: CommId(index as u64 + 1),
+                name: name.clone(),
+                size: u32::try_from(ranks.len()).unwrap_or(u32::MAX),
+            });
+            comms.insert(*id, (index, ranks));
+        }
+        comms
+    }
+
+    fn process(&self, rank: u32) -> Process {
+        let meta = self.meta.as_ref();
+        let place = meta.and_then(|meta| meta.ranks.iter().find(|place| place.rank == rank));
+        let node =
+            place.and_then(|place| place.node.clone()).unwrap_or_else(|| format!("node of rank {rank}"));
+        Process {
+            info: ProcessInfo {
+                process: ProcessId(u64::from(rank) + 1),
+                job: JobId(meta.and_then(|meta| meta.job.clone()).unwrap_or_else(|| "trace".to_owned())),
+                incarnation: 0,
+                rank: Some(rank),
+                world_size: meta.and_then(|meta| meta.world_size),
+                node: NodeName(node),
+                gpu: place.and_then(|place| place.gpu),
+                pid: 0,
+                blind_spots: Vec::new(),
+            },
+            clock: rank,
+            kernel_events: true,
+            profiling: true,
+            dropped: 0,
+            ended: None,
+            series: Vec::new(),
+        }
+    }
+}
+
+fn intern(ids: &mut HashMap<String, u32>, name: &str) -> u32 {
+    if let Some(id) = ids.get(name) {
+        return *id;
+    }
+    let id = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    ids.insert(name.to_owned(), id);
+    id
+}
+
+/// Puts a track in order. The same operation twice is one; twice and different, the first counts.
+fn drop_duplicates(rank: u32, track: &mut Track, problems: &mut Problems) {
+    track.operations.sort_by_key(|read| read.sequence);
+    let mut conflicts = 0;
+    let mut example = 0;
+    track.operations.dedup_by(|later, first| {
+        let same = later.sequence == first.sequence;
+        if same && (later.start_ns, later.end_ns, later.op) != (first.start_ns, first.end_ns, first.op) {
+            conflicts += 1;
+            example = first.sequence;
+        }
+        same
+    });
+    if conflicts > 0 {
+        let what = format!(
+            "rank {rank} has {conflicts} operations more than once and different, such as seq {example}; expected \
+             each `seq` once on a communicator"
+        );
+        problems.add(&track.first.file, Some(track.first.line), what);
+    }
+}
+
+/// Signatures, in which a size is only what every rank gave: one that some rank did not give cannot disagree.
+struct Signatures {
+    partly_sized: std::collections::HashSet<(u32, u64)>,
+    known: HashMap<OperationSignature, u32>,
+}
+
+impl Signatures {
+    fn new(collector: &Collector) -> Self {
+        let partly_sized = collector
+            .tracks
+            .iter()
+            .flat_map(|((_, comm), track)| track.operations.iter().map(|read| (*comm, read)))
+            .filter(|(_, read)| read.bytes.is_none())
+            .map(|(comm, read)| (comm, read.sequence))
+            .collect();
+        Self { partly_sized, known: HashMap::new() }
+    }
+
+    fn of(&mut self, comm: u32, read: &Read, ops: &[String], all: &mut Vec<OperationSignature>) -> u32 {
+        let op = ops.get(read.op as usize).map_or("", String::as_str);
+        let comparable = sizes_must_agree(op) && !self.partly_sized.contains(&(comm, read.sequence));
+        let signature = OperationSignature {
+            function: nccl_name(op).to_owned(),
+            count: read.bytes.filter(|_| comparable).unwrap_or(0),
+            datatype: "bytes".to_owned(),
+            root: 0,
+        };
+        match self.known.entry(signature) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let index = u32::try_from(all.len()).unwrap_or(u32::MAX);
+                all.push(new.key().clone());
+                *new.insert(index)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

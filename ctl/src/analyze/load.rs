@@ -1,0 +1,153 @@
+//! Reads the files that `analyze` is given. All of them are one job, so all must be of one format.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    collect::{Collector, Place},
+    format::{self, Kind},
+    lines::{self, LONGEST_LINE, Line, Lines},
+    problem::Problems,
+    recorders,
+    recording::Recording,
+    trace,
+};
+use crate::{cli::Format, failure::Failure, recorder};
+
+/// Reads everything, whatever the format.
+///
+/// # Errors
+/// When there is nothing to analyse, or formats are mixed or not supported.
+pub(super) fn load(paths: &[PathBuf], asked: Format, problems: &mut Problems) -> Result<Recording, Failure> {
+    let files = expand(paths)?;
+    let kind = common_kind(&files, asked)?;
+    match kind {
+        Kind::Recorder => load_recorders(files, problems),
+        Kind::OperationTrace => load_traces(&files, problems),
+        Kind::FlightRecorderPickle | Kind::FlightRecorderJson => Err(Failure::Check(format!(
+            "{} is {}, which this version cannot read yet; operation traces and C4's recorders can be read",
+            files[0].display(),
+            kind.name()
+        ))),
+    }
+}
+
+fn bad(path: &Path, problem: impl ToString) -> Failure {
+    Failure::File { path: path.to_owned(), problem: problem.to_string() }
+}
+
+/// Directories become the files in them: the recorders if there are any, else all.
+fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        let metadata = fs::metadata(path).map_err(|error| bad(path, error))?;
+        if !metadata.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut inside = recorder::files(path).map_err(|error| bad(path, error))?;
+        if inside.is_empty() {
+            for entry in fs::read_dir(path).map_err(|error| bad(path, error))? {
+                let entry = entry.map_err(|error| bad(path, error))?.path();
+                let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+                if entry.is_file() && !hidden {
+                    inside.push(entry);
+                }
+            }
+            inside.sort();
+        }
+        if inside.is_empty() {
+            return Err(bad(path, "the directory is empty; expected traces or flight recorders in it"));
+        }
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+fn common_kind(files: &[PathBuf], asked: Format) -> Result<Kind, Failure> {
+    let mut common: Option<(Kind, &PathBuf)> = None;
+    for file in files {
+        let kind = format::detect(file, asked).map_err(|error| bad(file, error))?;
+        match common {
+            Some((first, first_file)) if first != kind => {
+                return Err(Failure::Usage(format!(
+                    "{} is {} but {} is {}; all paths must be one job in one format (or set --format)",
+                    first_file.display(),
+                    first.name(),
+                    file.display(),
+                    kind.name()
+                )));
+            }
+            Some(_) => {}
+            None => common = Some((kind, file)),
+        }
+    }
+    common.map(|(kind, _)| kind).ok_or_else(|| Failure::Usage("no files to analyse".to_owned()))
+}
+
+fn load_recorders(files: Vec<PathBuf>, problems: &mut Problems) -> Result<Recording, Failure> {
+    let mut seen = Vec::new();
+    let mut first_failure = None;
+    for file in files {
+        match recorder::read(&file) {
+            Ok(recorder) => seen.push((file, recorder)),
+            Err(failure) => {
+                if let Failure::File { path, problem } = &failure {
+                    problems.add(&Arc::new(path.clone()), None, problem.clone());
+                }
+                first_failure.get_or_insert(failure);
+            }
+        }
+    }
+    match first_failure {
+        Some(failure) if seen.is_empty() => Err(failure),
+        _ => Ok(recorders::recording(seen)),
+    }
+}
+
+fn load_traces(files: &[PathBuf], problems: &mut Problems) -> Result<Recording, Failure> {
+    let mut collector = Collector::default();
+    for file in files {
+        let source = lines::open(file).map_err(|error| bad(file, error))?;
+        read_trace(file, Lines::new(source, LONGEST_LINE), &mut collector, problems);
+    }
+    if collector.lines == 0 {
+        let why = match problems.kept().first() {
+            Some(problem) => format!("no line of the trace could be read; the first problem: {problem}"),
+            None => format!("{} is empty; expected an operation trace (JSON lines)", files[0].display()),
+        };
+        return Err(Failure::Check(why));
+    }
+    Ok(collector.finish(problems))
+}
+
+/// Reads one file as far as it can be read.
+fn read_trace(file: &Path, mut lines: Lines, collector: &mut Collector, problems: &mut Problems) {
+    let rank = format::rank_of_name(file);
+    let file = Arc::new(file.to_owned());
+    loop {
+        let number = lines.number() + 1;
+        match lines.next() {
+            Ok(None) => return,
+            Ok(Some(Line::TooLong)) => {
+                let what = format!("the line is longer than {LONGEST_LINE} bytes; expected one JSON object");
+                problems.add(&file, Some(number), what);
+            }
+            Ok(Some(Line::Text(text))) if text.trim_ascii().is_empty() => {}
+            Ok(Some(Line::Text(text))) => {
+                let place = Place { file: Arc::clone(&file), line: number };
+                match trace::parse(text, rank) {
+                    Ok(line) => collector.take(line, &place, problems),
+                    Err(error) => problems.add(&file, Some(number), error.to_string()),
+                }
+            }
+            Err(error) => {
+                problems.add(&file, Some(number), format!("cannot read on: {error}"));
+                return;
+            }
+        }
+    }
+}

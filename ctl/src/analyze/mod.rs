@@ -1,0 +1,187 @@
+//! `c4ctl analyze`: diagnosis of a job from files alone.
+//!
+//! Loaders ([`collect`], [`recorders`]) turn every format into one [`recording::Recording`]; its clocks are put right
+//! ([`align`]), it is shown to the detector as agents would have shown it ([`replay`]), and what the detector says is
+//! printed with a picture of who waited for whom ([`timeline`]). Only [`load`] and this module touch files and output.
+
+use c4_detect::{
+    detector::Config,
+    finding::{Finding, Verdict},
+    view::JobView,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::Analyze,
+    failure::{Exit, Failure},
+    finding::{self, Report},
+    output::{Output, Style},
+    words::{count, duration_ns, printable},
+};
+
+pub mod align;
+pub mod collect;
+pub mod format;
+pub mod functions;
+pub mod lines;
+mod load;
+pub mod problem;
+pub mod recorders;
+pub mod recording;
+pub mod replay;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod timeline;
+pub mod trace;
+
+pub use recorders::job_of;
+
+use problem::Problems;
+use recording::Recording;
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Diagnosis {
+    /// What was analysed, with its clocks put right.
+    pub recording: Recording,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// The jobs as the detector left them.
+    pub jobs: Vec<JobView>,
+}
+
+/// Diagnoses a recording.
+#[must_use]
+pub fn diagnose(mut recording: Recording) -> Diagnosis {
+    align::align(&mut recording);
+    let broken = recording.mark_broken_off();
+    recording.notes.extend(broken);
+    let mut outcome = replay::replay(&recording, Config::default());
+    if let Some(limit) = recording.confidence_limit {
+        for finding in &mut outcome.findings {
+            finding.confidence = finding.confidence.min(limit);
+        }
+    }
+    Diagnosis { recording, findings: outcome.findings, jobs: outcome.jobs }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nothing of the input can be used, or the paths do not go together.
+pub fn run(args: &Analyze, json: bool, out: &mut Output) -> Result<Exit, Failure> {
+    let mut problems = Problems::default();
+    let recording = load::load(&args.paths, args.format, &mut problems)?;
+    for problem in problems.kept() {
+        eprintln!("c4ctl: {}", printable(&problem.to_string()));
+    }
+    let further = problems.total() - problems.kept().len() as u64;
+    if further > 0 {
+        eprintln!("c4ctl: … and {} more", count(further, "problem"));
+    }
+    let diagnosis = diagnose(recording);
+    if json {
+        out.json(&document(&diagnosis, &problems))?;
+    } else {
+        print(&diagnosis, out)?;
+    }
+    out.flush()?;
+    let fine = diagnosis.findings.is_empty() && problems.is_empty();
+    Ok(if fine { Exit::Fine } else { Exit::Found })
+}
+
+fn reports(diagnosis: &Diagnosis) -> Vec<Report> {
+    let report = |finding: &Finding| Report { finding: finding.clone(), actions: Vec::new() };
+    diagnosis.findings.iter().map(report).collect()
+}
+
+fn document(diagnosis: &Diagnosis, problems: &Problems) -> Value {
+    let mut document = finding::document(&reports(diagnosis));
+    let jobs: Vec<Value> = diagnosis
+        .jobs
+        .iter()
+        .map(|job| {
+            json!({
+                "name": job.job.0,
+                "incarnation": job.incarnation,
+                "verdict": job.verdict,
+                "ranks_seen": job.ranks.len(),
+                "iterations": job.iterations,
+                "iteration_seconds": job.iteration_ns.map(|ns| ns as f64 / 1e9),
+            })
+        })
+        .collect();
+    document["jobs"] = Value::from(jobs);
+    document["notes"] = json!(diagnosis.recording.notes);
+    document["problems"] = problems.document();
+    document["problems_total"] = json!(problems.total());
+    document
+}
+
+fn print(diagnosis: &Diagnosis, out: &mut Output) -> std::io::Result<()> {
+    let recording = &diagnosis.recording;
+    for (index, report) in reports(diagnosis).iter().enumerate() {
+        if index > 0 {
+            out.line("")?;
+        }
+        finding::explain(report, None, out)?;
+        let picture = timeline::picture(recording, &report.finding);
+        if !picture.is_empty() {
+            out.line("")?;
+            let title = out.paint(Style::Bold, "Who waited for whom");
+            out.line(title)?;
+        }
+        for line in picture {
+            out.line(format!("  {line}"))?;
+        }
+    }
+    if diagnosis.findings.is_empty() {
+        for job in &diagnosis.jobs {
+            let (style, sentence) = nothing_found(job);
+            let sentence = out.paint(style, printable(&sentence));
+            out.line(sentence)?;
+        }
+        if diagnosis.jobs.is_empty() {
+            out.line("No findings: there are no collectives to compare.")?;
+        }
+    }
+    out.line("")?;
+    let summary = out.paint(Style::Dim, summary(recording));
+    out.line(summary)?;
+    for note in &recording.notes {
+        let note = out.paint(Style::Doubtful, format!("note: {}", printable(note)));
+        out.line(note)?;
+    }
+    Ok(())
+}
+
+fn nothing_found(job: &JobView) -> (Style, String) {
+    let name = &job.job.0;
+    match &job.verdict {
+        Verdict::Unknown { missing } => (
+            Style::Doubtful,
+            format!(
+                "No findings in job {name}, but neither can it be called healthy: {}.",
+                missing.join("; ")
+            ),
+        ),
+        Verdict::Learning => (
+            Style::Doubtful,
+            format!("No findings in job {name}; too little was recorded to know what is normal for it."),
+        ),
+        Verdict::Healthy | Verdict::Faulty | Verdict::Ended => {
+            (Style::Good, format!("No findings in job {name}."))
+        }
+    }
+}
+
+fn summary(recording: &Recording) -> String {
+    let span = recording.span().map_or(0, |(first, last)| last.saturating_sub(first).unsigned_abs());
+    format!(
+        "analysed: {}, {}, {} over {}",
+        count(recording.processes.len() as u64, "rank"),
+        count(recording.comms.len() as u64, "communicator"),
+        count(recording.operations().count() as u64, "collective"),
+        duration_ns(span),
+    )
+}

@@ -1,0 +1,179 @@
+//! The command line as it is typed. Everything a person reads about it is here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where a controller listens unless configured otherwise.
+pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:4400";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   the command could answer (`findings` exits 0 also when findings are open);
+      `analyze`: everything was read and nothing is wrong
+  1   `analyze` found something, or part of its input could not be read;
+      `recorder`: a file is not a valid recorder; `explain`, `job`: no such thing
+  2   the command line is wrong
+  64  a setting is wrong (such as C4_CONTROLLER)
+  69  the controller cannot be reached";
+
+/// Says what is wrong with a training job, and why.
+#[derive(Debug, Parser)]
+#[command(name = "c4ctl", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Controller to ask
+    #[arg(long, global = true, env = "C4_CONTROLLER", value_name = "URL", default_value = DEFAULT_CONTROLLER)]
+    pub controller: String,
+    /// Print one JSON document instead of text (`events --follow`: one object a line)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Colour the output; `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub color: Color,
+    /// How long to wait for the controller's answer, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Ask the controller.
+    #[command(flatten)]
+    Live(Live),
+    /// Look into flight recorders on this machine, without a controller
+    Recorder {
+        /// What to do with them
+        #[command(subcommand)]
+        command: Recorder,
+    },
+    /// Diagnose a job from files alone, without a controller
+    Analyze(Analyze),
+}
+
+/// Questions to the controller.
+#[derive(Debug, Subcommand)]
+pub enum Live {
+    /// The controller and its nodes
+    Status,
+    /// All jobs
+    Jobs,
+    /// One job: its ranks, open findings and downtime
+    Job {
+        /// Name of the job
+        job: String,
+    },
+    /// What is wrong now
+    Findings {
+        /// Also what has been cleared
+        #[arg(long)]
+        all: bool,
+        /// Only this job's
+        #[arg(long, value_name = "JOB")]
+        job: Option<String>,
+    },
+    /// One finding: the sentence, the numbers it rests on, what would refute it, what was done
+    Explain {
+        /// Id of the finding, as `findings` prints it
+        id: String,
+    },
+    /// What has happened
+    Events {
+        /// Go on as things happen
+        #[arg(long, short)]
+        follow: bool,
+        /// How many past events to print first
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        history: u32,
+    },
+}
+
+/// What can be done with flight recorders.
+#[derive(Debug, Subcommand)]
+pub enum Recorder {
+    /// Print one flight recorder
+    Show {
+        /// The recorder's file
+        file: PathBuf,
+        /// How many of the last operations to print (text only; JSON has all)
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        operations: usize,
+    },
+    /// List the flight recorders of a directory
+    List {
+        /// The directory
+        #[arg(env = "C4_RECORDER_DIR", default_value = "/dev/shm/c4")]
+        dir: PathBuf,
+    },
+}
+
+/// Offline diagnosis.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+All paths together are one job: flight recorders (files or their directory), or operation traces (JSON lines, plain, \
+gzip or zstd). A recorder that a living process holds is a moment in time; recorders that nobody holds are judged as \
+what is left after the job's end, or as copies, and what cannot be claimed from them is not claimed.")]
+pub struct Analyze {
+    /// Files, or one directory
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// What the files are; `auto` looks into them
+    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    pub format: Format,
+}
+
+/// Formats that `analyze` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Told from the content.
+    #[default]
+    Auto,
+    /// JSON lines, one operation a line.
+    OperationTrace,
+    /// PyTorch's Flight Recorder dump.
+    FlightRecorder,
+    /// C4's own flight recorders.
+    Recorder,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let cli = Cli::try_parse_from(["c4ctl", "findings", "--all", "--json", "--controller", "http://x:1"])
+            .expect("parses");
+        assert!(cli.json);
+        assert_eq!(cli.controller, "http://x:1");
+        assert!(matches!(cli.command, Command::Live(Live::Findings { all: true, job: None })));
+    }
+
+    #[test]
+    fn analyze_needs_a_path() {
+        assert!(Cli::try_parse_from(["c4ctl", "analyze"]).is_err());
+    }
+}

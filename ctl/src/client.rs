@@ -1,0 +1,158 @@
+//! The connection to a controller, and what to say when there is none. A person who reads the error is on call and
+//! does not know yet whether the network, the controller or the address is wrong, so each case is told apart.
+
+use std::{error::Error, io, time::Duration};
+
+use c4_proto::v1::operations_client::OperationsClient;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::failure::Failure;
+
+const NOT_RUNNING: &str = "is c4-controller running there? set --controller or C4_CONTROLLER";
+const NOT_OURS: &str = "is it the gRPC port of a c4-controller (by default 4400; 4401 is HTTP)? set --controller or C4_CONTROLLER";
+
+/// A connected controller.
+#[derive(Debug)]
+pub struct Client {
+    /// The calls.
+    pub calls: OperationsClient<Channel>,
+    /// Where it is, for error messages.
+    pub url: String,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Failure::Configuration`] when the address is none, [`Failure::Unreachable`] when nobody answers in time.
+    pub async fn connect(controller: &str, timeout: Duration) -> Result<Self, Failure> {
+        let url = normalised(controller)?;
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|error| misconfigured(controller, &error.to_string()))?
+            .connect_timeout(timeout);
+        match tokio::time::timeout(timeout, endpoint.connect()).await {
+            Ok(Ok(channel)) => Ok(Self { calls: OperationsClient::new(channel), url }),
+            Ok(Err(error)) => Err(unreachable(&url, root_cause(&error), NOT_RUNNING)),
+            Err(_) => Err(unreachable(&url, no_answer(timeout), NOT_RUNNING)),
+        }
+    }
+
+    /// Makes one call, and turns its failure into words. `missing` is what to say when the controller does not know
+    /// what was asked for.
+    ///
+    /// # Errors
+    /// As the controller or the network decide.
+    pub async fn call<T>(
+        &self,
+        timeout: Duration,
+        missing: &str,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.failed(&status, missing)),
+            Err(_) => Err(unreachable(&self.url, no_answer(timeout), NOT_RUNNING)),
+        }
+    }
+
+    /// What a failed call means.
+    #[must_use]
+    pub fn failed(&self, status: &Status, missing: &str) -> Failure {
+        let message = status.message();
+        match status.code() {
+            Code::NotFound if !missing.is_empty() => Failure::Check(missing.to_owned()),
+            Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
+                Failure::Check(format!("the controller refuses: {message}"))
+            }
+            Code::Unimplemented => unreachable(
+                &self.url,
+                "what listens there does not answer operators' calls".to_owned(),
+                NOT_OURS,
+            ),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                unreachable(&self.url, cause_or(status, message), NOT_RUNNING)
+            }
+            _ => unreachable(&self.url, cause_or(status, message), NOT_OURS),
+        }
+    }
+}
+
+fn normalised(controller: &str) -> Result<String, Failure> {
+    let trimmed = controller.trim();
+    if trimmed.is_empty() {
+        return Err(misconfigured(controller, "it is empty"));
+    }
+    match trimmed.split_once("://") {
+        None => Ok(format!("http://{trimmed}")),
+        Some(("http", _)) => Ok(trimmed.to_owned()),
+        Some((scheme, _)) => Err(misconfigured(controller, &format!("{scheme}:// is not supported"))),
+    }
+}
+
+fn misconfigured(controller: &str, why: &str) -> Failure {
+    Failure::Configuration(format!(
+        "the controller's address {controller:?} is not usable: {why}; expected something like {}",
+        crate::cli::DEFAULT_CONTROLLER
+    ))
+}
+
+fn unreachable(url: &str, cause: String, hint: &'static str) -> Failure {
+    Failure::Unreachable { url: url.to_owned(), cause, hint }
+}
+
+fn no_answer(timeout: Duration) -> String {
+    format!("no answer within {} s", timeout.as_secs())
+}
+
+fn cause_or(status: &Status, message: &str) -> String {
+    match status.source() {
+        Some(source) => root_cause(source),
+        None if message.is_empty() => status.code().to_string(),
+        None => message.to_owned(),
+    }
+}
+
+/// The operating system's own words where there are any, else the innermost error's.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.raw_os_error().is_some()
+        {
+            return words_of(error);
+        }
+        innermost = error;
+        next = error.source();
+    }
+    innermost.to_string()
+}
+
+fn words_of(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_lack_its_scheme() {
+        assert_eq!(normalised("localhost:4400").expect("usable"), "http://localhost:4400");
+        assert_eq!(normalised(" http://c4:1 ").expect("usable"), "http://c4:1");
+    }
+
+    #[test]
+    fn an_unusable_address_is_a_configuration_error() {
+        for address in ["", "https://c4:4400", "ftp://x"] {
+            let error = normalised(address).expect_err("unusable");
+            assert_eq!(error.code(), 64, "{address}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! How a finding reads, wherever it comes from: the sentence for 3 a.m. first, then what it rests on.
+
+use std::io;
+
+use c4_detect::{
+    finding::{Finding, Suspect},
+    report::findings_document,
+};
+use serde_json::Value;
+
+use crate::{
+    output::{Output, Style},
+    table::{Align, Table},
+    words::{moment, moment_ago, printable},
+};
+
+/// A finding and what was done about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The diagnosis.
+    pub finding: Finding,
+    /// What was done, or would have been done.
+    pub actions: Vec<String>,
+}
+
+/// The document for scripts; its schema is an interface.
+#[must_use]
+pub fn document(reports: &[Report]) -> Value {
+    let findings: Vec<Finding> = reports.iter().map(|report| report.finding.clone()).collect();
+    let mut document = findings_document(&findings);
+    if let Some(Value::Array(entries)) = document.get_mut("findings") {
+        for (entry, report) in entries.iter_mut().zip(reports) {
+            if let Value::Object(entry) = entry {
+                entry.insert("actions".to_owned(), Value::from(report.actions.clone()));
+            }
+        }
+    }
+    document
+}
+
+/// A suspect in a few words: "rank 3 (n1, GPU 3)".
+#[must_use]
+pub fn suspect(suspect: &Suspect) -> String {
+    let mut place: Vec<String> = Vec::new();
+    let head = match (suspect.rank, &suspect.link, &suspect.node) {
+        (Some(rank), _, node) => {
+            place.extend(node.as_ref().map(|node| node.0.clone()));
+            format!("rank {rank}")
+        }
+        (None, Some(link), node) => {
+            place.extend(node.as_ref().map(|node| node.0.clone()));
+            format!("link {} → {}", link.src, link.dst)
+        }
+        (None, None, Some(node)) => format!("node {}", node.0),
+        (None, None, None) => "unknown".to_owned(),
+    };
+    place.extend(suspect.gpu.map(|gpu| format!("GPU {gpu}")));
+    place.extend(suspect.nic.clone());
+    if let (Some(_), Some(link)) = (suspect.rank, &suspect.link) {
+        place.push(format!("link {} → {}", link.src, link.dst));
+    }
+    if place.is_empty() { head } else { format!("{head} ({})", place.join(", ")) }
+}
+
+/// A line a finding.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_table(reports: &[Report], out: &mut Output) -> io::Result<()> {
+    let mut table = Table::new(&[
+        ("ID", Align::Left),
+        ("STATE", Align::Left),
+        ("KIND", Align::Left),
+        ("JOB", Align::Left),
+        ("SINCE", Align::Left),
+        ("CONF", Align::Right),
+        ("SUMMARY", Align::Left),
+    ]);
+    for Report { finding, .. } in reports {
+        let state = match finding.cleared {
+            None => crate::table::Cell::styled("open", Style::Bad),
+            Some(_) => crate::table::Cell::styled("cleared", Style::Dim),
+        };
+        table.row(vec![
+            (&finding.id.0).into(),
+            state,
+            finding.kind.name().into(),
+            (&finding.job.0).into(),
+            moment(finding.since.0).into(),
+            percent(finding.confidence).into(),
+            (&finding.summary).into(),
+        ]);
+    }
+    table.print(out)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// Everything about one finding. `now_us` (since the Unix epoch) says how long ago things were; none when the finding
+/// is from a file, where that means nothing.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn explain(report: &Report, now_us: Option<u64>, out: &mut Output) -> io::Result<()> {
+    let finding = &report.finding;
+    let when = |us: u64| now_us.map_or_else(|| moment(us), |now| moment_ago(us, now));
+    let style = if finding.cleared.is_some() { Style::Good } else { Style::Bad };
+    let sentence = out.paint(style, printable(&finding.summary));
+    out.line(sentence)?;
+    out.line("")?;
+    let mut facts = vec![
+        ("Finding", format!("{} ({})", finding.id.0, finding.kind.name())),
+        ("Job", job(finding)),
+        ("Confidence", percent(finding.confidence)),
+        ("Since", when(finding.since.0)),
+        ("Detected", when(finding.detected.0)),
+    ];
+    match finding.cleared {
+        Some(cleared) => facts.push(("Cleared", when(cleared.0))),
+        None => facts.push(("Cleared", "no, still open".to_owned())),
+    }
+    for (name, value) in facts {
+        out.line(format!("{name:<12}{}", printable(&value)))?;
+    }
+    let suspects: Vec<String> = finding
+        .suspects
+        .iter()
+        .enumerate()
+        .map(|(index, who)| format!("{}. {}, score {:.2}", index + 1, suspect(who), who.score))
+        .collect();
+    section("Suspects", &suspects, out)?;
+    let mut numbers = Vec::new();
+    for (name, value) in &finding.evidence {
+        flatten(&name.replace('_', " "), value, &mut numbers);
+    }
+    let widest = numbers.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(40);
+    let numbers: Vec<String> =
+        numbers.into_iter().map(|(name, value)| format!("{name:<widest$}  {value}")).collect();
+    section("The numbers it rests on", &numbers, out)?;
+    section("It also explains", &finding.explains, out)?;
+    let refuted: Vec<String> =
+        Some(finding.refuted_by.clone()).filter(|text| !text.is_empty()).into_iter().collect();
+    section("What would show it wrong", &refuted, out)?;
+    section("What was done", &report.actions, out)
+}
+
+fn job(finding: &Finding) -> String {
+    match finding.incarnation {
+        0 => finding.job.0.clone(),
+        restarts => format!("{} (restarted {restarts}×)", finding.job.0),
+    }
+}
+
+fn section(title: &str, lines: &[String], out: &mut Output) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    let title = out.paint(Style::Bold, title);
+    out.line(title)?;
+    for line in lines {
+        out.line(format!("  {}", printable(line)))?;
+    }
+    Ok(())
+}
+
+/// Evidence as lines of name and value: objects are opened up, lists of plain values stay on one line.
+fn flatten(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (field, value) in fields {
+                flatten(&format!("{name}: {}", field.replace('_', " ")), value, into);
+            }
+        }
+        Value::Array(entries) if entries.iter().any(|entry| entry.is_object() || entry.is_array()) => {
+            for (index, entry) in entries.iter().enumerate() {
+                flatten(&format!("{name} {}", index + 1), entry, into);
+            }
+        }
+        Value::Array(entries) => {
+            let words: Vec<String> = entries.iter().map(plain).collect();
+            into.push((name.to_owned(), words.join(", ")));
+        }
+        value => into.push((name.to_owned(), plain(value))),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "–".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => format!("{float:.3}"),
+            _ => number.to_string(),
+        },
+        value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use c4_detect::{finding::Link, observation::NodeName};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn suspects_say_where_they_are() {
+        let rank =
+            Suspect { rank: Some(3), node: Some(NodeName("n1".into())), gpu: Some(2), ..Suspect::default() };
+        assert_eq!(suspect(&rank), "rank 3 (n1, GPU 2)");
+        let link =
+            Suspect { link: Some(Link { src: "rank 1".into(), dst: "rank 2".into() }), ..Suspect::default() };
+        assert_eq!(suspect(&link), "link rank 1 → rank 2");
+        assert_eq!(suspect(&Suspect { node: Some(NodeName("n1".into())), ..Suspect::default() }), "node n1");
+    }
+
+    #[test]
+    fn evidence_is_opened_up() {
+        let mut lines = Vec::new();
+        flatten("waits", &json!({"rank 0": {"late_us": 1.5}, "ranks": [1, 2]}), &mut lines);
+        assert_eq!(
+            lines,
+            [("waits: rank 0: late us".into(), "1.500".into()), ("waits: ranks".into(), "1, 2".to_owned())]
+        );
+    }
+}

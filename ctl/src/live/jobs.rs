@@ -1,0 +1,86 @@
+//! `c4ctl jobs`: every job, a line each.
+
+use c4_proto::v1;
+use serde_json::{Value, json};
+
+use super::Asked;
+use crate::{
+    failure::Failure,
+    output::Style,
+    table::{Align, Cell, Table},
+    words::seconds,
+};
+
+pub(super) async fn run(asked: &mut Asked<'_>) -> Result<(), Failure> {
+    let mut calls = asked.client.calls.clone();
+    let jobs = asked.client.call(asked.timeout, "", calls.list_jobs(v1::ListJobsRequest {})).await?.jobs;
+    if asked.json {
+        let jobs: Vec<Value> = jobs.iter().map(summary).collect();
+        asked.out.json(&json!({"jobs": jobs}))?;
+        return Ok(());
+    }
+    if jobs.is_empty() {
+        asked.out.line("No jobs: none has been seen by an agent yet.")?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("JOB", Align::Left),
+        ("STATE", Align::Left),
+        ("RANKS", Align::Right),
+        ("ITERATION", Align::Right),
+        ("FINDINGS", Align::Right),
+        ("RESTARTS", Align::Right),
+        ("MISSING", Align::Left),
+    ]);
+    for job in &jobs {
+        table.row(vec![
+            (&job.name).into(),
+            Cell::styled(&job.state, style(&job.state)),
+            ranks(job).into(),
+            iteration(job).into(),
+            job.open_findings.to_string().into(),
+            job.restarts.to_string().into(),
+            job.missing.join(", ").into(),
+        ]);
+    }
+    table.print(asked.out)?;
+    Ok(())
+}
+
+/// How a job's state stands out.
+pub(super) fn style(state: &str) -> Style {
+    match state {
+        "healthy" => Style::Good,
+        "faulty" => Style::Bad,
+        "unknown" | "restarting" => Style::Doubtful,
+        _ => Style::Plain,
+    }
+}
+
+/// "8/8": seen of all, as far as known.
+pub(super) fn ranks(job: &v1::JobSummary) -> String {
+    match job.world_size {
+        0 => job.ranks_seen.to_string(),
+        size => format!("{}/{size}", job.ranks_seen),
+    }
+}
+
+/// The learned duration of an iteration.
+pub(super) fn iteration(job: &v1::JobSummary) -> String {
+    if job.iteration_seconds > 0.0 { seconds(job.iteration_seconds) } else { "–".to_owned() }
+}
+
+/// One job for scripts.
+pub(super) fn summary(job: &v1::JobSummary) -> Value {
+    json!({
+        "name": job.name,
+        "incarnation": job.incarnation,
+        "world_size": Some(job.world_size).filter(|size| *size > 0),
+        "ranks_seen": job.ranks_seen,
+        "state": job.state,
+        "missing": job.missing,
+        "iteration_seconds": Some(job.iteration_seconds).filter(|seconds| *seconds > 0.0),
+        "open_findings": job.open_findings,
+        "restarts": job.restarts,
+    })
+}
