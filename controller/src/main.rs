@@ -1,2 +1,100 @@
-//! Placeholder
-fn main() {}
+//! `c4-controller`: the control plane's one program.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use c4_controller::{
+    config::{Config, Log, LogFormat},
+    server,
+};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Finds the faulty rank, tells people, and restarts jobs.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file (YAML). Without one, every default applies.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Check the configuration and exit: 0 if it is right, 64 if not.
+    #[arg(long)]
+    check_config: bool,
+}
+
+/// Exit code for a wrong configuration.
+const CONFIGURATION: u8 = 64;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Some(config) = read(arguments.config) else { return ExitCode::from(CONFIGURATION) };
+    if arguments.check_config {
+        println!("configuration is valid");
+        return ExitCode::SUCCESS;
+    }
+    trace(&config.log);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("c4-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut running = server::start(config).await?;
+    announce(&format!("listening grpc={} http={}", running.grpc, running.http))?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        why = running.broken() => anyhow::bail!(why),
+    }
+    if !running.drain().await {
+        tracing::warn!("not everything ended within drain_seconds");
+    }
+    Ok(())
+}
+
+/// Reads the configuration; says everything that is wrong with it.
+fn read(path: Option<PathBuf>) -> Option<Config> {
+    let Some(path) = path else { return Some(Config::default()) };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("{}: {error}", path.display());
+            return None;
+        }
+    };
+    match Config::parse(&text) {
+        Ok(config) => Some(config),
+        Err(mistakes) => {
+            for mistake in mistakes {
+                eprintln!("{}: {mistake}", path.display());
+            }
+            None
+        }
+    }
+}
+
+fn trace(log: &Log) {
+    // The level was checked with the rest of the configuration.
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Scripts wait for this line. A closed standard output is nobody waiting.
+fn announce(line: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,173 @@
+//! The task around the brain.
+//!
+//! | channel | holds | depth | when full |
+//! |---|---|---|---|
+//! | inputs | what streams and actuators say | 4096 | the stream waits, and HTTP/2 makes its agent wait: nothing is lost |
+//! | snapshot (`watch`) | the newest picture | 1 | readers see the newest only |
+//! | groups (`watch`) | the newest table of process groups | 1 | likewise |
+//! | notices, one for each receiver of alerts | findings to tell | 1024 | dropped and counted |
+//! | recording | lines | 8192 | dropped and counted |
+//!
+//! Orders are carried out by tasks of their own, each bounded by its order's time-out; their answers come back as
+//! inputs. Cancelling the task loses inputs that no agent had acknowledged, so their agents send them again.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use c4_proto::v1::{ControllerMessage, Refused, controller_message};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Brain, Effect, Input};
+use crate::{
+    alerts::Notice,
+    clock::Clock,
+    events::EventLog,
+    groups::Groups,
+    ingest::streams::Streams,
+    metrics::Metrics,
+    record::Recorder,
+    snapshot::Snapshot,
+    steer::{action::Order, actuator::Actuator},
+};
+
+/// Inputs that may wait.
+pub const DEPTH: usize = 4096;
+/// The detector and the policy hear this often that time goes on.
+const TICK: Duration = Duration::from_millis(100);
+/// Inputs taken before anybody else gets a turn.
+const BATCH: usize = 512;
+
+/// Everything the task works with.
+pub struct Driver {
+    /// The brain.
+    pub brain: Brain,
+    /// The time.
+    pub clock: Clock,
+    /// Inputs.
+    pub inputs: mpsc::Receiver<Input>,
+    /// Where answers of actuators go: the other end of `inputs`.
+    pub answers: mpsc::Sender<Input>,
+    /// Streams of agents.
+    pub streams: Streams,
+    /// Carries orders out.
+    pub actuator: Arc<dyn Actuator>,
+    /// The table of process groups, for the actuator.
+    pub groups: watch::Sender<Arc<Groups>>,
+    /// The picture, for readers.
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    /// What happened.
+    pub events: EventLog,
+    /// Receivers of alerts.
+    pub notices: Vec<mpsc::Sender<Notice>>,
+    /// The recording.
+    pub recorder: Option<Recorder>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// When the brain last took a turn, for `/readyz`.
+    pub heartbeat: Arc<AtomicU64>,
+    /// Runs the tasks of actuators.
+    pub tasks: TaskTracker,
+}
+
+impl Driver {
+    /// Runs until cancelled. Returns the recording, to be closed.
+    pub async fn run(mut self, cancel: CancellationToken) -> Option<Recorder> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut stale = false;
+        loop {
+            // Ticks first: under load, time must go on all the same.
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                _ = ticks.tick() => {
+                    self.turn(Input::Tick, &cancel);
+                    if std::mem::take(&mut stale) {
+                        self.publish();
+                    }
+                }
+                taken = self.inputs.recv_many(&mut batch, BATCH) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    for input in batch.drain(..) {
+                        self.turn(input, &cancel);
+                    }
+                }
+            }
+            stale = true;
+            let version = self.brain.groups().version();
+            if self.groups.borrow().version() != version {
+                self.groups.send_replace(Arc::new(self.brain.groups().clone()));
+            }
+            self.metrics.queue.set(i64::try_from(self.inputs.len()).unwrap_or(i64::MAX));
+        }
+        self.publish();
+        self.recorder
+    }
+
+    fn publish(&self) {
+        self.snapshot.send_replace(Arc::new(self.brain.snapshot(self.clock.now())));
+    }
+
+    fn turn(&mut self, input: Input, cancel: &CancellationToken) {
+        let now = self.clock.now();
+        self.heartbeat.store(now.0, Ordering::Relaxed);
+        for effect in self.brain.handle(input, now) {
+            match effect {
+                Effect::Taken(stream, sequence) => self.streams.taken(stream, sequence),
+                Effect::Refuse(stream, sequence, reason) => {
+                    let refused = controller_message::Body::Refused(Refused { sequence, reason });
+                    if !self.streams.send(stream, ControllerMessage { body: Some(refused) }) {
+                        self.metrics.replies_dropped.inc();
+                    }
+                }
+                Effect::Close(stream, reason) => {
+                    self.metrics.streams_closed.with_label_values(&[reason]).inc();
+                    self.streams.close(stream, reason);
+                }
+                Effect::Act(order) => self.act(order, cancel.clone()),
+                Effect::Notify(notice) => {
+                    for receiver in &self.notices {
+                        if receiver.try_send((*notice).clone()).is_err() {
+                            self.metrics.alerts.with_label_values(&["any", "dropped"]).inc();
+                        }
+                    }
+                }
+                Effect::Record(line) => {
+                    if self.recorder.as_ref().is_some_and(|recorder| !recorder.line(*line)) {
+                        self.metrics.record_dropped.inc();
+                    }
+                }
+                Effect::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    fn act(&self, order: Order, cancel: CancellationToken) {
+        let (actuator, answers) = (self.actuator.clone(), self.answers.clone());
+        self.tasks.spawn(async move {
+            // The policy machine has the same deadline; this one only ends the task.
+            let work = timeout(Duration::from_micros(order.timeout_us), actuator.carry_out(&order));
+            let result = tokio::select! {
+                () = cancel.cancelled() => return,
+                result = work => match result {
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
+                    Err(_) => return,
+                },
+            };
+            // If the brain is gone, nobody waits for the answer.
+            let _ = answers.send(Input::Answered { order: Box::new(order), result }).await;
+        });
+    }
+}

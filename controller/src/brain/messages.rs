@@ -1,0 +1,184 @@
+//! What agents say.
+
+use c4_detect::observation::{NodeName, Observation, Timestamp};
+
+use super::{Brain, Effect};
+use crate::{
+    convert::{Body, GroupReport, Hello, Incoming},
+    nodes::{Sequence, SessionKey, StreamId},
+    registry::{Announced, Refusal},
+};
+
+impl Brain {
+    pub(super) fn opened(&mut self, stream: StreamId, hello: Hello, now: Timestamp) {
+        let key = SessionKey { node: hello.node.clone(), session: hello.session.clone() };
+        let was_in_sight = self.nodes.in_sight(&hello.node);
+        let opened = self.nodes.open(stream, &hello, now);
+        self.groups.set_stream(&key, Some(stream));
+        if let Some(old) = opened.replaced {
+            self.effects.push(Effect::Close(old, "replaced"));
+        }
+        if !was_in_sight {
+            self.say("node", "", format!("{} is in sight (agent {})", key.node.0, hello.agent_version), now);
+        }
+        self.missing(&key.node, opened.missing, now);
+        self.observe(Observation::NodeSeen { node: hello.node }, now);
+        self.effects.push(Effect::Taken(stream, opened.taken));
+    }
+
+    pub(super) fn message(&mut self, stream: StreamId, message: Incoming, now: Timestamp) {
+        let Incoming { sequence, age_us, body } = message;
+        let Some(node) = self.arrived(stream, sequence, now) else { return };
+        let label = body.label();
+        match self.body(stream, &node, age_us, body, now) {
+            Ok(()) => self.metrics.messages.with_label_values(&[label]).inc(),
+            Err(refusal) => self.refuse(stream, sequence, refusal.label(), refusal.to_string(), now),
+        }
+        self.effects.push(Effect::Taken(stream, self.nodes.taken(stream)));
+    }
+
+    pub(super) fn invalid(&mut self, stream: StreamId, sequence: u64, reason: &str, now: Timestamp) {
+        if self.arrived(stream, sequence, now).is_some() {
+            self.refuse(stream, sequence, "invalid", reason.to_owned(), now);
+            self.effects.push(Effect::Taken(stream, self.nodes.taken(stream)));
+        }
+    }
+
+    /// Looks at a message's number; returns the node it comes from if it is to be looked at further.
+    fn arrived(&mut self, stream: StreamId, sequence: u64, now: Timestamp) -> Option<NodeName> {
+        let node = self.nodes.session(stream)?.node.clone();
+        match self.nodes.sequence(stream, sequence, now) {
+            Sequence::Stale => None,
+            Sequence::Duplicate => {
+                self.metrics.duplicates.inc();
+                // The agent has missed our acknowledgement; it gets it again.
+                self.effects.push(Effect::Taken(stream, self.nodes.taken(stream)));
+                None
+            }
+            Sequence::Take { missing } => {
+                self.missing(&node, missing, now);
+                Some(node)
+            }
+        }
+    }
+
+    fn missing(&mut self, node: &NodeName, messages: u64, now: Timestamp) {
+        if messages > 0 {
+            self.metrics.missing.inc_by(messages);
+            self.say("node", "", format!("{messages} messages of {} never came", node.0), now);
+        }
+    }
+
+    fn refuse(&mut self, stream: StreamId, sequence: u64, label: &str, reason: String, now: Timestamp) {
+        self.metrics.refused.with_label_values(&[label]).inc();
+        let node = self.nodes.session(stream).map_or_else(String::new, |key| key.node.0.clone());
+        tracing::warn!(node, sequence, "message refused: {reason}");
+        let refused = self.nodes.refused(stream);
+        if refused == 1 {
+            // Once for each stream: an agent that is wrong all the time must not flood the log of events.
+            self.say("node", "", format!("a message of {node} was refused: {reason}"), now);
+        }
+        self.effects.push(Effect::Refuse(stream, sequence, reason));
+        if refused >= self.config.ingest.max_refused {
+            self.say(
+                "node",
+                "",
+                format!("{refused} messages of {node} were refused; its stream is closed"),
+                now,
+            );
+            self.effects.push(Effect::Close(stream, "refused"));
+        }
+    }
+
+    fn body(
+        &mut self,
+        stream: StreamId,
+        node: &NodeName,
+        age_us: u64,
+        body: Body,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        match body {
+            Body::ProcessStarted(info) => {
+                let announced = self.registry.announce(&info)?;
+                if announced == Announced::NewRun {
+                    let (job, incarnation) = (info.job.clone(), info.incarnation);
+                    self.say("job", &job.0, format!("incarnation {incarnation} began on {}", node.0), now);
+                    // If nobody told when the one before had stopped, it has by now.
+                    if let Some(before) = incarnation.checked_sub(1) {
+                        self.ledger.stopped(&job, before, now);
+                    }
+                }
+                self.observe(Observation::ProcessStarted(info), now);
+            }
+            Body::CommunicatorJoined(member) => {
+                self.registry.join(&member, node)?;
+                self.observe(Observation::CommunicatorJoined(member), now);
+            }
+            Body::Window(window) => {
+                let progress = self.registry.window(&window, node)?;
+                self.observe(Observation::Window(window), now);
+                if let Some(progress) = progress {
+                    let incarnation = progress.incarnation;
+                    self.say(
+                        "job",
+                        &progress.job.0,
+                        format!("all ranks of incarnation {incarnation} make progress"),
+                        now,
+                    );
+                    self.ledger.progress(&progress.job, incarnation, now);
+                }
+            }
+            Body::ProcessEnded(end) => {
+                if self.registry.end(&end, node, now)? {
+                    self.observe(Observation::ProcessEnded(end), now);
+                }
+            }
+            Body::Health(event) => {
+                let verb = if event.cleared { "cleared" } else { "reported" };
+                self.say("node", "", format!("{} {verb} {}: {}", node.0, event.code, event.detail), now);
+                self.observe(Observation::Health(event), now);
+            }
+            Body::Group(report) => self.group(stream, report, now.before(age_us), now),
+            Body::CommandResult(result) => {
+                if let Some(key) = self.nodes.session(stream).cloned() {
+                    self.groups.result(&key, result);
+                }
+            }
+            Body::SpoolLoss(dropped) => {
+                self.metrics.spool_lost.inc_by(dropped);
+                self.nodes.dropped(node, dropped);
+                self.say(
+                    "node",
+                    "",
+                    format!("{} dropped {dropped} messages: its spool was full", node.0),
+                    now,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, stream: StreamId, report: GroupReport, captured: Timestamp, now: Timestamp) {
+        let Some(key) = self.nodes.session(stream).cloned() else { return };
+        let job = report.job.clone();
+        let known = self
+            .groups
+            .of(&job)
+            .find(|(other, _)| **other == key)
+            .map(|(_, group)| (group.report.state, group.report.incarnation));
+        if known != Some((report.state, report.incarnation)) {
+            let detail =
+                if report.detail.is_empty() { String::new() } else { format!(" ({})", report.detail) };
+            let state = format!("{:?}", report.state).to_lowercase();
+            let text = format!(
+                "process group on {}, incarnation {}: {state}{detail}",
+                key.node.0, report.incarnation
+            );
+            self.say("job", &job.0, text, now);
+        }
+        if let Some(checkpoint) = self.groups.report(&key, stream, report, captured) {
+            self.ledger.checkpoint(&job, checkpoint);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the brain shows: a picture of everything, made at most ten times a second and read by all interfaces.
+
+use std::collections::BTreeMap;
+
+use c4_detect::{
+    finding::Verdict,
+    observation::{JobId, Timestamp},
+    view::JobView,
+};
+
+use super::Brain;
+use crate::{
+    ledger::Parts,
+    metrics::Metrics,
+    snapshot::{JobState, NodeState, Snapshot},
+};
+
+impl Brain {
+    /// The picture at `now`.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let live = self.registry.live_by_node();
+        let nodes = self.nodes.iter().map(|(name, node)| NodeState {
+            name: name.clone(),
+            ranks: live.get(name).copied().unwrap_or(0),
+            node: node.clone(),
+        });
+        let jobs: Vec<_> = self.detector.jobs().into_iter().map(|view| self.job(view, now)).collect();
+        let findings = self.findings.shown().map(|record| (record.finding.id.clone(), record.clone()));
+        let snapshot = Snapshot {
+            taken: now,
+            started: self.started,
+            mode: self.config.steer.mode,
+            nodes: nodes.collect(),
+            jobs: jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect(),
+            findings: findings.collect(),
+        };
+        self.measure(&snapshot);
+        snapshot
+    }
+
+    fn job(&self, view: JobView, now: Timestamp) -> JobState {
+        let job = &view.job;
+        let open = self.findings.open().filter(|finding| finding.job == *job).count();
+        let conflicts = self.registry.conflicts(job);
+        let (state, missing) = self.state(job, &view.verdict, conflicts, open);
+        let (outages, downtime) = self.ledger.of(job, now);
+        JobState {
+            state,
+            missing,
+            open_findings: u32::try_from(open).unwrap_or(u32::MAX),
+            restarts: self.steer.restarts(job),
+            outages,
+            downtime,
+            view,
+        }
+    }
+
+    fn state(
+        &self,
+        job: &JobId,
+        verdict: &Verdict,
+        conflicts: Vec<String>,
+        open: usize,
+    ) -> (&'static str, Vec<String>) {
+        if self.steer.running(job).is_some() {
+            return ("restarting", Vec::new());
+        }
+        if !conflicts.is_empty() {
+            return ("unknown", conflicts);
+        }
+        match verdict {
+            Verdict::Ended => ("ended", Vec::new()),
+            _ if open > 0 => ("faulty", Vec::new()),
+            Verdict::Learning => ("learning", Vec::new()),
+            Verdict::Healthy => ("healthy", Vec::new()),
+            Verdict::Faulty => ("faulty", Vec::new()),
+            Verdict::Unknown { missing } => ("unknown", missing.clone()),
+        }
+    }
+
+    fn measure(&self, snapshot: &Snapshot) {
+        let Metrics { nodes, jobs, findings_open, ranks, downtime, .. } = &*self.metrics;
+        let lost = snapshot.nodes.iter().filter(|node| node.node.lost).count();
+        nodes.with_label_values(&["connected"]).set((snapshot.nodes.len() - lost) as i64);
+        nodes.with_label_values(&["lost"]).set(lost as i64);
+        ranks.set(snapshot.nodes.iter().map(|node| i64::from(node.ranks)).sum());
+        let mut states: BTreeMap<&str, i64> =
+            crate::snapshot::JOB_STATES.iter().map(|state| (*state, 0)).collect();
+        let mut sum = Parts::default();
+        for job in snapshot.jobs.values() {
+            *states.entry(job.state).or_default() += 1;
+            sum.post_checkpoint_us += job.downtime.post_checkpoint_us;
+            sum.detection_us += job.downtime.detection_us;
+            sum.diagnosis_isolation_us += job.downtime.diagnosis_isolation_us;
+            sum.reinitialisation_us += job.downtime.reinitialisation_us;
+        }
+        for (state, count) in states {
+            jobs.with_label_values(&[state]).set(count);
+        }
+        findings_open.reset();
+        for finding in self.findings.open() {
+            findings_open.with_label_values(&[finding.kind.name()]).inc();
+        }
+        for (part, us) in [
+            ("post_checkpoint", sum.post_checkpoint_us),
+            ("detection", sum.detection_us),
+            ("diagnosis_isolation", sum.diagnosis_isolation_us),
+            ("reinitialisation", sum.reinitialisation_us),
+        ] {
+            downtime.with_label_values(&[part]).set(us as f64 / 1e6);
+        }
+    }
+}

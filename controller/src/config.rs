@@ -1,0 +1,250 @@
+//! The controller's configuration.
+//!
+//! A person who edits a file wants every mistake at once, not one an attempt. serde stops at the first, so each leaf
+//! of the document is deserialised *by itself* into the whole configuration (every field has a default, so a
+//! document with one leaf is complete): what that leaf gets wrong, whether an unknown key or a wrong type, is reported
+//! with its path, and the remaining leaves make the configuration whose values are then checked.
+//!
+//! `null` and an empty value mean "the default", so a key may be written with everything under it commented out.
+
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+use c4_detect::{detector, finding::Kind};
+use serde::{Deserialize, Serialize};
+
+mod check;
+mod leaves;
+#[cfg(test)]
+mod tests;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where agents and operators connect (gRPC). Default: this machine only, since there is no authentication yet.
+    pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are. Default: this machine only.
+    pub http: SocketAddr,
+    /// File that everything the detector was told is appended to, as JSON lines, for replay. Default: none, since it
+    /// grows without bound.
+    pub record: Option<PathBuf>,
+    /// How long open work may take to end after SIGTERM. Default 5 s: well under the 10 s or more that service
+    /// managers grant.
+    pub drain_seconds: f64,
+    /// What agents may do.
+    pub ingest: Ingest,
+    /// Thresholds of the detector.
+    pub detect: detector::Config,
+    /// What to do about findings.
+    pub steer: Steer,
+    /// Who is told about findings. Default: nobody.
+    pub alerts: Vec<Alert>,
+    /// What is logged, to standard error.
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4400)),
+            http: SocketAddr::from(([127, 0, 0, 1], 4401)),
+            record: None,
+            drain_seconds: 5.0,
+            ingest: Ingest::default(),
+            detect: detector::Config::default(),
+            steer: Steer::default(),
+            alerts: Vec::new(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// What agents may do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// A node counts as lost this long after its last stream closed. Default 3 s: longer than an agent needs to
+    /// reconnect after its connection broke, shorter than anybody wants to wait for "unknown".
+    pub node_lost_seconds: f64,
+    /// Streams open at once; more are turned away. Default 20,000: one for each node of the largest clusters, twice.
+    pub max_streams: usize,
+    /// A stream is closed after this many refused messages. Default 100: an agent that is wrong that often will not
+    /// become right, and its log should not be our load.
+    pub max_refused: u32,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { node_lost_seconds: 3.0, max_streams: 20_000, max_refused: 100 }
+    }
+}
+
+/// Who decides that something is done about a finding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nothing is done; what would have been done is said.
+    #[default]
+    Observe,
+    /// Each action waits for an operator's yes.
+    Approve,
+    /// Actions that pass the rails are carried out.
+    Auto,
+}
+
+impl Mode {
+    /// The name used in every interface.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Observe => "observe",
+            Mode::Approve => "approve",
+            Mode::Auto => "auto",
+        }
+    }
+}
+
+/// What to do about findings, and the rails around it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Steer {
+    /// Default `observe`: nothing that was not asked for touches a job.
+    pub mode: Mode,
+    /// Restarts of one job at most. Default 3: a fourth fault in one run is rarely bad luck.
+    pub max_restarts: u32,
+    /// Kinds of findings that a restart can help. Default: those in which the job makes no progress any more.
+    pub restart_on: Vec<Kind>,
+    /// Time between the beginnings of two restarts of one job. Default 30 s: a job that cannot even initialise in
+    /// that time would otherwise be restarted in a loop.
+    pub cooldown_seconds: f64,
+    /// Findings less sure than this are not acted on (0 to 1). Default 0.8.
+    pub min_confidence: f64,
+    /// What processes get between SIGTERM and SIGKILL. Default 5 s; a hung rank does not react to SIGTERM anyway.
+    pub stop_grace_seconds: f64,
+    /// How long all process groups may take to stop, grace included. Default 20 s.
+    pub stop_timeout_seconds: f64,
+    /// How long all process groups may take to start. Default 30 s.
+    pub start_timeout_seconds: f64,
+    /// How often a step (stop, start) is tried. Default 2: one lost message should not cost a night.
+    pub attempts: u32,
+}
+
+impl Default for Steer {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Observe,
+            max_restarts: 3,
+            restart_on: vec![Kind::ProcessDeath, Kind::NonCommHang, Kind::CommHang, Kind::Desync],
+            cooldown_seconds: 30.0,
+            min_confidence: 0.8,
+            stop_grace_seconds: 5.0,
+            stop_timeout_seconds: 20.0,
+            start_timeout_seconds: 30.0,
+            attempts: 2,
+        }
+    }
+}
+
+/// How an alert is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// Alertmanager's v2 API; `url` is its base, such as `http://alertmanager:9093`.
+    Alertmanager,
+    /// A POST of the findings document to `url`.
+    Json,
+}
+
+/// One receiver of alerts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alert {
+    /// How it is delivered. Required.
+    pub kind: Option<AlertKind>,
+    /// Where to. Required.
+    pub url: String,
+    /// An open finding is sent to Alertmanager again after this time, or it would count as resolved there. Default
+    /// 60 s, well under Alertmanager's `resolve_timeout` of 5 min.
+    pub repeat_seconds: f64,
+    /// How long one request may take. Default 5 s.
+    pub timeout_seconds: f64,
+    /// Attempts at one delivery, with exponentially growing pauses, before it is given up and counted. Default 12:
+    /// about a quarter of an hour.
+    pub attempts: u32,
+    /// Findings waiting or open at once; what does not fit is counted and left out. Default 1000.
+    pub queue: usize,
+}
+
+impl Default for Alert {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            url: String::new(),
+            repeat_seconds: 60.0,
+            timeout_seconds: 5.0,
+            attempts: 12,
+            queue: 1000,
+        }
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as `info,c4_controller=debug`. Default
+    /// `info`.
+    pub level: String,
+    /// Default `text`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// One thing wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Path of the key, such as `alerts[1].url`; empty for the document as a whole.
+    pub path: String,
+    /// What is wrong and what was expected.
+    pub problem: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.problem)
+        } else {
+            write!(f, "{}: {}", self.path, self.problem)
+        }
+    }
+}
+
+impl Config {
+    /// Reads a YAML document and checks every value; on failure returns everything that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
+        let (config, mut mistakes) = leaves::parse(text)?;
+        for mistake in check::check(&config) {
+            // A leaf that could not be read has been left out; that its default is wrong too is no second mistake.
+            if !mistakes.iter().any(|m| m.path == mistake.path) {
+                mistakes.push(mistake);
+            }
+        }
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+}

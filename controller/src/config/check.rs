@@ -1,0 +1,86 @@
+//! What a value must satisfy beyond its type.
+
+use std::ops::RangeInclusive;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, Mistake};
+
+const DAY_SECONDS: f64 = 86_400.0;
+
+/// Everything that is wrong with the values of a configuration.
+pub(super) fn check(config: &Config) -> Vec<Mistake> {
+    let mut checks = Checks::default();
+    if config.listen == config.http && config.listen.port() != 0 {
+        checks.wrong("http", format!("is the same address as listen ({})", config.listen));
+    }
+    checks.number("drain_seconds", config.drain_seconds, 0.0..=600.0);
+    let ingest = &config.ingest;
+    checks.number("ingest.node_lost_seconds", ingest.node_lost_seconds, 0.1..=600.0);
+    checks.number("ingest.max_streams", ingest.max_streams as f64, 1.0..=1_000_000.0);
+    checks.number("ingest.max_refused", f64::from(ingest.max_refused), 1.0..=1_000_000.0);
+    let steer = &config.steer;
+    checks.number("steer.cooldown_seconds", steer.cooldown_seconds, 0.0..=DAY_SECONDS);
+    checks.number("steer.min_confidence", steer.min_confidence, 0.0..=1.0);
+    checks.number("steer.stop_grace_seconds", steer.stop_grace_seconds, 0.0..=3600.0);
+    checks.number("steer.stop_timeout_seconds", steer.stop_timeout_seconds, 0.1..=DAY_SECONDS);
+    checks.number("steer.start_timeout_seconds", steer.start_timeout_seconds, 0.1..=DAY_SECONDS);
+    checks.number("steer.attempts", f64::from(steer.attempts), 1.0..=100.0);
+    if steer.stop_timeout_seconds <= steer.stop_grace_seconds {
+        checks.wrong(
+            "steer.stop_timeout_seconds",
+            format!(
+                "{} must be more than stop_grace_seconds ({}), or no stop could ever succeed",
+                steer.stop_timeout_seconds, steer.stop_grace_seconds
+            ),
+        );
+    }
+    for (index, alert) in config.alerts.iter().enumerate() {
+        let key = |name: &str| format!("alerts[{index}].{name}");
+        if alert.kind.is_none() {
+            checks.wrong(&key("kind"), "is required: alertmanager or json".into());
+        }
+        checks.url(&key("url"), &alert.url);
+        checks.number(&key("repeat_seconds"), alert.repeat_seconds, 1.0..=DAY_SECONDS);
+        checks.number(&key("timeout_seconds"), alert.timeout_seconds, 0.1..=600.0);
+        checks.number(&key("attempts"), f64::from(alert.attempts), 1.0..=1000.0);
+        checks.number(&key("queue"), alert.queue as f64, 1.0..=1_000_000.0);
+    }
+    if let Err(error) = EnvFilter::try_new(&config.log.level) {
+        checks.wrong(
+            "log.level",
+            format!("{:?} is not a level or list of directives: {error}", config.log.level),
+        );
+    }
+    checks.mistakes
+}
+
+#[derive(Default)]
+struct Checks {
+    mistakes: Vec<Mistake>,
+}
+
+impl Checks {
+    fn wrong(&mut self, path: &str, problem: String) {
+        self.mistakes.push(Mistake { path: path.to_owned(), problem });
+    }
+
+    fn number(&mut self, path: &str, value: f64, range: RangeInclusive<f64>) {
+        if !range.contains(&value) {
+            self.wrong(path, format!("{value} is not between {} and {}", range.start(), range.end()));
+        }
+    }
+
+    fn url(&mut self, path: &str, url: &str) {
+        if url.is_empty() {
+            return self.wrong(path, "is required: an http:// or https:// address".into());
+        }
+        match reqwest::Url::parse(url) {
+            Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
+                self.wrong(path, format!("{url:?} must begin with http:// or https://"));
+            }
+            Ok(_) => {}
+            Err(error) => self.wrong(path, format!("{url:?} is not a URL: {error}")),
+        }
+    }
+}

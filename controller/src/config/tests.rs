@@ -1,0 +1,109 @@
+use super::*;
+
+fn mistakes(text: &str) -> Vec<String> {
+    Config::parse(text).expect_err("should be refused").iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_means_every_default() {
+    assert_eq!(Config::parse("").unwrap(), Config::default());
+    assert_eq!(Config::parse("# only a comment\n").unwrap(), Config::default());
+    assert_eq!(Config::parse("steer:\nalerts:\nrecord: null\n").unwrap(), Config::default());
+}
+
+#[test]
+fn values_arrive() {
+    let config = Config::parse(
+        "listen: 127.0.0.1:0\nrecord: /tmp/x\nsteer: {mode: auto, restart_on: [desync]}\n\
+         alerts: [{kind: json, url: 'http://h/x'}, {kind: alertmanager, url: 'http://a:9093', attempts: 2}]\n",
+    )
+    .unwrap();
+    assert_eq!(config.listen.port(), 0);
+    assert_eq!(config.steer.mode, Mode::Auto);
+    assert_eq!(config.steer.restart_on, [Kind::Desync]);
+    assert_eq!(config.alerts.len(), 2);
+    assert_eq!(config.alerts[1].attempts, 2);
+    assert_eq!(config.alerts[0].attempts, Alert::default().attempts);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_path() {
+    let found = mistakes(
+        "lissten: 1\nlisten: nowhere\nhttp: 127.0.0.1:4401\nsteer:\n  mode: sometimes\n  max_restarts: -1\n  \
+         restart_on: [process_death, bad_luck]\n  min_confidence: 7\nalerts:\n  - kind: pigeon\n    url: ftp://x\n  \
+         - {kind: json, urll: http://x}\nlog: {level: 'a=b=c'}\n3: 4\n",
+    );
+    for (path, words) in [
+        ("lissten", "unknown field"),
+        ("listen", "socket address"),
+        ("steer.mode", "unknown variant `sometimes`"),
+        ("steer.max_restarts", "-1"),
+        ("steer.restart_on", "unknown variant `bad_luck`"),
+        ("steer.min_confidence", "7 is not between 0 and 1"),
+        ("alerts[0].kind", "unknown variant `pigeon`"),
+        ("alerts[0].url", "must begin with http"),
+        ("alerts[1].urll", "unknown field"),
+        ("alerts[1].url", "is required"),
+        ("log.level", "is not a level"),
+        ("3", ""),
+    ] {
+        let hits = found.iter().filter(|m| m.starts_with(&format!("{path}: ")) && m.contains(words)).count();
+        assert_eq!(hits, 1, "{path} … {words} in {found:#?}");
+    }
+    assert_eq!(found.len(), 12, "{found:#?}");
+}
+
+#[test]
+fn detector_keys_are_checked_too() {
+    assert_eq!(mistakes("detect: {no_such_threshold: 1}\n").len(), 1);
+}
+
+#[test]
+fn what_is_not_yaml_or_not_a_mapping_says_so() {
+    assert!(mistakes("a: [\n")[0].contains("not valid YAML"));
+    assert!(mistakes("- a\n")[0].contains("expected keys and values"));
+    assert!(mistakes("listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n")[0].contains("duplicate"));
+}
+
+#[test]
+fn not_a_number_is_not_a_duration() {
+    assert!(mistakes("drain_seconds: .nan\n")[0].starts_with("drain_seconds: NaN is not between"));
+    assert!(mistakes("steer: {cooldown_seconds: .inf}\n")[0].starts_with("steer.cooldown_seconds: inf"));
+}
+
+#[test]
+fn a_stop_must_be_able_to_succeed() {
+    assert!(mistakes("steer: {stop_timeout_seconds: 3}\n")[0].contains("more than stop_grace_seconds"));
+}
+
+#[test]
+fn the_sample_is_valid_and_changes_nothing() {
+    let sample = include_str!("../../../deploy/controller.yaml");
+    assert_eq!(Config::parse(sample).unwrap(), Config::default());
+}
+
+/// The sample shows every key with its default, commented out: with the marks removed it must read as the defaults.
+#[test]
+fn the_sample_shows_every_key() {
+    let sample = include_str!("../../../deploy/controller.yaml");
+    let shown: String =
+        sample.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).collect();
+    let config = Config::parse(&shown).unwrap_or_else(|m| panic!("{m:#?}\n{shown}"));
+    assert_eq!(config, Config { alerts: config.alerts.clone(), ..Config::default() });
+    let document: serde_yaml::Value = serde_yaml::from_str(&shown).unwrap();
+    let defaults = serde_yaml::to_value(Config::default()).unwrap();
+    let missing = absent(&defaults, &document);
+    assert!(missing.is_empty(), "not shown in the sample: {missing:?}");
+}
+
+fn absent(defaults: &serde_yaml::Value, shown: &serde_yaml::Value) -> Vec<String> {
+    let Some(defaults) = defaults.as_mapping() else { return Vec::new() };
+    let mut missing = Vec::new();
+    for (key, value) in defaults {
+        match shown.get(key) {
+            None => missing.push(format!("{key:?}")),
+            Some(shown) => missing.extend(absent(value, shown)),
+        }
+    }
+    missing
+}

@@ -1,0 +1,191 @@
+//! Taking in what agents stream.
+//!
+//! Each stream is one task. It reads a message, checks it by itself ([`crate::convert`]) and hands it to the brain's
+//! input channel, waiting there when the brain is behind: the agent is held up by flow control and nothing is lost.
+//! What goes back is told through [`streams::Streams`]:
+//!
+//! | channel | holds | depth | when full |
+//! |---|---|---|---|
+//! | replies, one for each stream | acknowledgements, refusals, commands | 64 | dropped and counted: acknowledgements and commands are said again |
+//! | taken (`watch`), one for each stream | what the brain has taken | 1 | the newest counts |
+//!
+//! A message is acknowledged when the brain has taken it, not when it arrived; acknowledgements are sent at most every
+//! 100 ms or 256 messages. Cancelling a stream's task is safe: what was not acknowledged is sent again.
+
+use std::{pin::Pin, time::Duration};
+
+use c4_proto::v1::{
+    Ack, AgentMessage, ControllerMessage, agent_message, controller_message, telemetry_server::Telemetry,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    brain::Input,
+    convert::{Hello, Incoming, Invalid},
+    nodes::StreamId,
+};
+
+pub mod streams;
+
+use streams::{Closing, Streams};
+
+/// An agent that has not introduced itself by then is not one.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Acknowledgements are sent at most this often.
+const ACK_EVERY: Duration = Duration::from_millis(100);
+/// …or after this many messages.
+const ACK_MESSAGES: u32 = 256;
+
+/// The service that agents connect to.
+pub struct TelemetryService {
+    inputs: mpsc::Sender<Input>,
+    streams: Streams,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl TelemetryService {
+    /// A service that feeds `inputs`. Its tasks run on `tasks` until `cancel`.
+    #[must_use]
+    pub fn new(
+        inputs: mpsc::Sender<Input>,
+        streams: Streams,
+        tasks: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { inputs, streams, tasks, cancel }
+    }
+}
+
+#[tonic::async_trait]
+impl Telemetry for TelemetryService {
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<ControllerMessage, Status>> + Send>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let Some(registered) = self.streams.register() else {
+            return Err(Status::resource_exhausted(
+                "this controller has as many streams as it may (ingest.max_streams)",
+            ));
+        };
+        let (replies, outgoing) = (registered.replies.clone(), registered.outgoing);
+        let task = StreamTask {
+            id: registered.id,
+            incoming: request.into_inner(),
+            inputs: self.inputs.clone(),
+            replies,
+            taken: registered.taken,
+            closing: registered.closing,
+            streams: self.streams.clone(),
+        };
+        self.tasks.spawn(task.run(self.cancel.clone()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+struct StreamTask {
+    id: StreamId,
+    incoming: Streaming<AgentMessage>,
+    inputs: mpsc::Sender<Input>,
+    replies: mpsc::Sender<Result<ControllerMessage, Status>>,
+    taken: watch::Receiver<u64>,
+    closing: Closing,
+    streams: Streams,
+}
+
+impl StreamTask {
+    async fn run(mut self, cancel: CancellationToken) {
+        let replies = self.replies.clone();
+        let closing = self.closing.clone();
+        let status = tokio::select! {
+            () = cancel.cancelled() => Status::unavailable("this controller is ending"),
+            () = closing.cancelled() => closing.status(),
+            status = self.talk() => status,
+        };
+        // An agent that does not read its replies does not learn why, either.
+        if status.code() != tonic::Code::Ok {
+            let _ = replies.try_send(Err(status));
+        }
+        self.streams.remove(self.id);
+        // If the brain is gone, nobody needs to know.
+        let _ = self.inputs.send(Input::Closed { stream: self.id }).await;
+    }
+
+    async fn talk(&mut self) -> Status {
+        let hello = match self.hello().await {
+            Ok(hello) => hello,
+            Err(status) => return status,
+        };
+        let node = hello.node.clone();
+        if self.inputs.send(Input::Opened { stream: self.id, hello }).await.is_err() {
+            return Status::unavailable("this controller is ending");
+        }
+        let mut acks = interval(ACK_EVERY);
+        acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut due, mut since_ack) = (false, 0_u32);
+        loop {
+            let message = tokio::select! {
+                message = self.incoming.message() => message,
+                changed = self.taken.changed(), if !due => {
+                    if changed.is_err() {
+                        return Status::unavailable("this controller is ending");
+                    }
+                    due = true;
+                    continue;
+                }
+                _ = acks.tick(), if due => {
+                    (due, since_ack) = (false, 0);
+                    self.acknowledge();
+                    continue;
+                }
+            };
+            let message = match message {
+                Ok(Some(message)) => message,
+                Ok(None) => return Status::ok(""),
+                Err(status) => return status,
+            };
+            let sequence = message.sequence;
+            let input = match Incoming::from_wire(message, &node) {
+                Ok(message) => Input::Message { stream: self.id, message },
+                Err(invalid) => Input::Invalid { stream: self.id, sequence, reason: invalid.to_string() },
+            };
+            if self.inputs.send(input).await.is_err() {
+                return Status::unavailable("this controller is ending");
+            }
+            since_ack += 1;
+            if since_ack >= ACK_MESSAGES {
+                since_ack = 0;
+                self.acknowledge();
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Result<Hello, Status> {
+        let refuse = |invalid: Invalid| Status::invalid_argument(invalid.to_string());
+        let first = match timeout(HELLO_TIMEOUT, self.incoming.message()).await {
+            Err(_) => return Err(Status::deadline_exceeded("no Hello came")),
+            Ok(Err(status)) => return Err(status),
+            Ok(Ok(None)) => return Err(Status::ok("")),
+            Ok(Ok(Some(message))) => message,
+        };
+        match first.body {
+            Some(agent_message::Body::Hello(hello)) => Hello::try_from(hello).map_err(refuse),
+            _ => Err(refuse(Invalid::new("body", "the first message of a stream must be Hello"))),
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let sequence = *self.taken.borrow_and_update();
+        let ack = ControllerMessage { body: Some(controller_message::Body::Ack(Ack { sequence })) };
+        // Full: the agent does not read. The next acknowledgement says the same and more.
+        let _ = self.replies.try_send(Ok(ack));
+    }
+}

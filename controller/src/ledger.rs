@@ -1,0 +1,218 @@
+//! The downtime ledger, by the parts the C4 paper counts.
+//!
+//! ```text
+//!    checkpoint      fault      detected     all stopped      all ranks made progress
+//! ───────┼─────────────┼────────────┼─────────────┼─────────────────────┼──────▶
+//!        │post-checkp. │ detection  │diagnosis and│  re-initialisation  │
+//!        │(done again) │            │ isolation   │                     │
+//! ```
+//! The last three follow each other without gap or overlap, so they add up to the wall time from fault to progress.
+//! Work since the checkpoint is lost besides: it lies before the fault and is paid for after it.
+//!
+//! An outage belongs to one incarnation of a job. Several findings about it are one outage: the earliest fault and
+//! the first detection count. Faults that only slow a job down stop nothing and have no entry.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use c4_detect::{
+    finding::{Finding, FindingId, Kind},
+    observation::{JobId, Timestamp},
+};
+
+use crate::groups::Checkpoint;
+
+#[cfg(test)]
+mod tests;
+
+/// Outages kept one by one for each job; the parts of older ones are kept as sums only.
+const MAX_ENTRIES: usize = 1000;
+/// Checkpoints remembered for each job: a report may arrive after the fault that came before it.
+const MAX_CHECKPOINTS: usize = 16;
+
+/// The parts of some downtime, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Work since the last checkpoint, which is done again.
+    pub post_checkpoint_us: u64,
+    /// From the fault to its detection.
+    pub detection_us: u64,
+    /// From the detection until every process of the job had stopped.
+    pub diagnosis_isolation_us: u64,
+    /// From there until all ranks had completed a collective.
+    pub reinitialisation_us: u64,
+}
+
+impl Parts {
+    /// Wall time from the fault to progress: all but the work that is done again.
+    #[must_use]
+    pub fn wall_us(&self) -> u64 {
+        self.detection_us + self.diagnosis_isolation_us + self.reinitialisation_us
+    }
+
+    /// Everything that the fault cost.
+    #[must_use]
+    pub fn total_us(&self) -> u64 {
+        self.post_checkpoint_us + self.wall_us()
+    }
+
+    fn add(&mut self, other: Parts) {
+        self.post_checkpoint_us += other.post_checkpoint_us;
+        self.detection_us += other.detection_us;
+        self.diagnosis_isolation_us += other.diagnosis_isolation_us;
+        self.reinitialisation_us += other.reinitialisation_us;
+    }
+}
+
+/// One outage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// The finding that was first.
+    pub finding: FindingId,
+    /// The incarnation that it hit.
+    pub incarnation: u32,
+    /// When the fault happened.
+    pub fault: Timestamp,
+    /// When somebody noticed.
+    pub detected: Timestamp,
+    /// When every process had stopped.
+    pub stopped: Option<Timestamp>,
+    /// When the job made progress again.
+    pub progress: Option<Timestamp>,
+    /// The newest checkpoint before the fault; absent if none was ever seen.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Outage {
+    /// Its parts; of one that is not over, as they are at `now`.
+    #[must_use]
+    pub fn parts(&self, now: Timestamp) -> Parts {
+        // Whatever order the moments were told in, each is at or after the one before.
+        let detected = self.detected.max(self.fault);
+        let end = self.progress.unwrap_or(now.max(detected)).max(detected);
+        let stopped = self.stopped.unwrap_or(end).clamp(detected, end);
+        Parts {
+            post_checkpoint_us: match self.checkpoint {
+                // A job that went on where it was (the cause went away by itself) does nothing again.
+                Some(checkpoint) if self.stopped.is_some() => self.fault.micros_since(checkpoint.at),
+                _ => 0,
+            },
+            detection_us: detected.micros_since(self.fault),
+            diagnosis_isolation_us: stopped.micros_since(detected),
+            reinitialisation_us: end.micros_since(stopped),
+        }
+    }
+
+    /// Whether the job makes progress again.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.progress.is_some()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    outages: VecDeque<Outage>,
+    older: Parts,
+    checkpoints: VecDeque<Checkpoint>,
+}
+
+/// All jobs' downtime.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    jobs: BTreeMap<JobId, Account>,
+}
+
+impl Ledger {
+    /// A checkpoint was left.
+    pub fn checkpoint(&mut self, job: &JobId, checkpoint: Checkpoint) {
+        let account = self.jobs.entry(job.clone()).or_default();
+        if account.checkpoints.iter().any(|known| known.iteration == checkpoint.iteration) {
+            return;
+        }
+        account.checkpoints.push_back(checkpoint);
+        if account.checkpoints.len() > MAX_CHECKPOINTS {
+            account.checkpoints.pop_front();
+        }
+    }
+
+    /// A finding was made. Counts if it stops the job and no outage of its incarnation is known.
+    pub fn fault(&mut self, finding: &Finding, now: Timestamp) {
+        if !matches!(finding.kind, Kind::ProcessDeath | Kind::NonCommHang | Kind::CommHang | Kind::Desync) {
+            return;
+        }
+        let account = self.jobs.entry(finding.job.clone()).or_default();
+        let known =
+            account.outages.back_mut().filter(|o| o.incarnation == finding.incarnation && !o.complete());
+        if let Some(outage) = known {
+            outage.fault = outage.fault.min(finding.since);
+            outage.detected = outage.detected.min(finding.detected);
+        } else {
+            account.outages.push_back(Outage {
+                finding: finding.id.clone(),
+                incarnation: finding.incarnation,
+                fault: finding.since,
+                detected: finding.detected,
+                stopped: None,
+                progress: None,
+                checkpoint: None,
+            });
+        }
+        if let Some(outage) = account.outages.back_mut() {
+            let before = |checkpoint: &&Checkpoint| checkpoint.at <= outage.fault;
+            outage.checkpoint = account.checkpoints.iter().filter(before).max_by_key(|c| c.at).copied();
+        }
+        while account.outages.len() > MAX_ENTRIES {
+            if let Some(old) = account.outages.pop_front() {
+                account.older.add(old.parts(now));
+            }
+        }
+    }
+
+    /// Every process of the incarnation has stopped, or a later incarnation has begun.
+    pub fn stopped(&mut self, job: &JobId, incarnation: u32, now: Timestamp) {
+        for outage in self.open(job).filter(|outage| outage.incarnation <= incarnation) {
+            outage.stopped.get_or_insert(now);
+        }
+    }
+
+    /// All ranks of the incarnation have made progress. Returns the outages that are over with it.
+    pub fn progress(&mut self, job: &JobId, incarnation: u32, now: Timestamp) -> Vec<Outage> {
+        self.end(job, now, |outage| outage.incarnation < incarnation)
+    }
+
+    /// The cause of a finding is gone without a restart having begun: the job goes on where it was.
+    pub fn cleared(&mut self, job: &JobId, finding: &FindingId, at: Timestamp) -> Vec<Outage> {
+        self.end(job, at, |outage| outage.finding == *finding && outage.stopped.is_none())
+    }
+
+    /// A job's outages, oldest first, and the sum of the parts of all, as they are at `now`.
+    #[must_use]
+    pub fn of(&self, job: &JobId, now: Timestamp) -> (Vec<Outage>, Parts) {
+        let Some(account) = self.jobs.get(job) else { return (Vec::new(), Parts::default()) };
+        let mut sum = account.older;
+        for outage in &account.outages {
+            sum.add(outage.parts(now));
+        }
+        (account.outages.iter().cloned().collect(), sum)
+    }
+
+    /// Iteration of the job's newest checkpoint.
+    #[must_use]
+    pub fn newest_checkpoint(&self, job: &JobId) -> Option<u64> {
+        self.jobs.get(job)?.checkpoints.iter().max_by_key(|c| c.at).map(|c| c.iteration)
+    }
+
+    fn end(&mut self, job: &JobId, at: Timestamp, over: impl Fn(&Outage) -> bool) -> Vec<Outage> {
+        let mut ended = Vec::new();
+        for outage in self.open(job).filter(|outage| over(outage)) {
+            outage.progress = Some(at);
+            ended.push(outage.clone());
+        }
+        ended
+    }
+
+    fn open(&mut self, job: &JobId) -> impl Iterator<Item = &mut Outage> {
+        let outages = self.jobs.get_mut(job).into_iter().flat_map(|account| &mut account.outages);
+        outages.filter(|outage| !outage.complete())
+    }
+}

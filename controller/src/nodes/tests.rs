@@ -1,0 +1,69 @@
+use super::*;
+
+fn hello(node: &str, session: &str, next_sequence: u64) -> Hello {
+    Hello {
+        node: NodeName(node.into()),
+        agent_version: "1".into(),
+        session: session.into(),
+        next_sequence,
+        sensors: Vec::new(),
+    }
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp(1_000_000_000 + seconds * 1_000_000)
+}
+
+const LOST_US: u64 = 3_000_000;
+
+#[test]
+fn duplicates_and_gaps_are_told_apart_across_reconnects() {
+    let mut nodes = Nodes::default();
+    assert_eq!(nodes.open(StreamId(1), &hello("n", "s", 1), at(0)).missing, 0);
+    assert_eq!(nodes.sequence(StreamId(1), 1, at(0)), Sequence::Take { missing: 0 });
+    assert_eq!(nodes.sequence(StreamId(1), 1, at(0)), Sequence::Duplicate);
+    assert_eq!(nodes.sequence(StreamId(1), 4, at(0)), Sequence::Take { missing: 2 });
+    nodes.close(StreamId(1), at(1));
+
+    let opened = nodes.open(StreamId(2), &hello("n", "s", 3), at(2));
+    assert_eq!(opened, Opened { replaced: None, missing: 0, taken: 4 });
+    assert_eq!(nodes.sequence(StreamId(2), 3, at(2)), Sequence::Duplicate);
+    assert_eq!(nodes.sequence(StreamId(2), 5, at(2)), Sequence::Take { missing: 0 });
+    nodes.close(StreamId(2), at(3));
+    assert_eq!(nodes.open(StreamId(3), &hello("n", "s", 9), at(4)).missing, 3);
+    assert_eq!(nodes.sequence(StreamId(1), 9, at(4)), Sequence::Stale);
+}
+
+#[test]
+fn a_controller_that_just_started_takes_up_where_the_agent_is() {
+    let mut nodes = Nodes::default();
+    assert_eq!(nodes.open(StreamId(1), &hello("n", "s", 500), at(0)).missing, 0);
+    assert_eq!(nodes.sequence(StreamId(1), 500, at(0)), Sequence::Take { missing: 0 });
+}
+
+#[test]
+fn a_second_stream_of_a_session_replaces_the_first() {
+    let mut nodes = Nodes::default();
+    nodes.open(StreamId(1), &hello("n", "s", 1), at(0));
+    assert_eq!(nodes.open(StreamId(2), &hello("n", "s", 1), at(0)).replaced, Some(StreamId(1)));
+    nodes.close(StreamId(1), at(1));
+    assert_eq!(nodes.tick(at(60), LOST_US), Lost::default(), "the second stream is still open");
+}
+
+#[test]
+fn a_node_is_lost_when_its_last_stream_has_been_gone_for_a_while() {
+    let mut nodes = Nodes::default();
+    nodes.open(StreamId(1), &hello("n", "daemon", 1), at(0));
+    nodes.open(StreamId(2), &hello("n", "run", 1), at(0));
+    nodes.close(StreamId(1), at(10));
+    let lost = nodes.tick(at(20), LOST_US);
+    assert!(lost.nodes.is_empty());
+    assert_eq!(lost.sessions.len(), 1);
+    nodes.close(StreamId(2), at(30));
+    assert_eq!(nodes.tick(at(32), LOST_US), Lost::default());
+    assert_eq!(nodes.tick(at(33), LOST_US).nodes, [NodeName("n".into())]);
+    assert_eq!(nodes.tick(at(34), LOST_US), Lost::default(), "said once");
+    assert!(!nodes.in_sight(&NodeName("n".into())));
+    nodes.open(StreamId(3), &hello("n", "daemon", 1), at(40));
+    assert!(nodes.in_sight(&NodeName("n".into())));
+}

@@ -1,0 +1,460 @@
+//! Whose process, rank and communicator is whose, and who contradicts whom.
+//!
+//! The detector believes what it is told. This is where it is decided what it is told: a process belongs to the node
+//! that announced it, positions only grow, a communicator has one size. What breaks such a rule is refused. Two claims
+//! that each could be true (one rank claimed by two live processes, one name used by two jobs) are both kept and
+//! reported as a conflict: no finding is made of them, and nothing is done to the job, until one of them is gone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use c4_detect::{
+    finding::Finding,
+    observation::{
+        CommId, JobId, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window,
+    },
+};
+use thiserror::Error;
+
+mod claims;
+#[cfg(test)]
+mod tests;
+
+use claims::Claims;
+
+/// Processes remembered at most; more are refused. Above the 100,000 ranks a controller is made for.
+const MAX_PROCESSES: usize = 300_000;
+/// Ended processes are forgotten after this time (10 min), when nobody can still be talking of them.
+const FORGET_US: u64 = 600 * 1_000_000;
+
+/// Why a message was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Refusal {
+    #[error("process {process:x} was never announced by node {node}")]
+    NotAnnounced { process: u64, node: String },
+    #[error("process {process:x} belongs to node {owner}, not to node {node}")]
+    Foreign { process: u64, owner: String, node: String },
+    #[error("process {process:x} was announced as {before}, now as {now}")]
+    Changed { process: u64, before: String, now: String },
+    #[error("process {process:x} has ended")]
+    Ended { process: u64 },
+    #[error("process {process:x} never joined communicator {comm:x}")]
+    NotJoined { process: u64, comm: u64 },
+    #[error("communicator {comm:x} has {before} ranks according to others, {now} according to this message")]
+    SizeChanged { comm: u64, before: u32, now: u32 },
+    #[error("process {process:x} joined communicator {comm:x} as rank {before}, now as rank {now}")]
+    RankChanged { process: u64, comm: u64, before: u32, now: u32 },
+    #[error("process {process:x} went back on communicator {comm:x}: {what} was {before}, now {now}")]
+    WentBack { process: u64, comm: u64, what: &'static str, before: u64, now: u64 },
+    #[error("process {process:x} names peer {peer} on communicator {comm:x}, which has {size} ranks")]
+    NoSuchPeer { process: u64, comm: u64, peer: u32, size: u32 },
+    #[error("no room for another process: {MAX_PROCESSES} are known")]
+    Full,
+}
+
+impl Refusal {
+    /// A word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Refusal::NotAnnounced { .. } => "not_announced",
+            Refusal::Foreign { .. } => "foreign_process",
+            Refusal::Changed { .. } => "identity_changed",
+            Refusal::Ended { .. } => "process_ended",
+            Refusal::NotJoined { .. } => "not_joined",
+            Refusal::SizeChanged { .. } => "size_changed",
+            Refusal::RankChanged { .. } => "rank_changed",
+            Refusal::WentBack { .. } => "went_back",
+            Refusal::NoSuchPeer { .. } => "no_such_peer",
+            Refusal::Full => "full",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Positions {
+    enqueued: u64,
+    started: u64,
+    completed: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    info: ProcessInfo,
+    comms: HashMap<CommId, (u32, Positions)>,
+    ended_at: Option<Timestamp>,
+    progressed: bool,
+    /// Whether its claims count: it has not ended and its node is in sight.
+    live: bool,
+}
+
+#[derive(Debug)]
+struct Comm {
+    size: u32,
+    members: HashSet<ProcessId>,
+    claims: Claims,
+}
+
+/// One incarnation of one job.
+#[derive(Debug, Default)]
+struct Run {
+    processes: HashSet<ProcessId>,
+    ranks: Claims,
+    sizes: BTreeMap<u32, usize>,
+    progressed: usize,
+    progress_told: bool,
+}
+
+impl Run {
+    fn expected(&self) -> usize {
+        let size = self.sizes.keys().next_back().copied().unwrap_or(0) as usize;
+        if size > 0 { size } else { self.processes.len() }
+    }
+}
+
+/// What an announcement was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The first of its incarnation of the job.
+    NewRun,
+    /// Another process of a known incarnation.
+    NewProcess,
+    /// A process known before.
+    Known,
+}
+
+/// All ranks of an incarnation have completed a collective, for the first time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The job.
+    pub job: JobId,
+    /// The incarnation.
+    pub incarnation: u32,
+}
+
+/// The table of processes, communicators and jobs.
+#[derive(Debug, Default)]
+pub struct Registry {
+    processes: HashMap<ProcessId, Process>,
+    comms: HashMap<CommId, Comm>,
+    jobs: BTreeMap<JobId, BTreeMap<u32, Run>>,
+    by_node: HashMap<NodeName, HashSet<ProcessId>>,
+}
+
+impl Registry {
+    /// A process is announced by the node in `info`.
+    pub fn announce(&mut self, info: &ProcessInfo) -> Result<Announced, Refusal> {
+        let announced = if let Some(known) = self.processes.get(&info.process) {
+            unchanged(&known.info, info)?;
+            if known.ended_at.is_some() {
+                return Err(Refusal::Ended { process: info.process.0 });
+            }
+            Announced::Known
+        } else {
+            if self.processes.len() >= MAX_PROCESSES {
+                return Err(Refusal::Full);
+            }
+            let runs = self.jobs.entry(info.job.clone()).or_default();
+            let fresh = !runs.contains_key(&info.incarnation);
+            runs.entry(info.incarnation).or_default().processes.insert(info.process);
+            self.by_node.entry(info.node.clone()).or_default().insert(info.process);
+            if fresh { Announced::NewRun } else { Announced::NewProcess }
+        };
+        self.set_live(info.process, false);
+        let process = self.processes.entry(info.process).or_insert_with(|| Process {
+            info: info.clone(),
+            comms: HashMap::new(),
+            ended_at: None,
+            progressed: false,
+            live: false,
+        });
+        process.info = info.clone();
+        self.set_live(info.process, true);
+        Ok(announced)
+    }
+
+    /// `node` says that a process joined a communicator.
+    pub fn join(&mut self, member: &Membership, node: &NodeName) -> Result<(), Refusal> {
+        self.owned(member.process, node)?;
+        let comm = self.comms.entry(member.comm).or_insert_with(|| Comm {
+            size: member.size,
+            members: HashSet::new(),
+            claims: Claims::default(),
+        });
+        if comm.size != member.size {
+            return Err(Refusal::SizeChanged { comm: member.comm.0, before: comm.size, now: member.size });
+        }
+        let Some(process) = self.processes.get_mut(&member.process) else { return Ok(()) };
+        match process.comms.get(&member.comm) {
+            Some((before, _)) if *before != member.comm_rank => {
+                return Err(Refusal::RankChanged {
+                    process: member.process.0,
+                    comm: member.comm.0,
+                    before: *before,
+                    now: member.comm_rank,
+                });
+            }
+            Some(_) => {}
+            None => {
+                process.comms.insert(member.comm, (member.comm_rank, Positions::default()));
+                comm.members.insert(member.process);
+                comm.claims.add(member.comm_rank, member.process);
+            }
+        }
+        Ok(())
+    }
+
+    /// `node` says what a process did. Tells when with this all ranks of the run have made progress.
+    pub fn window(&mut self, window: &Window, node: &NodeName) -> Result<Option<Progress>, Refusal> {
+        self.owned(window.process, node)?;
+        let Some(process) = self.processes.get_mut(&window.process) else { return Ok(None) };
+        for seen in &window.comms {
+            let (id, comm) = (window.process.0, seen.comm.0);
+            let size = self.comms.get(&seen.comm).map_or(0, |comm| comm.size);
+            let Some((_, before)) = process.comms.get(&seen.comm) else {
+                return Err(Refusal::NotJoined { process: id, comm });
+            };
+            for (what, before, now) in [
+                ("enqueued", before.enqueued, seen.enqueued),
+                ("started", before.started, seen.started),
+                ("completed", before.completed, seen.completed),
+            ] {
+                if now < before {
+                    return Err(Refusal::WentBack { process: id, comm, what, before, now });
+                }
+            }
+            if let Some(edge) = seen.edges.iter().find(|edge| edge.peer >= size) {
+                return Err(Refusal::NoSuchPeer { process: id, comm, peer: edge.peer, size });
+            }
+        }
+        let mut completed = 0;
+        for seen in &window.comms {
+            if let Some((_, positions)) = process.comms.get_mut(&seen.comm) {
+                let Positions { enqueued, started, completed } = positions;
+                (*enqueued, *started, *completed) = (seen.enqueued, seen.started, seen.completed);
+            }
+            completed = completed.max(seen.completed);
+        }
+        if completed == 0 || process.progressed {
+            return Ok(None);
+        }
+        process.progressed = true;
+        let (job, incarnation) = (process.info.job.clone(), process.info.incarnation);
+        let Some(run) = self.jobs.get_mut(&job).and_then(|runs| runs.get_mut(&incarnation)) else {
+            return Ok(None);
+        };
+        run.progressed += 1;
+        if run.progress_told || run.progressed < run.expected() {
+            return Ok(None);
+        }
+        run.progress_told = true;
+        Ok(Some(Progress { job, incarnation }))
+    }
+
+    /// `node` says that a process ended. Returns whether that was news.
+    pub fn end(&mut self, end: &ProcessEnd, node: &NodeName, now: Timestamp) -> Result<bool, Refusal> {
+        match self.owned(end.process, node) {
+            Err(Refusal::Ended { .. }) => return Ok(false),
+            other => other?,
+        }
+        self.set_live(end.process, false);
+        if let Some(process) = self.processes.get_mut(&end.process) {
+            process.ended_at = Some(now.before(end.ago_us));
+        }
+        Ok(true)
+    }
+
+    /// The node is out of sight: what its processes claim no longer stands against anybody else.
+    pub fn node_lost(&mut self, node: &NodeName) {
+        let processes: Vec<_> = self.by_node.get(node).into_iter().flatten().copied().collect();
+        for process in processes {
+            self.set_live(process, false);
+        }
+    }
+
+    /// The job's newest incarnation.
+    #[must_use]
+    pub fn incarnation(&self, job: &JobId) -> Option<u32> {
+        self.jobs.get(job)?.keys().next_back().copied()
+    }
+
+    /// Every job of which processes are known.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+        self.jobs.keys()
+    }
+
+    /// Nodes on which processes of the job's newest incarnation were announced.
+    #[must_use]
+    pub fn nodes_of(&self, job: &JobId) -> BTreeSet<NodeName> {
+        let run = self.jobs.get(job).and_then(|runs| runs.values().next_back());
+        let processes = run.into_iter().flat_map(|run| &run.processes);
+        processes.filter_map(|id| self.processes.get(id)).map(|process| process.info.node.clone()).collect()
+    }
+
+    /// Ranks announced and alive, by node.
+    #[must_use]
+    pub fn live_by_node(&self) -> HashMap<&NodeName, u32> {
+        let count = |ids: &HashSet<ProcessId>| {
+            ids.iter().filter(|id| self.processes.get(id).is_some_and(|process| process.live)).count()
+        };
+        self.by_node.iter().map(|(node, ids)| (node, u32::try_from(count(ids)).unwrap_or(u32::MAX))).collect()
+    }
+
+    /// What contradicts itself in the job's newest incarnation, in words; empty when nothing does.
+    #[must_use]
+    pub fn conflicts(&self, job: &JobId) -> Vec<String> {
+        let Some((incarnation, run)) = self.jobs.get(job).and_then(|runs| runs.iter().next_back()) else {
+            return Vec::new();
+        };
+        let mut said = Vec::new();
+        if run.sizes.len() > 1 {
+            let sizes: Vec<_> = run.sizes.keys().map(ToString::to_string).collect();
+            said.push(format!(
+                "two jobs seem to use the name {} (incarnation {incarnation}): live processes claim world sizes {}",
+                job.0,
+                sizes.join(" and ")
+            ));
+        }
+        for (rank, claimants) in run.ranks.contested().take(8) {
+            said.push(self.contest(rank, claimants));
+        }
+        let mut comms: BTreeSet<CommId> = BTreeSet::new();
+        for process in run.processes.iter().filter_map(|id| self.processes.get(id)).filter(|p| p.live) {
+            comms.extend(
+                process
+                    .comms
+                    .keys()
+                    .filter(|id| self.comms.get(id).is_some_and(|comm| comm.claims.any_contested())),
+            );
+        }
+        for comm in comms.into_iter().take(8) {
+            let ranks = self.comms.get(&comm).into_iter().flat_map(|comm| comm.claims.contested());
+            let ranks: Vec<_> = ranks.take(8).map(|(rank, _)| rank.to_string()).collect();
+            said.push(format!(
+                "on communicator {:x}, rank {} is claimed by more than one live process",
+                comm.0,
+                ranks.join(", ")
+            ));
+        }
+        said
+    }
+
+    /// Whether a finding rests on claims that contradict each other.
+    #[must_use]
+    pub fn contested(&self, finding: &Finding) -> bool {
+        self.incarnation(&finding.job) == Some(finding.incarnation)
+            && !self.conflicts(&finding.job).is_empty()
+    }
+
+    /// Forgets what ended long ago. Call now and then.
+    pub fn prune(&mut self, now: Timestamp) {
+        let old = |process: &Process| process.ended_at.is_some_and(|at| now.micros_since(at) > FORGET_US);
+        let gone: Vec<_> = self.processes.iter().filter(|(_, p)| old(p)).map(|(id, _)| *id).collect();
+        for id in gone {
+            let Some(process) = self.processes.remove(&id) else { continue };
+            for comm_id in process.comms.keys() {
+                if let Some(comm) = self.comms.get_mut(comm_id) {
+                    comm.members.remove(&id);
+                    if comm.members.is_empty() {
+                        self.comms.remove(comm_id);
+                    }
+                }
+            }
+            if let Some(of_node) = self.by_node.get_mut(&process.info.node) {
+                of_node.remove(&id);
+            }
+            if let Some(runs) = self.jobs.get_mut(&process.info.job) {
+                if let Some(run) = runs.get_mut(&process.info.incarnation) {
+                    run.processes.remove(&id);
+                    if run.processes.is_empty() {
+                        runs.remove(&process.info.incarnation);
+                    }
+                }
+                if runs.is_empty() {
+                    self.jobs.remove(&process.info.job);
+                }
+            }
+        }
+        self.by_node.retain(|_, ids| !ids.is_empty());
+    }
+
+    fn owned(&self, process: ProcessId, node: &NodeName) -> Result<(), Refusal> {
+        match self.processes.get(&process) {
+            None => Err(Refusal::NotAnnounced { process: process.0, node: node.0.clone() }),
+            Some(known) if known.info.node != *node => Err(Refusal::Foreign {
+                process: process.0,
+                owner: known.info.node.0.clone(),
+                node: node.0.clone(),
+            }),
+            Some(known) if known.ended_at.is_some() => Err(Refusal::Ended { process: process.0 }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn set_live(&mut self, id: ProcessId, live: bool) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if process.live == live {
+            return;
+        }
+        process.live = live;
+        for (comm_id, (rank, _)) in &process.comms {
+            if let Some(comm) = self.comms.get_mut(comm_id) {
+                comm.claims.set(*rank, id, live);
+            }
+        }
+        let info = &process.info;
+        let Some(run) = self.jobs.get_mut(&info.job).and_then(|runs| runs.get_mut(&info.incarnation)) else {
+            return;
+        };
+        if let Some(rank) = info.rank {
+            run.ranks.set(rank, id, live);
+        }
+        if let Some(size) = info.world_size {
+            let count = run.sizes.entry(size).or_default();
+            *count = if live { *count + 1 } else { count.saturating_sub(1) };
+            // The last size stays known, or a run whose processes all ended would forget how large it was.
+            if run.sizes.values().any(|count| *count > 0) {
+                run.sizes.retain(|_, count| *count > 0);
+            }
+        }
+    }
+
+    fn contest(&self, rank: u32, claimants: &BTreeSet<ProcessId>) -> String {
+        let known: Vec<_> = claimants.iter().filter_map(|id| self.processes.get(id)).collect();
+        let who: Vec<_> = known.iter().map(|p| format!("pid {} on {}", p.info.pid, p.info.node.0)).collect();
+        let strangers = known.windows(2).any(|pair| {
+            let (a, b) = (&pair[0].comms, &pair[1].comms);
+            !a.is_empty() && !b.is_empty() && !a.keys().any(|comm| b.contains_key(comm))
+        });
+        let hint =
+            if strangers { "; they share no communicator, so two jobs seem to use this name" } else { "" };
+        format!("rank {rank} is claimed by {}{hint}", who.join(" and "))
+    }
+}
+
+/// An announcement may add what was not known; it may not change what was.
+fn unchanged(before: &ProcessInfo, now: &ProcessInfo) -> Result<(), Refusal> {
+    let process = now.process.0;
+    if before.node != now.node {
+        return Err(Refusal::Foreign { process, owner: before.node.0.clone(), node: now.node.0.clone() });
+    }
+    let identity = |info: &ProcessInfo| format!("job {} incarnation {}", info.job.0, info.incarnation);
+    if (&before.job, before.incarnation) != (&now.job, now.incarnation) {
+        return Err(Refusal::Changed { process, before: identity(before), now: identity(now) });
+    }
+    for (what, before, now) in
+        [("rank", before.rank, now.rank), ("world size", before.world_size, now.world_size)]
+    {
+        if let Some(before) = before
+            && now != Some(before)
+        {
+            let now = now.map_or("unknown".into(), |now| now.to_string());
+            return Err(Refusal::Changed {
+                process,
+                before: format!("{what} {before}"),
+                now: format!("{what} {now}"),
+            });
+        }
+    }
+    Ok(())
+}

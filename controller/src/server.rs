@@ -1,0 +1,207 @@
+//! Starts everything in the right order, and ends it in the right order.
+//!
+//! What can fail fails before anything runs: addresses, the recording, the HTTP clients. On the way out the listeners
+//! and streams end first, then the brain (so that it takes in what had arrived), then the receivers of alerts (so
+//! that they tell what it still said), then the recording.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use c4_proto::v1::{operations_server::OperationsServer, telemetry_server::TelemetryServer};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    alerts::driver::{ClientError, Receiver},
+    api::OperationsService,
+    brain::{
+        Brain,
+        driver::{self, Driver},
+    },
+    clock::Clock,
+    config::Config,
+    events::EventLog,
+    groups::Groups,
+    http::{self, Pages},
+    ingest::{TelemetryService, streams::Streams},
+    metrics::Metrics,
+    record::{RecordError, Recorder},
+    snapshot::Snapshot,
+    steer::{journal::MemoryJournal, local::LocalActuator},
+};
+
+/// A silent peer is asked whether it is there this often, and is gone when it does not answer for as long.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// Why the controller could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Bind {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The recording.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A receiver of alerts.
+    #[error(transparent)]
+    Alerts(#[from] ClientError),
+    /// The metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A controller that runs.
+pub struct Running {
+    /// Where agents and operators connect.
+    pub grpc: SocketAddr,
+    /// Where the pages are.
+    pub http: SocketAddr,
+    drain: Duration,
+    front: CancellationToken,
+    back: CancellationToken,
+    alerts: CancellationToken,
+    front_tasks: TaskTracker,
+    alert_tasks: TaskTracker,
+    brain: JoinHandle<Option<Recorder>>,
+}
+
+/// Starts a controller.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let clock = Clock::anchored();
+    let metrics = Arc::new(Metrics::new()?);
+    let events = EventLog::default();
+    let (grpc, grpc_address) = bind("listen", config.listen).await?;
+    let (pages, http_address) = bind("http", config.http).await?;
+    let recorder = config.record.as_deref().map(Recorder::open).transpose()?;
+    let (front, back, alerts) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (front_tasks, alert_tasks) = (TaskTracker::new(), TaskTracker::new());
+
+    let mut receivers = Vec::new();
+    for (index, alert) in config.alerts.iter().enumerate() {
+        receivers.push(Receiver::new(index, alert.clone(), clock, metrics.clone(), events.clone())?);
+    }
+    let mut notices = Vec::new();
+    for (receiver, sender) in receivers {
+        alert_tasks.spawn(receiver.run(alerts.clone()));
+        notices.push(sender);
+    }
+
+    let streams = Streams::new(config.ingest.max_streams, metrics.clone());
+    let (inputs, taken) = mpsc::channel(driver::DEPTH);
+    let now = clock.now();
+    let heartbeat = Arc::new(AtomicU64::new(now.0));
+    let (groups, see_groups) = watch::channel(Arc::new(Groups::default()));
+    let (snapshot, see) = watch::channel(Arc::new(Snapshot::empty(config.steer.mode, now)));
+    let driver = Driver {
+        brain: Brain::new(config.clone(), Box::new(MemoryJournal::default()), metrics.clone(), now),
+        clock,
+        inputs: taken,
+        answers: inputs.clone(),
+        streams: streams.clone(),
+        actuator: Arc::new(LocalActuator::new(see_groups, streams.clone())),
+        groups,
+        snapshot,
+        events: events.clone(),
+        notices,
+        recorder,
+        metrics: metrics.clone(),
+        heartbeat: heartbeat.clone(),
+        tasks: TaskTracker::new(),
+    };
+    let brain = tokio::spawn(driver.run(back.clone()));
+
+    let telemetry = TelemetryService::new(inputs, streams, front_tasks.clone(), front.clone());
+    let operations = OperationsService::new(see, events, clock, front_tasks.clone(), front.clone());
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(TelemetryServer::new(telemetry))
+        .add_service(OperationsServer::new(operations))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(grpc).with_nodelay(Some(true)),
+            front.clone().cancelled_owned(),
+        );
+    front_tasks.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!("the gRPC server ended: {error}");
+        }
+    });
+    let router = http::router(Pages { metrics, heartbeat, clock });
+    let stop = front.clone().cancelled_owned();
+    front_tasks.spawn(async move {
+        if let Err(error) = axum::serve(pages, router).with_graceful_shutdown(stop).await {
+            tracing::error!("the HTTP server ended: {error}");
+        }
+    });
+    Ok(Running {
+        grpc: grpc_address,
+        http: http_address,
+        drain: Duration::from_secs_f64(config.drain_seconds),
+        front,
+        back,
+        alerts,
+        front_tasks,
+        alert_tasks,
+        brain,
+    })
+}
+
+impl Running {
+    /// Ends when the brain does, which it should not.
+    pub async fn broken(&mut self) -> String {
+        match (&mut self.brain).await {
+            Ok(_) => "the brain ended".into(),
+            Err(error) => format!("the brain ended: {error}"),
+        }
+    }
+
+    /// Ends everything; each stage gets a third of the drain time. Returns whether all ended by themselves.
+    pub async fn drain(self) -> bool {
+        let stage = self.drain / 3;
+        self.front.cancel();
+        self.front_tasks.close();
+        let mut clean = timeout(stage, self.front_tasks.wait()).await.is_ok();
+        self.back.cancel();
+        let recorder = match timeout(stage, self.brain).await {
+            Ok(Ok(recorder)) => recorder,
+            _ => {
+                clean = false;
+                None
+            }
+        };
+        self.alerts.cancel();
+        self.alert_tasks.close();
+        clean &= timeout(stage, self.alert_tasks.wait()).await.is_ok();
+        if let Some(recorder) = recorder {
+            // Writing what is left cannot be cut short without cutting a line.
+            clean &= tokio::task::spawn_blocking(move || recorder.close()).await.is_ok();
+        }
+        clean
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}

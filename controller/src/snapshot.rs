@@ -1,0 +1,81 @@
+//! A picture of everything the controller knows, for those who only read.
+
+use std::collections::BTreeMap;
+
+use c4_detect::{
+    finding::FindingId,
+    observation::{JobId, NodeName, Timestamp},
+    view::JobView,
+};
+
+use crate::{
+    config::Mode,
+    findings::Record,
+    ledger::{Outage, Parts},
+    nodes::Node,
+};
+
+/// Every state a job can be shown in.
+pub const JOB_STATES: [&str; 6] = ["learning", "healthy", "faulty", "unknown", "restarting", "ended"];
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was made.
+    pub taken: Timestamp,
+    /// When the controller started.
+    pub started: Timestamp,
+    /// Who decides about actions.
+    pub mode: Mode,
+    /// Nodes, by name.
+    pub nodes: Vec<NodeState>,
+    /// Jobs.
+    pub jobs: BTreeMap<JobId, JobState>,
+    /// Findings, open and cleared.
+    pub findings: BTreeMap<FindingId, Record>,
+}
+
+impl Snapshot {
+    /// The picture before anything was heard of.
+    #[must_use]
+    pub fn empty(mode: Mode, started: Timestamp) -> Self {
+        Self {
+            taken: started,
+            started,
+            mode,
+            nodes: Vec::new(),
+            jobs: BTreeMap::new(),
+            findings: BTreeMap::new(),
+        }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct NodeState {
+    /// Its name.
+    pub name: NodeName,
+    /// What is known of its agents.
+    pub node: Node,
+    /// Ranks on it that are alive.
+    pub ranks: u32,
+}
+
+/// A job.
+#[derive(Clone, Debug)]
+pub struct JobState {
+    /// What the detector knows of it.
+    pub view: JobView,
+    /// One of [`JOB_STATES`].
+    pub state: &'static str,
+    /// When unknown: what is missing.
+    pub missing: Vec<String>,
+    /// Findings that are open.
+    pub open_findings: u32,
+    /// Restarts begun.
+    pub restarts: u32,
+    /// Its outages.
+    pub outages: Vec<Outage>,
+    /// The sum of their parts.
+    pub downtime: Parts,
+}
