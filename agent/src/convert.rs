@@ -1,0 +1,260 @@
+//! Domain types to wire messages, and commands from them. The only place besides the stream that knows the wire format.
+
+use std::time::Duration;
+
+use c4_detect::observation as detect;
+use c4_proto::v1 as wire;
+use thiserror::Error;
+
+use crate::report::{
+    Command, CommandAction, GroupState, GroupStatus, Health, ProcessStart, Report, SensorStatus,
+};
+
+/// Longest time a controller may leave between SIGTERM and SIGKILL: ten minutes, so that a garbled number cannot keep
+/// a dead job on its GPUs.
+const MAX_GRACE: Duration = Duration::from_secs(600);
+
+/// A command that makes no sense.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BadCommand {
+    /// `id` is empty.
+    #[error("the command has no id")]
+    NoId,
+    /// No known body.
+    #[error("command {id}: this agent knows no such command")]
+    Unknown {
+        /// Id of the command.
+        id: String,
+    },
+}
+
+/// The body of a message that says `report`.
+#[must_use]
+pub fn body(report: Report) -> wire::agent_message::Body {
+    use wire::agent_message::Body;
+    match report {
+        Report::ProcessStarted(start) => Body::ProcessStarted(process_started(start)),
+        Report::CommunicatorJoined { membership, nodes } => {
+            Body::CommunicatorJoined(wire::CommunicatorJoined {
+                process: membership.process.0,
+                comm: membership.comm.0,
+                name: membership.name,
+                size: membership.size,
+                comm_rank: membership.comm_rank,
+                nodes,
+            })
+        }
+        Report::Window(window) => Body::Window(self::window(window)),
+        Report::ProcessEnded(end) => Body::ProcessEnded(wire::ProcessEnded {
+            process: end.process.0,
+            finalized: end.finalized,
+            exit_code: end.exit_code,
+            signal: end.signal,
+        }),
+        Report::Health(health) => Body::Health(self::health(health)),
+        Report::Group(status) => Body::GroupReport(group(status)),
+        Report::CommandResult { command_id, ok, detail } => {
+            Body::CommandResult(wire::CommandResult { command_id, ok, detail })
+        }
+    }
+}
+
+fn process_started(start: ProcessStart) -> wire::ProcessStarted {
+    wire::ProcessStarted {
+        process: start.process.0,
+        job: start.job,
+        incarnation: start.incarnation,
+        rank: start.rank,
+        local_rank: start.local_rank,
+        world_size: start.world_size,
+        gpu: start.gpu,
+        gpu_uuid: String::new(),
+        pid: start.pid,
+        nccl_version: start.nccl_version,
+        profiler_api: start.profiler_api,
+        blind_spots: start.blind_spots,
+        labels: start.labels.into_iter().collect(),
+    }
+}
+
+fn window(window: detect::Window) -> wire::Window {
+    wire::Window {
+        process: window.process.0,
+        duration_us: window.duration_us,
+        state: process_state(window.state) as i32,
+        kernel_events: window.kernel_events,
+        dropped: window.dropped,
+        unread: window.unread,
+        comms: window.comms.into_iter().map(comm_window).collect(),
+        profiling: window.profiling,
+    }
+}
+
+fn comm_window(comm: detect::CommWindow) -> wire::CommWindow {
+    wire::CommWindow {
+        comm: comm.comm.0,
+        enqueued: comm.enqueued,
+        started: comm.started,
+        completed: comm.completed,
+        in_flight: comm.in_flight.map(|op| wire::InFlight {
+            sequence: op.sequence,
+            signature: Some(wire::OperationSignature {
+                function: op.signature.function,
+                count: op.signature.count,
+                datatype: op.signature.datatype,
+                root: op.signature.root,
+            }),
+            started: op.started,
+            age_us: op.age_us,
+            started_age_us: op.started_age_us,
+        }),
+        blocks: comm.blocks.into_iter().map(block).collect(),
+        edges: comm.edges.into_iter().map(edge).collect(),
+        iterations: comm
+            .iterations
+            .into_iter()
+            .map(|turn| wire::Iteration {
+                first: turn.first,
+                operations: turn.operations,
+                duration_ns: turn.duration_ns,
+            })
+            .collect(),
+        idle_us: comm.idle_us,
+    }
+}
+
+fn block(block: detect::Block) -> wire::Block {
+    wire::Block {
+        first: block.first,
+        length: block.length,
+        signature: block.signature,
+        wait_ns: block.wait_ns,
+        min_wait_ns: block.min_wait_ns,
+        max_wait_ns: block.max_wait_ns,
+        span_ns: block.span_ns,
+        gap_ns: block.gap_ns,
+        bytes: block.bytes,
+    }
+}
+
+fn edge(edge: detect::Edge) -> wire::Edge {
+    use wire::StepState as Wire;
+    let state = match edge.state {
+        detect::StepState::Unknown => Wire::Unknown,
+        detect::StepState::Idle => Wire::Idle,
+        detect::StepState::SendGpuWait => Wire::SendGpuWait,
+        detect::StepState::SendPeerWait => Wire::SendPeerWait,
+        detect::StepState::SendWait => Wire::SendWait,
+        detect::StepState::RecvWait => Wire::RecvWait,
+        detect::StepState::RecvFlushWait => Wire::RecvFlushWait,
+        detect::StepState::RecvGpuWait => Wire::RecvGpuWait,
+    };
+    wire::Edge {
+        peer: edge.peer,
+        channel: edge.channel,
+        is_send: edge.is_send,
+        state: state as i32,
+        state_age_us: edge.state_age_us,
+        steps_done: edge.steps_done,
+        bytes: edge.bytes,
+    }
+}
+
+fn process_state(state: detect::ProcessState) -> wire::ProcessState {
+    match state {
+        detect::ProcessState::Unknown => wire::ProcessState::Unknown,
+        detect::ProcessState::Running => wire::ProcessState::Running,
+        detect::ProcessState::Sleeping => wire::ProcessState::Sleeping,
+        detect::ProcessState::DiskWait => wire::ProcessState::DiskWait,
+        detect::ProcessState::Stopped => wire::ProcessState::Stopped,
+        detect::ProcessState::Zombie => wire::ProcessState::Zombie,
+    }
+}
+
+fn health(health: Health) -> wire::Health {
+    let severity = match health.severity {
+        detect::Severity::Info => wire::Severity::Info,
+        detect::Severity::Warning => wire::Severity::Warning,
+        detect::Severity::Fatal => wire::Severity::Fatal,
+    };
+    wire::Health {
+        component: health.component.to_owned(),
+        gpu: health.gpu,
+        nic: health.nic.unwrap_or_default(),
+        code: health.code,
+        detail: health.detail,
+        severity: severity as i32,
+        cleared: health.cleared,
+    }
+}
+
+fn group(status: GroupStatus) -> wire::GroupReport {
+    let state = match status.state {
+        GroupState::Running => wire::GroupState::Running,
+        GroupState::Stopping => wire::GroupState::Stopping,
+        GroupState::Stopped => wire::GroupState::Stopped,
+        GroupState::Finished => wire::GroupState::Finished,
+        GroupState::Failed => wire::GroupState::Failed,
+    };
+    wire::GroupReport {
+        job: status.job,
+        incarnation: status.incarnation,
+        state: state as i32,
+        ranks: status.ranks,
+        world_size: status.world_size,
+        detail: status.detail,
+        checkpoint_iteration: status.checkpoint.map(|checkpoint| checkpoint.iteration),
+        checkpoint_age_us: status.checkpoint.and_then(|checkpoint| checkpoint.age_us),
+    }
+}
+
+/// The wire form of a sensor's state.
+#[must_use]
+pub fn sensor(status: &SensorStatus) -> wire::Sensor {
+    wire::Sensor { name: status.name.to_owned(), present: status.present, detail: status.detail.clone() }
+}
+
+impl TryFrom<wire::Command> for Command {
+    type Error = BadCommand;
+
+    fn try_from(command: wire::Command) -> Result<Self, BadCommand> {
+        use wire::command::Body;
+        if command.id.is_empty() {
+            return Err(BadCommand::NoId);
+        }
+        let action = match command.body {
+            Some(Body::StopGroup(stop)) => CommandAction::StopGroup {
+                job: stop.job,
+                incarnation: stop.incarnation,
+                grace: Duration::from_micros(stop.grace_us).min(MAX_GRACE),
+            },
+            Some(Body::StartGroup(start)) => {
+                CommandAction::StartGroup { job: start.job, incarnation: start.incarnation }
+            }
+            None => return Err(BadCommand::Unknown { id: command.id }),
+        };
+        Ok(Command { id: command.id, action })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_without_id_or_body_is_refused_by_name() {
+        assert_eq!(Command::try_from(wire::Command::default()), Err(BadCommand::NoId));
+        let empty = wire::Command { id: "c1".into(), body: None };
+        assert_eq!(Command::try_from(empty), Err(BadCommand::Unknown { id: "c1".into() }));
+    }
+
+    #[test]
+    fn a_grace_of_centuries_is_cut() {
+        let stop = wire::StopGroup { job: "j".into(), incarnation: 1, grace_us: u64::MAX };
+        let command = wire::Command { id: "c1".into(), body: Some(wire::command::Body::StopGroup(stop)) };
+        let CommandAction::StopGroup { grace, .. } = Command::try_from(command).unwrap().action else {
+            panic!("not a stop")
+        };
+        assert_eq!(grace, MAX_GRACE);
+    }
+}

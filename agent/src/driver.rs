@@ -1,0 +1,271 @@
+//! Puts the parts together and keeps them running.
+//!
+//! Tasks: the sampler (recorders), the stream (or, without a controller, a sink), `/metrics`, and with `run` the
+//! supervisor; sensors have threads. One channel for reports, [`REPORTS`] deep: whoever reports waits when it is full, and
+//! the stream empties it into its spool without waiting for anybody, so it is never full for long. One for commands, [`COMMANDS`]
+//! deep. At the end the sampler looks once more (so that deaths are told), then the stream delivers what is left.
+
+mod run;
+
+use std::{
+    collections::hash_map::RandomState,
+    fs,
+    hash::{BuildHasher, Hasher},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use c4_detect::observation::Window;
+pub use run::run_job;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    http,
+    metrics::Metrics,
+    recorders::{Exits, RecorderDirectory, Sampler, Settings},
+    report::{Captured, Command, Report},
+    sensors::Sensors,
+    stream::{Stream, StreamSettings, Tcp},
+};
+
+/// Reports on their way to the stream.
+const REPORTS: usize = 1024;
+
+/// Commands on their way to the supervisor.
+const COMMANDS: usize = 64;
+
+/// How long the first connection waits for sensors that are slow to start.
+const SENSORS_SETTLE: Duration = Duration::from_secs(3);
+
+/// A running agent.
+struct Agent {
+    reports: mpsc::Sender<Captured>,
+    commands: mpsc::Receiver<Command>,
+    sampling: CancellationToken,
+    streaming: CancellationToken,
+    sampler: JoinHandle<()>,
+    stream: JoinHandle<()>,
+    server: Option<JoinHandle<()>>,
+    sensors: Sensors,
+}
+
+impl Agent {
+    async fn start(config: &Config, session: &str, exits: Exits) -> Result<Self> {
+        let metrics = Metrics::new()?;
+        let listener = bind(config).await?;
+        let dial = config
+            .controller
+            .as_deref()
+            .map(|address| Tcp::new(address, config.connect_timeout))
+            .transpose()?;
+
+        let (reports, reports_receiver) = mpsc::channel(REPORTS);
+        let (commands_sender, commands) = mpsc::channel(COMMANDS);
+        let (sampled, sampled_receiver) = watch::channel(Instant::now());
+        let (sampling, streaming) = (CancellationToken::new(), CancellationToken::new());
+
+        let mut sensors =
+            Sensors::start(&config.sensors, config.recorder_dir.display().to_string(), &reports);
+        let sampler = tokio::spawn(sample(
+            sampler(config, exits),
+            config.sample_interval,
+            reports.clone(),
+            sampled,
+            metrics.clone(),
+            sampling.clone(),
+        ));
+        let server = listener.map(|listener| {
+            let (metrics, shutdown) = (metrics.clone(), streaming.clone());
+            tokio::spawn(async move {
+                if let Err(error) = http::serve(listener, metrics, sampled_receiver, shutdown).await {
+                    warn!(%error, "cannot serve metrics any more");
+                }
+            })
+        });
+        let status = sensors.status.clone();
+        tokio::spawn(watch_sensors(status.clone(), metrics.clone()));
+        let stream = match dial {
+            Some(dial) => {
+                sensors.settle(SENSORS_SETTLE).await;
+                let settings = stream_settings(config, session);
+                let stream = Stream::new(dial, settings, status, commands_sender, metrics);
+                tokio::spawn(stream.run(reports_receiver, streaming.clone()))
+            }
+            None => tokio::spawn(discard(reports_receiver, streaming.clone())),
+        };
+        Ok(Self { reports, commands, sampling, streaming, sampler, stream, server, sensors })
+    }
+
+    /// Looks once more, delivers what is left, ends.
+    async fn finish(self) {
+        self.sampling.cancel();
+        let _ = self.sampler.await;
+        drop(self.sensors);
+        drop(self.reports);
+        self.streaming.cancel();
+        let _ = self.stream.await;
+        if let Some(server) = self.server {
+            // Somebody who keeps a connection to /metrics open does not keep the agent.
+            server.abort();
+        }
+    }
+}
+
+/// Runs as the node's daemon until SIGINT or SIGTERM.
+///
+/// # Errors
+/// An address is in use, or the process lacks something basic.
+pub async fn daemon(config: Config) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let session = session_id();
+    info!(node = %config.node, recorders = %config.recorder_dir.display(), %session, "c4-agent runs");
+    share_directory(&config.recorder_dir);
+    let mut agent = Agent::start(&config, &session, Exits::default()).await?;
+    // The daemon supervises nothing: close the queue, so that commands are answered with that.
+    agent.commands.close();
+    signals.next().await;
+    info!("ending");
+    agent.finish().await;
+    Ok(())
+}
+
+async fn bind(config: &Config) -> Result<Option<TcpListener>> {
+    let Some(address) = config.http else { return Ok(None) };
+    let listener = http::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?;
+    info!(address = %listener.local_addr()?, "serving /metrics and /healthz");
+    Ok(Some(listener))
+}
+
+fn sampler(config: &Config, exits: Exits) -> Sampler<RecorderDirectory> {
+    let settings = Settings {
+        node: config.node.clone(),
+        window: config.window,
+        overdue: config.overdue,
+        retention: config.evidence,
+        proc_root: "/proc".into(),
+    };
+    let source = RecorderDirectory::new(&config.recorder_dir);
+    Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns())
+}
+
+fn stream_settings(config: &Config, session: &str) -> StreamSettings {
+    StreamSettings {
+        node: config.node.clone(),
+        session_id: session.to_owned(),
+        limits: config.spool,
+        backoff: config.reconnect,
+        connect_timeout: config.connect_timeout,
+        drain: config.drain,
+    }
+}
+
+async fn sample(
+    mut sampler: Sampler<RecorderDirectory>,
+    pause: Duration,
+    reports: mpsc::Sender<Captured>,
+    sampled: watch::Sender<Instant>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
+    let mut tick = interval(pause);
+    // After a stall one look is enough: a recorder says where it stands, not what each moment was like.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // The last looks are two: an exit status may come one sample after the death.
+        let last = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => true,
+            _ = tick.tick() => false,
+        };
+        for _ in 0..if last { 2 } else { 1 } {
+            let begin = Instant::now();
+            let said = sampler.sample(c4_recorder::monotonic_now_ns());
+            metrics.sampled(sampler.figures(), begin.elapsed());
+            sampled.send_replace(begin);
+            for report in said {
+                if reports.send(Captured { at: begin, report }).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+async fn watch_sensors(mut status: watch::Receiver<Vec<crate::report::SensorStatus>>, metrics: Metrics) {
+    loop {
+        metrics.sensors(&status.borrow_and_update());
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Without a controller: what matters goes to the log, the rest nowhere.
+async fn discard(mut reports: mpsc::Receiver<Captured>, shutdown: CancellationToken) {
+    loop {
+        let report = tokio::select! {
+            biased;
+            report = reports.recv() => report,
+            () = shutdown.cancelled() => return,
+        };
+        match report.map(|captured| captured.report) {
+            None => return,
+            Some(Report::Health(health)) => {
+                info!(code = %health.code, detail = %health.detail, cleared = health.cleared, "health");
+            }
+            Some(Report::Window(Window { .. })) => {}
+            Some(other) => tracing::debug!(report = ?other, "nobody to tell"),
+        }
+    }
+}
+
+/// Makes the directory of recorders, writable for every user like `/tmp`: training processes are not the agent's user.
+fn share_directory(path: &Path) {
+    if path.exists() {
+        return;
+    }
+    let made = fs::DirBuilder::new().recursive(true).mode(0o777).create(path);
+    let shared = made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o1777)));
+    if let Err(error) = shared {
+        warn!(path = %path.display(), %error, "cannot make the recorder directory; the first training process will have to");
+    }
+}
+
+/// New at each start. The standard library seeds its hashers from the system's random numbers.
+fn session_id() -> String {
+    let word = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", word(), word())
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `c4-agent run`: a whole agent for one job, that also starts, stops and restarts the job's processes.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{Agent, Signals, session_id};
+use crate::{
+    cli::Run,
+    config::Config,
+    recorders::Exits,
+    supervise::{Spec, Supervisor},
+};
+
+/// Names under which the plugin is installed, or built.
+const PLUGINS: [&str; 2] = ["libnccl-profiler-c4.so", "libnccl_profiler_c4.so"];
+
+/// NCCL's variable for the profiler plugin.
+const NCCL_PLUGIN: &str = "NCCL_PROFILER_PLUGIN";
+
+/// Runs a job to its end and returns its exit code.
+///
+/// # Errors
+/// The job cannot be started, an address is in use, or the process lacks something basic.
+pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
+    let mut signals = Signals::new()?;
+    let session = session_id();
+    // Several runs share a node; only one could have the daemon's address.
+    config.http = options.http;
+    config.node = options.node.clone().unwrap_or(config.node);
+    if options.no_controller {
+        config.controller = None;
+    } else if options.controller.is_some() {
+        config.controller.clone_from(&options.controller);
+    }
+    let directory = Directory::new(options.recorder_dir.as_deref())?;
+    config.recorder_dir.clone_from(&directory.path);
+    let job = job_name(&options, &session);
+    info!(node = %config.node, %job, recorders = %directory.path.display(), %session, "c4-agent runs a job");
+
+    let exits = Exits::default();
+    let mut agent = Agent::start(&config, &session, exits.clone()).await?;
+    let spec = Spec {
+        job,
+        environment: environment(&options, &directory.path),
+        checkpoint_marker: marker(&options, &directory.path),
+        world_size: options.world_size.unwrap_or(0),
+        ranks: options.ranks,
+        command: options.command,
+        log_dir: options.log_dir,
+    };
+    let (interrupt, interrupts) = mpsc::channel(4);
+    let forward = tokio::spawn(async move {
+        loop {
+            let _ = interrupt.send(signals.next().await).await;
+        }
+    });
+    let (_, nothing) = mpsc::channel(1);
+    let commands = std::mem::replace(&mut agent.commands, nothing);
+    let has_controller = config.controller.is_some();
+    let reports = agent.reports.clone();
+    let supervisor = Supervisor::new(spec, config.supervise, has_controller, session, exits, reports);
+    let ended = supervisor.run(incarnation(), commands, interrupts).await;
+    agent.finish().await;
+    forward.abort();
+    Ok(ended?)
+}
+
+/// The job's name, as its processes will find it in C4_JOB, by the same rules by which a recorder names its job.
+fn job_name(options: &Run, session: &str) -> String {
+    let variable =
+        |name: &str| env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let named = options.job.clone().or_else(|| variable("C4_JOB"));
+    let named = named.or_else(|| variable("SLURM_JOB_ID").map(|id| format!("slurm-{id}")));
+    let named = named.or_else(|| variable("TORCHELASTIC_RUN_ID"));
+    named.unwrap_or_else(|| format!("run-{}", &session[..8.min(session.len())]))
+}
+
+/// A job that a scheduler has restarted says so.
+fn incarnation() -> u32 {
+    env::var("C4_INCARNATION").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn marker(options: &Run, directory: &Path) -> PathBuf {
+    let given = options.checkpoint_marker.clone();
+    let given = given.or_else(|| env::var_os("C4_CHECKPOINT_MARKER").map(PathBuf::from));
+    given.unwrap_or_else(|| directory.join("checkpoint"))
+}
+
+fn environment(options: &Run, directory: &Path) -> BTreeMap<String, OsString> {
+    let mut environment = BTreeMap::from([("C4_RECORDER_DIR".to_owned(), directory.into())]);
+    if let Some(theirs) = env::var_os(NCCL_PLUGIN) {
+        if options.plugin.is_some() {
+            warn!(plugin = ?theirs, "{NCCL_PLUGIN} is set already and stays as it is");
+        }
+    } else if let Some(plugin) = options.plugin.clone().or_else(plugin_beside) {
+        environment.insert(NCCL_PLUGIN.to_owned(), plugin.into());
+    } else {
+        warn!("no {} beside this program and no --plugin: NCCL's operations will not be seen", PLUGINS[0]);
+    }
+    environment
+}
+
+fn plugin_beside() -> Option<PathBuf> {
+    let program = env::current_exe().ok()?;
+    let directory = program.parent()?;
+    PLUGINS.iter().map(|name| directory.join(name)).find(|path| path.is_file())
+}
+
+/// The recorder directory: the user's, or one of this run's own that is removed at its end.
+struct Directory {
+    path: PathBuf,
+    own: bool,
+}
+
+impl Directory {
+    fn new(given: Option<&Path>) -> Result<Self> {
+        if let Some(path) = given {
+            let path = std::path::absolute(path).context("cannot tell the recorder directory's path")?;
+            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+            return Ok(Self { path, own: false });
+        }
+        let mut failure = None;
+        // Memory if there is any; a name that is taken was left by a killed agent whose job may still run.
+        for root in [PathBuf::from("/dev/shm"), env::temp_dir()] {
+            for attempt in 0..100 {
+                let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+                let path = root.join(format!("c4-run-{}{suffix}", std::process::id()));
+                match fs::DirBuilder::new().mode(0o700).create(&path) {
+                    Ok(()) => return Ok(Self { path, own: true }),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => {
+                        failure = Some(anyhow::anyhow!("{}: {error}", path.display()));
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| anyhow::anyhow!("every name is taken")))
+            .context("cannot make a recorder directory")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.own
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            warn!(path = %self.path.display(), %error, "cannot remove the recorder directory");
+        }
+    }
+}

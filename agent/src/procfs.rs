@@ -1,0 +1,121 @@
+//! The little that the agent reads from `/proc`: state, parentage and CPU time of processes. Parsers are pure, so that
+//! odd process names (spaces, parentheses, newlines) can be tested.
+
+use std::{fs, path::Path};
+
+use c4_detect::observation::ProcessState;
+
+/// What `/proc/<pid>/stat` says about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// Process id.
+    pub pid: i32,
+    /// Scheduler state.
+    pub state: ProcessState,
+    /// Parent.
+    pub parent: i32,
+    /// Process group.
+    pub group: i32,
+    /// User and system CPU time in clock ticks.
+    pub cpu_ticks: u64,
+    /// Start time in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// Parses a line of `/proc/<pid>/stat`. The name is in parentheses and may hold anything, so fields are counted from
+/// the *last* parenthesis.
+#[must_use]
+pub fn parse_stat(text: &str) -> Option<ProcessStat> {
+    let pid = text.split_once(' ')?.0.parse().ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let signed = |index: usize| fields.get(index)?.parse::<i32>().ok();
+    Some(ProcessStat {
+        pid,
+        state: state_of(fields.first()?),
+        parent: signed(1)?,
+        group: signed(2)?,
+        cpu_ticks: number(11)?.saturating_add(number(12)?),
+        start_ticks: number(19)?,
+    })
+}
+
+fn state_of(letter: &str) -> ProcessState {
+    match letter {
+        "R" => ProcessState::Running,
+        "S" | "I" => ProcessState::Sleeping,
+        "D" => ProcessState::DiskWait,
+        "T" | "t" => ProcessState::Stopped,
+        "Z" | "X" | "x" => ProcessState::Zombie,
+        _ => ProcessState::Unknown,
+    }
+}
+
+/// Reads the state of process `pid` below `root` (normally `/proc`).
+#[must_use]
+pub fn read_stat(root: &Path, pid: u32) -> Option<ProcessStat> {
+    let bytes = fs::read(root.join(pid.to_string()).join("stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&bytes))
+}
+
+/// Scheduler state of the process `pid` that started at `start_ticks`. Unknown when no such process is visible: it may
+/// live in another PID namespace, where its id means something else here.
+#[must_use]
+pub fn scheduler_state(root: &Path, pid: u32, start_ticks: u64) -> ProcessState {
+    match read_stat(root, pid) {
+        Some(stat) if start_ticks != 0 && stat.start_ticks == start_ticks => stat.state,
+        _ => ProcessState::Unknown,
+    }
+}
+
+/// CPU seconds that this process has used.
+#[must_use]
+pub fn own_cpu_seconds() -> Option<f64> {
+    let text = fs::read_to_string("/proc/self/stat").ok()?;
+    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    Some(parse_stat(&text)?.cpu_ticks as f64 / ticks as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "4711 (a) R (b c) S 1 4700 4700 0 -1 4194560 10 0 0 0 17 5 0 0 20 0 12 0 98765 1 2 3";
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_is_skipped() {
+        let stat = parse_stat(LINE).unwrap();
+        assert_eq!(
+            stat,
+            ProcessStat {
+                pid: 4711,
+                state: ProcessState::Sleeping,
+                parent: 1,
+                group: 4700,
+                cpu_ticks: 22,
+                start_ticks: 98765
+            }
+        );
+    }
+
+    #[test]
+    fn a_short_or_garbled_line_is_nothing() {
+        for text in
+            ["", "4711", "4711 (x", "4711 (x) S 1 2", "x (y) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"]
+        {
+            assert_eq!(parse_stat(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_reused_pid_is_not_the_process() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("4711")).unwrap();
+        std::fs::write(root.path().join("4711/stat"), LINE).unwrap();
+        assert_eq!(scheduler_state(root.path(), 4711, 98765), ProcessState::Sleeping);
+        assert_eq!(scheduler_state(root.path(), 4711, 98766), ProcessState::Unknown);
+        assert_eq!(scheduler_state(root.path(), 4711, 0), ProcessState::Unknown);
+        assert_eq!(scheduler_state(root.path(), 4712, 98765), ProcessState::Unknown);
+    }
+}

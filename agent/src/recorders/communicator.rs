@@ -1,0 +1,229 @@
+//! One communicator of one process: its completed collectives are put in order and aggregated, its oldest open one is
+//! watched.
+//!
+//! A look at a recorder returns operations in any order and may return one twice; the aggregator wants each once and in
+//! sequence. A completed operation waits here until everything before it is complete or is known to be lost.
+
+use std::collections::BTreeMap;
+
+use c4_detect::{
+    aggregate::{Aggregator, CompletedOperation},
+    observation::{CommId, CommWindow, Edge, InFlight, OperationSignature, StepState},
+};
+use c4_recorder::snapshot::{self, Communicator, Connection, Operation};
+
+/// Completed operations held back for an older open one. Beyond it the older one is given up: NCCL runs the collectives
+/// of a communicator in order, so this many mean that its end was missed.
+const MAX_HELD: usize = 1024;
+
+/// Connections reported in one window, those longest in their state first: an all-to-all has thousands.
+const MAX_EDGES: usize = 256;
+
+/// Operations over which "usual" is remembered, twice.
+const EPOCH: u32 = 256;
+
+/// The longest operation among the last 256 to 512.
+#[derive(Debug, Default)]
+struct Longest {
+    previous_ns: u64,
+    current_ns: u64,
+    count: u32,
+}
+
+impl Longest {
+    fn push(&mut self, duration_ns: u64) {
+        self.current_ns = self.current_ns.max(duration_ns);
+        self.count += 1;
+        if self.count == EPOCH {
+            *self = Longest { previous_ns: self.current_ns, current_ns: 0, count: 0 };
+        }
+    }
+
+    fn get(&self) -> u64 {
+        self.previous_ns.max(self.current_ns)
+    }
+}
+
+/// When an operation is older than it should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Overdue {
+    /// Never before this age.
+    pub floor_ns: u64,
+    /// Else at this multiple of the longest recent operation.
+    pub factor: u64,
+}
+
+/// One communicator, as tracked between looks.
+#[derive(Debug, Default)]
+pub(super) struct CommTrack {
+    /// As last read.
+    pub last: Communicator,
+    next_sequence: u64,
+    held: BTreeMap<u64, CompletedOperation>,
+    aggregator: Aggregator,
+    longest: Longest,
+    last_done_ns: Option<u64>,
+    oldest: Option<Operation>,
+    edges: Vec<Edge>,
+    urgent_for: Option<u64>,
+    reported: Option<(u64, u64, u64)>,
+}
+
+impl CommTrack {
+    /// Takes in one look. Times are the host's monotonic clock in ns.
+    pub(super) fn update(
+        &mut self,
+        comm: &Communicator,
+        operations: &[&Operation],
+        connections: &[&Connection],
+        now_ns: u64,
+    ) {
+        self.last = comm.clone();
+        // An operation whose end cannot be seen would be open for ever: that is no evidence of anything.
+        let visible = operations.iter().filter(|op| op.completed_ns.is_none() && op.observable);
+        let open = visible.min_by_key(|op| op.sequence);
+        self.oldest = open.map(|op| (*op).clone());
+        for op in operations {
+            if let Some(end_ns) = op.completed_ns
+                && op.sequence >= self.next_sequence
+                && !self.held.contains_key(&op.sequence)
+            {
+                self.longest.push(end_ns.saturating_sub(op.enqueued_ns));
+                self.held.insert(op.sequence, completed(op, end_ns));
+            }
+        }
+        let first_open = self.oldest.as_ref().map(|op| op.sequence);
+        while let Some(entry) = self.held.first_entry() {
+            let sequence = *entry.key();
+            let blocked = first_open.is_some_and(|open| open < sequence);
+            if blocked && self.held.len() <= MAX_HELD {
+                break;
+            }
+            if let Some((_, op)) = self.held.pop_first() {
+                self.last_done_ns = self.last_done_ns.max(Some(op.end_ns));
+                self.next_sequence = sequence + 1;
+                self.aggregator.push(&op);
+            }
+        }
+        let mut stuck: Vec<_> =
+            connections.iter().filter(|connection| connection.state != snapshot::StepState::Idle).collect();
+        stuck.sort_by_key(|connection| connection.state_since_ns);
+        self.edges = stuck.into_iter().take(MAX_EDGES).map(|connection| edge(connection, now_ns)).collect();
+    }
+
+    fn age_ns(&self, now_ns: u64) -> Option<u64> {
+        self.oldest.as_ref().map(|op| now_ns.saturating_sub(op.enqueued_ns))
+    }
+
+    /// Whether the oldest open operation is older than has been usual.
+    #[must_use]
+    pub(super) fn is_overdue(&self, rule: Overdue, now_ns: u64) -> bool {
+        let limit = rule.floor_ns.max(self.longest.get().saturating_mul(rule.factor));
+        self.age_ns(now_ns).is_some_and(|age| age > limit)
+    }
+
+    /// True once for each operation that becomes overdue.
+    pub(super) fn becomes_urgent(&mut self, rule: Overdue, now_ns: u64) -> bool {
+        if !self.is_overdue(rule, now_ns) {
+            return false;
+        }
+        let sequence = self.oldest.as_ref().map(|op| op.sequence);
+        let news = self.urgent_for != sequence;
+        self.urgent_for = sequence;
+        news
+    }
+
+    /// Closes a window. `None` when the communicator is finalised and there is nothing new to say about it.
+    pub(super) fn close(&mut self, rule: Overdue, now_ns: u64) -> Option<CommWindow> {
+        let (blocks, iterations) = self.aggregator.take();
+        let (enqueued, started, completed) = positions(&self.last);
+        let positions = (enqueued, started, completed);
+        if self.last.finalized
+            && blocks.is_empty()
+            && iterations.is_empty()
+            && self.reported == Some(positions)
+        {
+            return None;
+        }
+        self.reported = Some(positions);
+        let overdue = self.is_overdue(rule, now_ns);
+        let in_flight = self.oldest.as_ref().map(|op| in_flight(op, now_ns));
+        let idle_us = match (&in_flight, self.last_done_ns) {
+            (None, Some(done_ns)) => now_ns.saturating_sub(done_ns) / 1000,
+            _ => 0,
+        };
+        Some(CommWindow {
+            comm: CommId(self.last.id),
+            enqueued,
+            started,
+            completed,
+            in_flight,
+            idle_us,
+            blocks,
+            edges: if overdue { self.edges.clone() } else { Vec::new() },
+            iterations,
+        })
+    }
+}
+
+/// Positions as they are told. Counters are read one after the other while the process runs, so the order they must
+/// have is forced. Where ends cannot be seen, what was enqueued counts as done: "unknown" must not look like a hang.
+fn positions(comm: &Communicator) -> (u64, u64, u64) {
+    if !comm.observable {
+        return (comm.enqueued, comm.enqueued, comm.enqueued);
+    }
+    let started = comm.started.max(comm.completed);
+    (comm.enqueued.max(started), started, comm.completed)
+}
+
+fn signature(op: &Operation) -> OperationSignature {
+    OperationSignature {
+        function: op.function.clone(),
+        count: op.count,
+        datatype: op.datatype.clone(),
+        root: op.root_or_peer,
+    }
+}
+
+fn completed(op: &Operation, end_ns: u64) -> CompletedOperation {
+    CompletedOperation {
+        sequence: op.sequence,
+        signature: signature(op),
+        start_ns: op.started_ns.unwrap_or(op.enqueued_ns).min(end_ns),
+        end_ns,
+        bytes: op.bytes,
+    }
+}
+
+fn in_flight(op: &Operation, now_ns: u64) -> InFlight {
+    InFlight {
+        sequence: op.sequence,
+        signature: signature(op),
+        started: op.started_ns.is_some(),
+        age_us: now_ns.saturating_sub(op.enqueued_ns) / 1000,
+        started_age_us: op.started_ns.map_or(0, |start| now_ns.saturating_sub(start) / 1000),
+    }
+}
+
+fn edge(connection: &Connection, now_ns: u64) -> Edge {
+    Edge {
+        peer: connection.peer,
+        channel: connection.channel,
+        is_send: connection.is_send,
+        state: match connection.state {
+            snapshot::StepState::Idle => StepState::Idle,
+            snapshot::StepState::SendGpuWait => StepState::SendGpuWait,
+            snapshot::StepState::SendPeerWait => StepState::SendPeerWait,
+            snapshot::StepState::SendWait => StepState::SendWait,
+            snapshot::StepState::RecvWait => StepState::RecvWait,
+            snapshot::StepState::RecvFlushWait => StepState::RecvFlushWait,
+            snapshot::StepState::RecvGpuWait => StepState::RecvGpuWait,
+        },
+        state_age_us: match connection.state_since_ns {
+            0 => 0,
+            since => now_ns.saturating_sub(since) / 1000,
+        },
+        steps_done: connection.steps_done,
+        bytes: connection.bytes,
+    }
+}

@@ -1,0 +1,265 @@
+//! Reads every recorder of the node, ten times a second, and says what changed.
+//!
+//! [`Sampler`] is a state machine over a narrow source of recorders; it is handed the time. Windows close every second,
+//! and at once when something cannot wait: a process ended or was stopped, or a collective has been in flight for
+//! much longer than usual. Then *all* processes of the node report, since what the others do at that moment is
+//! half of the diagnosis.
+
+mod communicator;
+mod evidence;
+mod exits;
+mod files;
+mod identity;
+mod source;
+mod tracked;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use c4_detect::observation::{ProcessEnd, ProcessState};
+pub use communicator::Overdue;
+pub use evidence::Retention;
+pub use exits::{ExitStatus, Exits, Known};
+pub use files::RecorderDirectory;
+pub use identity::{describe, process_id};
+pub use source::{RecorderHandle, RecorderSource, Sample, SourceError};
+use tracing::{info, warn};
+use tracked::Tracked;
+
+use crate::{procfs, report::Report};
+
+/// A recorder that cannot be read is reported after this time: one that is just being created is none of the bad ones.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// An unreadable file is tried again after this time.
+const RETRY_NS: u64 = 10_000_000_000;
+
+/// How the sampler works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Node it speaks for.
+    pub node: String,
+    /// Length of a window.
+    pub window: Duration,
+    /// When an operation is older than it should be.
+    pub overdue: Overdue,
+    /// What happens to recorders of the dead.
+    pub retention: Retention,
+    /// Where processes show: `/proc`.
+    pub proc_root: PathBuf,
+}
+
+/// Figures for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Recorders of live processes.
+    pub live: usize,
+    /// Files that cannot be read.
+    pub unreadable: usize,
+    /// Looks that failed, since the start.
+    pub errors: u64,
+}
+
+#[derive(Debug)]
+struct Unreadable {
+    since_ns: u64,
+    next_try_ns: u64,
+    reported: bool,
+}
+
+/// See the module.
+pub struct Sampler<S: RecorderSource> {
+    source: S,
+    settings: Settings,
+    exits: Exits,
+    started_ns: u64,
+    first_scan: bool,
+    list_failed: bool,
+    tracked: BTreeMap<String, Tracked<S::Recorder>>,
+    unreadable: BTreeMap<String, Unreadable>,
+    evidence: evidence::Evidence,
+    window_opened_ns: u64,
+    errors: u64,
+}
+
+impl<S: RecorderSource> Sampler<S> {
+    /// A sampler that has seen nothing yet. `now_ns` is the host's monotonic clock, as everywhere here.
+    pub fn new(source: S, settings: Settings, exits: Exits, now_ns: u64) -> Self {
+        Self {
+            source,
+            settings,
+            exits,
+            started_ns: now_ns,
+            first_scan: true,
+            list_failed: false,
+            tracked: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            evidence: evidence::Evidence::default(),
+            window_opened_ns: now_ns,
+            errors: 0,
+        }
+    }
+
+    /// Figures for the metrics.
+    pub fn figures(&self) -> Figures {
+        Figures { live: self.tracked.len(), unreadable: self.unreadable.len(), errors: self.errors }
+    }
+
+    /// One look at everything. Reports are in the order in which they must be told.
+    pub fn sample(&mut self, now_ns: u64) -> Vec<Report> {
+        let mut reports = Vec::new();
+        self.scan(now_ns);
+        let mut urgent = false;
+        let mut ended = Vec::new();
+        let names: Vec<String> = self.tracked.keys().cloned().collect();
+        for name in names {
+            match self.look(&name, now_ns, &mut reports) {
+                Look::Alive { urgent: now } => urgent |= now,
+                Look::Ended => ended.push(name),
+            }
+        }
+        urgent |= !ended.is_empty();
+        let window_ns = u64::try_from(self.settings.window.as_nanos()).unwrap_or(u64::MAX);
+        if urgent || now_ns.saturating_sub(self.window_opened_ns) >= window_ns {
+            self.window_opened_ns = now_ns;
+            let rule = self.settings.overdue;
+            let windows = self.tracked.values_mut().filter_map(|tracked| tracked.close_window(rule, now_ns));
+            reports.extend(windows.map(Report::Window));
+        }
+        for name in ended {
+            reports.extend(self.bury(name, now_ns));
+        }
+        for name in self.evidence.expired(self.settings.retention, now_ns) {
+            if let Err(error) = self.source.remove(&name) {
+                warn!(recorder = %name, %error, "cannot remove the recorder of a dead process");
+            }
+        }
+        self.first_scan = false;
+        reports
+    }
+
+    fn scan(&mut self, now_ns: u64) {
+        let listed = match self.source.list() {
+            Ok(listed) => listed,
+            Err(error) => {
+                if !std::mem::replace(&mut self.list_failed, true) {
+                    warn!(%error, "cannot read the recorder directory");
+                }
+                self.errors += 1;
+                return;
+            }
+        };
+        if std::mem::replace(&mut self.list_failed, false) {
+            info!("the recorder directory can be read again");
+        }
+        self.evidence.retain(&listed);
+        self.unreadable.retain(|name, _| listed.contains(name));
+        for name in listed {
+            if !self.tracked.contains_key(&name) && !self.evidence.contains(&name) {
+                self.open(name, now_ns);
+            }
+        }
+    }
+
+    fn open(&mut self, name: String, now_ns: u64) {
+        if self.unreadable.get(&name).is_some_and(|bad| now_ns < bad.next_try_ns) {
+            return;
+        }
+        let opened = self.source.open(&name).and_then(|handle| Tracked::new(handle, now_ns));
+        let opened = opened.and_then(|mut tracked| Ok((tracked.handle.alive()?, tracked)));
+        match opened {
+            Ok((alive, tracked)) => {
+                self.unreadable.remove(&name);
+                // Whoever was dead before this agent came is no news.
+                if !alive && (self.first_scan || tracked.identity.created_ns < self.started_ns) {
+                    info!(recorder = %name, pid = tracked.identity.pid, "its process ended before this agent started");
+                    self.evidence.add(name, now_ns);
+                } else {
+                    self.tracked.insert(name, tracked);
+                }
+            }
+            Err(error) => {
+                self.errors += 1;
+                let bad = self.unreadable.entry(name.clone()).or_insert(Unreadable {
+                    since_ns: now_ns,
+                    next_try_ns: now_ns,
+                    reported: false,
+                });
+                if now_ns.saturating_sub(bad.since_ns) >= PATIENCE_NS {
+                    bad.next_try_ns = now_ns + RETRY_NS;
+                    if !std::mem::replace(&mut bad.reported, true) {
+                        warn!(recorder = %name, %error, "cannot read this recorder");
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, name: &str, now_ns: u64, reports: &mut Vec<Report>) -> Look {
+        let Some(tracked) = self.tracked.get_mut(name) else { return Look::Alive { urgent: false } };
+        // Life first, contents second: what is read after the death is everything there will ever be.
+        let alive = tracked.handle.alive();
+        let looked = tracked.look(&self.settings.node, now_ns);
+        if let Err(error) = alive.as_ref().map(|_| ()).and(looked.as_ref().map(|_| ())) {
+            self.errors += 1;
+            let since = *tracked.failing_since_ns.get_or_insert(now_ns);
+            if now_ns.saturating_sub(since) >= PATIENCE_NS
+                && !std::mem::replace(&mut tracked.failure_reported, true)
+            {
+                warn!(recorder = %name, %error, "cannot read this recorder any more");
+            }
+        } else {
+            tracked.failing_since_ns = None;
+            tracked.failure_reported = false;
+        }
+        reports.extend(looked.unwrap_or_default());
+        if !alive.unwrap_or(true) {
+            // The lock goes a moment before the parent hears of it: wait one sample for the exit status.
+            let running = self.exits.get(tracked.identity.pid) == Known::Running;
+            if running && !std::mem::replace(&mut tracked.waited_for_exit, true) {
+                return Look::Alive { urgent: false };
+            }
+            return Look::Ended;
+        }
+        let before = tracked.state;
+        tracked.state = procfs::scheduler_state(
+            &self.settings.proc_root,
+            tracked.identity.pid,
+            tracked.identity.start_ticks,
+        );
+        let stopped = tracked.state == ProcessState::Stopped && before != ProcessState::Stopped;
+        Look::Alive { urgent: tracked.becomes_urgent(self.settings.overdue, now_ns) || stopped }
+    }
+
+    fn bury(&mut self, name: String, now_ns: u64) -> Option<Report> {
+        let tracked = self.tracked.remove(&name)?;
+        self.evidence.add(name, now_ns);
+        let process = tracked.process?;
+        let status = match self.exits.get(tracked.identity.pid) {
+            Known::Ended(status) => status,
+            Known::Stranger | Known::Running => ExitStatus { code: None, signal: None },
+        };
+        let finalized = tracked.finalized();
+        info!(
+            pid = tracked.identity.pid,
+            finalized,
+            exit_code = status.code,
+            signal = status.signal,
+            "a training process ended"
+        );
+        Some(Report::ProcessEnded(ProcessEnd {
+            process,
+            ago_us: 0,
+            finalized,
+            exit_code: status.code,
+            signal: status.signal,
+        }))
+    }
+}
+
+enum Look {
+    Alive { urgent: bool },
+    Ended,
+}

@@ -1,0 +1,169 @@
+//! One training process, from the moment its recorder is opened to the moment its writer's lock is gone.
+
+use std::collections::BTreeMap;
+
+use c4_detect::observation::{CommId, Membership, ProcessId, ProcessState, Window};
+use c4_recorder::snapshot::{Connection, Identity, Operation, OperationKind};
+
+use super::{
+    communicator::{CommTrack, Overdue},
+    identity::{self, KERNEL_EVENTS},
+    source::{RecorderHandle, Sample, SourceError},
+};
+use crate::report::Report;
+
+/// A recorder that is being read.
+#[derive(Debug)]
+pub(super) struct Tracked<H> {
+    /// The open recorder.
+    pub handle: H,
+    /// Who writes it.
+    pub identity: Identity,
+    /// Set once the process was announced.
+    pub process: Option<ProcessId>,
+    /// Scheduler state at the last look.
+    pub state: ProcessState,
+    /// Since when every look has failed.
+    pub failing_since_ns: Option<u64>,
+    /// Whether that has been reported.
+    pub failure_reported: bool,
+    /// Whether the end was seen and waits for the supervisor to tell the exit status.
+    pub waited_for_exit: bool,
+    cursor: u64,
+    profiling: bool,
+    event_mask: u32,
+    dropped: u64,
+    unread: u64,
+    comms: BTreeMap<(u32, u32), CommTrack>,
+    window_opened_ns: u64,
+    read_since_window: bool,
+}
+
+impl<H: RecorderHandle> Tracked<H> {
+    /// Starts to follow a recorder.
+    ///
+    /// # Errors
+    /// Its identity cannot be read.
+    pub(super) fn new(mut handle: H, now_ns: u64) -> Result<Self, SourceError> {
+        let identity = handle.identity()?;
+        Ok(Self {
+            handle,
+            identity,
+            process: None,
+            state: ProcessState::Unknown,
+            failing_since_ns: None,
+            failure_reported: false,
+            waited_for_exit: false,
+            cursor: 0,
+            profiling: false,
+            event_mask: 0,
+            dropped: 0,
+            unread: 0,
+            comms: BTreeMap::new(),
+            window_opened_ns: now_ns,
+            read_since_window: false,
+        })
+    }
+
+    /// Looks at what changed and says what is new about the process's identity.
+    ///
+    /// # Errors
+    /// The recorder cannot be read.
+    pub(super) fn look(&mut self, node: &str, now_ns: u64) -> Result<Vec<Report>, SourceError> {
+        let sample = self.handle.poll(self.cursor)?;
+        self.cursor = sample.next_cursor;
+        self.profiling = sample.profiling;
+        self.event_mask = sample.event_mask;
+        let losses = sample.losses;
+        self.dropped =
+            losses.operations.saturating_add(losses.communicators).saturating_add(losses.connections);
+        self.unread = self.unread.saturating_add(sample.overwritten);
+        self.read_since_window = true;
+
+        let mut news = Vec::new();
+        if self.process.is_none() {
+            // Re-read: the API version is known only after NCCL's first init.
+            self.identity = self.handle.identity()?;
+            if let Some(start) =
+                identity::describe(node, &self.identity, &sample.communicators, sample.event_mask)
+            {
+                self.process = Some(start.process);
+                self.window_opened_ns = now_ns;
+                news.push(Report::ProcessStarted(start));
+            }
+        }
+        self.follow(&sample, now_ns, &mut news);
+        Ok(news)
+    }
+
+    fn follow(&mut self, sample: &Sample, now_ns: u64, news: &mut Vec<Report>) {
+        let Some(process) = self.process else { return };
+        // A slot that was used again belongs to another communicator; what was known of the old one is told by now.
+        self.comms
+            .retain(|key, _| sample.communicators.iter().any(|comm| (comm.slot, comm.generation) == *key));
+        let mut operations: BTreeMap<(u32, u32), Vec<&Operation>> = BTreeMap::new();
+        for op in sample.operations.iter().filter(|op| op.kind == OperationKind::Collective) {
+            operations.entry((op.comm_slot, op.comm_generation)).or_default().push(op);
+        }
+        let mut connections: BTreeMap<(u32, u32), Vec<&Connection>> = BTreeMap::new();
+        for connection in &sample.connections {
+            let key = (connection.comm_slot, connection.comm_generation);
+            connections.entry(key).or_default().push(connection);
+        }
+        for comm in &sample.communicators {
+            let key = (comm.slot, comm.generation);
+            let track = self.comms.entry(key).or_insert_with(|| {
+                news.push(Report::CommunicatorJoined {
+                    membership: Membership {
+                        process,
+                        comm: CommId(comm.id),
+                        name: comm.name.clone(),
+                        size: comm.size,
+                        comm_rank: comm.rank,
+                    },
+                    nodes: comm.nodes,
+                });
+                CommTrack::default()
+            });
+            let operations = operations.get(&key).map_or(&[][..], Vec::as_slice);
+            let connections = connections.get(&key).map_or(&[][..], Vec::as_slice);
+            track.update(comm, operations, connections, now_ns);
+        }
+    }
+
+    /// True once for each collective that has been in flight for longer than usual.
+    pub(super) fn becomes_urgent(&mut self, rule: Overdue, now_ns: u64) -> bool {
+        let mut urgent = false;
+        for comm in self.comms.values_mut() {
+            urgent |= comm.becomes_urgent(rule, now_ns);
+        }
+        urgent
+    }
+
+    /// Closes the window. Nothing is said of a process that is not announced, or could not be read since the last
+    /// window: silence means unknown, and unknown it is.
+    pub(super) fn close_window(&mut self, rule: Overdue, now_ns: u64) -> Option<Window> {
+        let process = self.process?;
+        if !std::mem::take(&mut self.read_since_window) {
+            return None;
+        }
+        let duration_us = now_ns.saturating_sub(self.window_opened_ns) / 1000;
+        self.window_opened_ns = now_ns;
+        Some(Window {
+            process,
+            duration_us,
+            state: self.state,
+            kernel_events: self.event_mask & KERNEL_EVENTS != 0,
+            profiling: self.profiling,
+            dropped: self.dropped,
+            unread: self.unread,
+            comms: self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns)).collect(),
+        })
+    }
+
+    /// Whether every communicator was finalised: then the end was not an accident.
+    #[must_use]
+    pub(super) fn finalized(&self) -> bool {
+        !self.comms.is_empty() && self.comms.values().all(|comm| comm.last.finalized)
+    }
+}

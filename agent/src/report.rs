@@ -1,0 +1,187 @@
+//! What the agent has to say, in its own words. `convert.rs` turns these into wire messages; nothing else in the agent
+//! knows the wire format, except the stream that carries it.
+
+use std::collections::BTreeMap;
+
+use c4_detect::observation::{Membership, ProcessEnd, ProcessId, Severity, Window};
+use tokio::time::Instant;
+
+/// One thing to tell the controller.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// A training process was found.
+    ProcessStarted(ProcessStart),
+    /// A process joined a communicator.
+    CommunicatorJoined {
+        /// Who joined what.
+        membership: Membership,
+        /// Nodes in the communicator.
+        nodes: u32,
+    },
+    /// What one process did in one window.
+    Window(Window),
+    /// A process ended.
+    ProcessEnded(ProcessEnd),
+    /// A sensor saw something.
+    Health(Health),
+    /// A supervised group changed its state.
+    Group(GroupStatus),
+    /// A command was carried out, or not.
+    CommandResult {
+        /// Id of the command.
+        command_id: String,
+        /// Whether it was carried out.
+        ok: bool,
+        /// What happened.
+        detail: String,
+    },
+}
+
+/// A report with the moment it was made, so that its age can be told when it is sent, however much later that is.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// When it was made.
+    pub at: Instant,
+    /// What is to be told.
+    pub report: Report,
+}
+
+impl Captured {
+    /// Stamps a report with the present.
+    #[must_use]
+    pub fn now(report: Report) -> Self {
+        Self { at: Instant::now(), report }
+    }
+}
+
+/// Identity of a training process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProcessStart {
+    /// Unique for ever.
+    pub process: ProcessId,
+    /// Job it belongs to.
+    pub job: String,
+    /// How often the job had been restarted.
+    pub incarnation: u32,
+    /// Global rank, where known.
+    pub rank: Option<u32>,
+    /// Rank on its node, where known.
+    pub local_rank: Option<u32>,
+    /// Ranks in the job, where known.
+    pub world_size: Option<u32>,
+    /// Index of its GPU on the node, where known.
+    pub gpu: Option<u32>,
+    /// Process id in its own PID namespace.
+    pub pid: u32,
+    /// NCCL version, as far as it can be told.
+    pub nccl_version: String,
+    /// Profiler API version NCCL took.
+    pub profiler_api: u32,
+    /// What this NCCL does not show.
+    pub blind_spots: Vec<String>,
+    /// Labels from its environment.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Something a sensor saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Kind of component: "gpu", "nic" or "host".
+    pub component: &'static str,
+    /// GPU index, where it concerns one.
+    pub gpu: Option<u32>,
+    /// NIC name, where it concerns one.
+    pub nic: Option<String>,
+    /// Stable code: "xid-79", "link-down", …
+    pub code: String,
+    /// What was seen.
+    pub detail: String,
+    /// How bad.
+    pub severity: Severity,
+    /// Whether this takes the event back.
+    pub cleared: bool,
+}
+
+/// State of a supervised group of processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    /// Its processes run.
+    Running,
+    /// They are being ended on purpose.
+    Stopping,
+    /// They were ended on purpose.
+    Stopped,
+    /// All ended by themselves with exit code 0.
+    Finished,
+    /// One ended otherwise, and nobody had asked it to.
+    Failed,
+}
+
+/// A supervised group, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Job.
+    pub job: String,
+    /// How often it has been restarted.
+    pub incarnation: u32,
+    /// State.
+    pub state: GroupState,
+    /// Its ranks, where the agent assigns them.
+    pub ranks: Vec<u32>,
+    /// Ranks in the whole job, 0 where unknown.
+    pub world_size: u32,
+    /// What happened, for people.
+    pub detail: String,
+    /// Newest checkpoint, where the job says so.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// The newest checkpoint a job has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Iteration after which it was written.
+    pub iteration: u64,
+    /// How long ago; unknown when it was there before the agent.
+    pub age_us: Option<u64>,
+}
+
+/// A sensor, and whether it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SensorStatus {
+    /// "recorder", "host", "nvml", "nic", "kmsg".
+    pub name: &'static str,
+    /// Whether it works.
+    pub present: bool,
+    /// What was found, or why it is missing.
+    pub detail: String,
+}
+
+/// What a controller may ask of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Id; the same id is carried out once.
+    pub id: String,
+    /// What to do.
+    pub action: CommandAction,
+}
+
+/// See [`Command`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandAction {
+    /// End the processes of one incarnation.
+    StopGroup {
+        /// Job.
+        job: String,
+        /// Only this incarnation is stopped.
+        incarnation: u32,
+        /// Time between SIGTERM and SIGKILL.
+        grace: std::time::Duration,
+    },
+    /// Start the job's part on this node as a new incarnation.
+    StartGroup {
+        /// Job.
+        job: String,
+        /// The new incarnation.
+        incarnation: u32,
+    },
+}

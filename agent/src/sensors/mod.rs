@@ -1,0 +1,199 @@
+//! Health of the node: host, GPUs, NICs, kernel log. Every sensor is optional; one that is missing is reported as missing,
+//! with the reason, and the agent runs with none of them.
+//!
+//! Sensors may block (NVML does, on a GPU that is dying), so each has a thread of its own and speaks over the agent's
+//! bounded report queue; a sensor that hangs takes nothing else with it. Threads end at the next turn after `stop`,
+//! and do not outlive the process. What they decide is in pure functions on text and numbers.
+
+mod host;
+mod kmsg;
+mod nic;
+mod nvml;
+mod transitions;
+mod xid;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+pub use host::{HostReading, HostSensor, HostSettings, parse_cpu};
+pub use kmsg::{KmsgSensor, parse_record};
+pub use nic::{NicReading, NicSensor};
+pub use nvml::NvmlSensor;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tracing::warn;
+pub use transitions::Transitions;
+pub use xid::severity as xid_severity;
+
+use crate::report::{Captured, Health, Report, SensorStatus};
+
+/// A sensor that is there.
+pub trait Sensor: Send {
+    /// Looks, and says what changed. `now` is a monotonic clock. May block for about `interval`, if that is how it waits
+    /// for events; returns whether it did.
+    fn sample(&mut self, now: Instant, interval: Duration) -> Sampled;
+}
+
+/// What one look gave.
+#[derive(Debug, Default)]
+pub struct Sampled {
+    /// What changed.
+    pub health: Vec<Health>,
+    /// The sensor waited for the interval itself.
+    pub waited: bool,
+    /// The sensor is gone: why.
+    pub lost: Option<String>,
+}
+
+/// Which sensors are wanted, and where they look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SensorSettings {
+    /// Time between two looks.
+    pub interval: Duration,
+    /// Host, if wanted.
+    pub host: Option<HostSettings>,
+    /// NVML, if wanted: path of the library, or the system's.
+    pub nvml: Option<Option<PathBuf>>,
+    /// NICs, if wanted: root of sysfs.
+    pub nic: Option<PathBuf>,
+    /// Kernel log, if wanted: path.
+    pub kmsg: Option<PathBuf>,
+}
+
+/// Sensors that run.
+#[derive(Debug)]
+pub struct Sensors {
+    stop: Arc<AtomicBool>,
+    /// State of every sensor.
+    pub status: watch::Receiver<Vec<SensorStatus>>,
+}
+
+type Opened = Result<(Box<dyn Sensor>, String), String>;
+
+/// Opens one sensor: what was found, or why it is missing.
+type Open = Box<dyn FnOnce() -> Opened + Send>;
+
+impl Sensors {
+    /// Starts the sensors. `recorder` says where recorders are looked for: that sensor is always there.
+    #[must_use]
+    pub fn start(settings: &SensorSettings, recorder: String, reports: &mpsc::Sender<Captured>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let first = SensorStatus { name: "recorder", present: true, detail: recorder };
+        let (status, receiver) = watch::channel(vec![first]);
+        let kernel_log = settings.kmsg.clone();
+        // An XID shows in the kernel log and in NVML. The log has the better text; NVML is for where there is no log.
+        let xid_events = kernel_log.as_ref().is_none_or(|path| KmsgSensor::open(path).is_err());
+        let wanted: [(&'static str, Option<Open>); 4] = [
+            (
+                "host",
+                settings.host.clone().map(|host| -> Open {
+                    Box::new(move || HostSensor::open(host).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                }),
+            ),
+            (
+                "nvml",
+                settings.nvml.clone().map(|path| -> Open {
+                    Box::new(move || {
+                        NvmlSensor::open(path.as_deref(), xid_events)
+                            .map(|(sensor, detail)| (sensor.boxed(), detail))
+                    })
+                }),
+            ),
+            (
+                "nic",
+                settings.nic.clone().map(|root| -> Open {
+                    Box::new(move || NicSensor::open(&root).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                }),
+            ),
+            (
+                "kmsg",
+                kernel_log.map(|path| -> Open {
+                    Box::new(move || KmsgSensor::open(&path).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                }),
+            ),
+        ];
+        for (name, open) in wanted {
+            let Some(open) = open else {
+                set(&status, name, false, "turned off".to_owned());
+                continue;
+            };
+            let worker = Worker {
+                name,
+                interval: settings.interval,
+                reports: reports.clone(),
+                status: status.clone(),
+                stop: Arc::clone(&stop),
+            };
+            let spawned = thread::Builder::new().name(format!("c4-{name}")).spawn(move || worker.run(open));
+            if let Err(error) = spawned {
+                set(&status, name, false, format!("cannot start its thread: {error}"));
+            }
+        }
+        Self { stop, status: receiver }
+    }
+
+    /// Waits until every sensor has said whether it is there, or for the time given: NVML may take seconds.
+    pub async fn settle(&mut self, limit: Duration) {
+        let all = self.status.wait_for(|status| status.len() == 5);
+        if tokio::time::timeout(limit, all).await.is_err() {
+            warn!("some sensor takes long to start; it is reported at the next connection");
+        }
+    }
+}
+
+impl Drop for Sensors {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn set(status: &watch::Sender<Vec<SensorStatus>>, name: &'static str, present: bool, detail: String) {
+    status.send_modify(|list| {
+        list.retain(|sensor| sensor.name != name);
+        list.push(SensorStatus { name, present, detail });
+    });
+}
+
+struct Worker {
+    name: &'static str,
+    interval: Duration,
+    reports: mpsc::Sender<Captured>,
+    status: watch::Sender<Vec<SensorStatus>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(self, open: Open) {
+        let mut sensor = match open() {
+            Ok((sensor, detail)) => {
+                set(&self.status, self.name, true, detail);
+                sensor
+            }
+            Err(why) => return set(&self.status, self.name, false, why),
+        };
+        while !self.stop.load(Ordering::Relaxed) {
+            let sampled = sensor.sample(Instant::now(), self.interval);
+            for health in sampled.health {
+                if self.reports.blocking_send(Captured::now(Report::Health(health))).is_err() {
+                    return;
+                }
+            }
+            if let Some(why) = sampled.lost {
+                warn!(sensor = self.name, %why, "a sensor is lost");
+                return set(&self.status, self.name, false, why);
+            }
+            if !sampled.waited {
+                thread::park_timeout(self.interval);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What is there to be said, apart from any connection: takes reports into spool and roster, hands out the next message,
+//! knows when the end has come.
+
+use std::{collections::VecDeque, time::Duration};
+
+use c4_proto::v1::{AgentMessage, agent_message::Body};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    roster::Roster,
+    spool::{Spool, SpoolLimits},
+};
+use crate::{convert, metrics::Metrics, report::Captured};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) spool: Spool,
+    pub(super) roster: Roster,
+    pub(super) metrics: Metrics,
+    drain: Duration,
+    deadline: Option<Instant>,
+    reports_open: bool,
+}
+
+impl Desk {
+    pub(super) fn new(limits: SpoolLimits, drain: Duration, metrics: Metrics) -> Self {
+        Self {
+            spool: Spool::new(limits),
+            roster: Roster::default(),
+            metrics,
+            drain,
+            deadline: None,
+            reports_open: true,
+        }
+    }
+
+    pub(super) fn absorb(&mut self, captured: Captured) {
+        let body = convert::body(captured.report);
+        let sequence = self.spool.push(body.clone(), captured.at);
+        self.roster.note(sequence, captured.at, &body);
+        self.metrics.spool(&self.spool);
+    }
+
+    pub(super) fn acknowledge(&mut self, sequence: u64) -> bool {
+        let known = self.spool.acknowledge(sequence);
+        if known {
+            self.roster.acknowledge(sequence);
+        }
+        self.metrics.spool(&self.spool);
+        known
+    }
+
+    /// The next message for a connection: first the introduction, then the spool.
+    pub(super) fn next_message(
+        &mut self,
+        introduction: &mut VecDeque<(Instant, Body)>,
+        last_sent: &mut u64,
+    ) -> Option<AgentMessage> {
+        let now = Instant::now();
+        if let Some((captured, body)) = introduction.pop_front() {
+            let age = now.saturating_duration_since(captured);
+            let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+            return Some(AgentMessage { sequence: 0, age_us, body: Some(body) });
+        }
+        let entry = self.spool.after(*last_sent)?;
+        *last_sent = entry.sequence;
+        self.metrics.sent(entry.body());
+        Some(entry.message(now))
+    }
+
+    /// Takes in one report, or learns that the end was asked for. True when the end has come: everything was delivered
+    /// or the drain time is over.
+    pub(super) async fn attend_once(
+        &mut self,
+        reports: &mut mpsc::Receiver<Captured>,
+        shutdown: &CancellationToken,
+    ) -> bool {
+        if self.deadline.is_some() && self.spool.depth() == 0 {
+            return true;
+        }
+        let deadline = self.deadline;
+        let over = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => shutdown.cancelled().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            report = reports.recv(), if self.reports_open => match report {
+                Some(captured) => self.absorb(captured),
+                None => self.reports_open = false,
+            },
+            () = over => {
+                if deadline.is_some() {
+                    return true;
+                }
+                self.deadline = Some(Instant::now() + self.drain);
+            }
+        }
+        false
+    }
+
+    /// The same until the end has come.
+    pub(super) async fn attend(
+        &mut self,
+        reports: &mut mpsc::Receiver<Captured>,
+        shutdown: &CancellationToken,
+    ) {
+        while !self.attend_once(reports, shutdown).await {}
+    }
+}

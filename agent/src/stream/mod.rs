@@ -1,0 +1,278 @@
+//! The stream to the controller.
+//!
+//! One task owns everything: spool, roster, connection. Channels: reports come in over a bounded queue (senders wait
+//! when it is full, and taking from it is only a push into the spool, so they never wait long); messages go out over a
+//! queue of [`OUTBOUND`], small so that the age put into a message is still true when it leaves; commands go to the
+//! supervisor over a bounded queue, and one that finds it full is refused, said so, and not forgotten by the controller,
+//! which keeps its own list. Cancelling is safe at every point: what is not acknowledged stays in the spool.
+
+mod backoff;
+mod desk;
+mod dial;
+mod roster;
+mod spool;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, time::Duration};
+
+pub use backoff::{Backoff, BackoffPolicy};
+use c4_proto::v1::{
+    AgentMessage, ControllerMessage, Hello, agent_message::Body, controller_message::Body as Reply,
+    telemetry_client::TelemetryClient,
+};
+use desk::Desk;
+pub use dial::{BadAddress, Dial, Tcp};
+pub use spool::{Entry, Spool, SpoolLimits};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{debug, info, warn};
+
+use crate::{
+    convert,
+    metrics::Metrics,
+    report::{Captured, Command, Report, SensorStatus},
+};
+
+/// Messages on their way out.
+const OUTBOUND: usize = 32;
+
+/// Version of the protocol this agent speaks.
+const PROTOCOL: u32 = 1;
+
+/// Who speaks, and how.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// Node this agent speaks for.
+    pub node: String,
+    /// New at each agent start.
+    pub session_id: String,
+    /// How much is kept.
+    pub limits: SpoolLimits,
+    /// How reconnects are spaced.
+    pub backoff: BackoffPolicy,
+    /// Longest time to make a connection.
+    pub connect_timeout: Duration,
+    /// How long to go on after the end was asked for, to deliver what is left.
+    pub drain: Duration,
+}
+
+#[derive(Debug, Error)]
+enum LinkError {
+    #[error("no answer in {0:?}")]
+    Timeout(Duration),
+    #[error("{}", chain(.0))]
+    Transport(#[from] tonic::transport::Error),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("the controller closed the stream")]
+    Closed,
+}
+
+/// An error with what lies beneath it: tonic's own text is only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// An open conversation.
+struct Link {
+    outbound: mpsc::Sender<AgentMessage>,
+    inbound: Streaming<ControllerMessage>,
+    /// What is said again first, unspooled.
+    introduction: VecDeque<(Instant, Body)>,
+    /// Number of the last spooled message sent on this connection.
+    last_sent: u64,
+    /// Whether the controller has said anything yet.
+    heard: bool,
+}
+
+/// See the module.
+pub struct Stream<D> {
+    dial: D,
+    settings: StreamSettings,
+    backoff: Backoff,
+    sensors: watch::Receiver<Vec<SensorStatus>>,
+    commands: mpsc::Sender<Command>,
+    desk: Desk,
+    said_absent: bool,
+}
+
+impl<D: Dial> Stream<D> {
+    /// A stream that has not connected yet.
+    pub fn new(
+        dial: D,
+        settings: StreamSettings,
+        sensors: watch::Receiver<Vec<SensorStatus>>,
+        commands: mpsc::Sender<Command>,
+        metrics: Metrics,
+    ) -> Self {
+        let seed = settings.session_id.bytes().fold(0_u64, |sum, byte| sum.rotate_left(5) ^ u64::from(byte));
+        Self {
+            dial,
+            backoff: Backoff::new(settings.backoff, seed),
+            desk: Desk::new(settings.limits, settings.drain, metrics),
+            settings,
+            sensors,
+            commands,
+            said_absent: false,
+        }
+    }
+
+    /// Streams until `shutdown`, then for as long as there is something to deliver, but no longer than the drain time.
+    pub async fn run(mut self, mut reports: mpsc::Receiver<Captured>, shutdown: CancellationToken) {
+        let mut next_try = Instant::now();
+        loop {
+            let error = match self.connect(next_try, &mut reports, &shutdown).await {
+                Some(Ok(link)) => match self.converse(link, &mut reports, &shutdown).await {
+                    Some(error) => error,
+                    None => break,
+                },
+                Some(Err(error)) => error,
+                None => break,
+            };
+            self.desk.metrics.set_connected(false);
+            if !std::mem::replace(&mut self.said_absent, true) {
+                warn!(%error, "no controller; the agent goes on and keeps what it has to say");
+            } else {
+                debug!(%error, "still no controller");
+            }
+            next_try = self.backoff.failed(Instant::now());
+        }
+        if self.desk.spool.depth() > 0 {
+            warn!(messages = self.desk.spool.depth(), "ended before the controller had taken everything");
+        }
+    }
+
+    /// Makes a connection and says hello. `None` when the end came first.
+    async fn connect(
+        &mut self,
+        at: Instant,
+        reports: &mut mpsc::Receiver<Captured>,
+        shutdown: &CancellationToken,
+    ) -> Option<Result<Link, LinkError>> {
+        let limit = self.settings.connect_timeout;
+        let dialled = async {
+            sleep_until(at).await;
+            timeout(limit, self.dial.dial()).await
+        };
+        let channel = tokio::select! {
+            biased;
+            () = self.desk.attend(reports, shutdown) => return None,
+            dialled = dialled => match dialled {
+                Ok(Ok(channel)) => channel,
+                Ok(Err(error)) => return Some(Err(error.into())),
+                Err(_) => return Some(Err(LinkError::Timeout(limit))),
+            },
+        };
+        let hello = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(self.hello())) };
+        let introduction = self.desk.roster.introduction().into();
+        let (outbound, queue) = mpsc::channel(OUTBOUND);
+        // The queue is new and empty: there is room for one.
+        let _ = outbound.try_send(hello);
+        let mut client = TelemetryClient::new(channel);
+        let opened = tokio::select! {
+            biased;
+            () = self.desk.attend(reports, shutdown) => return None,
+            opened = timeout(limit, client.stream(ReceiverStream::new(queue))) => opened,
+        };
+        Some(match opened {
+            Ok(Ok(answer)) => {
+                self.backoff.connected(Instant::now());
+                self.desk.metrics.set_connected(true);
+                let inbound = answer.into_inner();
+                Ok(Link { outbound, inbound, introduction, last_sent: 0, heard: false })
+            }
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => Err(LinkError::Timeout(limit)),
+        })
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            node: self.settings.node.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            session_id: self.settings.session_id.clone(),
+            next_sequence: self.desk.spool.first_sequence(),
+            protocol: PROTOCOL,
+            sensors: self.sensors.borrow().iter().map(convert::sensor).collect(),
+        }
+    }
+
+    /// Talks until the connection is lost (why) or the end has come (`None`).
+    async fn converse(
+        &mut self,
+        mut link: Link,
+        reports: &mut mpsc::Receiver<Captured>,
+        shutdown: &CancellationToken,
+    ) -> Option<LinkError> {
+        loop {
+            let pending = !link.introduction.is_empty() || self.desk.spool.after(link.last_sent).is_some();
+            tokio::select! {
+                biased;
+                message = link.inbound.message() => match message {
+                    Ok(Some(message)) => self.hear(message, &mut link.heard),
+                    Ok(None) => return Some(LinkError::Closed),
+                    Err(status) => return Some(status.into()),
+                },
+                ended = self.desk.attend_once(reports, shutdown) => if ended { return None },
+                permit = link.outbound.reserve(), if pending => match permit {
+                    Ok(permit) => if let Some(message) = self.desk.next_message(&mut link.introduction, &mut link.last_sent) {
+                        permit.send(message);
+                    },
+                    Err(_) => return Some(LinkError::Closed),
+                },
+            }
+        }
+    }
+
+    fn hear(&mut self, message: ControllerMessage, heard: &mut bool) {
+        if !std::mem::replace(heard, true) {
+            info!("connected to the controller");
+            self.said_absent = false;
+        }
+        match message.body {
+            Some(Reply::Ack(ack)) => {
+                if !self.desk.acknowledge(ack.sequence) {
+                    warn!(
+                        sequence = ack.sequence,
+                        "the controller acknowledges a message that was never sent"
+                    );
+                }
+            }
+            Some(Reply::Refused(refused)) => {
+                self.desk.metrics.refused();
+                warn!(sequence = refused.sequence, reason = %refused.reason, "the controller refuses a message");
+            }
+            Some(Reply::Command(command)) => self.obey(command),
+            None => debug!("the controller sent something this agent does not know"),
+        }
+    }
+
+    fn obey(&mut self, command: c4_proto::v1::Command) {
+        let id = command.id.clone();
+        let refusal = match Command::try_from(command) {
+            Ok(command) => match self.commands.try_send(command) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(_)) => "too many commands at once".to_owned(),
+                Err(mpsc::error::TrySendError::Closed(_)) => "this agent supervises no processes".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        warn!(command = %id, %refusal, "cannot carry out a command");
+        let report = Report::CommandResult { command_id: id, ok: false, detail: refusal };
+        self.desk.absorb(Captured::now(report));
+    }
+}
