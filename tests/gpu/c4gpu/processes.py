@@ -6,12 +6,14 @@ environment, which children inherit; the end of a run sweeps /proc for that labe
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
 import uuid
 
 LABEL = "C4_GPU_RUN"
+FOREIGN = re.compile(r"(C4|SLURM|TORCHELASTIC)_|(RANK|LOCAL_RANK|WORLD_SIZE|NCCL_PROFILER_PLUGIN|NCCL_HOSTID|LD_PRELOAD)$")
 
 
 class Process:
@@ -71,8 +73,8 @@ class Processes:
         os.makedirs(logs, exist_ok=True)
 
     def environment(self, extra=None):
-        """The environment of a child: ours, labelled."""
-        environment = dict(os.environ)
+        """The environment of a child: ours, labelled, without what would make it somebody else's rank."""
+        environment = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
         environment[LABEL] = self.label
         environment["PYTHONUNBUFFERED"] = "1"
         environment.update({name: str(value) for name, value in (extra or {}).items()})
