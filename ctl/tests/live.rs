@@ -6,9 +6,12 @@ use std::{
     process::Stdio,
 };
 
+#[path = "support/controller.rs"]
+mod controller;
 mod support;
 
-use support::{Controller, command, json, text};
+use controller::Controller;
+use support::{command, json, text};
 
 #[test]
 fn status_shows_nodes_and_what_is_lost() {

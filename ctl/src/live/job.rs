@@ -109,7 +109,7 @@ fn downtime(ledger: &v1::Ledger) -> Table {
         table.row(vec![
             (&entry.finding).into(),
             u64::try_from(entry.started_unix_us).map_or_else(|_| "–".to_owned(), moment).into(),
-            seconds(entry.post_checkpoint_seconds).into(),
+            if entry.post_checkpoint_unknown { "unknown".into() } else { seconds(entry.post_checkpoint_seconds).into() },
             seconds(entry.detection_seconds).into(),
             seconds(entry.diagnosis_isolation_seconds).into(),
             seconds(entry.reinitialisation_seconds).into(),
@@ -141,7 +141,8 @@ fn ledger_document(ledger: &v1::Ledger) -> Value {
             json!({
                 "finding": entry.finding,
                 "started": u64::try_from(entry.started_unix_us).ok().map(moment),
-                "post_checkpoint_seconds": entry.post_checkpoint_seconds,
+                "post_checkpoint_seconds":
+                    (!entry.post_checkpoint_unknown).then_some(entry.post_checkpoint_seconds),
                 "detection_seconds": entry.detection_seconds,
                 "diagnosis_isolation_seconds": entry.diagnosis_isolation_seconds,
                 "reinitialisation_seconds": entry.reinitialisation_seconds,

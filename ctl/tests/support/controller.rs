@@ -1,0 +1,193 @@
+//! A controller's double: the real gRPC service with canned answers, on a port of its own, and a way to run the real
+//! binary against it.
+
+use std::{net::SocketAddr, process::Output};
+
+use c4_proto::v1::{self, operations_server as server};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use crate::support::command;
+use tonic::{Request, Response, Status};
+
+/// A finding as a controller would send it.
+pub(crate) fn finding(id: &str, cleared: bool) -> v1::Finding {
+    v1::Finding {
+        id: id.into(),
+        job: "train".into(),
+        incarnation: 1,
+        kind: "non_comm_hang".into(),
+        suspects: vec![v1::Suspect {
+            rank: Some(3),
+            node: "n1".into(),
+            gpu: Some(3),
+            score: 0.97,
+            ..Default::default()
+        }],
+        confidence: 0.97,
+        since_unix_us: 1_764_000_000_000_000,
+        detected_unix_us: 1_764_000_001_500_000,
+        cleared_unix_us: cleared.then_some(1_764_000_060_000_000),
+        summary: "Rank 3 on n1 never entered AllReduce #120 that 7 ranks wait in.".into(),
+        evidence_json: r#"{"waiting_ranks":[0,1,2],"waited_seconds":{"median":1.5}}"#.into(),
+        explains: vec!["rank 0 waits in AllReduce #120".into()],
+        refuted_by: "rank 3 entering AllReduce #120".into(),
+        actions: vec!["restart 1 of 3, from iteration 100".into()],
+    }
+}
+
+struct Double;
+
+#[tonic::async_trait]
+impl server::Operations for Double {
+    type WatchEventsStream = ReceiverStream<Result<v1::Event, Status>>;
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
+        let sensor =
+            |name: &str, present| v1::NodeSensor { name: name.into(), present, detail: String::new() };
+        let node = |name: &str, connected| v1::Node {
+            name: name.into(),
+            connected,
+            last_seen_us: 300_000,
+            agent_version: "0.1.0".into(),
+            ranks: 4,
+            sensors: vec![sensor("recorder", true), sensor("nvml", false)],
+            spool_dropped: 0,
+        };
+        Ok(Response::new(v1::Status {
+            version: "0.1.0".into(),
+            uptime_us: 3_723_000_000,
+            mode: "observe".into(),
+            nodes: vec![node("n0", true), node("n1", false)],
+            jobs: 1,
+            ranks: 8,
+            open_findings: 1,
+        }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        Ok(Response::new(v1::ListJobsResponse { jobs: vec![summary()] }))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        if request.into_inner().name != "train" {
+            return Err(Status::not_found("no such job"));
+        }
+        let downtime = v1::Downtime {
+            finding: "f-1".into(),
+            started_unix_us: 1_764_000_000_000_000,
+            post_checkpoint_seconds: 2.5,
+            detection_seconds: 0.5,
+            diagnosis_isolation_seconds: 0.1,
+            reinitialisation_seconds: 1.0,
+            complete: true,
+            ..Default::default()
+        };
+        let rank =
+            v1::Rank { rank: 3, node: "n1".into(), state: "waiting".into(), pid: 77, ..Default::default() };
+        Ok(Response::new(v1::Job {
+            summary: Some(summary()),
+            ranks: vec![rank],
+            ledger: Some(v1::Ledger { entries: vec![downtime], total_seconds: 4.1 }),
+            findings: vec![finding("f-1", false)],
+        }))
+    }
+
+    async fn list_findings(
+        &self,
+        request: Request<v1::ListFindingsRequest>,
+    ) -> Result<Response<v1::ListFindingsResponse>, Status> {
+        let request = request.into_inner();
+        let mut findings = vec![finding("f-1", false)];
+        if request.include_cleared {
+            findings.push(finding("f-0", true));
+        }
+        findings.retain(|finding| request.job.is_empty() || finding.job == request.job);
+        Ok(Response::new(v1::ListFindingsResponse { findings }))
+    }
+
+    async fn get_finding(
+        &self,
+        request: Request<v1::GetFindingRequest>,
+    ) -> Result<Response<v1::Finding>, Status> {
+        match request.into_inner().id.as_str() {
+            "f-1" => Ok(Response::new(finding("f-1", false))),
+            "odd" => Ok(Response::new(v1::Finding { kind: "gremlins".into(), ..finding("odd", false) })),
+            _ => Err(Status::not_found("no such finding")),
+        }
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let (send, receive) = mpsc::channel(16);
+        let history = request.into_inner().history.min(2);
+        tokio::spawn(async move {
+            for number in 0..history {
+                let event = v1::Event {
+                    unix_us: 1_764_000_000_000_000,
+                    kind: "finding".into(),
+                    job: "train".into(),
+                    text: format!("event {number}"),
+                };
+                if send.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+            // A controller keeps the stream open; it ends when the client goes away.
+            send.closed().await;
+        });
+        Ok(Response::new(ReceiverStream::new(receive)))
+    }
+}
+
+fn summary() -> v1::JobSummary {
+    v1::JobSummary {
+        name: "train".into(),
+        incarnation: 1,
+        world_size: 8,
+        ranks_seen: 7,
+        state: "faulty".into(),
+        missing: vec![],
+        iteration_seconds: 0.25,
+        open_findings: 1,
+        restarts: 1,
+    }
+}
+
+/// A double that runs until it is dropped.
+pub(crate) struct Controller {
+    address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Controller {
+    pub(crate) fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(server::OperationsServer::new(Double))
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        Self { address, _runtime: runtime }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Runs the binary against this controller.
+    pub(crate) fn ask(&self, args: &[&str]) -> Output {
+        command(args).env("C4_CONTROLLER", self.url()).output().expect("runs")
+    }
+}
+
