@@ -1,0 +1,669 @@
+//! A lockstep job, simulated: ranks compute, meet in collectives and wait for the last. What its agents would see is
+//! turned into observations through the real `Aggregator` and fed to the real `Detector`, in simulated time.
+//!
+//! Noise is drawn from a seeded generator and has heavy tails (one operation in a few hundred is late by up to three
+//! times its compute time), because healthy clusters are like that. **Seeds below 1000 were used while thresholds
+//! were chosen; the tests use seeds from 1000 on.**
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of this")]
+
+use std::collections::{BTreeMap, VecDeque};
+
+use c4_detect::{
+    aggregate::{Aggregator, CompletedOperation},
+    detector::{Config, Detector},
+    finding::{Finding, Kind},
+    observation::{
+        CommId, CommWindow, Edge, InFlight, JobId, Membership, NodeName, Observation, OperationSignature,
+        ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
+    },
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// 2023-11-14 22:13:20 UTC.
+pub const EPOCH_US: u64 = 1_700_000_000_000_000;
+const NEVER: u64 = u64::MAX;
+
+/// What the job looks like. Times in microseconds.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub ranks: usize,
+    pub ranks_per_node: usize,
+    /// Elements of each operation of an iteration.
+    pub operations: Vec<u64>,
+    /// Compute of an iteration, spread evenly before its operations.
+    pub compute_us: u64,
+    /// Time an operation takes once everybody is there.
+    pub transfer_us: u64,
+    /// Relative standard deviation of compute.
+    pub noise: f64,
+    /// Longest extra time of a rank in the first iteration.
+    pub warm_up_us: u64,
+    /// Every so many iterations rank 0 writes a checkpoint for so long, while the others wait in the next operation.
+    pub checkpoint: Option<(u64, u64)>,
+    /// Every so many iterations all ranks pause for so long (evaluation on one's own, say).
+    pub all_pause: Option<(u64, u64)>,
+    /// Every so many iterations, operations of another kind (evaluation with metrics).
+    pub evaluation: Option<u64>,
+    /// Compute grows by this factor over a thousand iterations.
+    pub growth: f64,
+    pub kernel_events: bool,
+    pub window_us: u64,
+}
+
+impl Shape {
+    pub fn new(ranks: usize, iteration_us: u64) -> Self {
+        let transfer_us = iteration_us / 100;
+        Self {
+            ranks,
+            ranks_per_node: 8,
+            operations: vec![4_096, 1 << 20, 1 << 20, 1 << 18],
+            compute_us: iteration_us - 4 * transfer_us,
+            transfer_us,
+            noise: 0.01,
+            warm_up_us: iteration_us * 3,
+            checkpoint: None,
+            all_pause: None,
+            evaluation: None,
+            growth: 0.0,
+            kernel_events: true,
+            window_us: 1_000_000,
+        }
+    }
+
+    pub fn iteration_us(&self) -> u64 {
+        self.compute_us + self.transfer_us * self.operations.len() as u64
+    }
+}
+
+/// What goes wrong, and when (microseconds after the start).
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Killed by signal 9; the signal is only reported where the process is supervised.
+    Kill { rank: usize, at: u64, supervised: bool },
+    /// SIGSTOP.
+    Stop { rank: usize, at: u64, until: Option<u64> },
+    /// Stuck outside of collectives.
+    Stuck { rank: usize, at: u64, until: Option<u64>, state: ProcessState },
+    /// Late by so much each iteration.
+    Slow { rank: usize, at: u64, until: u64, us: u64 },
+    /// A rank that changes each iteration is late by so much.
+    Turns { us: u64 },
+    /// Leaves out one operation.
+    Skip { rank: usize, at: u64 },
+    /// One operation with another size; it does or does not hang.
+    Resize { rank: usize, at: u64, hangs: bool },
+    /// The GPU is busy with something else: operations are enqueued and not started.
+    Busy { rank: usize, at: u64 },
+    /// A connection carries nothing any more.
+    Link { src: usize, at: u64 },
+    /// The agent of a node is out of sight.
+    AgentLost { node: usize, at: u64 },
+    /// The agent of a node goes silent without being disconnected.
+    AgentFrozen { node: usize, at: u64 },
+    /// Events are lost in one rank.
+    Drops { rank: usize, at: u64 },
+    /// The event mask of a rank is cleared.
+    Unprofiled { rank: usize, at: u64 },
+    /// The job ends: every rank within `spread`, `finalized` or not, with an exit code or not.
+    End { at: u64, spread: u64, finalized: bool, exit_code: Option<i32>, signal: Option<i32> },
+    /// Told by the controller.
+    Stopping { at: u64 },
+}
+
+struct Operation {
+    sequence: u64,
+    signature: OperationSignature,
+    start: u64,
+    end: u64,
+}
+
+struct Rank {
+    operations: VecDeque<Operation>,
+    enqueued: VecDeque<u64>,
+    completed: u64,
+    aggregator: Aggregator,
+    last_end: u64,
+    ended: bool,
+    ends_at: Option<u64>,
+}
+
+/// The simulation.
+pub struct Sim {
+    pub shape: Shape,
+    pub faults: Vec<Fault>,
+    pub job: JobId,
+    pub incarnation: u32,
+    pub comm: CommId,
+    rng: ChaCha8Rng,
+    ranks: Vec<Rank>,
+    iteration: u64,
+    op: usize,
+    sequence: u64,
+    /// When everybody left the last operation.
+    free_at: u64,
+    stalled: bool,
+    start: u64,
+    /// A link that blocks the last operation.
+    blocked: Option<usize>,
+    slept: BTreeMap<usize, u64>,
+}
+
+impl Sim {
+    pub fn new(seed: u64, shape: Shape, faults: Vec<Fault>) -> Self {
+        Self::of_job(seed, shape, faults, "llm", 0, 0)
+    }
+
+    pub fn of_job(seed: u64, shape: Shape, faults: Vec<Fault>, job: &str, incarnation: u32, start: u64) -> Self {
+        let ranks = (0..shape.ranks)
+            .map(|_| Rank {
+                operations: VecDeque::new(),
+                enqueued: VecDeque::new(),
+                completed: 0,
+                aggregator: Aggregator::default(),
+                last_end: start,
+                ended: false,
+                ends_at: None,
+            })
+            .collect();
+        Self {
+            shape,
+            faults,
+            job: JobId(job.into()),
+            incarnation,
+            comm: CommId(0xc0 + u64::from(incarnation)),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            ranks,
+            iteration: 0,
+            op: 0,
+            sequence: 0,
+            free_at: start,
+            stalled: false,
+            start,
+            blocked: None,
+            slept: BTreeMap::new(),
+        }
+    }
+
+    pub fn process(&self, rank: usize) -> ProcessId {
+        ProcessId(u64::from(self.incarnation) * 1_000_000 + rank as u64 + 1)
+    }
+
+    pub fn node_name(&self, node: usize) -> NodeName {
+        NodeName(format!("node-{node}"))
+    }
+
+    fn noise(&mut self, base: u64) -> u64 {
+        let (a, b): (f64, f64) = (self.rng.random(), self.rng.random());
+        let normal = (-2.0 * a.max(1e-12).ln()).sqrt() * (std::f64::consts::TAU * b).cos();
+        let mut factor = (1.0 + self.shape.noise * normal).max(0.2);
+        if self.rng.random::<f64>() < 0.003 {
+            // Pareto with shape 1.5: pauses of ten to three hundred per cent.
+            factor += (0.1 / (1.0 - self.rng.random::<f64>()).powf(1.0 / 1.5)).min(3.0);
+        }
+        (base as f64 * factor) as u64
+    }
+
+    /// Produces the next collective. Times are absolute.
+    fn step(&mut self) {
+        let n = self.shape.operations.len() as u64;
+        let over = |f: &Fault| matches!(*f, Fault::End { at, .. } if self.start + at <= self.free_at);
+        if self.op == 0 && self.faults.iter().any(over) {
+            // The last iteration is over; what is left is tearing down.
+            self.stalled = true;
+            return;
+        }
+        let evaluates = self.op == 0
+            && self.iteration > 0
+            && self.shape.evaluation.is_some_and(|every| self.iteration % every == 0);
+        let mut count = self.shape.operations[self.op];
+        if evaluates {
+            count = 7;
+        }
+        let growth = 1.0 + self.shape.growth * self.iteration as f64 / 1_000.0;
+        let compute = (self.shape.compute_us as f64 * growth) as u64 / n;
+        let turn = self.rng.random_range(0..self.shape.ranks);
+        let mut arrivals = Vec::new();
+        for rank in 0..self.shape.ranks {
+            let mut at = self.free_at + self.noise(compute);
+            if self.iteration == 0 && self.op == 0 {
+                at += self.rng.random_range(0..=self.shape.warm_up_us);
+            }
+            if self.op == 0 && self.iteration > 0 {
+                if let Some((every, us)) = self.shape.checkpoint
+                    && rank == 0
+                    && self.iteration % every == 0
+                {
+                    at += us;
+                }
+                if let Some((every, us)) = self.shape.all_pause
+                    && self.iteration % every == 0
+                {
+                    at += us;
+                }
+            }
+            arrivals.push(self.delayed(rank, at, turn));
+        }
+        let (last, counts) = self.disturb(count, &arrivals);
+        for (rank, arrival) in arrivals.iter().enumerate() {
+            if *arrival == NEVER {
+                continue;
+            }
+            let sequence = self.sequence;
+            let start = if self.busy(rank, *arrival) { NEVER } else { *arrival };
+            self.ranks[rank].operations.push_back(Operation {
+                sequence,
+                signature: signature(counts[rank]),
+                start,
+                end: last,
+            });
+            self.ranks[rank].enqueued.push_back(*arrival);
+        }
+        if last == NEVER {
+            self.stalled = true;
+            return;
+        }
+        self.free_at = last;
+        self.sequence += 1;
+        self.op += 1;
+        if evaluates {
+            self.op = 0;
+            self.shape.evaluation = self.shape.evaluation.map(|every| every + self.iteration);
+        }
+        if self.op == self.shape.operations.len() {
+            self.op = 0;
+            self.iteration += 1;
+        }
+    }
+
+    fn delayed(&self, rank: usize, mut at: u64, turn: usize) -> u64 {
+        for fault in &self.faults {
+            match *fault {
+                Fault::Kill { rank: r, at: t, .. } if r == rank && self.start + t < at => return NEVER,
+                Fault::Stuck { rank: r, at: t, until, .. } | Fault::Stop { rank: r, at: t, until }
+                    if r == rank && self.start + t < at =>
+                {
+                    match until {
+                        None => return NEVER,
+                        Some(until) => at = at.max(self.start + until),
+                    }
+                }
+                Fault::Slow { rank: r, at: t, until, us }
+                    if r == rank
+                        && self.op == 0
+                        && self.start + t <= self.free_at
+                        && self.free_at < self.start + until =>
+                {
+                    at += us;
+                }
+                Fault::Turns { us } if self.op == 0 && turn == rank => at += us,
+                _ => {}
+            }
+        }
+        at
+    }
+
+    fn busy(&self, rank: usize, arrival: u64) -> bool {
+        self.faults.iter().any(|fault| {
+            matches!(*fault, Fault::Busy { rank: r, at } if r == rank && self.start + at < arrival)
+        })
+    }
+
+    /// When the operation ends, and what each rank calls it with.
+    fn disturb(&mut self, count: u64, arrivals: &[u64]) -> (u64, Vec<u64>) {
+        let mut counts = vec![count; arrivals.len()];
+        let last = arrivals.iter().copied().max().unwrap_or(0);
+        if last == NEVER {
+            return (NEVER, counts);
+        }
+        let mut end = last + self.noise(self.shape.transfer_us).max(1);
+        let next = self.shape.operations[(self.op + 1) % self.shape.operations.len()];
+        for (i, fault) in self.faults.iter().enumerate() {
+            match *fault {
+                Fault::Kill { at, .. } if self.start + at < end => end = NEVER,
+                Fault::Stop { at, until, .. } if self.start + at < end => {
+                    end = until.map_or(NEVER, |until| end.max(self.start + until));
+                }
+                Fault::Link { src, at } if self.start + at < end => {
+                    self.blocked = Some(src);
+                    end = NEVER;
+                }
+                Fault::Busy { at, .. } if self.start + at < end => end = NEVER,
+                Fault::Resize { rank, at, hangs } if self.start + at < last && !self.slept.contains_key(&i) => {
+                    counts[rank] = count * 2 + 1;
+                    self.slept.insert(i, self.sequence);
+                    if hangs {
+                        end = NEVER;
+                    }
+                }
+                // It comes to the next operation where the others are in this one. Sizes differ: nobody leaves.
+                Fault::Skip { rank, at } if self.start + at < last && next != count => {
+                    counts[rank] = next;
+                    end = NEVER;
+                }
+                _ => {}
+            }
+        }
+        (end, counts)
+    }
+
+    fn advance(&mut self, to: u64) {
+        while !self.stalled && self.free_at <= to {
+            self.step();
+        }
+    }
+
+    fn state(&self, rank: usize, now: u64) -> ProcessState {
+        for fault in &self.faults {
+            match *fault {
+                Fault::Stop { rank: r, at, until }
+                    if r == rank && self.start + at <= now && until.is_none_or(|u| now < self.start + u) =>
+                {
+                    return ProcessState::Stopped;
+                }
+                Fault::Stuck { rank: r, at, until, state }
+                    if r == rank && self.start + at <= now && until.is_none_or(|u| now < self.start + u) =>
+                {
+                    return state;
+                }
+                _ => {}
+            }
+        }
+        // A rank that writes a checkpoint is on a CPU or in disk wait; the others spin in the synchronisation.
+        if now % 3 == 0 { ProcessState::DiskWait } else { ProcessState::Running }
+    }
+
+    fn window(&mut self, rank: usize, now: u64) -> Window {
+        let has = |f: &dyn Fn(&Fault) -> bool| self.faults.iter().any(f);
+        let start = self.start;
+        let dropped = has(&|f| matches!(*f, Fault::Drops { rank: r, at } if r == rank && start + at <= now));
+        let unprofiled =
+            has(&|f| matches!(*f, Fault::Unprofiled { rank: r, at } if r == rank && start + at <= now));
+        let (state, edges) = (self.state(rank, now), self.edges(rank, now));
+        let (kernel_events, duration_us) = (self.shape.kernel_events, self.shape.window_us);
+        let me = &mut self.ranks[rank];
+        while let Some(op) = me.operations.front()
+            && op.end <= now
+        {
+            me.aggregator.push(&CompletedOperation {
+                sequence: op.sequence,
+                signature: op.signature.clone(),
+                start_ns: op.start * 1_000,
+                end_ns: op.end * 1_000,
+                bytes: op.signature.count * 4,
+            });
+            me.completed = op.sequence + 1;
+            me.last_end = op.end;
+            me.operations.pop_front();
+            me.enqueued.pop_front();
+        }
+        let in_flight = me.operations.front().zip(me.enqueued.front()).and_then(|(op, enqueued)| {
+            (*enqueued <= now).then(|| InFlight {
+                sequence: op.sequence,
+                signature: op.signature.clone(),
+                started: op.start <= now,
+                age_us: now - *enqueued,
+                started_age_us: now.saturating_sub(op.start),
+            })
+        });
+        let (blocks, iterations) = me.aggregator.take();
+        let enqueued = me.completed + u64::from(in_flight.is_some());
+        let started = me.completed + u64::from(in_flight.as_ref().is_some_and(|op| op.started));
+        let idle_us = if in_flight.is_some() { 0 } else { now - me.last_end };
+        Window {
+            process: self.process(rank),
+            duration_us,
+            state,
+            kernel_events,
+            profiling: !unprofiled,
+            dropped: u64::from(dropped) * (1 + now / 1_000_000),
+            unread: 0,
+            comms: vec![CommWindow {
+                comm: self.comm,
+                enqueued,
+                started,
+                completed: self.ranks[rank].completed,
+                in_flight,
+                idle_us,
+                blocks,
+                edges,
+                iterations,
+            }],
+        }
+    }
+
+    /// The open steps of a ring: what is behind the blocked link waits for its GPU, what is before it for credits.
+    fn edges(&self, rank: usize, now: u64) -> Vec<Edge> {
+        let (Some(src), Some(op)) = (self.blocked, self.ranks[rank].operations.front()) else {
+            return Vec::new();
+        };
+        if op.start > now || now - op.start < 1_000_000 {
+            return Vec::new();
+        }
+        let n = self.shape.ranks;
+        let edge = |peer: usize, is_send: bool, state: StepState, steps_done: u64| Edge {
+            peer: peer as u32,
+            channel: 0,
+            is_send,
+            state,
+            state_age_us: 900_000,
+            steps_done,
+            bytes: steps_done << 17,
+        };
+        let (next, before) = ((rank + 1) % n, (rank + n - 1) % n);
+        let send = match rank {
+            r if r == src => edge(next, true, StepState::SendWait, 108),
+            r if (r + 1) % n == src => edge(next, true, StepState::SendWait, 104),
+            _ => edge(next, true, StepState::SendGpuWait, 100),
+        };
+        let receive = match before {
+            b if b == src => edge(before, false, StepState::RecvWait, 100),
+            b if (b + 1) % n == src => edge(before, false, StepState::RecvGpuWait, 96),
+            _ => edge(before, false, StepState::RecvWait, 100),
+        };
+        vec![send, receive]
+    }
+
+    /// Runs for `duration_us` and returns everything that was observed.
+    pub fn observations(&mut self, duration_us: u64) -> Vec<(Timestamp, Observation)> {
+        let (n, start) = (self.shape.ranks, self.start);
+        let nodes = n.div_ceil(self.shape.ranks_per_node);
+        let mut out: Vec<(u64, Observation)> = Vec::new();
+        for rank in 0..n {
+            let node = self.node_name(rank / self.shape.ranks_per_node);
+            if rank % self.shape.ranks_per_node == 0 {
+                out.push((start, Observation::NodeSeen { node: node.clone() }));
+            }
+            out.push((
+                start,
+                Observation::ProcessStarted(ProcessInfo {
+                    process: self.process(rank),
+                    job: self.job.clone(),
+                    incarnation: self.incarnation,
+                    rank: Some(rank as u32),
+                    world_size: Some(n as u32),
+                    node,
+                    gpu: Some((rank % self.shape.ranks_per_node) as u32),
+                    pid: 4_000 + rank as u32,
+                    blind_spots: Vec::new(),
+                }),
+            ));
+            out.push((
+                start,
+                Observation::CommunicatorJoined(Membership {
+                    process: self.process(rank),
+                    comm: self.comm,
+                    name: "dp".into(),
+                    size: n as u32,
+                    comm_rank: rank as u32,
+                }),
+            ));
+        }
+        self.plan_ends();
+        let offsets: Vec<u64> = (0..nodes).map(|_| self.rng.random_range(0..self.shape.window_us)).collect();
+        let mut at = start;
+        while at < start + duration_us {
+            at += 50_000;
+            self.advance(at);
+            for rank in 0..n {
+                self.end_rank(rank, at, &mut out);
+            }
+            for (node, offset) in offsets.iter().enumerate() {
+                let due = (at - start + self.shape.window_us - offset) / 50_000 * 50_000;
+                if due % self.shape.window_us != 0 || self.silent(node, at) {
+                    continue;
+                }
+                let first = node * self.shape.ranks_per_node;
+                for rank in first..(first + self.shape.ranks_per_node).min(n) {
+                    if !self.ranks[rank].ended {
+                        let window = self.window(rank, at);
+                        out.push((at, Observation::Window(window)));
+                    }
+                }
+            }
+            if at % 200_000 == 0 {
+                out.push((at, Observation::Tick));
+            }
+        }
+        out.into_iter().map(|(at, observation)| (Timestamp(EPOCH_US + at), observation)).collect()
+    }
+
+    fn silent(&self, node: usize, now: u64) -> bool {
+        self.faults.iter().any(|fault| match *fault {
+            Fault::AgentLost { node: n, at } | Fault::AgentFrozen { node: n, at } => {
+                n == node && self.start + at <= now
+            }
+            _ => false,
+        })
+    }
+
+    fn plan_ends(&mut self) {
+        for fault in self.faults.clone() {
+            match fault {
+                Fault::Kill { rank, at, .. } => self.ranks[rank].ends_at = Some(self.start + at),
+                Fault::End { at, spread, .. } => {
+                    for rank in 0..self.shape.ranks {
+                        let later = 2 * self.shape.iteration_us() + self.rng.random_range(0..=spread);
+                        self.ranks[rank].ends_at.get_or_insert(self.start + at + later);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What the agent tells when it finds a process ended, some tens of milliseconds later.
+    fn end_rank(&mut self, rank: usize, now: u64, out: &mut Vec<(u64, Observation)>) {
+        for fault in self.faults.clone() {
+            match fault {
+                Fault::AgentLost { node, at }
+                    if self.start + at <= now && self.start + at + 50_000 > now && rank == 0 =>
+                {
+                    out.push((now, Observation::NodeLost { node: self.node_name(node) }));
+                }
+                Fault::Stopping { at }
+                    if self.start + at <= now && self.start + at + 50_000 > now && rank == 0 =>
+                {
+                    let (job, incarnation) = (self.job.clone(), self.incarnation);
+                    out.push((now, Observation::JobStopping { job, incarnation }));
+                }
+                _ => {}
+            }
+        }
+        let Some(ends_at) = self.ranks[rank].ends_at else { return };
+        if self.ranks[rank].ended || now < ends_at + 50_000 {
+            return;
+        }
+        self.ranks[rank].ended = true;
+        let (mut finalized, mut exit_code, mut signal) = (false, None, None);
+        for fault in &self.faults {
+            match *fault {
+                Fault::Kill { rank: r, supervised: true, .. } if r == rank => signal = Some(9),
+                Fault::End { finalized: f, exit_code: e, signal: s, .. } => {
+                    (finalized, exit_code, signal) = (f, e, s);
+                }
+                _ => {}
+            }
+        }
+        if self.silent(rank / self.shape.ranks_per_node, now) {
+            return;
+        }
+        let mut window = self.window(rank, ends_at);
+        if finalized {
+            window.comms.clear();
+        }
+        out.push((now, Observation::Window(window)));
+        out.push((
+            now,
+            Observation::ProcessEnded(ProcessEnd {
+                process: self.process(rank),
+                ago_us: now - ends_at,
+                finalized,
+                exit_code,
+                signal,
+            }),
+        ));
+    }
+}
+
+pub fn signature(count: u64) -> OperationSignature {
+    OperationSignature { function: "AllReduce".into(), count, datatype: "ncclFloat32".into(), root: 0 }
+}
+
+/// What came out of a run.
+pub struct Outcome {
+    /// Every finding that was opened, as first told.
+    pub opened: Vec<Finding>,
+    /// Every finding in its last form.
+    pub last: BTreeMap<String, Finding>,
+    pub detector: Detector,
+}
+
+impl Outcome {
+    /// Findings that matter, in the order in which they were opened.
+    pub fn kinds(&self) -> Vec<Kind> {
+        self.opened.iter().map(|finding| finding.kind).collect()
+    }
+
+    pub fn describe(&self) -> String {
+        let lines: Vec<String> = self
+            .opened
+            .iter()
+            .map(|f| {
+                let at = (f.detected.0 - EPOCH_US) as f64 * 1e-6;
+                format!("{at:.2} s {} {:.2} {}", f.kind.name(), f.confidence, f.summary)
+            })
+            .collect();
+        lines.join("\n")
+    }
+
+    /// Seconds from `at_us` after the start to the first finding.
+    pub fn delay(&self, at_us: u64) -> f64 {
+        self.opened.first().map_or(f64::INFINITY, |f| {
+            (f.detected.0 as f64 - (EPOCH_US + at_us) as f64) * 1e-6
+        })
+    }
+
+    pub fn first_rank(&self) -> Option<u32> {
+        self.opened.first().and_then(|finding| finding.suspects.first()).and_then(|suspect| suspect.rank)
+    }
+}
+
+/// Feeds observations to a detector.
+pub fn feed(detector: Detector, observations: Vec<(Timestamp, Observation)>) -> Outcome {
+    let mut outcome = Outcome { opened: Vec::new(), last: BTreeMap::new(), detector };
+    for (now, observation) in observations {
+        for finding in outcome.detector.observe(observation, now) {
+            if outcome.last.insert(finding.id.0.clone(), finding.clone()).is_none() {
+                outcome.opened.push(finding);
+            }
+        }
+    }
+    outcome
+}
+
+/// Simulates and detects.
+pub fn run(seed: u64, shape: Shape, faults: Vec<Fault>, duration_us: u64) -> Outcome {
+    let mut sim = Sim::new(seed, shape, faults);
+    feed(Detector::new(Config::default()), sim.observations(duration_us))
+}

@@ -1,0 +1,198 @@
+//! Deaths, hangs and disagreements: right kind, right rank, in time, in jobs of many shapes.
+
+mod common;
+
+use c4_detect::{
+    finding::{Kind, Verdict},
+    observation::ProcessState,
+};
+use common::{Fault, Outcome, Shape, run};
+
+const S: u64 = 1_000_000;
+
+/// Ranks and iteration times; all settle within the time before the fault.
+const SHAPES: [(usize, u64); 5] = [(2, 20_000), (3, 500_000), (8, 100_000), (16, 250_000), (64, 500_000)];
+
+fn each_shape(mut check: impl FnMut(Shape, usize, u64)) {
+    for (i, (ranks, iteration_us)) in SHAPES.into_iter().enumerate() {
+        for round in 0..2 {
+            let seed = 1_000 + i as u64 * 10 + round;
+            let rank = (seed as usize * 7) % ranks;
+            check(Shape::new(ranks, iteration_us), rank, seed);
+        }
+    }
+}
+
+#[track_caller]
+fn expect(outcome: &Outcome, kind: Kind, rank: usize, at: u64, within_s: f64, what: &str) {
+    assert_eq!(outcome.kinds(), vec![kind], "{what}: {}", outcome.describe());
+    assert_eq!(outcome.first_rank(), Some(rank as u32), "{what}: {}", outcome.describe());
+    let delay = outcome.delay(at);
+    assert!((0.0..=within_s).contains(&delay), "{what}: {delay} s\n{}", outcome.describe());
+}
+
+#[test]
+fn a_supervised_death_is_named_within_a_second() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let outcome = run(seed, shape, vec![Fault::Kill { rank, at, supervised: true }], 40 * S);
+        expect(&outcome, Kind::ProcessDeath, rank, at, 1.0, &format!("seed {seed}"));
+        assert!(outcome.opened[0].summary.contains("died: killed by signal 9 (SIGKILL) at 22:13:"));
+    });
+}
+
+#[test]
+fn an_unsupervised_death_is_named_within_a_second() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let outcome = run(seed, shape, vec![Fault::Kill { rank, at, supervised: false }], 40 * S);
+        expect(&outcome, Kind::ProcessDeath, rank, at, 1.0, &format!("seed {seed}"));
+    });
+}
+
+#[test]
+fn peers_that_end_after_a_death_are_explained_by_it() {
+    let at = 20 * S;
+    let faults = vec![
+        Fault::Kill { rank: 3, at, supervised: true },
+        Fault::End { at: 25 * S, spread: S, finalized: false, exit_code: Some(1), signal: None },
+    ];
+    let outcome = run(1_100, Shape::new(8, 100_000), faults, 40 * S);
+    assert_eq!(outcome.kinds(), vec![Kind::ProcessDeath], "{}", outcome.describe());
+    let last = outcome.last.values().next().expect("one finding");
+    assert_eq!(last.suspects[0].rank, Some(3));
+    assert_eq!(last.explains.iter().filter(|text| text.contains("ended as well")).count(), 7, "{last:?}");
+}
+
+#[test]
+fn a_stopped_rank_is_named_wherever_it_stands() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let outcome = run(seed, shape, vec![Fault::Stop { rank, at, until: None }], 40 * S);
+        expect(&outcome, Kind::NonCommHang, rank, at, 5.0, &format!("seed {seed}"));
+        let finding = &outcome.opened[0];
+        assert!(finding.summary.contains("stopped by a signal (state T)"), "{}", finding.summary);
+        assert_eq!(finding.suspects.len(), 1);
+    });
+}
+
+#[test]
+fn a_rank_that_does_not_come_is_named_within_five_seconds() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let stuck = Fault::Stuck { rank, at, until: None, state: ProcessState::Sleeping };
+        let outcome = run(seed, shape, vec![stuck], 60 * S);
+        expect(&outcome, Kind::NonCommHang, rank, at, 5.0, &format!("seed {seed}"));
+        assert!(outcome.opened[0].summary.contains("has not entered AllReduce #"));
+    });
+}
+
+#[test]
+fn a_busy_gpu_is_told_from_a_rank_that_does_not_come() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let outcome = run(seed, shape, vec![Fault::Busy { rank, at }], 60 * S);
+        expect(&outcome, Kind::NonCommHang, rank, at, 5.5, &format!("seed {seed}"));
+        assert!(outcome.opened[0].summary.contains("not started it on the GPU"), "{}", outcome.describe());
+    });
+}
+
+#[test]
+fn a_hang_clears_when_the_rank_goes_on() {
+    for (fault, kind) in [
+        (Fault::Stop { rank: 5, at: 20 * S, until: Some(32 * S) }, Kind::NonCommHang),
+        (
+            Fault::Stuck { rank: 5, at: 20 * S, until: Some(32 * S), state: ProcessState::Sleeping },
+            Kind::NonCommHang,
+        ),
+    ] {
+        let outcome = run(1_200, Shape::new(8, 200_000), vec![fault], 60 * S);
+        assert_eq!(outcome.kinds(), vec![kind], "{}", outcome.describe());
+        let last = outcome.last.values().next().expect("one finding");
+        let cleared = last.cleared.expect("cleared").0 - common::EPOCH_US;
+        assert!((32 * S..35 * S).contains(&cleared), "cleared at {cleared}");
+    }
+}
+
+#[test]
+fn a_dead_link_is_named_with_its_ends() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let ranks = shape.ranks;
+        let outcome = run(seed, shape, vec![Fault::Link { src: rank, at }], 60 * S);
+        expect(&outcome, Kind::CommHang, rank, at, 5.5, &format!("seed {seed}"));
+        let link = outcome.opened[0].suspects[0].link.clone().expect("a link");
+        assert_eq!(link.src, format!("rank {rank}"), "{}", outcome.describe());
+        assert_eq!(link.dst, format!("rank {}", (rank + 1) % ranks));
+    });
+}
+
+#[test]
+fn a_skipped_or_resized_collective_is_a_disagreement() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let two = shape.ranks == 2;
+        for fault in [Fault::Skip { rank, at }, Fault::Resize { rank, at, hangs: true }] {
+            let outcome = run(seed, shape.clone(), vec![fault.clone()], 60 * S);
+            assert_eq!(outcome.kinds(), vec![Kind::Desync], "{fault:?} {}", outcome.describe());
+            let suspects = &outcome.opened[0].suspects;
+            let ranks: Vec<_> = suspects.iter().filter_map(|s| s.rank).collect();
+            if two {
+                assert_eq!(ranks.len(), 2, "a tie names both");
+            } else {
+                assert_eq!(ranks, vec![rank as u32], "{}", outcome.describe());
+            }
+            assert!(outcome.delay(at) <= 6.0);
+        }
+    });
+}
+
+#[test]
+fn a_job_that_ends_accuses_nobody() {
+    let ends = [
+        (true, None, None, 3 * S),
+        (true, Some(0), None, 5 * S),
+        (false, Some(0), None, 5 * S),
+        (false, None, None, 500_000),
+        (false, None, Some(15), 400_000),
+    ];
+    for (i, (finalized, exit_code, signal, spread)) in ends.into_iter().enumerate() {
+        each_shape(|shape, _, seed| {
+            let end = Fault::End { at: 20 * S, spread, finalized, exit_code, signal };
+            let outcome = run(seed + 100 * i as u64, shape, vec![end], 40 * S);
+            assert!(outcome.opened.is_empty(), "end {i}, seed {seed}: {}", outcome.describe());
+            assert_eq!(outcome.detector.jobs()[0].verdict, Verdict::Ended);
+        });
+    }
+}
+
+#[test]
+fn what_ends_after_a_stop_on_purpose_accuses_nobody() {
+    let faults = vec![
+        Fault::Stopping { at: 20 * S },
+        Fault::End { at: 20 * S + 50_000, spread: 8 * S, finalized: false, exit_code: None, signal: Some(9) },
+    ];
+    let outcome = run(1_300, Shape::new(8, 100_000), faults, 40 * S);
+    assert!(outcome.opened.is_empty(), "{}", outcome.describe());
+}
+
+#[test]
+fn nobody_is_accused_by_evidence_that_is_missing() {
+    let at = 20 * S;
+    let shape = || Shape::new(16, 200_000);
+    let hidden = [
+        Fault::AgentLost { node: 1, at },
+        Fault::AgentFrozen { node: 1, at },
+        Fault::Drops { rank: 12, at },
+        Fault::Unprofiled { rank: 12, at },
+    ];
+    for (i, fault) in hidden.into_iter().enumerate() {
+        let stuck = Fault::Stuck { rank: 12, at: at + S, until: None, state: ProcessState::Sleeping };
+        let outcome = run(1_400 + i as u64, shape(), vec![fault.clone(), stuck], 60 * S);
+        assert!(outcome.opened.is_empty(), "{fault:?}: {}", outcome.describe());
+        let verdict = outcome.detector.jobs()[0].verdict.clone();
+        let Verdict::Unknown { missing } = verdict else { panic!("{fault:?}: {verdict:?}") };
+        assert!(missing.iter().any(|text| text.contains("rank 12")), "{missing:?}");
+        assert!(missing[0].contains("wait in AllReduce #"), "{missing:?}");
+    }
+}
