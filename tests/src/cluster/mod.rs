@@ -10,6 +10,7 @@
 
 mod child;
 mod ctl;
+mod loose;
 mod nodes;
 mod programs;
 
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 
 pub use child::{Child, end_orphans};
 pub use ctl::{Ctl, suspect_rank};
+pub use loose::{Daemon, Loose};
 pub use nodes::AgentPlace;
 pub use programs::Programs;
 
@@ -153,6 +155,29 @@ impl Cluster {
     #[must_use]
     pub fn ctl(&self) -> Ctl {
         Ctl::new(&self.programs.ctl(), &self.grpc)
+    }
+
+    /// Starts the agent of a node again; the one before must have ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_agent(&mut self, index: usize) -> anyhow::Result<()> {
+        self.agents[index] = self.places[index].start()?;
+        Ok(())
+    }
+
+    /// An agent that supervises nothing and watches a directory of its own, as a node's service does.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_daemon(&self, node: &str) -> anyhow::Result<Daemon> {
+        Daemon::start(&self.programs, node, &self.grpc, self.dir.path(), self.shared_memory.path())
+    }
+
+    /// A ring job that nobody supervises, not started yet.
+    #[must_use]
+    pub fn loose_job(&self, name: &str) -> Loose {
+        Loose::new(&self.programs, name, self.dir.path())
     }
 
     /// Kills the controller (SIGKILL) and starts it again at the same addresses, with nothing but its configuration.
