@@ -76,7 +76,7 @@ class Processes:
         """The environment of a child: ours, labelled, without what would make it somebody else's rank."""
         environment = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
         environment[LABEL] = self.label
-        environment["PYTHONUNBUFFERED"] = "1"
+        environment.update({"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"})
         environment.update({name: str(value) for name, value in (extra or {}).items()})
         return environment
 
