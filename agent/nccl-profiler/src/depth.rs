@@ -1,0 +1,133 @@
+//! How much is recorded: the event mask, and which operations have their network steps timed.
+//!
+//! NCCL reads the mask anew for every operation (2.23 to 2.27 when its task is made, from 2.28 at the call), so the plugin asks
+//! for steps by setting one bit for the next operation and taking it back with the one after. Which operations that are
+//! follows from the number of the group on its communicator alone, so all ranks pick the same ones and their steps can
+//! be compared. The choice is scattered: every N-th would lock on to a job whose iteration has a multiple of N operations.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+
+use c4_recorder::layout::{Communicator, Request};
+use c4_recorder::writer::Recorder;
+
+use crate::abi::event;
+
+/// The bit that comes and goes.
+const STEP: i32 = event::PROXY_STEP as i32;
+
+/// How much is recorded. Zeroes mean: nothing.
+#[repr(C)]
+pub struct Depth {
+    /// Bits that are always set.
+    pub mask: AtomicI32,
+    /// Bits that the chained plugin wants.
+    pub chained_mask: AtomicI32,
+    /// Steps are timed for one operation in so many; 0 for none.
+    pub one_in: AtomicU32,
+    /// Whether steps of the other operations are recorded too, without times.
+    pub untimed_steps: AtomicBool,
+    /// Until when the agent has all steps timed, as it was last found valid; and as it was asked.
+    all_until_ns: AtomicU64,
+}
+
+impl Depth {
+    /// Whether the steps of the operation or group with this number are timed.
+    #[inline]
+    fn picks(&self, number: u64) -> bool {
+        let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        match self.one_in.load(Relaxed) {
+            0 => false,
+            one_in => scattered * u64::from(one_in) >> 32 == 0,
+        }
+    }
+
+    /// Whether a network operation's steps are timed. Where steps come only for picked operations, all of them are.
+    #[inline]
+    pub fn times(&self, sequence: u64) -> bool {
+        !self.steps_are_constant() || self.picks(sequence) || self.all_until_ns.load(Relaxed) != 0
+    }
+
+    fn steps_are_constant(&self) -> bool {
+        self.untimed_steps.load(Relaxed) || self.chained_mask.load(Relaxed) & STEP != 0
+    }
+
+    /// The mask for a new communicator.
+    pub fn first_mask(&self) -> i32 {
+        let steps = if self.steps_are_constant() || self.picks(0) { STEP } else { 0 };
+        self.mask.load(Relaxed)
+            | self.chained_mask.load(Relaxed)
+            | if self.mask.load(Relaxed) != 0 { steps } else { 0 }
+    }
+
+    /// A group of operations begins on a communicator: NCCL has read the mask for it and will next read it for the one
+    /// after. Only the steps' bit is touched; the rest may have been changed by others (RAS does that from NCCL 2.31).
+    #[inline]
+    pub fn group_begins(&self, recorder: &Recorder, communicator: &Communicator, mask: Option<&AtomicI32>) {
+        let next = communicator.next_group() + 1;
+        let asked = recorder.request().all_steps_until_ns.load(Relaxed);
+        if asked != 0 || self.all_until_ns.load(Relaxed) != 0 {
+            self.heed(recorder, asked);
+        }
+        let Some(mask) = mask else { return };
+        let now = mask.load(Relaxed);
+        if self.steps_are_constant() || now & event::COLL as i32 == 0 {
+            self.show(recorder, now);
+            return;
+        }
+        let wants = self.picks(next) || self.all_until_ns.load(Relaxed) != 0;
+        let wanted = if wants { now | STEP } else { now & !STEP };
+        if wanted != now {
+            mask.store(wanted, Relaxed);
+        }
+        self.show(recorder, wanted);
+    }
+
+    #[inline]
+    fn show(&self, recorder: &Recorder, mask: i32) {
+        let shown = &recorder.live().event_mask;
+        if shown.load(Relaxed) != mask.cast_unsigned() {
+            recorder.set_mask(mask.cast_unsigned(), mask & event::COLL as i32 != 0);
+        }
+    }
+
+    /// Looks at what the agent asks. It is another program's word: a time that is past or too far ahead counts as none.
+    #[cold]
+    fn heed(&self, recorder: &Recorder, asked: u64) {
+        let now = recorder.now_ns();
+        let valid = asked > now && asked - now <= Request::LONGEST_NS;
+        self.all_until_ns.store(if valid { asked } else { 0 }, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depth(one_in: u32) -> Depth {
+        Depth {
+            mask: AtomicI32::new(0x4e),
+            chained_mask: AtomicI32::new(0),
+            one_in: AtomicU32::new(one_in),
+            untimed_steps: AtomicBool::new(false),
+            all_until_ns: AtomicU64::new(0),
+        }
+    }
+
+    #[test]
+    fn one_in_n_is_picked_and_no_period_is_locked_on() {
+        for one_in in [2_u32, 16, 100] {
+            let depth = depth(one_in);
+            for period in 1..=64_u64 {
+                let picked = (0..20_000).filter(|number| depth.picks(number * period)).count();
+                let wanted = 20_000 / one_in as usize;
+                assert!(
+                    picked.abs_diff(wanted) < wanted / 2 + 10,
+                    "{picked} of 20000, 1 in {one_in}, period {period}"
+                );
+            }
+        }
+        assert!((0..1000).all(|number| depth(1).picks(number)));
+        assert!(!(0..1000).any(|number| depth(0).picks(number)));
+    }
+}

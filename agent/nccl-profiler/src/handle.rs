@@ -1,0 +1,136 @@
+//! Handles are numbers, never addresses.
+//!
+//! NCCL keeps handles for ever (a replayed graph names the call it was captured from), stops some twice, and under PXN hands
+//! one process the handles of another. A number can be checked; an address can only crash. So a handle is 16 bits of the
+//! process's cookie, 4 bits of kind and 44 bits that say which record, with enough of a generation to know when it is
+//! outdated. All of them are different from 0, because NCCL hides the children of a parent without a handle.
+//!
+//! In a forked child the cookie reads 0 (see [`crate::state`]), so no handle is its own: that one comparison, which every event
+//! needs anyway, also keeps the child silent.
+
+/// What a handle stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Kind {
+    /// A step: connection, 33 bits of key.
+    Step = 1,
+    /// A network operation: connection, operation, flags.
+    ProxyOp = 2,
+    /// A collective or point-to-point operation.
+    Operation = 3,
+    /// A kernel on a channel: operation, channel.
+    Kernel = 4,
+    /// A communicator's context: slot, generation.
+    Communicator = 5,
+    /// An event of which nothing is kept. The lowest bit says whether a graph is being captured.
+    Token = 6,
+    /// An event of another process.
+    Foreign = 7,
+    /// An entry of the table for the chained plugin.
+    Chained = 8,
+}
+
+/// Bits below kind and cookie.
+pub const PAYLOAD_BITS: u32 = 44;
+/// The payload.
+pub const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
+/// Bits of an operation's index where there is no room for more.
+pub const INDEX_BITS: u32 = 28;
+/// Those bits.
+pub const INDEX: u64 = (1 << INDEX_BITS) - 1;
+/// Slot that means: no connection.
+pub const NO_CONNECTION: usize = (1 << 11) - 1;
+
+/// A handle or context, ours or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle(pub u64);
+
+impl Handle {
+    /// No handle.
+    pub const NULL: Self = Self(0);
+
+    /// Makes one. `cookie` is in the highest 16 bits already.
+    #[inline(always)]
+    pub fn new(cookie: u64, kind: Kind, payload: u64) -> Self {
+        Self(cookie | (kind as u64) << PAYLOAD_BITS | (payload & PAYLOAD))
+    }
+
+    /// Whether it was made with this cookie.
+    #[inline(always)]
+    pub fn is_of(self, cookie: u64) -> bool {
+        self.0 >> 48 == cookie >> 48
+    }
+
+    /// Whether it is of a kind.
+    #[inline(always)]
+    pub fn is(self, kind: Kind) -> bool {
+        self.0 >> PAYLOAD_BITS & 0xF == kind as u64
+    }
+
+    /// What it says.
+    #[inline(always)]
+    pub fn payload(self) -> u64 {
+        self.0 & PAYLOAD
+    }
+}
+
+/// A network operation, unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyOp {
+    /// Slot, or [`NO_CONNECTION`].
+    pub connection: usize,
+    /// Low bits of the index of its operation.
+    pub operation: u64,
+    /// See [`proxy_flag`].
+    pub flags: u64,
+}
+
+/// Flags of a network operation.
+pub mod proxy_flag {
+    /// Its steps are timed.
+    pub const TIMED: u64 = 1;
+    /// Its operation is not known.
+    pub const ORPHAN: u64 = 2;
+    /// Its operation does not wait for it: its transport never says that it ended.
+    pub const UNCOUNTED: u64 = 4;
+    /// It belongs to a point-to-point operation.
+    pub const P2P: u64 = 8;
+}
+
+impl ProxyOp {
+    /// As a payload.
+    #[inline(always)]
+    pub fn pack(self) -> u64 {
+        (self.connection as u64) << 33 | (self.operation & INDEX) << 5 | self.flags
+    }
+
+    /// From a payload.
+    #[inline(always)]
+    pub fn unpack(payload: u64) -> Self {
+        Self { connection: (payload >> 33) as usize, operation: payload >> 5 & INDEX, flags: payload & 0x1F }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_cookies_do_not_mix() {
+        let cookie = 0xBEEF << 48;
+        let handle = Handle::new(cookie, Kind::Kernel, PAYLOAD);
+        assert!(handle.is_of(cookie) && handle.is(Kind::Kernel) && handle.payload() == PAYLOAD);
+        assert!(!handle.is_of(0) && !handle.is_of(0xBEEE << 48) && !handle.is(Kind::Step));
+        assert!(!Handle::NULL.is_of(cookie), "NULL is nobody's handle");
+        assert_ne!(Handle::new(cookie, Kind::Token, 0), Handle::NULL);
+    }
+
+    #[test]
+    fn network_operations_survive_packing() {
+        let op = ProxyOp { connection: NO_CONNECTION, operation: INDEX, flags: 0x1F };
+        assert_eq!(ProxyOp::unpack(op.pack()), op);
+        let op = ProxyOp { connection: 5, operation: 77, flags: proxy_flag::TIMED };
+        assert_eq!(ProxyOp::unpack(op.pack()), op);
+        assert!(op.pack() <= PAYLOAD);
+    }
+}
