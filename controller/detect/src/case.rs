@@ -76,10 +76,6 @@ impl Cases {
         self.open.iter()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
     /// Opens the slot, or amends what is open there. A finding whose kind changes is a new one that explains the old.
     pub(crate) fn tell(
         &mut self,

@@ -60,6 +60,11 @@ pub(crate) fn ended(
     };
     let certain = failed(&end) && !asked(&end);
     process.end = Some(end);
+    for (comm, comm_rank) in &process.memberships {
+        if let Some(comm) = job.comms.get_mut(comm) {
+            comm.set_ended(*comm_rank);
+        }
+    }
     job.last_heard = now;
     if job.stopping {
         return;
@@ -92,22 +97,26 @@ pub(crate) fn decide(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     let pending: Vec<ProcessId> = job.pending_ends.iter().copied().collect();
     for id in pending {
         if job.all_ended() {
-            settle(job, id);
+            settle(job, id, now, out);
             continue;
         }
         match judge(job, id, config, now) {
             Judgement::Wait => {}
-            Judgement::Orderly => settle(job, id),
+            Judgement::Orderly => settle(job, id, now, out),
             Judgement::Death => blame(job, id, nodes, config, now, out),
         }
     }
 }
 
-fn settle(job: &mut Job, id: ProcessId) {
+fn settle(job: &mut Job, id: ProcessId, now: Timestamp, out: &mut Vec<Finding>) {
     job.pending_ends.remove(&id);
     if let Some(end) = job.processes.get_mut(&id).and_then(|process| process.end.as_mut()) {
         end.fate = Fate::Orderly;
     }
+    // Who is gone is not late.
+    job.cases.clear_where(now, out, |slot, case| {
+        matches!(slot, Slot::Slow(_)) && case.accused.iter().all(|accused| *accused == id)
+    });
 }
 
 enum Judgement {

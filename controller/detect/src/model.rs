@@ -174,6 +174,8 @@ pub(crate) struct Comm {
     /// By rank in the communicator.
     pub(crate) members: BTreeMap<u32, Member>,
     pub(crate) completed_max: u64,
+    /// Members that report: seen, not gone. Kept as a count, since every window needs it.
+    reporting: usize,
     pub(crate) rhythm: Rhythm,
     pub(crate) slowness: Slowness,
 }
@@ -201,6 +203,8 @@ pub(crate) struct Job {
     /// Claims that contradict each other.
     pub(crate) conflicts: BTreeSet<String>,
     pub(crate) last_heard: Timestamp,
+    /// Communicators whose blocks have told something.
+    pub(crate) news: Vec<CommId>,
 }
 
 impl Job {
@@ -221,6 +225,7 @@ impl Job {
             undecided: Vec::new(),
             conflicts: BTreeSet::new(),
             last_heard: now,
+            news: Vec::new(),
         }
     }
 
@@ -256,6 +261,7 @@ impl Job {
             size,
             members: BTreeMap::new(),
             completed_max: 0,
+            reporting: 0,
             rhythm: Rhythm::new(prior),
             slowness: Slowness::default(),
         });
@@ -272,6 +278,7 @@ impl Job {
                 return;
             }
             _ => {
+                entry.slowness.forget(comm_rank);
                 entry.members.insert(comm_rank, Member::new(id));
             }
         }
@@ -295,13 +302,12 @@ impl Job {
         process.take(&window, now);
         self.last_heard = now;
         let (kernel_events, stopped) = (window.kernel_events, window.state == ProcessState::Stopped);
-        let lossy = process.level_since_loss.is_some_and(|level| level == 0);
+        let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
         let present: BTreeSet<CommId> = window.comms.iter().map(|comm| comm.comm).collect();
         let mut level = process.level_since_loss;
         for (id, comm_rank) in &process.memberships {
-            if let Some(member) = self.comms.get_mut(id).and_then(|comm| comm.members.get_mut(comm_rank)) {
-                // A communicator is only gone once it had been there.
-                member.left = member.at.is_some() && !present.contains(id);
+            if let Some(comm) = self.comms.get_mut(id) {
+                comm.set_left(*comm_rank, !present.contains(id));
             }
         }
         for comm_window in window.comms {
@@ -310,6 +316,9 @@ impl Job {
             let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, config, now);
             if comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max) {
                 level = level.map(|level| level.saturating_add(1));
+            }
+            if !comm.slowness.news.is_empty() {
+                self.news.push(comm.id);
             }
             if waits || (stopped && comm.size > 1) {
                 self.suspicious.insert(comm.id);
@@ -340,7 +349,9 @@ impl Comm {
         now: Timestamp,
     ) -> bool {
         let Some(member) = self.members.get_mut(&comm_rank) else { return false };
-        member.at = Some(now);
+        if member.at.replace(now).is_none() {
+            self.reporting += 1;
+        }
         member.enqueued = window.enqueued;
         member.started = window.started.min(window.enqueued);
         member.completed = window.completed.min(member.started);
@@ -361,10 +372,30 @@ impl Comm {
         );
         if !lossy {
             let iteration = self.rhythm.shape();
-            self.slowness.take(comm_rank, &window.blocks, iteration, now);
+            self.slowness.take(comm_rank, &window.blocks, self.reporting, iteration, config, now);
         }
         // Half the threshold: a wait that is the consequence of another may be younger than it.
         wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000)
+    }
+
+    /// A member has left the communicator, or is back.
+    pub(crate) fn set_left(&mut self, comm_rank: u32, left: bool) {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return };
+        // A communicator is only gone once it had been there.
+        if member.at.is_none() || member.left == left {
+            return;
+        }
+        member.left = left;
+        self.reporting = if left { self.reporting.saturating_sub(1) } else { self.reporting + 1 };
+    }
+
+    /// A member's process has ended: nothing more will come from it.
+    pub(crate) fn set_ended(&mut self, comm_rank: u32) {
+        let Some(member) = self.members.get(&comm_rank) else { return };
+        if member.at.is_some() && !member.left {
+            self.reporting = self.reporting.saturating_sub(1);
+        }
+        self.slowness.forget(comm_rank);
     }
 
     /// Its name as a person knows it.

@@ -1,25 +1,394 @@
-//! Stragglers (placeholder for the numbers of one communicator).
+//! Stragglers: ranks that come late to collectives, again and again.
+//!
+//! Inside one collective everybody finishes together, so whoever came last has waited least. The lateness of a rank
+//! is the median wait of its peers minus its own, over the same operations, as a fraction of the time these took. No
+//! clocks are compared. It is summed over at least one iteration, so that an operation early in the iteration, where
+//! nobody waits, does not hide one at its end.
+//!
+//! A single late iteration is nobody's fault (garbage collection, a checkpoint), so lateness is accumulated
+//! (a cumulative sum test): each sample adds what exceeds a reference, capped, and what falls short takes away again.
+//! How many samples it takes follows from how often *other* ranks are late in this job: where stragglers take turns,
+//! one rank is late several times in a row by chance, and what is wrong is the workload, not a rank.
+
+mod cells;
+mod report;
+
+use std::collections::{BTreeMap, VecDeque};
+
 use crate::{
+    config::Config,
     observation::{Block, Timestamp},
     rhythm::Shape,
+    stats::Histogram,
 };
-#[derive(Debug, Default)]
-pub(crate) struct Slowness {}
-impl Slowness {
-    pub(crate) fn take(
-        &mut self,
-        _comm_rank: u32,
-        _blocks: &[Block],
-        _iteration: Option<Shape>,
-        _now: Timestamp,
-    ) {
+use cells::{Cell, Cells};
+pub(crate) use report::assess;
+
+/// Samples before anybody is judged: the noise has to be known.
+const LEARN_SAMPLES: u64 = 10;
+/// What a sample has to exceed, in thresholds, to count against a rank.
+const REFERENCE: f64 = 0.6;
+/// What a sample may count at most, in thresholds.
+const CAP: f64 = 2.0;
+/// How improbable a run of late samples has to be by chance: some ten samples a second and a hundred ranks for a
+/// month are 2.6e9 chances.
+const CHANCE: f64 = 1e-10;
+/// Part of its weight that a sample loses with each later one, in how often ranks are late.
+const FADE: f64 = 0.98;
+/// Median of |x − y| over the standard deviation of both, for normal noise: 0.954.
+const DIFFERENCE_TO_SIGMA: f64 = 1.048;
+/// Samples over which turns are looked at.
+const TURNS: usize = 48;
+/// Cells in agreement after which a disagreement is over.
+const AGREEMENTS: u32 = 8;
+/// Where no iteration is recognised, lateness is summed over this time.
+const FALLBACK_NS: u64 = 1_000_000_000;
+
+/// What was found in the blocks.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A rank of the communicator is late.
+    Late(u32, Lateness),
+    /// It no longer is.
+    Recovered(u32),
+    /// Many are late, in turns: mean loss, and how often each was last.
+    Turns { loss: f64, last: BTreeMap<u32, usize>, samples: usize },
+    /// They no longer are.
+    Even,
+    /// Ranks called different operations: position, and ranks by hash.
+    Disagree { first: u64, length: u64, sides: BTreeMap<u64, Vec<u32>> },
+    /// They agree again.
+    Agree,
+}
+
+/// The numbers behind a late rank.
+#[derive(Clone, Debug)]
+pub(crate) struct Lateness {
+    /// Median, as a fraction of the time of an iteration.
+    pub(crate) fraction: f64,
+    /// Mean, per iteration.
+    pub(crate) per_iteration_ns: u64,
+    /// Samples, and the iterations they cover.
+    pub(crate) samples: u32,
+    pub(crate) iterations: f64,
+    /// Time since it began.
+    pub(crate) elapsed_ns: u64,
+    /// Median wait of the peers and the own one, per iteration.
+    pub(crate) peers_wait_ns: u64,
+    pub(crate) own_wait_ns: u64,
+    /// Threshold and noise, as fractions.
+    pub(crate) threshold: f64,
+    pub(crate) noise: f64,
+}
+
+/// What is known of the lateness of the ranks of one communicator.
+#[derive(Debug)]
+pub(crate) struct Slowness {
+    cells: Cells,
+    open: Sample,
+    ranks: BTreeMap<u32, RankState>,
+    /// Differences from sample to sample.
+    differences: Histogram,
+    samples: u64,
+    late_weight: f64,
+    weight: f64,
+    turns: VecDeque<(u32, f64)>,
+    in_turns: bool,
+    agreeing: Option<u32>,
+    pub(crate) news: Vec<News>,
+}
+
+impl Default for Slowness {
+    fn default() -> Self {
+        Self {
+            cells: Cells::default(),
+            open: Sample::default(),
+            ranks: BTreeMap::new(),
+            differences: Histogram::new(20_000),
+            samples: 0,
+            late_weight: 0.0,
+            weight: 0.0,
+            turns: VecDeque::new(),
+            in_turns: false,
+            agreeing: None,
+            news: Vec::new(),
+        }
     }
 }
-pub(crate) fn assess(
-    _job: &mut crate::model::Job,
-    _nodes: &crate::model::Nodes,
-    _config: &crate::config::Config,
-    _now: Timestamp,
-    _out: &mut Vec<crate::finding::Finding>,
-) {
+
+/// Cells added up to at least an iteration.
+#[derive(Debug, Default)]
+struct Sample {
+    operations: u64,
+    cells: u32,
+    wall_ns: u64,
+    ranks: BTreeMap<u32, Sum>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    cells: u32,
+    lateness_ns: f64,
+    own_ns: u64,
+    peers_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct RankState {
+    before: Option<f64>,
+    /// The cumulative sum, in thresholds.
+    sum: f64,
+    run: Vec<f64>,
+    run_iterations: f64,
+    run_ns: u64,
+    run_total: Sum,
+    /// Weighted samples in which it was late.
+    late_weight: f64,
+    late: bool,
+    quiet: u32,
+    took: u32,
+}
+
+impl Slowness {
+    /// Takes in the blocks of one rank; `members` is how many ranks are expected to report.
+    pub(crate) fn take(
+        &mut self,
+        comm_rank: u32,
+        blocks: &[Block],
+        members: usize,
+        shape: Option<Shape>,
+        config: &Config,
+        now: Timestamp,
+    ) {
+        for block in blocks {
+            self.cells.add(comm_rank, block, now);
+        }
+        while let Some(cell) = self.cells.next(members, now) {
+            self.compare_signatures(&cell);
+            self.add(&cell, shape);
+            let closes = match shape {
+                Some(shape) => self.open.operations >= u64::from(shape.operations),
+                None => self.open.wall_ns >= FALLBACK_NS,
+            };
+            if closes {
+                let sample = std::mem::take(&mut self.open);
+                self.judge(&sample, shape, config);
+            }
+        }
+    }
+
+    /// Whether the rank is called late at the moment.
+    pub(crate) fn is_late(&self, comm_rank: u32) -> bool {
+        self.ranks.get(&comm_rank).is_some_and(|state| state.late)
+    }
+
+    fn compare_signatures(&mut self, cell: &Cell) {
+        let mut sides: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        for (comm_rank, part) in cell.whole() {
+            sides.entry(part.signature).or_default().push(comm_rank);
+        }
+        match (sides.len(), self.agreeing) {
+            (0 | 1, None) => {}
+            (0 | 1, Some(cells)) if cells + 1 >= AGREEMENTS => {
+                self.agreeing = None;
+                self.news.push(News::Agree);
+            }
+            (0 | 1, Some(cells)) => self.agreeing = Some(cells + 1),
+            _ => {
+                self.agreeing = Some(0);
+                self.news.push(News::Disagree { first: cell.first, length: cell.length, sides });
+            }
+        }
+    }
+
+    fn add(&mut self, cell: &Cell, shape: Option<Shape>) {
+        let mut waits: Vec<u64> = cell.whole().map(|(_, part)| part.wait_ns).collect();
+        if waits.len() < 2 {
+            return;
+        }
+        waits.sort_unstable();
+        let mut walls: Vec<u64> = cell.whole().map(|(_, part)| part.wall_ns()).collect();
+        walls.sort_unstable();
+        // A pause that is far longer than the iteration (a checkpoint, say) counts as one iteration of lateness: it
+        // is one event, however long.
+        let most_ns = shape.map_or(u64::MAX, |shape| {
+            let iterations = cell.length.div_ceil(u64::from(shape.operations.max(1)));
+            shape.duration_us.saturating_mul(1_000).saturating_mul(iterations)
+        });
+        let sample = &mut self.open;
+        sample.operations += cell.length;
+        sample.cells += 1;
+        sample.wall_ns = sample.wall_ns.saturating_add(walls[walls.len() / 2]);
+        for (comm_rank, part) in cell.whole() {
+            let peers_ns = median_without(&waits, part.wait_ns);
+            let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
+            let sum = sample.ranks.entry(comm_rank).or_default();
+            sum.cells += 1;
+            sum.lateness_ns += lateness_ns.clamp(-(most_ns as f64), most_ns as f64);
+            sum.own_ns = sum.own_ns.saturating_add(part.wait_ns);
+            sum.peers_ns = sum.peers_ns.saturating_add(peers_ns);
+        }
+    }
+
+    fn judge(&mut self, sample: &Sample, shape: Option<Shape>, config: &Config) {
+        if sample.wall_ns == 0 {
+            return;
+        }
+        let wall = sample.wall_ns as f64;
+        let iterations =
+            shape.map_or(1.0, |shape| sample.operations as f64 / f64::from(shape.operations.max(1))).max(1.0);
+        self.samples += 1;
+        let noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
+        let threshold = config.slow_floor.max(noise * config.slow_noise);
+        let judged = self.samples > LEARN_SAMPLES;
+        let mut worst: Option<(u32, f64)> = None;
+        (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
+        for (comm_rank, sum) in &sample.ranks {
+            if sum.cells < sample.cells {
+                continue;
+            }
+            let x = sum.lateness_ns / wall;
+            let state = self.ranks.entry(*comm_rank).or_default();
+            if let Some(before) = state.before.replace(x) {
+                self.differences.push((x - before).abs());
+            }
+            if worst.is_none_or(|(_, most)| x > most) {
+                worst = Some((*comm_rank, x));
+            }
+            if judged {
+                let late = if x > threshold { 1.0 } else { 0.0 };
+                state.late_weight = state.late_weight * FADE + late;
+                self.late_weight += late;
+                self.weight += 1.0;
+                state.accumulate(x, threshold, iterations, sample.wall_ns, sum);
+            }
+        }
+        if judged {
+            self.convict(threshold, noise);
+            self.take_turn(worst, config);
+        }
+    }
+
+    /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
+    fn convict(&mut self, threshold: f64, noise: f64) {
+        let own_weight = 1.0 / (1.0 - FADE);
+        for (comm_rank, state) in &mut self.ranks {
+            if state.late {
+                if state.quiet >= state.took {
+                    *state = RankState { before: state.before, ..RankState::default() };
+                    self.news.push(News::Recovered(*comm_rank));
+                }
+                continue;
+            }
+            // How often the others are late, so that a rank's own lateness does not excuse it.
+            let others = (self.late_weight - state.late_weight).max(0.0);
+            let rate = (others / (self.weight - own_weight).max(1.0)).clamp(5e-4, 0.5);
+            let needed = (CHANCE.ln() / rate.ln()).ceil().max(3.0);
+            if state.sum < (needed - 0.5) * (CAP - REFERENCE) || state.run.len() < needed as usize {
+                continue;
+            }
+            let fraction = median(&state.run);
+            if fraction < threshold * 0.8 {
+                continue;
+            }
+            state.late = true;
+            state.quiet = 0;
+            state.took = u32::try_from(state.run.len()).unwrap_or(u32::MAX).max(3);
+            let per = |ns: u64| (ns as f64 / state.run_iterations) as u64;
+            let lateness = Lateness {
+                fraction,
+                per_iteration_ns: (state.run_total.lateness_ns / state.run_iterations).max(0.0) as u64,
+                samples: state.took,
+                iterations: state.run_iterations,
+                elapsed_ns: state.run_ns,
+                peers_wait_ns: per(state.run_total.peers_ns),
+                own_wait_ns: per(state.run_total.own_ns),
+                threshold,
+                noise,
+            };
+            self.news.push(News::Late(*comm_rank, lateness));
+        }
+    }
+
+    /// Whether much time is lost to stragglers that take turns.
+    fn take_turn(&mut self, worst: Option<(u32, f64)>, config: &Config) {
+        let Some(worst) = worst else { return };
+        self.turns.push_back(worst);
+        if self.turns.len() > TURNS {
+            self.turns.pop_front();
+        }
+        let loss = self.turns.iter().map(|(_, x)| x.min(1.0)).sum::<f64>() / self.turns.len() as f64;
+        let mut last: BTreeMap<u32, usize> = BTreeMap::new();
+        for (comm_rank, _) in &self.turns {
+            *last.entry(*comm_rank).or_default() += 1;
+        }
+        let top = last.values().copied().max().unwrap_or(0);
+        let shared = top * 10 <= self.turns.len() * if self.ranks.len() <= 3 { 7 } else { 5 };
+        let someone = self.ranks.values().any(|state| state.late);
+        if !self.in_turns && self.turns.len() == TURNS && loss >= config.imbalance_floor && shared && !someone
+        {
+            self.in_turns = true;
+            self.news.push(News::Turns { loss, last, samples: TURNS });
+        } else if self.in_turns && loss < config.imbalance_floor * 0.5 {
+            self.in_turns = false;
+            self.news.push(News::Even);
+        }
+    }
+
+    /// The rank is gone, or somebody else now.
+    pub(crate) fn forget(&mut self, comm_rank: u32) {
+        self.ranks.remove(&comm_rank);
+    }
+}
+
+impl RankState {
+    fn accumulate(&mut self, x: f64, threshold: f64, iterations: f64, wall_ns: u64, sum: &Sum) {
+        let z = (x / threshold).clamp(-CAP, CAP);
+        if self.late {
+            self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
+            return;
+        }
+        self.sum = (self.sum + z - REFERENCE).max(0.0);
+        if self.sum == 0.0 {
+            self.run.clear();
+            (self.run_iterations, self.run_ns, self.run_total) = (0.0, 0, Sum::default());
+            return;
+        }
+        if self.run.len() < 256 {
+            self.run.push(x);
+        }
+        self.run_iterations += iterations;
+        self.run_ns = self.run_ns.saturating_add(wall_ns);
+        self.run_total.lateness_ns += sum.lateness_ns;
+        self.run_total.own_ns = self.run_total.own_ns.saturating_add(sum.own_ns);
+        self.run_total.peers_ns = self.run_total.peers_ns.saturating_add(sum.peers_ns);
+    }
+}
+
+/// Median of sorted values without one that equals `own`.
+fn median_without(sorted: &[u64], own: u64) -> u64 {
+    let at = sorted.partition_point(|value| *value < own);
+    let left = sorted.len() - 1;
+    let pick = |i: usize| sorted[if i < at { i } else { i + 1 }];
+    if left % 2 == 1 { pick(left / 2) } else { (pick(left / 2 - 1) / 2).saturating_add(pick(left / 2) / 2) }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_without_leaves_one_value_out() {
+        assert_eq!(median_without(&[1, 9], 1), 9);
+        assert_eq!(median_without(&[1, 9], 9), 1);
+        assert_eq!(median_without(&[1, 5, 9], 5), 4);
+        assert_eq!(median_without(&[3, 3, 3, 8], 8), 3);
+        assert_eq!(median_without(&[3, 5, 7, 8], 3), 7);
+    }
 }

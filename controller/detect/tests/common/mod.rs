@@ -154,7 +154,14 @@ impl Sim {
         Self::of_job(seed, shape, faults, "llm", 0, 0)
     }
 
-    pub fn of_job(seed: u64, shape: Shape, faults: Vec<Fault>, job: &str, incarnation: u32, start: u64) -> Self {
+    pub fn of_job(
+        seed: u64,
+        shape: Shape,
+        faults: Vec<Fault>,
+        job: &str,
+        incarnation: u32,
+        start: u64,
+    ) -> Self {
         let ranks = (0..shape.ranks)
             .map(|_| Rank {
                 operations: VecDeque::new(),
@@ -304,9 +311,9 @@ impl Sim {
     }
 
     fn busy(&self, rank: usize, arrival: u64) -> bool {
-        self.faults.iter().any(|fault| {
-            matches!(*fault, Fault::Busy { rank: r, at } if r == rank && self.start + at < arrival)
-        })
+        self.faults.iter().any(
+            |fault| matches!(*fault, Fault::Busy { rank: r, at } if r == rank && self.start + at < arrival),
+        )
     }
 
     /// When the operation ends, and what each rank calls it with.
@@ -329,7 +336,9 @@ impl Sim {
                     end = NEVER;
                 }
                 Fault::Busy { at, .. } if self.start + at < end => end = NEVER,
-                Fault::Resize { rank, at, hangs } if self.start + at < last && !self.slept.contains_key(&i) => {
+                Fault::Resize { rank, at, hangs }
+                    if self.start + at < last && !self.slept.contains_key(&i) =>
+                {
                     counts[rank] = count * 2 + 1;
                     self.slept.insert(i, self.sequence);
                     if hangs {
@@ -639,9 +648,9 @@ impl Outcome {
 
     /// Seconds from `at_us` after the start to the first finding.
     pub fn delay(&self, at_us: u64) -> f64 {
-        self.opened.first().map_or(f64::INFINITY, |f| {
-            (f.detected.0 as f64 - (EPOCH_US + at_us) as f64) * 1e-6
-        })
+        self.opened
+            .first()
+            .map_or(f64::INFINITY, |f| (f.detected.0 as f64 - (EPOCH_US + at_us) as f64) * 1e-6)
     }
 
     pub fn first_rank(&self) -> Option<u32> {

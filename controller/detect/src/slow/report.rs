@@ -1,0 +1,275 @@
+//! From late ranks to findings.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{Lateness, News};
+use crate::{
+    case::{Draft, Slot},
+    config::Config,
+    desync,
+    finding::{Finding, Kind},
+    health,
+    model::{Comm, Job, Nodes},
+    names,
+    observation::{CommId, ProcessId, Timestamp},
+    words,
+};
+
+/// Ranks of one node that become late within this time have one cause.
+const TOGETHER_US: u64 = 15_000_000;
+
+/// Turns what was found in blocks into findings.
+pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
+    for id in std::mem::take(&mut job.news) {
+        let Some(comm) = job.comms.get_mut(&id) else { continue };
+        let news = std::mem::take(&mut comm.slowness.news);
+        for item in news {
+            // While the job stands still or is being stopped, lateness is a symptom.
+            let disturbed =
+                job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.get(&Slot::Hang).is_some();
+            tell(job, id, item, disturbed, nodes, config, now, out);
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, which passes everything on")]
+fn tell(
+    job: &mut Job,
+    id: CommId,
+    news: News,
+    disturbed: bool,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) {
+    let Some(comm) = job.comms.get(&id) else { return };
+    let (slot, mut draft) = match news {
+        News::Late(comm_rank, lateness) => match late(job, comm, comm_rank, &lateness, now) {
+            Some(found) if !disturbed => found,
+            _ => return,
+        },
+        News::Recovered(comm_rank) => {
+            let Some(process) = comm.members.get(&comm_rank).map(|member| member.process) else { return };
+            return recovered(job, process, now, out);
+        }
+        News::Turns { loss, last, samples } if !disturbed => {
+            (Slot::Imbalance(id), turns(job, comm, loss, &last, samples, now))
+        }
+        News::Disagree { first, length, sides } if !disturbed => {
+            match disagreement(job, comm, first, length, &sides, now) {
+                Some(draft) => (Slot::Desync(id), draft),
+                None => return,
+            }
+        }
+        News::Turns { .. } | News::Disagree { .. } => return,
+        News::Even => {
+            job.cases.clear(&Slot::Imbalance(id), now, out);
+            return;
+        }
+        News::Agree => {
+            job.cases.clear(&Slot::Desync(id), now, out);
+            return;
+        }
+    };
+    if matches!(slot, Slot::Slow(_))
+        && let Some(old) = job.cases.clear(&Slot::Imbalance(id), now, out)
+    {
+        draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
+    }
+    if draft.kind == Kind::NonCommSlow {
+        health::join(&mut draft, nodes, config, now);
+    }
+    let (name, incarnation) = (job.id.clone(), job.incarnation);
+    job.cases.tell(slot, draft, &name, incarnation, now, out);
+}
+
+fn late(
+    job: &Job,
+    comm: &Comm,
+    comm_rank: u32,
+    lateness: &Lateness,
+    now: Timestamp,
+) -> Option<(Slot, Draft)> {
+    let process = comm.members.get(&comm_rank)?.process;
+    let since = now.before(lateness.elapsed_ns / 1_000);
+    // Ranks of one node that become late together are one finding.
+    let node = job.process(process).map(|p| &p.info.node);
+    let companion = job.cases.iter().find(|(slot, case)| {
+        matches!(slot, Slot::Slow(_))
+            && now.micros_since(case.finding.since) < now.micros_since(since).saturating_add(TOGETHER_US)
+            && case.accused.iter().any(|other| job.process(*other).map(|p| &p.info.node) == node)
+    });
+    let (slot, mut accused) = match companion {
+        Some((slot, case)) => (slot.clone(), case.accused.clone()),
+        None => (Slot::Slow(process), Vec::new()),
+    };
+    if !accused.contains(&process) {
+        accused.push(process);
+    }
+    let excess = (lateness.fraction / lateness.threshold).max(1.0);
+    let confidence = (0.6 + 0.1 * (excess - 1.0)).min(0.9);
+    let ms = |ns: u64| (ns as f64 / 1e4).round() / 100.0;
+    let percent = |x: f64| (x * 1_000.0).round() / 10.0;
+    let (verb, them) = if accused.len() == 1 { ("comes", "it") } else { ("come", "them") };
+    let summary = format!(
+        "{} {verb} late to collectives by {} an iteration ({:.0} % of it) since {} UTC; the other {} wait for {them}",
+        names::list(job, &accused),
+        words::duration(lateness.per_iteration_ns / 1_000),
+        lateness.fraction * 100.0,
+        words::clock(since),
+        words::count(comm.members.len().saturating_sub(accused.len()), "rank"),
+    );
+    let evidence = [
+        ("communicator", json!(comm.label())),
+        ("lateness_ms_per_iteration", json!(ms(lateness.per_iteration_ns))),
+        ("lateness_percent", json!(percent(lateness.fraction))),
+        ("samples", json!(lateness.samples)),
+        ("iterations", json!(lateness.iterations.round())),
+        ("peers_median_wait_ms_per_iteration", json!(ms(lateness.peers_wait_ns))),
+        ("own_wait_ms_per_iteration", json!(ms(lateness.own_wait_ns))),
+        ("threshold_percent", json!(percent(lateness.threshold))),
+        ("noise_percent", json!(percent(lateness.noise))),
+    ];
+    let draft = Draft {
+        kind: Kind::NonCommSlow,
+        suspects: accused.iter().map(|process| names::suspect(job, *process, confidence)).collect(),
+        accused,
+        confidence,
+        since,
+        summary,
+        evidence: evidence.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
+        explains: Vec::new(),
+        refuted_by: "the rank has more work than its peers by design, or other ranks come late as often",
+        place: Some((comm.id, 0)),
+    };
+    Some((slot, draft))
+}
+
+/// A finding about several ranks is over when none of them is late any more.
+fn recovered(job: &mut Job, process: ProcessId, now: Timestamp, out: &mut Vec<Finding>) {
+    let late = |accused: &ProcessId| {
+        job.process(*accused).is_some_and(|p| {
+            p.alive()
+                && p.memberships
+                    .iter()
+                    .any(|(id, rank)| job.comms.get(id).is_some_and(|comm| comm.slowness.is_late(*rank)))
+        })
+    };
+    let slots: Vec<Slot> = job
+        .cases
+        .iter()
+        .filter(|(slot, case)| {
+            matches!(slot, Slot::Slow(_)) && case.accused.contains(&process) && !case.accused.iter().any(late)
+        })
+        .map(|(slot, _)| slot.clone())
+        .collect();
+    for slot in slots {
+        job.cases.clear(&slot, now, out);
+    }
+}
+
+fn turns(
+    job: &Job,
+    comm: &Comm,
+    loss: f64,
+    last: &BTreeMap<u32, usize>,
+    samples: usize,
+    now: Timestamp,
+) -> Draft {
+    let mut ranked: Vec<(u32, usize)> = last.iter().map(|(rank, n)| (*rank, *n)).collect();
+    ranked.sort_by_key(|(rank, n)| (std::cmp::Reverse(*n), *rank));
+    let suspects = ranked
+        .iter()
+        .take(8)
+        .filter_map(|(rank, n)| {
+            let process = comm.members.get(rank)?.process;
+            Some(names::suspect(job, process, *n as f64 / samples as f64))
+        })
+        .collect();
+    let elapsed_us = comm.rhythm.iteration_us().unwrap_or(0).saturating_mul(samples as u64);
+    Draft {
+        kind: Kind::WorkloadImbalance,
+        suspects,
+        accused: Vec::new(),
+        confidence: 0.6,
+        since: now.before(elapsed_us),
+        summary: format!(
+            "the work of {} is uneven: {:.0} % of the time is lost to ranks that come late in turns ({} of {} were last at some time); no single rank is at fault",
+            comm.label(),
+            loss * 100.0,
+            last.len(),
+            comm.members.len(),
+        ),
+        evidence: [
+            ("communicator", json!(comm.label())),
+            ("imbalance", json!("data")),
+            ("loss_percent", json!((loss * 1_000.0).round() / 10.0)),
+            ("samples", json!(samples)),
+            ("ranks_that_were_last", json!(last.len())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect(),
+        explains: Vec::new(),
+        refuted_by: "one rank comes late far more often than the others",
+        place: Some((comm.id, 0)),
+    }
+}
+
+fn disagreement(
+    job: &Job,
+    comm: &Comm,
+    first: u64,
+    length: u64,
+    sides: &BTreeMap<u64, Vec<u32>>,
+    now: Timestamp,
+) -> Option<Draft> {
+    let groups: BTreeMap<u64, Vec<ProcessId>> = sides
+        .iter()
+        .map(|(hash, ranks)| {
+            let processes = ranks.iter().filter_map(|rank| comm.members.get(rank)).map(|m| m.process);
+            (*hash, processes.collect())
+        })
+        .collect();
+    let (suspects, tied) = desync::minority(&groups);
+    if suspects.is_empty() {
+        return None;
+    }
+    let at = if length == 1 { format!("#{first}") } else { format!("#{first} to #{}", first + length - 1) };
+    let others = groups.values().map(Vec::len).sum::<usize>() - suspects.len();
+    let summary = if tied {
+        format!("{} disagree on collectives {at} of {}", names::list(job, &suspects), comm.label())
+    } else {
+        format!(
+            "{} called other collectives than the other {} ({at} of {}): one was skipped, or called with other arguments",
+            names::list(job, &suspects),
+            words::count(others, "rank"),
+            comm.label()
+        )
+    };
+    let confidence = if tied { 0.6 } else { 0.9 };
+    let score = if tied { 1.0 / suspects.len() as f64 } else { confidence };
+    Some(Draft {
+        kind: Kind::Desync,
+        suspects: suspects.iter().map(|process| names::suspect(job, *process, score)).collect(),
+        accused: suspects,
+        confidence,
+        since: now,
+        summary,
+        evidence: [
+            ("communicator", json!(comm.label())),
+            ("first", json!(first)),
+            ("operations", json!(length)),
+            ("sides", json!(groups.values().map(Vec::len).collect::<Vec<_>>())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect(),
+        explains: Vec::new(),
+        refuted_by: "events of one of the ranks were lost, so that its positions are off",
+        place: Some((comm.id, first)),
+    })
+}
