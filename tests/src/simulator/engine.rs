@@ -168,7 +168,7 @@ impl Engine {
             if state.times[index].0.is_some() && !matches!(op, Op::Record { .. } | Op::Wait { .. }) {
                 return; // It has come and waits for the others.
             }
-            let launched = state.begin_ns + LAUNCH_NS * index as u64;
+            let launched = state.launched_ns(index);
             if !self.launches(rank, launched) {
                 return;
             }
@@ -321,7 +321,10 @@ impl Engine {
         let end = meeting.latest_ns + ns as u64;
         let lost = self.faults.iter().any(|fault| match fault.kind {
             FaultKind::Death | FaultKind::Stop => fault.catches(end) && has(fault.rank),
-            FaultKind::Desync => fault.catches(end) && has(fault.rank),
+            // What was launched before the fault is still alike on all ranks.
+            FaultKind::Desync => meeting.members.iter().any(|&(rank, _, index)| {
+                rank == fault.rank && fault.catches(self.ranks[rank as usize].launched_ns(index))
+            }),
             FaultKind::LinkBlocked { peer } => fault.catches(end) && linked(fault.rank, peer),
             _ => false,
         });
@@ -338,7 +341,7 @@ impl Engine {
             }
             for (index, (_, op)) in plan.program.ops.iter().enumerate() {
                 let Op::Collective { group, function, bytes } = *op else { continue };
-                let enqueued_ns = state.begin_ns + LAUNCH_NS * index as u64;
+                let enqueued_ns = state.launched_ns(index);
                 if !self.launches(rank, enqueued_ns) {
                     break;
                 }
@@ -384,5 +387,10 @@ impl RankState {
             events: Vec::new(),
             times: Vec::new(),
         }
+    }
+
+    /// When the host launches an operation of its program in this iteration.
+    fn launched_ns(&self, index: usize) -> u64 {
+        self.begin_ns + LAUNCH_NS * index as u64
     }
 }
