@@ -14,6 +14,9 @@ use crate::report::{
 /// a dead job on its GPUs.
 const MAX_GRACE: Duration = Duration::from_secs(600);
 
+/// Longest name a controller takes, in bytes.
+const MAX_NAME: usize = 256;
+
 /// A command that makes no sense.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BadCommand {
@@ -38,7 +41,7 @@ pub fn body(report: Report) -> wire::agent_message::Body {
             Body::CommunicatorJoined(wire::CommunicatorJoined {
                 process: membership.process.0,
                 comm: membership.comm.0,
-                name: membership.name,
+                name: clean(membership.name),
                 size: membership.size,
                 comm_rank: membership.comm_rank,
                 nodes,
@@ -59,10 +62,25 @@ pub fn body(report: Report) -> wire::agent_message::Body {
     }
 }
 
+/// Text from an environment or a file, made fit for a name: short, and nothing that could forge a line of a log.
+fn clean(text: String) -> String {
+    if text.len() <= MAX_NAME && !text.chars().any(char::is_control) {
+        return text;
+    }
+    let mut short = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if short.len() + c.len_utf8() > MAX_NAME {
+            break;
+        }
+        short.push(c);
+    }
+    short
+}
+
 fn process_started(start: ProcessStart) -> wire::ProcessStarted {
     wire::ProcessStarted {
         process: start.process.0,
-        job: start.job,
+        job: clean(start.job),
         incarnation: start.incarnation,
         rank: start.rank,
         local_rank: start.local_rank,
@@ -70,10 +88,10 @@ fn process_started(start: ProcessStart) -> wire::ProcessStarted {
         gpu: start.gpu,
         gpu_uuid: String::new(),
         pid: start.pid,
-        nccl_version: start.nccl_version,
+        nccl_version: clean(start.nccl_version),
         profiler_api: start.profiler_api,
-        blind_spots: start.blind_spots,
-        labels: start.labels.into_iter().collect(),
+        blind_spots: start.blind_spots.into_iter().map(clean).collect(),
+        labels: start.labels.into_iter().map(|(key, value)| (clean(key), clean(value))).collect(),
     }
 }
 
@@ -180,8 +198,8 @@ fn health(health: Health) -> wire::Health {
     wire::Health {
         component: health.component.to_owned(),
         gpu: health.gpu,
-        nic: health.nic.unwrap_or_default(),
-        code: health.code,
+        nic: clean(health.nic.unwrap_or_default()),
+        code: clean(health.code),
         detail: health.detail,
         severity: severity as i32,
         cleared: health.cleared,
@@ -196,15 +214,18 @@ fn group(status: GroupStatus) -> wire::GroupReport {
         GroupState::Finished => wire::GroupState::Finished,
         GroupState::Failed => wire::GroupState::Failed,
     };
+    // One whose age is unknown (it was there before this agent) cannot be set against a fault's time: it is not told.
+    let checkpoint =
+        status.checkpoint.and_then(|checkpoint| Some((checkpoint.iteration, checkpoint.age_us?)));
     wire::GroupReport {
-        job: status.job,
+        job: clean(status.job),
         incarnation: status.incarnation,
         state: state as i32,
         ranks: status.ranks,
         world_size: status.world_size,
         detail: status.detail,
-        checkpoint_iteration: status.checkpoint.map(|checkpoint| checkpoint.iteration),
-        checkpoint_age_us: status.checkpoint.and_then(|checkpoint| checkpoint.age_us),
+        checkpoint_iteration: checkpoint.map(|(iteration, _)| iteration),
+        checkpoint_age_us: checkpoint.map(|(_, age_us)| age_us),
     }
 }
 
@@ -246,6 +267,14 @@ mod tests {
         assert_eq!(Command::try_from(wire::Command::default()), Err(BadCommand::NoId));
         let empty = wire::Command { id: "c1".into(), body: None };
         assert_eq!(Command::try_from(empty), Err(BadCommand::Unknown { id: "c1".into() }));
+    }
+
+    #[test]
+    fn names_are_made_fit() {
+        assert_eq!(clean("llm-70b".to_owned()), "llm-70b");
+        assert_eq!(clean("a\nb\0".to_owned()), "a b ");
+        let long = clean("ü".repeat(1000));
+        assert!(long.len() <= MAX_NAME && long.chars().all(|c| c == 'ü'));
     }
 
     #[test]

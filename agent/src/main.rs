@@ -1,6 +1,6 @@
 //! `c4-agent`: see the library.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::{Context, Result};
 use c4_agent::{
@@ -62,6 +62,7 @@ fn start_log(config: &Config) {
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.log_filter));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")));
     match config.log_format {
         LogFormat::Text => log.with_target(false).init(),

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Agent, Signals, session_id};
 use crate::{
@@ -72,7 +72,10 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
     let ended = supervisor.run(incarnation(), commands, interrupts).await;
     agent.finish().await;
     forward.abort();
-    Ok(ended?)
+    Ok(ended.unwrap_or_else(|failure| {
+        error!("{failure}");
+        failure.exit_code()
+    }))
 }
 
 /// The job's name, as its processes will find it in C4_JOB, by the same rules by which a recorder names its job.

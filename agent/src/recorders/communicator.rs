@@ -101,7 +101,7 @@ impl CommTrack {
             }
             if let Some((_, op)) = self.held.pop_first() {
                 self.last_done_ns = self.last_done_ns.max(Some(op.end_ns));
-                self.next_sequence = sequence + 1;
+                self.next_sequence = sequence.saturating_add(1);
                 self.aggregator.push(&op);
             }
         }
@@ -133,10 +133,19 @@ impl CommTrack {
         news
     }
 
-    /// Closes a window. `None` when the communicator is finalised and there is nothing new to say about it.
+    /// Closes a window. `None` when there is nothing to say: the communicator is finalised and nothing is new, or
+    /// nothing can be seen of it.
     pub(super) fn close(&mut self, rule: Overdue, now_ns: u64) -> Option<CommWindow> {
         let (blocks, iterations) = self.aggregator.take();
-        let (enqueued, started, completed) = positions(&self.last);
+        // Where ends cannot be seen there is nothing true to say: no window is "unknown", which it is.
+        if !self.last.observable {
+            return None;
+        }
+        // Counters and operations are read one after the other while the process runs: force the order they must have.
+        let seen = self.next_sequence.max(self.oldest.as_ref().map_or(0, |op| op.sequence.saturating_add(1)));
+        let completed = self.last.completed;
+        let started = self.last.started.max(completed);
+        let enqueued = self.last.enqueued.max(started).max(seen);
         let positions = (enqueued, started, completed);
         if self.last.finalized
             && blocks.is_empty()
@@ -164,16 +173,6 @@ impl CommTrack {
             iterations,
         })
     }
-}
-
-/// Positions as they are told. Counters are read one after the other while the process runs, so the order they must
-/// have is forced. Where ends cannot be seen, what was enqueued counts as done: "unknown" must not look like a hang.
-fn positions(comm: &Communicator) -> (u64, u64, u64) {
-    if !comm.observable {
-        return (comm.enqueued, comm.enqueued, comm.enqueued);
-    }
-    let started = comm.started.max(comm.completed);
-    (comm.enqueued.max(started), started, comm.completed)
 }
 
 fn signature(op: &Operation) -> OperationSignature {

@@ -24,7 +24,8 @@ pub fn process_id(node: &str, identity: &Identity) -> ProcessId {
     feed(&identity.cookie.to_le_bytes());
     feed(&identity.pid.to_le_bytes());
     feed(&identity.start_ticks.to_le_bytes());
-    ProcessId(hash)
+    // 0 names nobody on the wire.
+    ProcessId(hash.max(1))
 }
 
 /// Identity as it can be told now. `None` while the environment does not name job and rank and no communicator has
@@ -59,7 +60,9 @@ pub fn describe(
         rank: rank
             .or(largest.map(|comm| comm.rank))
             .filter(|rank| world_size.is_none_or(|size| *rank < size)),
-        local_rank: number("LOCAL_RANK").or_else(|| number("SLURM_LOCALID")),
+        local_rank: number("LOCAL_RANK")
+            .or_else(|| number("SLURM_LOCALID"))
+            .filter(|rank| world_size.is_none_or(|size| *rank < size)),
         world_size,
         gpu: identity.gpu,
         pid: identity.pid,

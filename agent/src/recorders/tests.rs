@@ -1,1 +1,389 @@
+//! The sampler as it ships, over recorders that live in a table.
 
+use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
+
+use c4_detect::observation::Window;
+use c4_recorder::snapshot::{
+    Communicator, Connection, Identity, Operation, OperationKind, StepState as RawStep,
+};
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+const START: u64 = 1_000_000 * MS;
+
+#[derive(Clone, Default)]
+struct Fake {
+    alive: bool,
+    broken: bool,
+    identity: Identity,
+    sample: Sample,
+}
+
+#[derive(Clone, Default)]
+struct Table(Rc<RefCell<BTreeMap<String, Fake>>>);
+
+struct Handle(Table, String);
+
+impl Table {
+    fn with(&self, name: &str, change: impl FnOnce(&mut Fake)) {
+        change(self.0.borrow_mut().entry(name.to_owned()).or_default());
+    }
+}
+
+impl RecorderSource for Table {
+    type Recorder = Handle;
+
+    fn list(&mut self) -> io::Result<Vec<String>> {
+        Ok(self.0.borrow().keys().cloned().collect())
+    }
+
+    fn open(&mut self, name: &str) -> Result<Handle, SourceError> {
+        match self.0.borrow().get(name) {
+            Some(fake) if !fake.broken => Ok(Handle(self.clone(), name.to_owned())),
+            _ => Err(SourceError("no recorder".to_owned())),
+        }
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.borrow_mut().remove(name);
+        Ok(())
+    }
+}
+
+impl Handle {
+    fn get<T>(&self, read: impl FnOnce(&Fake) -> T) -> Result<T, SourceError> {
+        match self.0.0.borrow().get(&self.1) {
+            Some(fake) if !fake.broken => Ok(read(fake)),
+            _ => Err(SourceError("torn".to_owned())),
+        }
+    }
+}
+
+impl RecorderHandle for Handle {
+    fn identity(&mut self) -> Result<Identity, SourceError> {
+        self.get(|fake| fake.identity.clone())
+    }
+
+    fn poll(&mut self, cursor: u64) -> Result<Sample, SourceError> {
+        self.get(|fake| {
+            let mut sample = fake.sample.clone();
+            sample.operations.retain(|op| op.index >= cursor || op.completed_ns.is_none());
+            sample
+        })
+    }
+
+    fn alive(&mut self) -> Result<bool, SourceError> {
+        self.get(|fake| fake.alive)
+    }
+}
+
+fn rank(rank: u32) -> Fake {
+    let labels = [("C4_JOB", "llm"), ("RANK", &rank.to_string()), ("WORLD_SIZE", "2")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Fake {
+        alive: true,
+        broken: false,
+        identity: Identity {
+            cookie: u64::from(rank) + 1,
+            pid: 4_000_000 + rank,
+            created_ns: START + MS,
+            labels: labels.into(),
+            ..Identity::default()
+        },
+        sample: Sample {
+            profiling: true,
+            event_mask: 0xff,
+            communicators: vec![Communicator {
+                id: 77,
+                size: 2,
+                rank,
+                observable: true,
+                ..Communicator::default()
+            }],
+            ..Sample::default()
+        },
+    }
+}
+
+fn operation(sequence: u64, start_ms: u64, end_ms: Option<u64>) -> Operation {
+    Operation {
+        index: sequence,
+        comm_slot: 0,
+        comm_generation: 0,
+        kind: OperationKind::Collective,
+        sequence,
+        function: "AllReduce".to_owned(),
+        datatype: "ncclFloat32".to_owned(),
+        count: 256,
+        bytes: 1024,
+        root_or_peer: 0,
+        algorithm: String::new(),
+        protocol: String::new(),
+        channels: 1,
+        graph_captured: false,
+        enqueued_ns: START + start_ms * MS,
+        started_ns: Some(START + start_ms * MS),
+        started_on_gpu: true,
+        completed_ns: end_ms.map(|end| START + end * MS),
+        observable: true,
+    }
+}
+
+fn put(table: &Table, name: &str, operations: Vec<Operation>) {
+    table.with(name, |fake| {
+        let comm = &mut fake.sample.communicators[0];
+        comm.enqueued = operations.iter().map(|op| op.sequence + 1).max().unwrap_or(0);
+        comm.completed = operations.iter().filter(|op| op.completed_ns.is_some()).count() as u64;
+        comm.started = comm.enqueued;
+        fake.sample.operations = operations;
+    });
+}
+
+fn sampler(table: &Table, exits: &Exits) -> Sampler<Table> {
+    let settings = Settings {
+        node: "n0".to_owned(),
+        window: Duration::from_secs(1),
+        overdue: Overdue { floor_ns: 1000 * MS, factor: 4 },
+        retention: Retention { keep: Duration::from_secs(60), files: 2 },
+        proc_root: PathBuf::from("/nonexistent"),
+    };
+    Sampler::new(table.clone(), settings, exits.clone(), START)
+}
+
+/// Looks every 100 ms from `from_ms` to `to_ms` and says what was told when.
+fn watch(sampler: &mut Sampler<Table>, from_ms: u64, to_ms: u64) -> Vec<(u64, Report)> {
+    let looks = (from_ms / 100 + 1)..=(to_ms / 100);
+    looks
+        .flat_map(|n| sampler.sample(START + n * 100 * MS).into_iter().map(move |report| (n * 100, report)))
+        .collect()
+}
+
+fn kinds(reports: &[(u64, Report)]) -> Vec<(u64, &'static str)> {
+    let kind = |report: &Report| match report {
+        Report::ProcessStarted(_) => "started",
+        Report::CommunicatorJoined { .. } => "joined",
+        Report::Window(_) => "window",
+        Report::ProcessEnded(_) => "ended",
+        _ => "other",
+    };
+    reports.iter().map(|(at, report)| (*at, kind(report))).collect()
+}
+
+fn windows(reports: &[(u64, Report)]) -> Vec<(u64, &Window)> {
+    let window = |(at, report): &'_ (u64, Report)| match report {
+        Report::Window(_) => Some(*at),
+        _ => None,
+    };
+    let windows = reports.iter().filter_map(|entry| Some((window(entry)?, &entry.1)));
+    windows
+        .filter_map(
+            |(at, report)| if let Report::Window(window) = report { Some((at, window)) } else { None },
+        )
+        .collect()
+}
+
+#[test]
+fn a_process_is_announced_once_and_reports_each_second() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    let mut sampler = sampler(&table, &Exits::default());
+    let told = watch(&mut sampler, 0, 2000);
+    assert_eq!(kinds(&told), [(100, "started"), (100, "joined"), (1000, "window"), (2000, "window")]);
+    assert_eq!(windows(&told)[1].1.duration_us, 1_000_000);
+}
+
+#[test]
+fn an_operation_that_takes_unusually_long_is_told_early_with_its_edges() {
+    let table = Table::default();
+    for (name, n) in [("a.c4r", 0), ("b.c4r", 1)] {
+        table.with(name, |fake| {
+            *fake = rank(n);
+            fake.sample.connections = vec![Connection {
+                comm_slot: 0,
+                comm_generation: 0,
+                peer: 1 - n,
+                channel: 0,
+                is_send: true,
+                bytes: 5,
+                steps_done: 7,
+                operations_started: 0,
+                operations_done: 0,
+                state: RawStep::SendWait,
+                state_since_ns: START,
+                timed_steps: 0,
+                timed_bytes: 0,
+                gpu_wait_ns: 0,
+                peer_wait_ns: 0,
+                network_wait_ns: 0,
+                flush_wait_ns: 0,
+            }];
+        });
+    }
+    put(&table, "a.c4r", vec![operation(0, 10, Some(20)), operation(1, 250, None)]);
+    let mut sampler = sampler(&table, &Exits::default());
+    let told = watch(&mut sampler, 0, 3000);
+    let told = windows(&told);
+    // At 1 s it is 750 ms old, at 1.3 s it is overdue: then both processes report, and a second later again.
+    assert_eq!(told.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1000, 1000, 1300, 1300, 2300, 2300]);
+    let comm = |n: usize| &told[n].1.comms[0];
+    assert!(comm(0).edges.is_empty(), "a young operation needs no edges");
+    assert_eq!(comm(2).in_flight.as_ref().unwrap().age_us, 1_050_000);
+    assert_eq!((comm(2).edges[0].peer, comm(2).edges[0].state_age_us), (1, 1_300_000));
+    assert!(comm(3).in_flight.is_none() && comm(3).edges.is_empty());
+}
+
+#[test]
+fn long_operations_that_are_usual_are_no_alarm() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    put(&table, "a.c4r", vec![operation(0, 0, Some(900)), operation(1, 1000, None)]);
+    let mut sampler = sampler(&table, &Exits::default());
+    let told = watch(&mut sampler, 900, 5000);
+    let times: Vec<_> = windows(&told).iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [1000, 2000, 3000, 4000, 4700], "4 × 900 ms after 1000 ms is 4600 ms");
+}
+
+#[test]
+fn a_death_is_told_at_the_next_look_after_a_last_window() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    table.with("b.c4r", |fake| *fake = rank(1));
+    let mut sampler = sampler(&table, &Exits::default());
+    watch(&mut sampler, 0, 300);
+    put(&table, "a.c4r", vec![operation(0, 310, Some(320))]);
+    table.with("a.c4r", |fake| fake.alive = false);
+    let told = watch(&mut sampler, 300, 400);
+    assert_eq!(kinds(&told), [(400, "window"), (400, "window"), (400, "ended")]);
+    assert_eq!(windows(&told)[0].1.comms[0].completed, 1, "what it did last is told");
+    let Report::ProcessEnded(end) = &told[2].1 else { panic!("not an end") };
+    assert!(!end.finalized && end.exit_code.is_none());
+    assert_eq!(kinds(&watch(&mut sampler, 400, 1000)), [], "once");
+}
+
+#[test]
+fn a_process_that_finalised_everything_ended_in_peace() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    let mut sampler = sampler(&table, &Exits::default());
+    watch(&mut sampler, 0, 100);
+    table.with("a.c4r", |fake| {
+        fake.sample.communicators[0].finalized = true;
+        fake.alive = false;
+    });
+    let told = watch(&mut sampler, 100, 200);
+    assert!(told.iter().any(|(_, report)| matches!(report, Report::ProcessEnded(end) if end.finalized)));
+}
+
+#[test]
+fn the_exit_status_is_waited_for_one_look() {
+    for known in [false, true] {
+        let table = Table::default();
+        let exits = Exits::default();
+        table.with("a.c4r", |fake| *fake = rank(0));
+        exits.started(4_000_000);
+        let mut sampler = sampler(&table, &exits);
+        watch(&mut sampler, 0, 100);
+        table.with("a.c4r", |fake| fake.alive = false);
+        assert_eq!(kinds(&watch(&mut sampler, 100, 200)), []);
+        if known {
+            exits.ended(4_000_000, ExitStatus { code: None, signal: Some(9) });
+        }
+        let told = watch(&mut sampler, 200, 300);
+        let Some((_, Report::ProcessEnded(end))) = told.last() else { panic!("not told: {told:?}") };
+        assert_eq!(end.signal, known.then_some(9));
+    }
+}
+
+#[test]
+fn the_dead_of_before_are_no_news_but_a_short_life_is() {
+    let table = Table::default();
+    table.with("old.c4r", |fake| *fake = Fake { alive: false, ..rank(0) });
+    let mut sampler = sampler(&table, &Exits::default());
+    assert_eq!(kinds(&watch(&mut sampler, 0, 1000)), []);
+    table.with("older.c4r", |fake| {
+        *fake = Fake { alive: false, ..rank(1) };
+        fake.identity.created_ns = START - 1;
+    });
+    assert_eq!(kinds(&watch(&mut sampler, 1000, 1200)), []);
+    table.with("short.c4r", |fake| *fake = Fake { alive: false, ..rank(1) });
+    let told = watch(&mut sampler, 1200, 1300);
+    assert_eq!(kinds(&told), [(1300, "started"), (1300, "joined"), (1300, "window"), (1300, "ended")]);
+}
+
+#[test]
+fn evidence_is_kept_for_a_while_and_not_without_bound() {
+    let table = Table::default();
+    let mut sampler = sampler(&table, &Exits::default());
+    for n in 0..4 {
+        table.with(&format!("{n}.c4r"), |fake| {
+            *fake = rank(0);
+            fake.identity.cookie = 100 + n;
+        });
+    }
+    watch(&mut sampler, 0, 100);
+    for n in 0..4 {
+        table.with(&format!("{n}.c4r"), |fake| fake.alive = false);
+    }
+    watch(&mut sampler, 100, 200);
+    assert_eq!(table.0.borrow().len(), 2);
+    watch(&mut sampler, 60_100, 60_400);
+    assert_eq!(table.0.borrow().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_and_counted_and_nothing_else_suffers() {
+    let table = Table::default();
+    table.with("bad.c4r", |fake| fake.broken = true);
+    table.with("good.c4r", |fake| *fake = rank(0));
+    table.with("turns.c4r", |fake| *fake = rank(1));
+    let mut sampler = sampler(&table, &Exits::default());
+    watch(&mut sampler, 0, 100);
+    table.with("turns.c4r", |fake| fake.broken = true);
+    // The window at 1 s still covers its first look; the one at 2 s covers none.
+    let told = watch(&mut sampler, 100, 2000);
+    let times: Vec<_> = windows(&told).iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [1000, 1000, 2000]);
+    let figures = sampler.figures();
+    assert_eq!((figures.live, figures.unreadable), (2, 1));
+    // A bad file is tried again after seconds, not at each look.
+    assert!(figures.errors < 40, "{figures:?}");
+    table.with("turns.c4r", |fake| fake.broken = false);
+    assert_eq!(windows(&watch(&mut sampler, 2000, 3000)).len(), 2);
+}
+
+#[test]
+fn a_communicator_of_which_nothing_can_be_seen_is_not_told_as_hanging() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    put(&table, "a.c4r", vec![Operation { observable: false, ..operation(0, 0, None) }]);
+    table.with("a.c4r", |fake| fake.sample.communicators[0].observable = false);
+    let mut sampler = sampler(&table, &Exits::default());
+    let told = watch(&mut sampler, 0, 5000);
+    assert_eq!(windows(&told).len(), 5);
+    assert!(windows(&told).iter().all(|(_, window)| window.comms.is_empty()));
+}
+
+#[test]
+fn operations_reach_the_aggregator_once_and_in_order() {
+    let mut track = communicator::CommTrack::default();
+    let comm = Communicator { id: 7, size: 2, observable: true, ..Communicator::default() };
+    let look = |track: &mut communicator::CommTrack, ops: &[Operation]| {
+        track.update(&comm, &ops.iter().collect::<Vec<_>>(), &[], START);
+    };
+    // 1 completes before 0 is seen to; 0 comes later; everything is told again.
+    look(&mut track, &[operation(1, 20, Some(30)), operation(0, 10, None)]);
+    let all: Vec<_> = (0..64).map(|n| operation(n, 10 + 10 * n, Some(15 + 10 * n))).collect();
+    look(&mut track, &all);
+    look(&mut track, &all);
+    let rule = Overdue { floor_ns: 1, factor: 1 };
+    let window = track.close(rule, START).unwrap();
+    let told: u64 = window.blocks.iter().map(|block| u64::from(block.length)).sum();
+    assert!(told >= 32 && window.blocks[0].first == 0, "{:?}", window.blocks);
+    let mut next = 0;
+    for block in &window.blocks {
+        assert_eq!(block.first, next);
+        next += u64::from(block.length);
+    }
+    assert_eq!(window.enqueued, 64, "never behind what was seen");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c4_detect::observation::{CommId, Membership, ProcessId, ProcessState, Window};
+use c4_detect::observation::{CommId, CommWindow, Membership, ProcessId, ProcessState, Window};
 use c4_recorder::snapshot::{Connection, Identity, Operation, OperationKind};
 
 use super::{
@@ -110,7 +110,7 @@ impl<H: RecorderHandle> Tracked<H> {
             let key = (connection.comm_slot, connection.comm_generation);
             connections.entry(key).or_default().push(connection);
         }
-        for comm in &sample.communicators {
+        for comm in sample.communicators.iter().filter(|comm| comm.rank < comm.size) {
             let key = (comm.slot, comm.generation);
             let track = self.comms.entry(key).or_insert_with(|| {
                 news.push(Report::CommunicatorJoined {
@@ -157,7 +157,7 @@ impl<H: RecorderHandle> Tracked<H> {
             profiling: self.profiling,
             dropped: self.dropped,
             unread: self.unread,
-            comms: self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns)).collect(),
+            comms: distinct(self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns))),
         })
     }
 
@@ -166,4 +166,19 @@ impl<H: RecorderHandle> Tracked<H> {
     pub(super) fn finalized(&self) -> bool {
         !self.comms.is_empty() && self.comms.values().all(|comm| comm.last.finalized)
     }
+}
+
+/// Ids of communicators may be hashes, and those of two may be alike. Only one of them can be told: rather the one that
+/// has something in flight.
+fn distinct(comms: impl Iterator<Item = CommWindow>) -> Vec<CommWindow> {
+    let mut by_id: BTreeMap<CommId, CommWindow> = BTreeMap::new();
+    for comm in comms {
+        match by_id.get(&comm.comm) {
+            Some(other) if other.completed < other.enqueued && comm.completed == comm.enqueued => {}
+            _ => {
+                by_id.insert(comm.comm, comm);
+            }
+        }
+    }
+    by_id.into_values().collect()
 }

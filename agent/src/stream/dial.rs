@@ -8,7 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 
 /// The controller's address is no address.
 #[derive(Debug, Error)]
-#[error("{address:?} is not the address of a controller: {source}")]
+#[error("{address:?} is not the address of a controller")]
 pub struct BadAddress {
     address: String,
     source: tonic::transport::Error,

@@ -7,6 +7,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -14,6 +15,7 @@ use thiserror::Error;
 use tokio::{
     process::{Child, Command},
     sync::mpsc,
+    task::JoinHandle,
 };
 
 use super::{members, output};
@@ -51,10 +53,18 @@ impl Spec {
 
 /// A process that cannot be started.
 #[derive(Debug, Error)]
-#[error("cannot start {command:?}: {source}")]
+#[error("cannot start {command:?}: {why}")]
 pub struct SpawnError {
     command: OsString,
-    source: std::io::Error,
+    why: std::io::Error,
+}
+
+impl SpawnError {
+    /// Exit code that shells give for it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        if self.why.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
+    }
 }
 
 /// A process has ended.
@@ -79,6 +89,7 @@ pub struct Group {
     running: BTreeSet<i32>,
     /// What was left of leaders that have ended, with start times: process ids are used again.
     left: BTreeMap<i32, u64>,
+    output: Vec<JoinHandle<()>>,
 }
 
 impl Group {
@@ -94,7 +105,8 @@ impl Group {
         ended: &mpsc::Sender<Exited>,
     ) -> Result<Self, SpawnError> {
         let token = format!("{token}-{incarnation}");
-        let mut group = Self { incarnation, token, running: BTreeSet::new(), left: BTreeMap::new() };
+        let mut group =
+            Self { incarnation, token, running: BTreeSet::new(), left: BTreeMap::new(), output: Vec::new() };
         let ranks: Vec<Option<u32>> = match &spec.ranks {
             Some(ranks) => ranks.clone().map(Some).collect(),
             None => vec![None],
@@ -106,7 +118,7 @@ impl Group {
             let Some(pid) = child.id() else { continue };
             group.running.extend(i32::try_from(pid));
             exits.started(pid);
-            pass_output(&mut child, rank);
+            group.output.extend(pass_output(&mut child, rank));
             let (exits, ended) = (exits.clone(), ended.clone());
             tokio::spawn(async move {
                 let status = match child.wait().await {
@@ -122,7 +134,7 @@ impl Group {
 
     fn start(&self, spec: &Spec, rank: Option<u32>, first: u32) -> Result<Child, SpawnError> {
         let program = spec.command.first().cloned().unwrap_or_default();
-        let failed = |source| SpawnError { command: program.clone(), source };
+        let failed = |why| SpawnError { command: program.clone(), why };
         let mut command = Command::new(&program);
         command.args(spec.command.iter().skip(1)).envs(&spec.environment);
         command.env("C4_JOB", &spec.job).env("C4_INCARNATION", self.incarnation.to_string());
@@ -182,6 +194,16 @@ impl Group {
         members::signal(&members, Signal::CONT);
     }
 
+    /// Waits until everything its processes have written was passed on, but no longer than `limit`.
+    pub async fn flush(&mut self, limit: Duration) {
+        let all = async {
+            for pump in self.output.drain(..) {
+                let _ = pump.await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
     /// Whether nothing of it is left.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -198,12 +220,9 @@ impl Drop for Group {
     }
 }
 
-fn pass_output(child: &mut Child, rank: Option<u32>) {
+fn pass_output(child: &mut Child, rank: Option<u32>) -> Vec<JoinHandle<()>> {
     let prefix = rank.map(|rank| format!("[rank {rank}] ")).unwrap_or_default();
-    if let Some(out) = child.stdout.take() {
-        tokio::spawn(output::pump(out, prefix.clone(), output::stdout));
-    }
-    if let Some(err) = child.stderr.take() {
-        tokio::spawn(output::pump(err, prefix, output::stderr));
-    }
+    let out = child.stdout.take().map(|out| tokio::spawn(output::pump(out, prefix.clone(), output::stdout)));
+    let err = child.stderr.take().map(|err| tokio::spawn(output::pump(err, prefix, output::stderr)));
+    out.into_iter().chain(err).collect()
 }

@@ -38,6 +38,9 @@ use crate::{
 /// Time between two looks at the checkpoint marker, and at processes that are being ended.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long the last lines of output are waited for: somebody outside the group may hold the pipe open.
+const FLUSH: Duration = Duration::from_secs(1);
+
 /// An ending that is under way.
 #[derive(Debug)]
 struct Ending {
@@ -130,6 +133,9 @@ impl Supervisor {
                 }
             }
             if let Some(code) = self.done() {
+                if let Some(group) = &mut self.group {
+                    group.flush(FLUSH).await;
+                }
                 return Ok(code);
             }
         }
@@ -250,7 +256,7 @@ impl Supervisor {
                 self.incarnation = incarnation;
                 self.state = GroupState::Failed;
                 self.detail = error.to_string();
-                self.failure = Some(ExitStatus { code: Some(127), signal: None });
+                self.failure = Some(ExitStatus { code: Some(error.exit_code().into()), signal: None });
                 self.give_up = Some(Instant::now() + self.settings.restart_grace);
                 self.tell().await;
                 self.answer(id, false, error.to_string()).await;
