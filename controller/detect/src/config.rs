@@ -17,7 +17,7 @@ pub struct Config {
     /// heaps differ by seconds. A rank that ended properly is still named if others turn out to need it.
     pub end_spread_ms: u64,
     /// Least time that ranks wait in a collective before one of them is said to hang, once the job's rhythm is
-    /// known. Default 3000: garbage collections, slow reads and evaluation set-up stay below it, and with windows of
+    /// known. Default 3500: garbage collections, slow reads and small checkpoints stay below it, and with windows of
     /// one second the verdict still comes within five.
     pub hang_floor_ms: u64,
     /// The same where a process that they wait for is stopped by a signal or a debugger. Default 1500: being stopped
@@ -31,8 +31,9 @@ pub struct Config {
     pub pause_margin: f64,
     /// Longest pause that is learned as legal. Default 600000: ten minutes is when NCCL's own watchdog acts.
     pub pause_limit_ms: u64,
-    /// Wait allowed for a rank that is busy (on a CPU, or in disk wait) at the boundary of an iteration: what a rank
-    /// that writes a checkpoint looks like. Default 15000; checkpoints that take longer are learned after the first.
+    /// Wait allowed for a rank that has not entered and is busy (on a CPU, or in disk wait): what a rank that writes
+    /// a checkpoint looks like, and a hung one rarely does. Default 15000; checkpoints that take longer are learned
+    /// after the first.
     pub busy_pause_ms: u64,
     /// The hang threshold while the job's rhythm is unknown. Default 60000: ranks compile, load and warm up for
     /// different times.
@@ -65,7 +66,7 @@ impl Default for Config {
             death_grace_ms: 300,
             death_decide_ms: 700,
             end_spread_ms: 10_000,
-            hang_floor_ms: 3_000,
+            hang_floor_ms: 3_500,
             stopped_floor_ms: 1_500,
             hang_iterations: 2.0,
             pause_margin: 2.0,

@@ -123,7 +123,7 @@ fn diagnose(
                 .process(holder.process)
                 .is_some_and(|p| matches!(p.state, ProcessState::Running | ProcessState::DiskWait))
     });
-    let allowed_us = if busy && comm.rhythm.at_boundary(stall.operation) {
+    let allowed_us = if busy {
         threshold_us.max(config.busy_pause_ms.saturating_mul(1_000))
     } else {
         threshold_us
@@ -145,7 +145,9 @@ fn held_up(job: &Job, comm: &Comm, stall: &Stall, holders: &[Holder], threshold_
         (_, n) if n * 2 <= comm.members.len() => 0.7,
         _ => 0.5,
     };
-    let unsure = if stall.unseen.is_empty() { 0.0 } else { 0.25 };
+    // A rank that is alive may yet come: the longer it does not, the surer.
+    let early = first.why == Why::NotEntered && stall.longest_us < threshold_us.saturating_mul(2);
+    let unsure = if stall.unseen.is_empty() { 0.0 } else { 0.25 } + if early { 0.15 } else { 0.0 };
     let suspects = ranked
         .iter()
         .map(|holder| {

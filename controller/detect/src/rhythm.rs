@@ -41,7 +41,6 @@ pub(crate) struct Shape {
 pub(crate) struct Rhythm {
     durations_us: Histogram,
     operations: u32,
-    boundary: u64,
     iterations: u64,
     first_progress: Option<Timestamp>,
     /// From which position on waits count.
@@ -56,7 +55,6 @@ impl Rhythm {
         Self {
             durations_us: Histogram::new(512),
             operations: 0,
-            boundary: 0,
             iterations: 0,
             first_progress: None,
             learned_from: None,
@@ -82,7 +80,6 @@ impl Rhythm {
             }
             self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
             self.operations = iteration.operations;
-            self.boundary = iteration.first;
         }
         self.iterations = self.iterations.max(iterations);
         if completed > 0 {
@@ -150,12 +147,6 @@ impl Rhythm {
         let iteration = self.iteration_us().unwrap_or(0) as f64 * config.hang_iterations;
         let pause = self.longest_wait_us() as f64 * config.pause_margin;
         (iteration.max(pause) as u64).max(config.hang_floor_ms.saturating_mul(1_000))
-    }
-
-    /// Whether the operation is the first of an iteration, as far as can be told.
-    pub(crate) fn at_boundary(&self, operation: u64) -> bool {
-        let n = u64::from(self.operations.max(1));
-        operation % n == self.boundary % n
     }
 
     pub(crate) fn prior(&self) -> Option<Prior> {

@@ -61,7 +61,7 @@ impl Shape {
             compute_us: iteration_us - 4 * transfer_us,
             transfer_us,
             noise: 0.01,
-            warm_up_us: iteration_us * 3,
+            warm_up_us: (iteration_us * 3).min(40_000_000),
             checkpoint: None,
             all_pause: None,
             evaluation: None,
