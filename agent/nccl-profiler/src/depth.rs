@@ -3,7 +3,8 @@
 //! NCCL reads the mask anew for every operation (2.23 to 2.27 when its task is made, from 2.28 at the call), so the plugin asks
 //! for steps by setting one bit for the next operation and taking it back with the one after. Which operations that are
 //! follows from the number of the group on its communicator alone, so all ranks pick the same ones and their steps can
-//! be compared. The choice is scattered: every N-th would lock on to a job whose iteration has a multiple of N operations.
+//! be compared. One is picked from each N, but at a scattered place: every N-th would lock on to a job whose iteration
+//! has a multiple of N operations.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
@@ -35,11 +36,12 @@ impl Depth {
     /// Whether the steps of the operation or group with this number are timed.
     #[inline]
     fn picks(&self, number: u64) -> bool {
-        let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        match self.one_in.load(Relaxed) {
-            0 => false,
-            one_in => scattered * u64::from(one_in) >> 32 == 0,
-        }
+        let one_in = u64::from(self.one_in.load(Relaxed));
+        let (Some(block), Some(place)) = (number.checked_div(one_in), number.checked_rem(one_in)) else {
+            return false;
+        };
+        let scattered = block.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        place == scattered * one_in >> 32
     }
 
     /// Whether a network operation's steps are timed. Where steps come only for picked operations, all of them are.

@@ -95,7 +95,7 @@ unsafe extern "C" fn init_v5<const API: u32>(
     unsafe { init(API, context, mask, &Told { id, name, nodes, ranks, rank }, logger) }
 }
 
-unsafe extern "C" fn start_event<E: Event>(
+unsafe extern "C" fn start_event<E: Event + chain::Version>(
     context: *mut c_void,
     handle: *mut *mut c_void,
     descriptor: *mut E,
@@ -109,7 +109,7 @@ unsafe extern "C" fn start_event<E: Event>(
         if let Some(event) = unsafe { descriptor.as_ref() } {
             if chain::is_on() {
                 // SAFETY: a descriptor of NCCL's, by the version of this table.
-                started = unsafe { chain::start(as_handle(context), descriptor) };
+                started = unsafe { chain::start(as_handle(context), event) };
             } else if let Some(state) = state::get() {
                 // SAFETY: as above.
                 started = unsafe { events::start(state, as_handle(context), event) };

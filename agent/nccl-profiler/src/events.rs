@@ -173,7 +173,7 @@ unsafe fn task_start<E: Event>(
     } else if mask & event::KERNEL_CH as i32 != 0 {
         flags |= operation_flag::KERNEL_EVENTS;
     }
-    if task.channels.is_none_or(|channels| channels == 0) {
+    if task.channels == 0 || !task.channels_exact {
         flags |= operation_flag::CHANNELS_UNKNOWN;
     }
     let facts = OperationFacts {
@@ -185,7 +185,7 @@ unsafe fn task_start<E: Event>(
         algorithm,
         protocol,
         flags,
-        channels: u16::from(task.channels.unwrap_or(0)),
+        channels: u16::from(task.channels),
         sequence: comm.record.next_sequence(is_collective),
         count: task.count as u64,
         bytes: (task.count as u64).saturating_mul(state.names.element_bytes(datatype)),

@@ -12,11 +12,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use c4_recorder::layout;
 use c4_recorder::writer::Recorder;
 
-use crate::abi::event;
 use crate::describe::{self, Told};
 use crate::events::{self, NO_COMMUNICATOR};
 use crate::handle::{Handle, Kind};
 use crate::log::Log;
+use crate::settings::Settings;
 use crate::state::{self, State};
 use crate::version;
 
@@ -49,7 +49,7 @@ fn slots() -> MutexGuard<'static, Slots> {
 /// # Safety
 /// `mask` is null or NCCL's mask, which outlives the communicator; the name in `told` is null or a C string.
 pub unsafe fn init(api: u32, told: &Told, mask: *mut c_int, log: Log) -> (Handle, c_int) {
-    if env::var_os("C4_PROFILER").is_some_and(|value| value == "off") {
+    if Settings::switched_off(log) {
         return (IDLE_CONTEXT, 0);
     }
     let mut slots = slots();
@@ -137,37 +137,13 @@ fn recording_state(log: Log) -> Option<&'static State> {
     None
 }
 
-/// Reads the settings. Each init does, so that a program may change them between communicators.
+/// Takes over what can be known at each init.
 fn configure(state: &State, api: u32, log: Log) {
-    static BAD_SETTING_SAID: AtomicBool = AtomicBool::new(false);
-    let known = AtomicU32::new(0);
-    version::of_library(log, &known);
-    state.api.store(api, Relaxed);
-    state.recorder().set_interface(api, known.load(Relaxed));
-    let setting = |name: &str, default: u32| match env::var(name) {
-        Err(_) => default,
-        Ok(text) => text.trim().parse().unwrap_or_else(|_| {
-            log.warn_once(
-                &BAD_SETTING_SAID,
-                &format!("{name} is {text:?}, expected a number; using {default}"),
-            );
-            default
-        }),
-    };
-    let choice = |name: &str| env::var(name).unwrap_or_default();
-    let one_in = setting("C4_STEP_SAMPLING", 16);
-    // Kernel events below 2.28.3 are harmful (NCCL fails with "Proxy append out of bounds"), and v5 is the first
-    // interface of a version without that fault.
-    let kernel_events = match choice("C4_KERNEL_EVENTS").as_str() {
-        "on" => api >= 3,
-        "off" => false,
-        _ => api >= 5,
-    };
-    let mut mask = event::COLL | event::P2P | event::PROXY_OP;
-    if kernel_events {
-        mask |= event::KERNEL_CH;
-    }
-    state.depth.one_in.store(one_in, Relaxed);
-    state.depth.untimed_steps.store(choice("C4_STEP_STATE") == "on", Relaxed);
-    state.depth.mask.store(mask as c_int, Relaxed);
+    let version = AtomicU32::new(0);
+    version::of_library(log, &version);
+    state.recorder().set_interface(api, version.load(Relaxed));
+    let settings = Settings::read(api, log);
+    state.depth.one_in.store(settings.step_sampling, Relaxed);
+    state.depth.untimed_steps.store(settings.untimed_steps, Relaxed);
+    state.depth.mask.store(settings.mask(), Relaxed);
 }

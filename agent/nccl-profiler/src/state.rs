@@ -30,8 +30,6 @@ pub struct State {
     pub cookie: AtomicU64,
     /// Process id, as NCCL tells it with network operations.
     pub pid: AtomicI32,
-    /// API version that NCCL took.
-    pub api: AtomicU32,
     /// How much is recorded.
     pub depth: Depth,
     /// Generation of each live communicator, 0 for slots that are not live.

@@ -1,10 +1,10 @@
 //! The seven versions of the interface as one: what the plugin wants to know of a descriptor, and where each version has it.
 //! Everything is inlined into the entry points of its version, so the difference costs nothing at run time.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-use crate::abi::{payload, v1, v2, v3, v4, v5, v6, v7};
+use crate::abi::{event, payload, v1, v2, v3, v4, v5, v6, v7};
 use crate::handle::Handle;
 use crate::names;
 
@@ -27,12 +27,14 @@ pub struct Task {
     pub count: usize,
     /// Root or peer.
     pub root_or_peer: c_int,
-    /// Channels, where they are told.
-    pub channels: Option<u8>,
+    /// Channels, 0 if not told.
+    pub channels: u8,
+    /// Whether that many are used, not at most.
+    pub channels_exact: bool,
 }
 
 /// A descriptor of some version.
-pub trait Event {
+pub trait Event: Copy {
     /// The version.
     const API: u32;
     /// Event type: one bit.
@@ -41,6 +43,8 @@ pub trait Event {
     fn parent(&self) -> Handle;
     /// Rank.
     fn rank(&self) -> c_int;
+    /// Replaces the handles in it: the parent, and the group that operations name besides it from v5 on.
+    fn replace_parents(&mut self, replace: impl Fn(Handle) -> Handle);
     /// The collective.
     ///
     /// # Safety
@@ -102,7 +106,8 @@ fn task_v4(coll: &payload::CollV4) -> Task {
         proto: coll.proto,
         count: coll.count,
         root_or_peer: coll.root,
-        channels: Some(coll.n_channels),
+        channels: coll.n_channels,
+        channels_exact: true,
     }
 }
 
@@ -116,7 +121,8 @@ fn task_p2p_v4(p2p: &payload::P2pV4) -> Task {
         proto: ptr::null(),
         count: p2p.count,
         root_or_peer: p2p.peer,
-        channels: Some(p2p.n_channels),
+        channels: p2p.n_channels,
+        channels_exact: true,
     }
 }
 
@@ -130,7 +136,8 @@ fn task_p2p_v2(p2p: &payload::P2pV2) -> Task {
         proto: ptr::null(),
         count: p2p.count,
         root_or_peer: p2p.peer,
-        channels: None,
+        channels: 0,
+        channels_exact: false,
     }
 }
 
@@ -147,7 +154,8 @@ macro_rules! task_v2 {
             proto: coll.proto,
             count: coll.count,
             root_or_peer: coll.root,
-            channels: None,
+            channels: coll.n_max_channels,
+            channels_exact: false,
         }
     }};
 }
@@ -162,7 +170,8 @@ fn task_v1(coll: &v1::Coll) -> Task {
         proto: names::of_v1(names::V1_PROTOCOLS, coll.proto),
         count: coll.count,
         root_or_peer: coll.root,
-        channels: None,
+        channels: coll.n_max_channels,
+        channels_exact: false,
     }
 }
 
@@ -176,13 +185,31 @@ fn task_p2p_v1(p2p: &v1::P2p) -> Task {
         proto: ptr::null(),
         count: p2p.count,
         root_or_peer: p2p.peer,
-        channels: None,
+        channels: 0,
+        channels_exact: false,
     }
+}
+
+fn pointer(handle: Handle) -> *mut c_void {
+    ptr::without_provenance_mut(handle.0 as usize)
+}
+
+/// Where an operation names its group.
+macro_rules! groups {
+    ($($field:ident).+) => {
+        |event| match event.kind {
+            // SAFETY: the type says that this is the valid member.
+            event::COLL => Some(unsafe { &mut event.detail.coll.$($field).+ }),
+            // SAFETY: as above.
+            event::P2P => Some(unsafe { &mut event.detail.p2p.$($field).+ }),
+            _ => None,
+        }
+    };
 }
 
 /// One version's descriptor. The arguments are the version, its number, and how it tells what the versions tell differently.
 macro_rules! event {
-    ($version:ident, $api:literal, $coll:expr, $p2p:expr, $kernel:expr, $coll_api:expr, $p2p_api:expr) => {
+    ($version:ident, $api:literal, $groups:expr, $coll:expr, $p2p:expr, $kernel:expr, $coll_api:expr, $p2p_api:expr) => {
         impl Event for $version::Descriptor {
             const API: u32 = $api;
             #[inline(always)]
@@ -196,6 +223,13 @@ macro_rules! event {
             #[inline(always)]
             fn rank(&self) -> c_int {
                 self.rank
+            }
+            fn replace_parents(&mut self, replace: impl Fn(Handle) -> Handle) {
+                self.parent = pointer(replace(Handle(self.parent.addr() as u64)));
+                let groups: fn(&mut Self) -> Option<&mut *mut c_void> = $groups;
+                if let Some(group) = groups(self) {
+                    *group = pointer(replace(Handle(group.addr() as u64)));
+                }
             }
             #[inline(always)]
             unsafe fn coll(&self) -> Task {
@@ -233,10 +267,20 @@ macro_rules! event {
     };
 }
 
-event!(v1, 1, task_v1, task_p2p_v1, |_: &v1::Detail| (0, 0), |_: &v1::Detail| false, |_: &v1::Detail| false);
+event!(
+    v1,
+    1,
+    |_| None,
+    task_v1,
+    task_p2p_v1,
+    |_: &v1::Detail| (0, 0),
+    |_: &v1::Detail| false,
+    |_: &v1::Detail| false
+);
 event!(
     v2,
     2,
+    |_| None,
     |coll: &v2::Coll| task_v2!(coll),
     task_p2p_v2,
     |_: &v2::Detail| (0, 0),
@@ -246,6 +290,7 @@ event!(
 event!(
     v3,
     3,
+    |_| None,
     |coll: &v3::Coll| task_v2!(coll),
     task_p2p_v2,
     // SAFETY: called for kernel events only, whose member this is.
@@ -256,6 +301,7 @@ event!(
 event!(
     v4,
     4,
+    |_| None,
     task_v4,
     task_p2p_v4,
     // SAFETY: as for v3.
@@ -266,6 +312,7 @@ event!(
 event!(
     v5,
     5,
+    groups!(parent_group),
     |coll: &payload::CollV5| task_v4(&coll.base),
     |p2p: &payload::P2pV5| task_p2p_v4(&p2p.base),
     // SAFETY: as for v3; the next two are called for API events only, whose members these are.
@@ -278,6 +325,7 @@ event!(
 event!(
     v6,
     6,
+    groups!(parent_group),
     |coll: &payload::CollV5| task_v4(&coll.base),
     |p2p: &payload::P2pV5| task_p2p_v4(&p2p.base),
     // SAFETY: as for v5.
@@ -290,6 +338,7 @@ event!(
 event!(
     v7,
     7,
+    groups!(base.parent_group),
     |coll: &v7::Coll| task_v4(&coll.base.base),
     |p2p: &v7::P2p| task_p2p_v4(&p2p.base.base),
     // SAFETY: as for v5.
