@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     output::{Output, Style},
     table::{Align, Table},
-    words::{moment, moment_ago, printable},
+    words::{duration_us, moment, moment_ago, printable},
 };
 
 /// A finding and what was done about it.
@@ -98,14 +98,34 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// Everything about one finding. `now_us` (since the Unix epoch) says how long ago things were; none when the finding
-/// is from a file, where that means nothing.
+/// How moments are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moments {
+    /// As date and time, and how long before this moment (µs since the Unix epoch) they were.
+    Ago(u64),
+    /// As date and time.
+    Dates,
+    /// Counted from this one (in the finding's own µs): a recording whose clock tells no date.
+    After(u64),
+}
+
+impl Moments {
+    fn tell(self, us: u64) -> String {
+        match self {
+            Moments::Ago(now) => moment_ago(us, now),
+            Moments::Dates => moment(us),
+            Moments::After(start) => format!("{} after the start", duration_us(us.saturating_sub(start))),
+        }
+    }
+}
+
+/// Everything about one finding.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn explain(report: &Report, now_us: Option<u64>, out: &mut Output) -> io::Result<()> {
+pub fn explain(report: &Report, moments: Moments, out: &mut Output) -> io::Result<()> {
     let finding = &report.finding;
-    let when = |us: u64| now_us.map_or_else(|| moment(us), |now| moment_ago(us, now));
+    let when = |us: u64| moments.tell(us);
     let style = if finding.cleared.is_some() { Style::Good } else { Style::Bad };
     let sentence = out.paint(style, printable(&finding.summary));
     out.line(sentence)?;
@@ -194,11 +214,22 @@ fn plain(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => format!("{float:.3}"),
+            Some(float) if number.is_f64() => significant(float),
             _ => number.to_string(),
         },
         value => value.to_string(),
     }
+}
+
+/// Four significant digits, however small the number.
+fn significant(number: f64) -> String {
+    if number == 0.0 || !number.is_finite() {
+        return format!("{number}");
+    }
+    let magnitude = number.abs().log10().floor() as i32;
+    let decimals = usize::try_from(3 - magnitude).unwrap_or(0).min(12);
+    let text = format!("{number:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -220,12 +251,19 @@ mod tests {
     }
 
     #[test]
+    fn small_numbers_do_not_become_zero() {
+        for (number, text) in [(0.000_312_49, "0.0003125"), (1.5, "1.5"), (123_456.7, "123457"), (0.0, "0")] {
+            assert_eq!(significant(number), text);
+        }
+    }
+
+    #[test]
     fn evidence_is_opened_up() {
         let mut lines = Vec::new();
         flatten("waits", &json!({"rank 0": {"late_us": 1.5}, "ranks": [1, 2]}), &mut lines);
         assert_eq!(
             lines,
-            [("waits: rank 0: late us".into(), "1.500".into()), ("waits: ranks".into(), "1, 2".to_owned())]
+            [("waits: rank 0: late us".into(), "1.5".into()), ("waits: ranks".into(), "1, 2".to_owned())]
         );
     }
 }

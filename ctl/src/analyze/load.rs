@@ -15,7 +15,7 @@ use super::{
     recording::Recording,
     trace,
 };
-use crate::{cli::Format, failure::Failure, recorder};
+use crate::{cli::Format, clock, failure::Failure, recorder};
 
 /// Reads everything, whatever the format.
 ///
@@ -104,8 +104,21 @@ fn load_recorders(files: Vec<PathBuf>, problems: &mut Problems) -> Result<Record
     }
     match first_failure {
         Some(failure) if seen.is_empty() => Err(failure),
-        _ => Ok(recorders::recording(seen)),
+        _ => {
+            let mut recording = recorders::recording(seen);
+            if recording.until_ns.is_some() {
+                // Somebody here holds one of them, so their clock is this machine's.
+                recording.epoch_us = Some(boot_unix_us());
+            }
+            Ok(recording)
+        }
     }
+}
+
+/// When this machine's monotonic clock was zero.
+fn boot_unix_us() -> i64 {
+    let (now, since) = (clock::unix_us(), c4_recorder::monotonic_now_ns() / 1_000);
+    i64::try_from(now.saturating_sub(since)).unwrap_or(0)
 }
 
 fn load_traces(files: &[PathBuf], problems: &mut Problems) -> Result<Recording, Failure> {

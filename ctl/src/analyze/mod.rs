@@ -7,6 +7,7 @@
 use c4_detect::{
     detector::Config,
     finding::{Finding, Verdict},
+    observation::Timestamp,
     view::JobView,
 };
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::Analyze,
     failure::{Exit, Failure},
-    finding::{self, Report},
+    finding::{self, Moments, Report},
     output::{Output, Style},
     words::{count, duration_ns, printable},
 };
@@ -39,6 +40,9 @@ pub use recorders::job_of;
 use problem::Problems;
 use recording::Recording;
 
+/// Times before this (2001-09-09, in µs since the Unix epoch) are no dates: the recording's clock began somewhere else.
+const EARLIEST_DATE_US: u64 = 1_000_000_000_000_000;
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Diagnosis {
@@ -48,6 +52,8 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// The jobs as the detector left them.
     pub jobs: Vec<JobView>,
+    /// The recording's first moment, on the clock of the findings.
+    pub start: Timestamp,
 }
 
 /// Diagnoses a recording.
@@ -62,7 +68,7 @@ pub fn diagnose(mut recording: Recording) -> Diagnosis {
             finding.confidence = finding.confidence.min(limit);
         }
     }
-    Diagnosis { recording, findings: outcome.findings, jobs: outcome.jobs }
+    Diagnosis { recording, findings: outcome.findings, jobs: outcome.jobs, start: outcome.start }
 }
 
 /// Runs the command.
@@ -120,11 +126,15 @@ fn document(diagnosis: &Diagnosis, problems: &Problems) -> Value {
 
 fn print(diagnosis: &Diagnosis, out: &mut Output) -> std::io::Result<()> {
     let recording = &diagnosis.recording;
+    let moments = match diagnosis.start {
+        Timestamp(us) if us < EARLIEST_DATE_US => Moments::After(us),
+        _ => Moments::Dates,
+    };
     for (index, report) in reports(diagnosis).iter().enumerate() {
         if index > 0 {
             out.line("")?;
         }
-        finding::explain(report, None, out)?;
+        finding::explain(report, moments, out)?;
         let picture = timeline::picture(recording, &report.finding);
         if !picture.is_empty() {
             out.line("")?;

@@ -255,7 +255,15 @@ fn series(
     let known = operations.last().map_or(base, |operation| operation.sequence.saturating_add(1));
     // The rank is further than its operations tell: their records were lost, or their ends cannot be seen.
     let breaks_off = !comm.observable || comm.enqueued > known;
-    Series { comm: index, comm_rank: comm.rank, base, operations, edges, breaks_off }
+    Series {
+        comm: index,
+        comm_rank: comm.rank,
+        base,
+        operations,
+        edges,
+        breaks_off,
+        finalized: comm.finalized,
+    }
 }
 
 fn signature(

@@ -78,6 +78,8 @@ pub struct Series {
     pub edges: Vec<RestingEdge>,
     /// What this rank did after its last operation is not known: its record breaks off.
     pub breaks_off: bool,
+    /// The rank left the communicator properly after its last operation.
+    pub finalized: bool,
 }
 
 impl Series {

@@ -35,6 +35,8 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// The jobs at the end.
     pub jobs: Vec<JobView>,
+    /// The recording's first moment, on the clock of the findings.
+    pub start: Timestamp,
 }
 
 /// Shows all of it.
@@ -60,6 +62,7 @@ pub fn replay(recording: &Recording, config: Config) -> Outcome {
     }
     show.outcome.findings.sort_by(|a, b| (a.detected, &a.id).cmp(&(b.detected, &b.id)));
     show.outcome.jobs = show.detector.jobs();
+    show.outcome.start = show.timestamp(first);
     show.outcome
 }
 
@@ -116,9 +119,13 @@ impl<'a> Show<'a> {
         }
     }
 
+    fn timestamp(&self, ns: i64) -> Timestamp {
+        Timestamp(nanos(ns.saturating_add(self.shift_ns), 0) / 1_000)
+    }
+
     fn observe(&mut self, observation: Observation, now_ns: i64) {
-        let now = u64::try_from(now_ns.saturating_add(self.shift_ns)).unwrap_or(0) / 1_000;
-        for finding in self.detector.observe(observation, Timestamp(now)) {
+        let now = self.timestamp(now_ns);
+        for finding in self.detector.observe(observation, now) {
             match self.places.get(&finding.id) {
                 Some(place) => self.outcome.findings[*place] = finding,
                 None => {
@@ -210,15 +217,18 @@ impl Player<'_> {
             self.cursors.iter().filter_map(|c| c.series.operations.last()).map(Operation::last_ns).max();
         let at_rest = last_record.is_none_or(|last| last <= now);
         let mut broken_off = false;
-        let comms = self
-            .cursors
-            .iter_mut()
-            .map(|cursor| {
-                cursor.advance(recording, now);
-                broken_off |= cursor.series.breaks_off && cursor.completed == cursor.series.operations.len();
-                cursor.window(recording, now, at_rest)
-            })
-            .collect();
+        let mut comms = Vec::new();
+        for cursor in &mut self.cursors {
+            cursor.advance(recording, now);
+            let over = cursor.completed == cursor.series.operations.len();
+            broken_off |= cursor.series.breaks_off && over;
+            let window = cursor.window(recording, now, at_rest);
+            // As an agent: one last window tells of the last operations, then the communicator is no longer there.
+            if !(cursor.series.finalized && over && window.blocks.is_empty() && window.iterations.is_empty())
+            {
+                comms.push(window);
+            }
+        }
         Window {
             process: self.process.info.process,
             duration_us,

@@ -6,7 +6,7 @@ use super::Asked;
 use crate::{
     clock,
     failure::Failure,
-    finding::{self, Report},
+    finding::{self, Moments, Report},
     output::Style,
 };
 
@@ -43,7 +43,7 @@ pub(super) async fn explain(asked: &mut Asked<'_>, id: &str) -> Result<(), Failu
         return Ok(());
     }
     for report in &reports {
-        finding::explain(report, Some(clock::unix_us()), asked.out)?;
+        finding::explain(report, Moments::Ago(clock::unix_us()), asked.out)?;
     }
     Ok(())
 }

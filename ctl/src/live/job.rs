@@ -109,7 +109,11 @@ fn downtime(ledger: &v1::Ledger) -> Table {
         table.row(vec![
             (&entry.finding).into(),
             u64::try_from(entry.started_unix_us).map_or_else(|_| "–".to_owned(), moment).into(),
-            if entry.post_checkpoint_unknown { "unknown".into() } else { seconds(entry.post_checkpoint_seconds).into() },
+            if entry.post_checkpoint_unknown {
+                "unknown".into()
+            } else {
+                seconds(entry.post_checkpoint_seconds).into()
+            },
             seconds(entry.detection_seconds).into(),
             seconds(entry.diagnosis_isolation_seconds).into(),
             seconds(entry.reinitialisation_seconds).into(),

@@ -3,10 +3,10 @@
 
 use std::{net::SocketAddr, process::Output};
 
+use crate::support::command;
 use c4_proto::v1::{self, operations_server as server};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use crate::support::command;
 use tonic::{Request, Response, Status};
 
 /// A finding as a controller would send it.
@@ -190,4 +190,3 @@ impl Controller {
         command(args).env("C4_CONTROLLER", self.url()).output().expect("runs")
     }
 }
-

@@ -45,7 +45,8 @@ impl Job {
         lines.push(format!(r#"{{"comm":"dp0","ranks":[{}]}}"#, ranks.join(",")));
         let mut now = 0.0;
         for operation in 0..self.iterations * OPERATIONS {
-            let enter = |rank: u32| now + COMPUTE_US + noise(rank, operation) + (self.late_us)(rank, operation);
+            let enter =
+                |rank: u32| now + COMPUTE_US + noise(rank, operation) + (self.late_us)(rank, operation);
             let last = (0..self.ranks).map(enter).fold(0.0, f64::max);
             let end = last + TRANSFER_US;
             for rank in 0..self.ranks {
