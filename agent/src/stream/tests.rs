@@ -66,7 +66,10 @@ fn reply(body: Reply) -> ControllerMessage {
 impl Telemetry for Service {
     type StreamStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<ControllerMessage, Status>> + Send>>;
 
-    async fn stream(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         let mut incoming = request.into_inner();
         let (out, answer) = mpsc::unbounded_channel();
         let (received, kill, ack_up_to) = (self.received.clone(), self.kill.clone(), self.ack_up_to);
@@ -108,7 +111,8 @@ impl Controller {
         let (sender, connections) = mpsc::unbounded_channel();
         *door.lock().unwrap() = Some(sender);
         let incoming = UnboundedReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
-        let server = Server::builder().add_service(TelemetryServer::new(service)).serve_with_incoming(incoming);
+        let server =
+            Server::builder().add_service(TelemetryServer::new(service)).serve_with_incoming(incoming);
         let server = tokio::spawn(async move { server.await.unwrap() });
         Self { received, replies, kill, server }
     }
@@ -163,7 +167,8 @@ fn rig(messages: usize) -> Rig {
     };
     let metrics = Metrics::new().unwrap();
     let shutdown = CancellationToken::new();
-    let stream = Stream::new(InMemory(Arc::clone(&door)), settings, sensors, commands_sender, metrics.clone());
+    let stream =
+        Stream::new(InMemory(Arc::clone(&door)), settings, sensors, commands_sender, metrics.clone());
     let stream = tokio::spawn(stream.run(receiver, shutdown.clone()));
     Rig { door, reports, commands, shutdown, stream, metrics }
 }
@@ -210,14 +215,24 @@ impl Rig {
             labels: std::collections::BTreeMap::new(),
         }))
         .await;
-        let membership =
-            Membership { process: ProcessId(process), comm: CommId(1), name: String::new(), size: 2, comm_rank: 0 };
+        let membership = Membership {
+            process: ProcessId(process),
+            comm: CommId(1),
+            name: String::new(),
+            size: 2,
+            comm_rank: 0,
+        };
         self.say(Report::CommunicatorJoined { membership, nodes: 1 }).await;
     }
 
     async fn ended(&self, process: u64) {
-        let end =
-            ProcessEnd { process: ProcessId(process), ago_us: 0, finalized: false, exit_code: None, signal: Some(9) };
+        let end = ProcessEnd {
+            process: ProcessId(process),
+            ago_us: 0,
+            finalized: false,
+            exit_code: None,
+            signal: Some(9),
+        };
         self.say(Report::ProcessEnded(end)).await;
     }
 }
@@ -316,7 +331,8 @@ async fn a_long_outage_costs_the_oldest_windows_and_says_how_many() {
     let messages = told(&controller.until(|message| kind(message) == "ended 7").await);
     let numbered: Vec<_> = messages.into_iter().filter(|(sequence, _)| *sequence > 0).collect();
     assert_eq!(numbered.len(), 20, "the spool's bound");
-    let lost: u64 = numbered.iter().filter_map(|(_, text)| text.strip_prefix("lost ")?.parse::<u64>().ok()).sum();
+    let lost: u64 =
+        numbered.iter().filter_map(|(_, text)| text.strip_prefix("lost ")?.parse::<u64>().ok()).sum();
     let windows = numbered.iter().filter(|(_, text)| text.starts_with("window")).count() as u64;
     assert_eq!(lost + windows, 500, "every window came or is counted");
     assert_eq!(numbered[0].1, "started 7", "what is said once is kept");
@@ -346,12 +362,14 @@ async fn commands_arrive_and_bad_ones_are_answered() {
     controller.replies.send(reply(Reply::Command(good))).unwrap();
     controller.replies.send(reply(Reply::Command(bad))).unwrap();
     let command = rig.commands.recv().await.unwrap();
-    let action = CommandAction::StopGroup { job: "llm".to_owned(), incarnation: 1, grace: Duration::from_secs(5) };
+    let action =
+        CommandAction::StopGroup { job: "llm".to_owned(), incarnation: 1, grace: Duration::from_secs(5) };
     assert_eq!(command, Command { id: "c1".to_owned(), action });
     controller.until(|message| kind(message) == "result c2 false").await;
     // Nobody takes commands: said so.
     rig.commands.close();
-    let again = WireCommand { id: "c3".to_owned(), body: Some(command::Body::StartGroup(Default::default())) };
+    let again =
+        WireCommand { id: "c3".to_owned(), body: Some(command::Body::StartGroup(Default::default())) };
     controller.replies.send(reply(Reply::Command(again))).unwrap();
     controller.until(|message| kind(message) == "result c3 false").await;
 }
