@@ -40,6 +40,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--work", help="directory for working files (default: the system's; keep it short)")
     parser.add_argument("--keep", action="store_true", help="leave the working files")
     parser.add_argument("--async-error-handling", type=int, default=0, help="TORCH_NCCL_ASYNC_ERROR_HANDLING of the job")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for the ranks; may be repeated")
     parser.add_argument("--abort-on-term", action="store_true", help="ranks abort NCCL when C4 stops them")
     group = parser.add_argument_group("healthy")
     group.add_argument("--iterations", type=int, default=2000)
@@ -58,6 +59,8 @@ def parse_arguments(arguments=None):
     for phase in options.phases:
         if phase not in PHASES:
             parser.error(f"unknown phase {phase!r}")
+    if any("=" not in setting for setting in options.env):
+        parser.error("--env takes NAME=VALUE")
     if options.ranks < 2 or options.repeat < 1:
         parser.error("at least 2 ranks and 1 repetition")
     options.bin = os.path.abspath(options.bin)

@@ -6,6 +6,11 @@ import sys
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def settings(options):
+    """What the caller wants every rank to have in its environment."""
+    return dict(setting.split("=", 1) for setting in getattr(options, "env", []))
+
+
 class TorchWorker:
     """tests/gpu/train.py."""
 
@@ -26,8 +31,7 @@ class TorchWorker:
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling),
             "OMP_NUM_THREADS": "2",
         }
-        environment.update(extra or {})
-        return environment
+        return {**environment, **(extra or {}), **settings(self.options)}
 
     def command(self, place, iterations, arguments=()):
         """The command of one rank; the agent runs it once for each."""
@@ -62,7 +66,7 @@ class RingWorker:
 
     def environment(self, extra=None):
         """What every rank gets beside what the agent sets."""
-        return dict(extra or {})
+        return {**(extra or {}), **settings(self.options)}
 
     def command(self, place, iterations, arguments=()):
         """The command of one rank."""
