@@ -21,7 +21,7 @@ const DEPTH: usize = 8192;
 
 /// The file could not be opened.
 #[derive(Debug, Error)]
-#[error("record: cannot open {} for appending: {source}", path.display())]
+#[error("record: cannot open {} for appending", path.display())]
 pub struct RecordError {
     path: PathBuf,
     source: std::io::Error,

@@ -48,7 +48,7 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 #[derive(Debug, Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}: {source}")]
+    #[error("{key}: cannot listen on {address}")]
     Bind {
         /// The configuration key.
         key: &'static str,

@@ -30,7 +30,7 @@ const REDIRECTS: usize = 3;
 
 /// A client could not be made.
 #[derive(Debug, Error)]
-#[error("alerts[{index}]: no HTTP client can be made: {source}")]
+#[error("alerts[{index}]: no HTTP client can be made")]
 pub struct ClientError {
     index: usize,
     source: reqwest::Error,
@@ -98,10 +98,9 @@ impl Receiver {
             }
             match self.queue.next(self.clock.now()) {
                 Next::Deliver(delivery) => {
-                    tokio::select! {
-                        () = cancel.cancelled() => break,
-                        outcome = self.deliver(&delivery) => self.settle(&delivery, outcome),
-                    }
+                    // Not cut short by the end of the controller: what was sent should not be sent again.
+                    let outcome = self.deliver(&delivery).await;
+                    self.settle(&delivery, outcome);
                 }
                 next => {
                     let due = match next {

@@ -1,1 +1,294 @@
+use c4_detect::{
+    finding::Kind,
+    observation::{
+        CommId, CommWindow, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, ProcessState, Window,
+    },
+};
 
+use super::*;
+use crate::{
+    config::Mode,
+    convert::{Body, CommandResult, GroupReport, GroupState},
+    steer::{action::Step, journal::MemoryJournal},
+};
+
+const RANKS: u32 = 4;
+const STEP_US: u64 = 100_000;
+
+/// A job of four ranks on two nodes, played into a brain.
+struct World {
+    brain: Brain,
+    now: Timestamp,
+    sequences: [u64; 2],
+    effects: Vec<Effect>,
+}
+
+impl World {
+    fn new(mode: Mode) -> Self {
+        let mut config = Config::default();
+        config.steer.mode = mode;
+        let now = Timestamp(1_700_000_000_000_000);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let brain = Brain::new(config, Box::new(MemoryJournal::default()), metrics, now);
+        let mut world = Self { brain, now, sequences: [0; 2], effects: Vec::new() };
+        for node in 0..2 {
+            let hello = Hello {
+                node: NodeName(format!("n{node}")),
+                agent_version: "1".into(),
+                session: "s".into(),
+                next_sequence: 1,
+                sensors: Vec::new(),
+            };
+            world.put(Input::Opened { stream: StreamId(node), hello });
+        }
+        world
+    }
+
+    fn put(&mut self, input: Input) {
+        let effects = self.brain.handle(input, self.now);
+        self.effects.extend(effects);
+    }
+
+    fn say(&mut self, node: u64, body: Body) {
+        let sequence = &mut self.sequences[usize::try_from(node).unwrap()];
+        *sequence += 1;
+        let message = Incoming { sequence: *sequence, age_us: 0, body };
+        self.put(Input::Message { stream: StreamId(node), message });
+    }
+
+    fn groups(&mut self, incarnation: u32, state: GroupState) {
+        for node in 0..2_u32 {
+            let report = GroupReport {
+                job: job(),
+                incarnation,
+                state,
+                ranks: vec![node * 2, node * 2 + 1],
+                world_size: RANKS,
+                detail: String::new(),
+                checkpoint: Some((120, 500_000)),
+            };
+            self.say(node.into(), Body::Group(report));
+        }
+    }
+
+    fn start(&mut self, incarnation: u32) {
+        for rank in 0..RANKS {
+            let process = process(incarnation, rank);
+            let node = u64::from(rank / 2);
+            let info = ProcessInfo {
+                process,
+                job: job(),
+                incarnation,
+                rank: Some(rank),
+                world_size: Some(RANKS),
+                node: NodeName(format!("n{node}")),
+                gpu: None,
+                pid: 100 + rank,
+                blind_spots: Vec::new(),
+            };
+            self.say(node, Body::ProcessStarted(info));
+            let comm = CommId(900 + u64::from(incarnation));
+            let member = Membership { process, comm, name: String::new(), size: RANKS, comm_rank: rank };
+            self.say(node, Body::CommunicatorJoined(member));
+        }
+    }
+
+    fn windows(&mut self, incarnation: u32, position: u64, without: Option<u32>) {
+        for rank in (0..RANKS).filter(|rank| Some(*rank) != without) {
+            let comm = CommWindow {
+                comm: CommId(900 + u64::from(incarnation)),
+                enqueued: position,
+                started: position,
+                completed: position,
+                in_flight: None,
+                idle_us: 1000,
+                blocks: Vec::new(),
+                edges: Vec::new(),
+                iterations: Vec::new(),
+            };
+            let window = Window {
+                process: process(incarnation, rank),
+                duration_us: STEP_US,
+                state: ProcessState::Running,
+                kernel_events: true,
+                profiling: true,
+                dropped: 0,
+                unread: 0,
+                comms: vec![comm],
+            };
+            self.say(u64::from(rank / 2), Body::Window(window));
+        }
+    }
+
+    fn pass(&mut self, us: u64) {
+        for _ in 0..us.div_ceil(STEP_US) {
+            self.now = self.now.after(STEP_US);
+            self.put(Input::Tick);
+        }
+    }
+
+    /// Runs healthily, then rank 3 is killed.
+    fn killed(mode: Mode) -> Self {
+        let mut world = Self::new(mode);
+        world.groups(0, GroupState::Running);
+        world.start(0);
+        for position in 1..=30 {
+            world.pass(STEP_US);
+            world.windows(0, position * 4, None);
+        }
+        let end = ProcessEnd {
+            process: process(0, 3),
+            ago_us: 300_000,
+            finalized: false,
+            exit_code: None,
+            signal: Some(9),
+        };
+        world.say(1, Body::ProcessEnded(end));
+        for _ in 0..20 {
+            world.pass(STEP_US);
+            world.windows(0, 120, Some(3));
+        }
+        world
+    }
+
+    fn orders(&mut self) -> Vec<Order> {
+        let orders = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Act(order) => Some(order.clone()),
+            _ => None,
+        });
+        let orders = orders.collect();
+        self.effects.clear();
+        orders
+    }
+
+    fn notices(&self) -> Vec<&Notice> {
+        let notices = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Notify(notice) => Some(&**notice),
+            _ => None,
+        });
+        notices.collect()
+    }
+}
+
+fn job() -> JobId {
+    JobId("llm".into())
+}
+
+fn process(incarnation: u32, rank: u32) -> ProcessId {
+    ProcessId(u64::from(incarnation * 100 + rank + 1))
+}
+
+#[test]
+fn a_death_is_found_told_and_in_mode_observe_only_commented() {
+    let mut world = World::killed(Mode::Observe);
+    let last = world.notices().last().map(|notice| (*notice).clone()).expect("somebody is told");
+    assert_eq!(last.finding.kind, Kind::ProcessDeath);
+    assert_eq!(last.finding.suspects[0].rank, Some(3));
+    assert!(
+        last.actions[0].starts_with("would restart job llm from checkpoint 120 because"),
+        "{:?}",
+        last.actions
+    );
+    assert!(world.orders().is_empty());
+    let snapshot = world.brain.snapshot(world.now);
+    assert_eq!(snapshot.jobs[&job()].state, "faulty");
+}
+
+#[test]
+fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
+    let mut world = World::killed(Mode::Auto);
+    let stop = world.orders().remove(0);
+    assert_eq!((stop.step, stop.incarnation), (Step::Stop, 0));
+    assert_eq!(world.brain.snapshot(world.now).jobs[&job()].state, "restarting");
+
+    // The agents stop the rest, which accuses nobody.
+    for rank in 0..3 {
+        let end = ProcessEnd {
+            process: process(0, rank),
+            ago_us: 0,
+            finalized: false,
+            exit_code: None,
+            signal: Some(15),
+        };
+        world.say(u64::from(rank / 2), Body::ProcessEnded(end));
+    }
+    world.groups(0, GroupState::Stopped);
+    world.pass(1_000_000);
+    assert!(world.notices().iter().all(|notice| notice.finding.suspects[0].rank == Some(3)));
+    world.put(Input::Answered { order: Box::new(stop), result: Ok(()) });
+    let start = world.orders().remove(0);
+    assert_eq!(start.step, Step::Start);
+
+    world.groups(1, GroupState::Running);
+    world.put(Input::Answered { order: Box::new(start), result: Ok(()) });
+    world.start(1);
+    world.pass(2_000_000);
+    world.windows(1, 4, None);
+    let snapshot = world.brain.snapshot(world.now);
+    let state = &snapshot.jobs[&job()];
+    assert_eq!((state.restarts, state.view.incarnation), (1, 1));
+    assert_eq!(state.outages.len(), 1);
+    let (outage, parts) = (&state.outages[0], state.downtime);
+    assert!(outage.complete());
+    assert_eq!(parts.wall_us(), outage.progress.unwrap().micros_since(outage.fault));
+    assert!(parts.detection_us >= 300_000 && parts.diagnosis_isolation_us >= 1_000_000, "{parts:?}");
+    assert!(parts.reinitialisation_us >= 2_000_000, "{parts:?}");
+    assert!(outage.checkpoint.is_some() && parts.post_checkpoint_us > 0, "{parts:?}");
+    let actions = snapshot.findings.values().next().unwrap().actions.clone();
+    assert_eq!(actions.last().unwrap(), "job restarted from checkpoint 120 (incarnation 1)");
+}
+
+#[test]
+fn while_a_rank_is_claimed_twice_nobody_is_accused_and_nothing_is_done() {
+    let mut world = World::new(Mode::Auto);
+    world.groups(0, GroupState::Running);
+    world.start(0);
+    for position in 1..=30 {
+        world.pass(STEP_US);
+        world.windows(0, position * 4, None);
+    }
+    let twin = ProcessInfo {
+        process: ProcessId(77),
+        job: job(),
+        incarnation: 0,
+        rank: Some(3),
+        world_size: Some(RANKS),
+        node: NodeName("n0".into()),
+        gpu: None,
+        pid: 7,
+        blind_spots: Vec::new(),
+    };
+    world.say(0, Body::ProcessStarted(twin));
+    let end =
+        ProcessEnd { process: process(0, 2), ago_us: 0, finalized: false, exit_code: None, signal: Some(9) };
+    world.say(1, Body::ProcessEnded(end));
+    for _ in 0..20 {
+        world.pass(STEP_US);
+        world.windows(0, 120, Some(2));
+    }
+    assert!(world.notices().is_empty());
+    assert!(world.orders().is_empty());
+    let snapshot = world.brain.snapshot(world.now);
+    assert_eq!(snapshot.jobs[&job()].state, "unknown");
+    assert!(
+        snapshot.jobs[&job()].missing[0].contains("rank 3 is claimed by"),
+        "{:?}",
+        snapshot.jobs[&job()].missing
+    );
+
+    // The twin goes: what was withheld is said.
+    let end =
+        ProcessEnd { process: ProcessId(77), ago_us: 0, finalized: true, exit_code: Some(0), signal: None };
+    world.say(0, Body::ProcessEnded(end));
+    world.pass(2 * STEP_US);
+    assert!(world.notices().iter().any(|notice| notice.finding.suspects[0].rank == Some(2)));
+    assert_eq!(world.orders().len(), 1);
+}
+
+#[test]
+fn a_result_of_a_command_reaches_the_table_that_the_actuator_reads() {
+    let mut world = World::new(Mode::Auto);
+    let before = world.brain.groups().version();
+    world.say(0, Body::CommandResult(CommandResult { id: "c".into(), ok: false, detail: "no".into() }));
+    assert!(world.brain.groups().version() > before);
+}

@@ -1,1 +1,270 @@
+use c4_detect::observation::{CommWindow, Window};
+use proptest::prelude::*;
 
+use super::*;
+
+fn node() -> NodeName {
+    NodeName("n0".into())
+}
+
+fn take(body: v1::agent_message::Body) -> Result<Body, Invalid> {
+    let message = v1::AgentMessage { sequence: 1, age_us: 7, body: Some(body) };
+    Incoming::from_wire(message, &node()).map(|incoming| incoming.body)
+}
+
+fn hello() -> v1::Hello {
+    v1::Hello {
+        node: "n0".into(),
+        agent_version: "1".into(),
+        session_id: "s".into(),
+        next_sequence: 1,
+        protocol: 1,
+        sensors: vec![v1::Sensor { name: "nvml".into(), present: false, detail: "no driver".into() }],
+    }
+}
+
+fn started() -> v1::ProcessStarted {
+    v1::ProcessStarted {
+        process: 5,
+        job: "llm".into(),
+        rank: Some(1),
+        world_size: Some(2),
+        pid: 9,
+        ..v1::ProcessStarted::default()
+    }
+}
+
+fn comm() -> v1::CommWindow {
+    v1::CommWindow {
+        comm: 7,
+        enqueued: 10,
+        started: 9,
+        completed: 8,
+        in_flight: Some(v1::InFlight {
+            sequence: 8,
+            signature: Some(v1::OperationSignature::default()),
+            started: true,
+            age_us: 1,
+            started_age_us: 1,
+        }),
+        blocks: vec![v1::Block {
+            first: 4,
+            length: 4,
+            wait_ns: 10,
+            min_wait_ns: 1,
+            max_wait_ns: 5,
+            ..v1::Block::default()
+        }],
+        edges: vec![v1::Edge { peer: 1, ..v1::Edge::default() }],
+        iterations: vec![v1::Iteration { first: 4, operations: 4, duration_ns: 1 }],
+        idle_us: 0,
+    }
+}
+
+fn window(comms: Vec<v1::CommWindow>) -> v1::Window {
+    v1::Window { process: 5, duration_us: 1_000_000, state: 1, comms, ..v1::Window::default() }
+}
+
+#[test]
+fn what_is_right_arrives() {
+    let taken = Hello::try_from(hello()).unwrap();
+    assert_eq!((taken.node, taken.sensors.len()), (node(), 1));
+    let Body::ProcessStarted(info) = take(v1::agent_message::Body::ProcessStarted(started())).unwrap() else {
+        panic!("another body")
+    };
+    assert_eq!((info.node, info.rank), (node(), Some(1)));
+    let Body::Window(taken) = take(v1::agent_message::Body::Window(window(vec![comm()]))).unwrap() else {
+        panic!("another body")
+    };
+    assert_eq!((taken.comms[0].blocks.len(), taken.comms[0].edges.len()), (1, 1));
+    let ended = v1::ProcessEnded { process: 5, ..v1::ProcessEnded::default() };
+    let Body::ProcessEnded(end) = take(v1::agent_message::Body::ProcessEnded(ended)).unwrap() else {
+        panic!("another body")
+    };
+    assert_eq!(end.ago_us, 7, "the message's age is how long ago it happened");
+}
+
+#[test]
+fn a_wrong_hello_names_the_field() {
+    let cases: [(&str, fn(&mut v1::Hello)); 6] = [
+        ("hello.protocol", |m| m.protocol = 2),
+        ("hello.node", |m| m.node = " ".into()),
+        ("hello.node", |m| m.node = "a\nb".into()),
+        ("hello.session_id", |m| m.session_id = "x".repeat(300)),
+        ("hello.next_sequence", |m| m.next_sequence = u64::MAX),
+        ("hello.sensors", |m| m.sensors = vec![v1::Sensor::default(); 1000]),
+    ];
+    for (field, spoil) in cases {
+        let mut message = hello();
+        spoil(&mut message);
+        assert_eq!(Hello::try_from(message).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_wrong_announcement_names_the_field() {
+    let cases: [(&str, fn(&mut v1::ProcessStarted)); 7] = [
+        ("process_started.process", |m| m.process = 0),
+        ("process_started.job", |m| m.job = String::new()),
+        ("process_started.rank", |m| m.rank = Some(2)),
+        ("process_started.world_size", |m| m.world_size = Some(0)),
+        ("process_started.world_size", |m| m.world_size = Some(u32::MAX)),
+        ("process_started.gpu", |m| m.gpu = Some(9999)),
+        ("process_started.blind_spots", |m| m.blind_spots = vec![String::new(); 100]),
+    ];
+    for (field, spoil) in cases {
+        let mut message = started();
+        spoil(&mut message);
+        assert_eq!(take(v1::agent_message::Body::ProcessStarted(message)).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_wrong_window_names_the_field() {
+    let cases: [(&str, fn(&mut v1::CommWindow)); 15] = [
+        ("window.comms[1].started", |m| m.started = 11),
+        ("window.comms[1].completed", |m| m.completed = 10),
+        ("window.comms[1].enqueued", |m| m.enqueued = u64::MAX),
+        ("window.comms[1].comm", |m| m.comm = 1),
+        ("window.comms[1].in_flight.sequence", |m| m.in_flight.as_mut().unwrap().sequence = 10),
+        ("window.comms[1].in_flight.signature", |m| m.in_flight.as_mut().unwrap().signature = None),
+        ("window.comms[1].in_flight.age_us", |m| m.in_flight.as_mut().unwrap().age_us = u64::MAX),
+        ("window.comms[1].blocks.length", |m| m.blocks[0].length = 0),
+        ("window.comms[1].blocks.length", |m| m.blocks[0].length = 3),
+        ("window.comms[1].blocks.first", |m| m.blocks[0].first = 2),
+        ("window.comms[1].blocks.first", |m| m.blocks[0].first = 1 << 63),
+        ("window.comms[1].blocks.wait_ns", |m| m.blocks[0].min_wait_ns = 6),
+        ("window.comms[1].blocks.bytes", |m| m.blocks[0].bytes = u64::MAX),
+        ("window.comms[1].edges.peer", |m| m.edges[0].peer = u32::MAX),
+        ("window.comms[1].iterations.operations", |m| m.iterations[0].operations = 0),
+    ];
+    for (field, spoil) in cases {
+        let mut wrong = comm();
+        spoil(&mut wrong);
+        let message = window(vec![v1::CommWindow { comm: 1, ..comm() }, wrong]);
+        let error = take(v1::agent_message::Body::Window(message)).unwrap_err();
+        assert_eq!(error.field, field, "{error}");
+    }
+}
+
+#[test]
+fn a_wrong_group_report_names_the_field() {
+    let right = v1::GroupReport {
+        job: "llm".into(),
+        state: 1,
+        ranks: vec![0, 1],
+        world_size: 2,
+        ..Default::default()
+    };
+    assert!(take(v1::agent_message::Body::GroupReport(right.clone())).is_ok());
+    let cases: [(&str, fn(&mut v1::GroupReport)); 5] = [
+        ("group_report.state", |m| m.state = 0),
+        ("group_report.state", |m| m.state = 99),
+        ("group_report.ranks", |m| m.ranks = vec![2]),
+        ("group_report.ranks", |m| m.ranks = vec![1, 0, 1]),
+        ("group_report.checkpoint_age_us", |m| m.checkpoint_iteration = Some(1)),
+    ];
+    for (field, spoil) in cases {
+        let mut message = right.clone();
+        spoil(&mut message);
+        assert_eq!(take(v1::agent_message::Body::GroupReport(message)).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn no_body_and_a_second_hello_are_refused() {
+    let empty = v1::AgentMessage { sequence: 1, age_us: 0, body: None };
+    assert_eq!(Incoming::from_wire(empty, &node()).unwrap_err().field, "body");
+    assert_eq!(take(v1::agent_message::Body::Hello(hello())).unwrap_err().field, "hello");
+    let health = v1::Health { component: "gpu".into(), code: "xid-79".into(), ..v1::Health::default() };
+    assert_eq!(take(v1::agent_message::Body::Health(health)).unwrap_err().field, "health.severity");
+}
+
+/// Small numbers meet each other often; huge ones overflow.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..40_u64, Just(u64::MAX), Just(1 << 56), any::<u64>()]
+}
+
+fn number32() -> impl Strategy<Value = u32> {
+    prop_oneof![0..20_u32, Just(u32::MAX), any::<u32>()]
+}
+
+prop_compose! {
+    fn block()(first in number(), length in number32(), waits in (number(), number(), number()), bytes in number()) -> v1::Block {
+        v1::Block {
+            first, length, signature: bytes, wait_ns: waits.0, min_wait_ns: waits.1, max_wait_ns: waits.2,
+            span_ns: waits.0, gap_ns: waits.1, bytes,
+        }
+    }
+}
+
+prop_compose! {
+    fn in_flight()(sequence in number(), ages in (number(), number()), name in ".{0,8}", has in any::<bool>()) -> v1::InFlight {
+        let signature = v1::OperationSignature { function: name, ..Default::default() };
+        v1::InFlight {
+            sequence, signature: has.then_some(signature), started: has, age_us: ages.0, started_age_us: ages.1,
+        }
+    }
+}
+
+prop_compose! {
+    fn hostile()(
+        positions in (number(), number(), number()), comm in 0..3_u64,
+        in_flight in proptest::option::of(in_flight()), blocks in proptest::collection::vec(block(), 0..3),
+        edge in proptest::option::of((number32(), number32(), any::<i32>(), number())),
+        iteration in proptest::option::of((number(), number32(), number())),
+    ) -> v1::CommWindow {
+        v1::CommWindow {
+            comm, enqueued: positions.0, started: positions.1, completed: positions.2, in_flight, blocks,
+            edges: edge.into_iter().map(|(peer, channel, state, n)| v1::Edge {
+                peer, channel, is_send: true, state, state_age_us: n, steps_done: n, bytes: n,
+            }).collect(),
+            iterations: iteration.into_iter().map(|(first, operations, duration_ns)| v1::Iteration {
+                first, operations, duration_ns,
+            }).collect(),
+            idle_us: positions.0,
+        }
+    }
+}
+
+fn holds(window: &Window) {
+    for CommWindow { enqueued, started, completed, in_flight, blocks, .. } in &window.comms {
+        assert!(completed <= started && started <= enqueued);
+        assert!(in_flight.as_ref().is_none_or(|operation| operation.sequence < *enqueued));
+        for block in blocks {
+            let length = u64::from(block.length);
+            assert!(
+                length.is_power_of_two() && block.first % length == 0 && block.first + length <= *enqueued
+            );
+            assert!(block.min_wait_ns <= block.max_wait_ns && block.max_wait_ns <= block.wait_ns);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever a window says, it is refused with a field's name, or keeps every promise of the domain types.
+    #[test]
+    fn hostile_windows_are_refused_or_hold(
+        comms in proptest::collection::vec(hostile(), 0..3), process in number(), state in any::<i32>(), n in number(),
+    ) {
+        let message = v1::Window {
+            process, duration_us: n, state, kernel_events: true, dropped: n, unread: n, comms, profiling: true,
+        };
+        match take(v1::agent_message::Body::Window(message)) {
+            Ok(Body::Window(window)) => holds(&window),
+            Ok(other) => prop_assert!(false, "became {other:?}"),
+            Err(error) => prop_assert!(error.field.starts_with("window."), "{error}"),
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_refused_or_harmless(job in "\\PC{0,300}|.{0,20}", rank in number32(), size in number32()) {
+        let message = v1::ProcessStarted { job, rank: Some(rank), world_size: Some(size), ..started() };
+        if let Ok(Body::ProcessStarted(info)) = take(v1::agent_message::Body::ProcessStarted(message)) {
+            prop_assert!(info.job.0.len() <= limits::NAME_BYTES && !info.job.0.chars().any(char::is_control));
+            prop_assert!(info.rank < info.world_size);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A controller in this process and agents that say what a test wants.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use c4_controller::{
+    config::Config,
+    server::{self, Running},
+};
+use c4_proto::v1::{
+    self, AgentMessage, ControllerMessage, agent_message::Body, controller_message,
+    operations_client::OperationsClient, telemetry_client::TelemetryClient,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
+
+/// Far more than anything here takes; a test that waits this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn controller(yaml: &str) -> Running {
+    let mut config = Config::parse(yaml).expect("a valid configuration");
+    config.listen.set_port(0);
+    config.http.set_port(0);
+    server::start(config).await.expect("starts")
+}
+
+pub(crate) async fn operations(running: &Running) -> OperationsClient<Channel> {
+    OperationsClient::connect(format!("http://{}", running.grpc)).await.expect("connects")
+}
+
+/// Waits for the first event for which `wanted` holds; all events since the start are looked at.
+pub(crate) async fn event(running: &Running, wanted: impl Fn(&v1::Event) -> bool) -> v1::Event {
+    let request = v1::WatchEventsRequest { history: u32::MAX };
+    let mut events = operations(running).await.watch_events(request).await.expect("events").into_inner();
+    let find = async {
+        while let Some(event) = events.message().await.expect("event") {
+            if wanted(&event) {
+                return event;
+            }
+        }
+        panic!("the events ended");
+    };
+    timeout(PATIENCE, find).await.expect("the event comes")
+}
+
+pub(crate) struct Agent {
+    messages: mpsc::Sender<AgentMessage>,
+    replies: Streaming<ControllerMessage>,
+    sequence: u64,
+}
+
+impl Agent {
+    pub(crate) async fn connect(running: &Running, node: &str, session: &str, next_sequence: u64) -> Self {
+        let hello = v1::Hello {
+            node: node.into(),
+            agent_version: "test".into(),
+            session_id: session.into(),
+            next_sequence,
+            protocol: 1,
+            sensors: Vec::new(),
+        };
+        Self::connect_as(running, hello).await.expect("connects")
+    }
+
+    pub(crate) async fn connect_as(running: &Running, hello: v1::Hello) -> Result<Self, Status> {
+        let mut client =
+            TelemetryClient::connect(format!("http://{}", running.grpc)).await.expect("connects");
+        let (messages, outgoing) = mpsc::channel(1024);
+        let next_sequence = hello.next_sequence;
+        let first = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) };
+        messages.send(first).await.expect("room");
+        let replies = client.stream(ReceiverStream::new(outgoing)).await?.into_inner();
+        Ok(Self { messages, replies, sequence: next_sequence.saturating_sub(1) })
+    }
+
+    /// Sends the next numbered message.
+    pub(crate) async fn say(&mut self, body: Body) -> u64 {
+        self.sequence += 1;
+        self.say_as(self.sequence, Some(body)).await;
+        self.sequence
+    }
+
+    pub(crate) async fn say_as(&mut self, sequence: u64, body: Option<Body>) {
+        self.messages.send(AgentMessage { sequence, age_us: 0, body }).await.expect("the stream is open");
+    }
+
+    pub(crate) async fn reply(&mut self) -> Result<Option<controller_message::Body>, Status> {
+        let reply = timeout(PATIENCE, self.replies.message()).await.expect("a reply comes")?;
+        Ok(reply.and_then(|reply| reply.body))
+    }
+
+    /// Waits until everything up to `sequence` is acknowledged; returns refusals that came before.
+    pub(crate) async fn acknowledged(&mut self, sequence: u64) -> Vec<v1::Refused> {
+        let mut refusals = Vec::new();
+        loop {
+            match self.reply().await.expect("the stream goes on") {
+                Some(controller_message::Body::Ack(ack)) if ack.sequence >= sequence => return refusals,
+                Some(controller_message::Body::Refused(refused)) => refusals.push(refused),
+                Some(_) => {}
+                None => panic!("the stream ended"),
+            }
+        }
+    }
+
+    pub(crate) async fn refusal(&mut self) -> v1::Refused {
+        loop {
+            match self.reply().await.expect("the stream goes on") {
+                Some(controller_message::Body::Refused(refused)) => return refused,
+                Some(_) => {}
+                None => panic!("the stream ended"),
+            }
+        }
+    }
+
+    pub(crate) async fn command(&mut self) -> v1::Command {
+        loop {
+            match self.reply().await.expect("the stream goes on") {
+                Some(controller_message::Body::Command(command)) => return command,
+                Some(_) => {}
+                None => panic!("the stream ended"),
+            }
+        }
+    }
+
+    /// Waits until the controller ends the stream.
+    pub(crate) async fn closed(&mut self) -> Status {
+        loop {
+            match self.reply().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Status::ok(""),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+pub(crate) fn started(process: u64, job: &str, rank: u32, world_size: u32) -> Body {
+    Body::ProcessStarted(v1::ProcessStarted {
+        process,
+        job: job.into(),
+        rank: Some(rank),
+        world_size: Some(world_size),
+        pid: u32::try_from(process).expect("small"),
+        ..Default::default()
+    })
+}
+
+pub(crate) fn joined(process: u64, comm: u64, comm_rank: u32, size: u32) -> Body {
+    let nodes = size;
+    Body::CommunicatorJoined(v1::CommunicatorJoined {
+        process,
+        comm,
+        name: String::new(),
+        size,
+        comm_rank,
+        nodes,
+    })
+}
+
+pub(crate) fn window(process: u64, comm: u64, position: u64) -> Body {
+    let comm = v1::CommWindow {
+        comm,
+        enqueued: position,
+        started: position,
+        completed: position,
+        ..Default::default()
+    };
+    Body::Window(v1::Window {
+        process,
+        duration_us: 1_000_000,
+        state: 2,
+        kernel_events: true,
+        comms: vec![comm],
+        profiling: true,
+        ..Default::default()
+    })
+}
+
+/// `GET` of a page, without a client that could hide anything.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut connection = TcpStream::connect(address).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: c4\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    timeout(PATIENCE, connection.read_to_string(&mut answer)).await.expect("answers").expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, body.to_owned())
+}
