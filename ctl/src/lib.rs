@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("c4ctl: {failure}");
-            failure.exit().into()
+            failure.exit()
         }
     }
 }

@@ -96,7 +96,7 @@ fn common<'a>(one: &'a Series, other: &'a Series) -> impl Iterator<Item = (&'a O
             others.next();
         }
         let candidate = others.peek()?;
-        (candidate.sequence == operation.sequence).then(|| (operation, *candidate))
+        (candidate.sequence == operation.sequence).then_some((operation, *candidate))
     })
 }
 

@@ -146,7 +146,7 @@ impl Collector {
         let mut signatures = Signatures::new(&self);
         let mut processes: BTreeMap<u32, Process> = BTreeMap::new();
         for ((rank, comm), track) in std::mem::take(&mut self.tracks) {
-            let (index, members) = &comms[&comm];
+            let Some((index, members)) = comms.get(&comm) else { continue };
             let Some(comm_rank) = members.iter().position(|member| *member == rank) else { continue };
             let operations = track
                 .operations
@@ -216,6 +216,12 @@ impl Collector {
                 Some(members) => members.ranks.clone(),
                 None => seen,
             };
+            if ranks.len() < 2 {
+                recording
+                    .notes
+                    .push(format!("only one rank of {name} is known, so there is nothing to compare"));
+                continue;
+            }
             let index = recording.comms.len();
             recording.comms.push(Comm {
                 id: CommId(index as u64 + 1),

@@ -148,7 +148,7 @@ impl Lines {
     ///
     /// # Errors
     /// When reading or decompressing fails; what was read before is still good.
-    pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
         self.buffer.clear();
         let mut any = false;
         let mut too_long = false;

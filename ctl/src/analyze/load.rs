@@ -143,7 +143,7 @@ fn read_trace(file: &Path, mut lines: Lines, collector: &mut Collector, problems
     let file = Arc::new(file.to_owned());
     loop {
         let number = lines.number() + 1;
-        match lines.next() {
+        match lines.read() {
             Ok(None) => return,
             Ok(Some(Line::TooLong)) => {
                 let what = format!("the line is longer than {LONGEST_LINE} bytes; expected one JSON object");

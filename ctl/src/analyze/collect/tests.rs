@@ -61,6 +61,13 @@ fn a_size_that_one_rank_does_not_give_disagrees_with_nobody() {
 }
 
 #[test]
+fn one_rank_alone_accuses_nobody() {
+    let (recording, problems) = collected(&[r#"{"rank":0,"comm":"c","seq":0,"op":"x","start_us":1}"#]);
+    assert!(recording.comms.is_empty() && problems.is_empty());
+    assert_eq!(recording.notes, ["only one rank of c is known, so there is nothing to compare"]);
+}
+
+#[test]
 fn strangers_are_left_out_and_named() {
     let (recording, problems) = collected(&[
         r#"{"meta":{"world_size":4}}"#,

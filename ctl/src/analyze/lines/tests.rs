@@ -8,7 +8,7 @@ use super::*;
 fn all(bytes: Vec<u8>, limit: usize) -> io::Result<Vec<Option<String>>> {
     let mut lines = Lines::new(decompressed(Cursor::new(bytes))?, limit);
     let mut read = Vec::new();
-    while let Some(line) = lines.next()? {
+    while let Some(line) = lines.read()? {
         read.push(match line {
             Line::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
             Line::TooLong => None,
@@ -39,7 +39,7 @@ fn a_line_that_is_too_long_is_skipped_and_the_next_is_read() {
 fn a_long_line_is_not_kept_in_memory() {
     let endless = BufReader::with_capacity(BUFFER, io::repeat(b'x').take(1 << 28));
     let mut lines = Lines::new(Box::new(endless), 1 << 10);
-    assert_eq!(lines.next().expect("reads"), Some(Line::TooLong));
+    assert_eq!(lines.read().expect("reads"), Some(Line::TooLong));
     assert!(lines.buffer.capacity() <= 1 << 10, "{}", lines.buffer.capacity());
 }
 
