@@ -11,7 +11,8 @@ use crate::harness::{
 
 /// Runs a job on three communicators whose recorder cannot be made; it must notice nothing but one warning.
 fn job_goes_on_without_a_recorder() {
-    for version in [1, 4, 5, 7] {
+    // v1 has no logger, so it is not the one that says it.
+    for version in [5, 1, 4, 7] {
         let nccl = Nccl::knowing_up_to(&plugin(), version);
         let comms: Vec<_> = (0..3).map(|id| init(&nccl, id)).collect();
         comms.iter().for_each(all_reduce);
