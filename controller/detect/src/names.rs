@@ -10,14 +10,20 @@ use crate::{
 /// "rank 12 (GPU 4 of node-07, pid 4711)".
 pub(crate) fn full(job: &Job, process: ProcessId) -> String {
     let Some(info) = job.process(process).map(|p| &p.info) else { return "an unknown process".to_owned() };
-    let place = match info.gpu {
-        Some(gpu) => format!("GPU {gpu} of {}", info.node.0),
-        None => info.node.0.clone(),
+    // Of a process read from a file, node and pid may not be known.
+    let node = Some(&info.node.0).filter(|node| !node.is_empty());
+    let place = match (info.gpu, node) {
+        (Some(gpu), Some(node)) => Some(format!("GPU {gpu} of {node}")),
+        (Some(gpu), None) => Some(format!("GPU {gpu}")),
+        (None, node) => node.cloned(),
     };
-    match info.rank {
-        Some(rank) => format!("rank {rank} ({place}, pid {})", info.pid),
-        None => format!("process {} ({place})", info.pid),
-    }
+    let pid = Some(info.pid).filter(|pid| *pid > 0);
+    let (name, pid) = match info.rank {
+        Some(rank) => (format!("rank {rank}"), pid.map(|pid| format!("pid {pid}"))),
+        None => (format!("process {}", info.pid), None),
+    };
+    let details: Vec<String> = place.into_iter().chain(pid).collect();
+    if details.is_empty() { name } else { format!("{name} ({})", details.join(", ")) }
 }
 
 /// "rank 12".
@@ -52,7 +58,7 @@ pub(crate) fn suspect(job: &Job, process: ProcessId, score: f64) -> Suspect {
     let info = job.process(process).map(|p| &p.info);
     Suspect {
         rank: info.and_then(|info| info.rank),
-        node: info.map(|info| info.node.clone()),
+        node: info.map(|info| info.node.clone()).filter(|node| !node.0.is_empty()),
         gpu: info.and_then(|info| info.gpu),
         nic: None,
         link: None,

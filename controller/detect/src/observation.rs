@@ -97,11 +97,11 @@ pub struct ProcessInfo {
     pub rank: Option<u32>,
     /// Number of ranks in the job, where known.
     pub world_size: Option<u32>,
-    /// Node it runs on.
+    /// Node it runs on; empty where not known (a trace may not say).
     pub node: NodeName,
     /// Index of its GPU on the node, where known.
     pub gpu: Option<u32>,
-    /// Process id in its own namespace, for people.
+    /// Process id in its own namespace, for people; 0 where not known.
     pub pid: u32,
     /// What this process's NCCL does not show.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

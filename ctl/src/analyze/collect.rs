@@ -237,7 +237,7 @@ impl Collector {
         let meta = self.meta.as_ref();
         let place = meta.and_then(|meta| meta.ranks.iter().find(|place| place.rank == rank));
         let node =
-            place.and_then(|place| place.node.clone()).unwrap_or_else(|| format!("node of rank {rank}"));
+            place.and_then(|place| place.node.clone()).unwrap_or_default();
         Process {
             info: ProcessInfo {
                 process: ProcessId(u64::from(rank) + 1),
