@@ -25,6 +25,7 @@ mod names;
 mod plugin;
 mod proxy;
 mod task;
+mod wire;
 
 pub use communicator::{CommConfig, Communicator, Nccl};
 pub use describe::{Event, StateDetail};

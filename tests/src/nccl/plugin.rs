@@ -8,8 +8,8 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use nccl_profiler_c4::abi::{self, NcclResult, v1, v2, v3, v4, v5, v6, v7};
 
 use super::communicator::CommConfig;
-use super::describe::{self, Event, StateDetail};
-use super::log;
+use super::describe::{Event, Head, StateDetail};
+use super::{log, wire};
 
 /// An event handle or a context as the plugin gave it: a word the caller only keeps and hands back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -169,7 +169,7 @@ impl Plugin {
         event: &Event<'_>,
     ) -> NcclResult {
         let mut raw = handle.pointer();
-        let head = describe::Head { parent: parent.pointer(), rank: rank as c_int };
+        let head = Head { parent: parent.pointer(), rank: rank as c_int };
         macro_rules! start {
             ($table:ident, $describe:path) => {{
                 let mut descriptor = $describe(&head, event);
@@ -178,13 +178,13 @@ impl Plugin {
             }};
         }
         let result = match self.table {
-            Table::V1(table) => start!(table, describe::v1),
-            Table::V2(table) => start!(table, describe::v2),
-            Table::V3(table) => start!(table, describe::v3),
-            Table::V4(table) => start!(table, describe::v4),
-            Table::V5(table) => start!(table, describe::v5),
-            Table::V6(table) => start!(table, describe::v6),
-            Table::V7(table) => start!(table, describe::v7),
+            Table::V1(table) => start!(table, wire::v1),
+            Table::V2(table) => start!(table, wire::v2),
+            Table::V3(table) => start!(table, wire::v3),
+            Table::V4(table) => start!(table, wire::v4),
+            Table::V5(table) => start!(table, wire::v5),
+            Table::V6(table) => start!(table, wire::v6),
+            Table::V7(table) => start!(table, wire::v7),
         };
         *handle = Handle::of(raw);
         result
@@ -207,13 +207,13 @@ impl Plugin {
             }};
         }
         match self.table {
-            Table::V1(table) => record!(table, describe::v1_state),
-            Table::V2(table) => record!(table, describe::v2_state),
-            Table::V3(table) => record!(table, describe::v3_state),
-            Table::V4(table) => record!(table, describe::v4_state),
-            Table::V5(table) => record!(table, describe::v4_state),
-            Table::V6(table) => record!(table, describe::v4_state),
-            Table::V7(table) => record!(table, describe::v4_state),
+            Table::V1(table) => record!(table, wire::v1_state),
+            Table::V2(table) => record!(table, wire::v2_state),
+            Table::V3(table) => record!(table, wire::v3_state),
+            Table::V4(table) => record!(table, wire::v4_state),
+            Table::V5(table) => record!(table, wire::v4_state),
+            Table::V6(table) => record!(table, wire::v4_state),
+            Table::V7(table) => record!(table, wire::v4_state),
         }
     }
 
