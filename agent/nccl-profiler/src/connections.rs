@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use c4_recorder::layout::CONNECTIONS;
 use c4_recorder::writer::Recorder;
 
-use crate::handle::NO_CONNECTION;
+use crate::handle::{NO_CONNECTION, PROXY_INDEX};
 
 /// Places of the index: twice the connections, so that runs stay short.
 const PLACES: usize = 4096;
@@ -166,7 +166,7 @@ impl Connections {
         }
     }
 
-    /// Notes that the network operation of `operation` (28 bits of its index) ended. False if that was known: network
+    /// Notes that the network operation of `operation` (low bits of its index) ended. False if that was known: network
     /// operations of a connection end in order, so one that is not newer than the last has been stopped before.
     #[inline]
     pub fn ends(&self, slot: usize, operation: u64, is_p2p: bool) -> bool {
@@ -175,8 +175,8 @@ impl Connections {
         };
         const KNOWN: u64 = 1 << 63;
         let before = last.load(Relaxed);
-        let ahead = operation.wrapping_sub(before) & crate::handle::INDEX;
-        if before & KNOWN != 0 && (ahead == 0 || ahead > crate::handle::INDEX / 2) {
+        let ahead = operation.wrapping_sub(before) & PROXY_INDEX;
+        if before & KNOWN != 0 && (ahead == 0 || ahead > PROXY_INDEX / 2) {
             return false;
         }
         last.store(operation | KNOWN, Relaxed);

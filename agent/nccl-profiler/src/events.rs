@@ -17,7 +17,7 @@ use c4_recorder::writer::{OperationFacts, StepKey};
 use crate::abi::{event, state};
 use crate::connections::Key;
 use crate::describe;
-use crate::handle::{self, Handle, INDEX, Kind, NO_CONNECTION, PAYLOAD, ProxyOp, proxy_flag};
+use crate::handle::{Handle, KERNEL_INDEX, Kind, NO_CONNECTION, PAYLOAD, PROXY_INDEX, ProxyOp, proxy_flag};
 use crate::state::State;
 use crate::view::{Event, StateArgs, Task};
 
@@ -170,7 +170,7 @@ unsafe fn task_start<E: Event>(
     }
     if to_itself {
         flags |= operation_flag::UNOBSERVABLE;
-    } else if mask & event::KERNEL_CH as i32 != 0 {
+    } else if E::API >= 3 && mask & event::KERNEL_CH as i32 != 0 {
         flags |= operation_flag::KERNEL_EVENTS;
     }
     if task.channels == 0 || !task.channels_exact {
@@ -232,7 +232,7 @@ fn kernel_start(state: &State, cookie: u64, parent: Handle, (channel, gpu_ns): (
         comm.observed.store(1, Relaxed);
         comm.operation_started(is_collective(record), record.sequence.load(Relaxed));
     }
-    Handle::new(cookie, Kind::Kernel, (index & INDEX) << 8 | u64::from(channel))
+    Handle::new(cookie, Kind::Kernel, (index & KERNEL_INDEX) << 8 | u64::from(channel))
 }
 
 #[inline(always)]
@@ -257,6 +257,13 @@ unsafe fn proxy_op_start<E: Event>(state: &State, cookie: u64, context: Handle, 
         return Handle::new(cookie, Kind::Foreign, 0);
     }
     let Some(comm) = state.communicator(context) else { return strange_context(state, cookie, context) };
+    let parent = event.parent();
+    let has_parent = parent.is_of(cookie) && parent.is(Kind::Operation);
+    let record = if has_parent { state.operation(parent.payload(), PAYLOAD) } else { None };
+    if has_parent && record.is_none() {
+        state.count_stale();
+        return Handle::new(cookie, Kind::Token, 0);
+    }
     let recorder = state.recorder();
     let slot = state.connections.find(
         recorder,
@@ -271,18 +278,10 @@ unsafe fn proxy_op_start<E: Event>(state: &State, cookie: u64, context: Handle, 
     if let Some(connection) = recorder.connection(slot) {
         connection.operation_started();
     }
-    let parent = event.parent();
-    let record = if parent.is_of(cookie) && parent.is(Kind::Operation) {
-        state.operation(parent.payload(), PAYLOAD)
-    } else {
-        None
-    };
     let Some(record) = record else {
-        if parent.is_of(cookie) && parent.is(Kind::Operation) {
-            state.count_stale();
-        }
         let flags = proxy_flag::ORPHAN | proxy_flag::TIMED;
-        return Handle::new(cookie, Kind::ProxyOp, ProxyOp { connection: slot, operation: 0, flags }.pack());
+        let op = ProxyOp { connection: slot, operation: 0, flags };
+        return Handle::new(cookie, Kind::ProxyOp, op.pack());
     };
     let mut flags = if is_collective(record) { 0 } else { proxy_flag::P2P };
     if state.depth.times(record.sequence.load(Relaxed)) {
@@ -297,7 +296,7 @@ unsafe fn proxy_op_start<E: Event>(state: &State, cookie: u64, context: Handle, 
             proxy_began(state, record);
         }
     }
-    let operation = parent.payload() & INDEX;
+    let operation = parent.payload() & PROXY_INDEX;
     Handle::new(cookie, Kind::ProxyOp, ProxyOp { connection: slot, operation, flags }.pack())
 }
 
@@ -355,7 +354,10 @@ pub fn stop(state: &State, handle: Handle) {
             state.count_stale();
         }
     } else if handle.is(Kind::ProxyOp) {
-        proxy_op_stop(state, ProxyOp::unpack(handle.payload()));
+        match ProxyOp::checked(handle.payload()) {
+            Some(op) => proxy_op_stop(state, op),
+            None => state.count_stale(),
+        }
     } else if handle.is(Kind::Kernel) {
         kernel_stop(state, handle.payload());
     }
@@ -370,15 +372,18 @@ fn proxy_op_stop(state: &State, op: ProxyOp) {
             state.count_stale();
             return;
         }
-        if let Some(connection) = recorder.connection(op.connection) {
-            connection.operation_done();
+        if let Some(connection) = recorder.connection(op.connection)
+            && !connection.operation_done()
+        {
+            state.count_stale();
+            return;
         }
         state.connections.moved(op.connection);
     }
     if orphan || op.flags & proxy_flag::UNCOUNTED != 0 {
         return;
     }
-    let Some(record) = state.operation(op.operation, INDEX) else {
+    let Some(record) = state.operation(op.operation, PROXY_INDEX) else {
         state.count_stale();
         return;
     };
@@ -389,7 +394,7 @@ fn proxy_op_stop(state: &State, op: ProxyOp) {
 }
 
 fn kernel_stop(state: &State, payload: u64) {
-    let Some(record) = state.operation(payload >> 8 & INDEX, INDEX) else {
+    let Some(record) = state.operation(payload >> 8, KERNEL_INDEX) else {
         state.count_stale();
         return;
     };
@@ -430,22 +435,26 @@ pub unsafe fn record<A: StateArgs>(state: &State, handle: Handle, new_state: c_i
             state.count_stale();
         }
     } else if handle.is(Kind::ProxyOp) && new_state == state::PROXY_OP_IN_PROGRESS {
-        proxy_op_moves(state, ProxyOp::unpack(handle.payload()));
+        match ProxyOp::checked(handle.payload()) {
+            Some(op) => proxy_op_moves(state, op),
+            None => state.count_stale(),
+        }
     } else if handle.is(Kind::Kernel) && new_state == state::KERNEL_CH_STOP {
-        let Some(record) = state.operation(handle.payload() >> 8 & INDEX, INDEX) else { return };
+        let Some(record) = state.operation(handle.payload() >> 8, KERNEL_INDEX) else { return };
         // SAFETY: a kernel's state comes with a kernel's arguments.
-        record.kernel_stop_time(args.map_or(0, |args| unsafe { args.kernel_stop() }));
+        let gpu_ns = args.map_or(0, |args| unsafe { args.kernel_stop() });
+        record.kernel_stop_time(handle.payload() as u8, gpu_ns);
     }
 }
 
-fn proxy_op_moves(state: &State, op: handle::ProxyOp) {
+fn proxy_op_moves(state: &State, op: ProxyOp) {
     if op.connection != NO_CONNECTION {
         state.connections.moved(op.connection);
     }
     if op.flags & (proxy_flag::ORPHAN | proxy_flag::UNCOUNTED) != 0 {
         return;
     }
-    if let Some(record) = state.operation(op.operation, INDEX)
+    if let Some(record) = state.operation(op.operation, PROXY_INDEX)
         && record.proxy_active(state.recorder().tick_source())
     {
         proxy_began(state, record);

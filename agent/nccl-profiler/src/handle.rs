@@ -8,36 +8,36 @@
 //! In a forked child the cookie reads 0 (see [`crate::state`]), so no handle is its own: that one comparison, which every event
 //! needs anyway, also keeps the child silent.
 
-/// What a handle stands for.
+/// What a handle stands for. Any two differ in at least two bits, so that one wrong bit makes no other kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Kind {
     /// A step: connection, 33 bits of key.
-    Step = 1,
+    Step = 0b0011,
     /// A network operation: connection, operation, flags.
-    ProxyOp = 2,
+    ProxyOp = 0b0101,
     /// A collective or point-to-point operation.
-    Operation = 3,
+    Operation = 0b0110,
     /// A kernel on a channel: operation, channel.
-    Kernel = 4,
+    Kernel = 0b1001,
     /// A communicator's context: slot, generation.
-    Communicator = 5,
+    Communicator = 0b1010,
     /// An event of which nothing is kept. The lowest bit says whether a graph is being captured.
-    Token = 6,
+    Token = 0b1100,
     /// An event of another process.
-    Foreign = 7,
+    Foreign = 0b1111,
     /// An entry of the table for the chained plugin.
-    Chained = 8,
+    Chained = 0b0000,
 }
 
 /// Bits below kind and cookie.
 pub const PAYLOAD_BITS: u32 = 44;
 /// The payload.
 pub const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
-/// Bits of an operation's index where there is no room for more.
-pub const INDEX_BITS: u32 = 28;
-/// Those bits.
-pub const INDEX: u64 = (1 << INDEX_BITS) - 1;
+/// Bits of an operation's index in a network operation's handle.
+pub const PROXY_INDEX: u64 = (1 << 28) - 1;
+/// Bits of an operation's index in a kernel's handle.
+pub const KERNEL_INDEX: u64 = (1 << 36) - 1;
 /// Slot that means: no connection.
 pub const NO_CONNECTION: usize = (1 << 11) - 1;
 
@@ -95,20 +95,43 @@ pub mod proxy_flag {
     pub const UNCOUNTED: u64 = 4;
     /// It belongs to a point-to-point operation.
     pub const P2P: u64 = 8;
+    /// Makes the number of bits in the payload odd.
+    pub(super) const CHECK: u64 = 16;
 }
 
 impl ProxyOp {
     /// As a payload.
     #[inline(always)]
     pub fn pack(self) -> u64 {
-        (self.connection as u64) << 33 | (self.operation & INDEX) << 5 | self.flags
+        let payload = (self.connection as u64) << 33 | (self.operation & PROXY_INDEX) << 5 | self.flags;
+        if is_odd(payload) { payload } else { payload | proxy_flag::CHECK }
     }
 
     /// From a payload.
     #[inline(always)]
     pub fn unpack(payload: u64) -> Self {
-        Self { connection: (payload >> 33) as usize, operation: payload >> 5 & INDEX, flags: payload & 0x1F }
+        Self {
+            connection: (payload >> 33) as usize,
+            operation: payload >> 5 & PROXY_INDEX,
+            flags: payload & 0xF,
+        }
     }
+
+    /// From a payload; `None` if a bit of it is wrong.
+    #[inline]
+    pub fn checked(payload: u64) -> Option<Self> {
+        is_odd(payload).then(|| Self::unpack(payload))
+    }
+}
+
+/// Whether the number of bits is odd, without an instruction that old processors lack.
+#[inline(always)]
+fn is_odd(payload: u64) -> bool {
+    let folded = payload ^ payload >> 32;
+    let folded = folded ^ folded >> 16;
+    let folded = folded ^ folded >> 8;
+    let folded = folded ^ folded >> 4;
+    0x6996_u64 >> (folded & 0xF) & 1 != 0
 }
 
 #[cfg(test)]
@@ -126,11 +149,24 @@ mod tests {
     }
 
     #[test]
-    fn network_operations_survive_packing() {
-        let op = ProxyOp { connection: NO_CONNECTION, operation: INDEX, flags: 0x1F };
-        assert_eq!(ProxyOp::unpack(op.pack()), op);
-        let op = ProxyOp { connection: 5, operation: 77, flags: proxy_flag::TIMED };
-        assert_eq!(ProxyOp::unpack(op.pack()), op);
-        assert!(op.pack() <= PAYLOAD);
+    fn network_operations_survive_packing_and_show_a_wrong_bit() {
+        let all = ProxyOp { connection: NO_CONNECTION, operation: PROXY_INDEX, flags: 0xF };
+        let one = ProxyOp { connection: 5, operation: 77, flags: proxy_flag::TIMED };
+        let none = ProxyOp { connection: 0, operation: 0, flags: 0 };
+        for op in [all, one, none] {
+            let payload = op.pack();
+            assert!(payload <= PAYLOAD);
+            assert_eq!(ProxyOp::checked(payload), Some(op));
+            assert!((0..PAYLOAD_BITS).all(|bit| ProxyOp::checked(payload ^ 1 << bit).is_none()));
+        }
+    }
+
+    #[test]
+    fn one_wrong_bit_makes_no_other_kind() {
+        let kinds = [0b0011_u64, 0b0101, 0b0110, 0b1001, 0b1010, 0b1100, 0b1111, 0b0000];
+        assert_eq!(kinds[0], Kind::Step as u64);
+        for (place, kind) in kinds.iter().enumerate() {
+            assert!(kinds.iter().skip(place + 1).all(|other| (kind ^ other).count_ones() >= 2));
+        }
     }
 }

@@ -300,8 +300,12 @@ pub struct Operation {
     pub proxy_first: AtomicU64,
     /// When the last ended, in ticks; 0 before.
     pub proxy_last: AtomicU64,
+    /// 1 once its end was counted.
+    pub proxy_told: AtomicU32,
     /// Unused, 0.
-    pub proxy_reserved: [AtomicU64; 4],
+    pub proxy_reserved: AtomicU32,
+    /// Unused, 0.
+    pub proxy_reserved2: [AtomicU64; 3],
 }
 
 /// States of a step; also the index of the time spent in it.

@@ -89,13 +89,13 @@ fn an_operation_from_its_start_to_its_end_on_the_gpu() {
 
     assert!(slot.kernel_started(0, 1_000_500, clock));
     assert!(!slot.kernel_started(1, 1_000_000, clock));
-    slot.kernel_stop_time(1_007_000);
+    slot.kernel_stop_time(0, 1_007_000);
     assert_eq!(slot.kernel_stopped(0, clock), Some(false));
     assert_eq!(slot.kernel_stopped(0, clock), None, "a channel stops once");
     let poll = reader.poll(poll.next_cursor).expect("polls");
     assert!(poll.operations[0].started_ns.is_some() && poll.operations[0].completed_ns.is_none());
 
-    slot.kernel_stop_time(1_009_000);
+    slot.kernel_stop_time(1, 1_009_000);
     assert_eq!(slot.kernel_stopped(1, clock), Some(true));
     let poll = reader.poll(poll.next_cursor).expect("polls");
     let [done] = poll.operations.as_slice() else { panic!("told once more, complete") };
@@ -135,7 +135,7 @@ fn a_later_collective_completes_the_earlier_ones() {
     let first = collective(&recorder, operation_flag::KERNEL_EVENTS, 1);
     let second = collective(&recorder, operation_flag::KERNEL_EVENTS, 1);
     assert!(recorder.operation(second).kernel_started(0, 500, clock));
-    recorder.operation(second).kernel_stop_time(900);
+    recorder.operation(second).kernel_stop_time(0, 900);
     assert_eq!(recorder.operation(second).kernel_stopped(0, clock), Some(true));
     let snapshot = Reader::open(recorder.path()).expect("opens").snapshot().expect("reads");
     assert_eq!(snapshot.operations[0].index, first);

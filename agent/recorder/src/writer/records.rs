@@ -234,7 +234,7 @@ impl Operation {
         ] {
             word.store(0, Relaxed);
         }
-        for word in [&self.proxy_started, &self.proxy_active, &self.proxy_stopped] {
+        for word in [&self.proxy_started, &self.proxy_active, &self.proxy_stopped, &self.proxy_told] {
             word.store(0, Relaxed);
         }
         self.number.store(index + 1, Release);
@@ -258,10 +258,12 @@ impl Operation {
         started == 0
     }
 
-    /// The GPU's time at which the kernel stopped on a channel.
+    /// The GPU's time at which the kernel stopped on a channel, told just before [`Operation::kernel_stopped`].
     #[inline]
-    pub fn kernel_stop_time(&self, gpu_ns: u64) {
-        if gpu_ns > self.gpu_stop.load(Relaxed) && self.host_stop.load(Relaxed) == 0 {
+    pub fn kernel_stop_time(&self, channel: u8, gpu_ns: u64) {
+        let bit = 1 << (channel & 63);
+        let open_here = self.kernel_started.load(Relaxed) & !self.kernel_stopped.load(Relaxed) & bit != 0;
+        if open_here && gpu_ns > self.gpu_stop.load(Relaxed) && self.host_stop.load(Relaxed) == 0 {
             let odd = open(&self.kernel_version);
             self.gpu_stop.store(gpu_ns, Relaxed);
             close(&self.kernel_version, odd);
@@ -322,15 +324,19 @@ impl Operation {
         first
     }
 
-    /// A network operation of it ended. Says whether all that were started have.
+    /// A network operation of it ended. Says whether all that were started have, once.
     #[inline]
     pub fn proxy_stopped(&self, clock: TickSource) -> bool {
         let now = clock.now();
         let odd = open(&self.proxy_version);
         let stopped = add_one(&self.proxy_stopped);
         self.proxy_last.store(now, Relaxed);
+        let complete = stopped == self.proxy_started.load(Relaxed) && self.proxy_told.load(Relaxed) == 0;
+        if complete {
+            self.proxy_told.store(1, Relaxed);
+        }
         close(&self.proxy_version, odd);
-        stopped == self.proxy_started.load(Relaxed)
+        complete
     }
 }
 
@@ -405,12 +411,17 @@ impl Connection {
         close(&self.version, odd);
     }
 
-    /// A network operation ended.
+    /// A network operation ended. False if none was open.
     #[inline]
-    pub fn operation_done(&self) {
+    pub fn operation_done(&self) -> bool {
+        let done = self.operations_done.load(Relaxed);
+        if done >= self.operations_started.load(Relaxed) {
+            return false;
+        }
         let odd = open(&self.version);
-        add(&self.operations_done, 1);
+        self.operations_done.store(done + 1, Relaxed);
         close(&self.version, odd);
+        true
     }
 
     #[inline(always)]
@@ -492,12 +503,6 @@ impl Connection {
         {
             add(spent, now.wrapping_sub(since));
         }
-    }
-
-    /// Whether anything ever ended or moved on it; transports other than the network never say so.
-    #[inline]
-    pub fn has_moved(&self) -> bool {
-        self.operations_done.load(Relaxed) != 0
     }
 }
 
