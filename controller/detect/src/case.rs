@@ -86,12 +86,12 @@ impl Cases {
         now: Timestamp,
         out: &mut Vec<Finding>,
     ) {
-        if self.open.get(&slot).is_some_and(|case| case.finding.kind != draft.kind) {
-            if let Some(old) = self.clear(&slot, now, out) {
-                draft.since = draft.since.min(old.since);
-                draft.explains.extend(old.explains);
-                draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
-            }
+        if self.open.get(&slot).is_some_and(|case| case.finding.kind != draft.kind)
+            && let Some(old) = self.clear(&slot, now, out)
+        {
+            draft.since = draft.since.min(old.since);
+            draft.explains.extend(old.explains);
+            draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
         }
         draft.explains.truncate(MAX_EXPLAINS);
         if let Some(case) = self.open.get_mut(&slot) {

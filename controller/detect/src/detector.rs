@@ -105,7 +105,10 @@ impl Detector {
         match self.jobs.get_mut(&id) {
             // A straggler of an incarnation that is over.
             Some(job) if info.incarnation < job.incarnation => return,
-            Some(job) if info.incarnation == job.incarnation => {}
+            // Once all processes have ended, a new one begins a new life of the job, whether labels say so or not.
+            Some(job)
+                if info.incarnation == job.incarnation
+                    && (!job.all_ended() || job.processes.contains_key(&info.process)) => {}
             Some(job) => {
                 job.cases.clear_where(now, out, |_, _| true);
                 let prior = prior_of(job);
@@ -203,7 +206,11 @@ impl Detector {
         let (jobs, job_of) = (&mut self.jobs, &mut self.job_of);
         jobs.retain(|_, job| {
             let keep = now.micros_since(job.last_heard) < forget_us;
-            if !keep {
+            if keep {
+                for process in job.forget_ended(now, forget_us) {
+                    job_of.remove(&process);
+                }
+            } else {
                 job.cases.clear_where(now, out, |_, _| true);
                 for process in job.processes.keys() {
                     job_of.remove(process);

@@ -46,7 +46,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     };
     let (Some(stall), Some(comm)) = (stalls.get(&id), job.comms.get(&id)) else { return };
     if job.cases.get(&Slot::Death).is_some() {
-        let symptom = waits_sentence(comm, stall);
+        let symptom = symptom(comm, stall);
         job.cases.explain(&Slot::Death, symptom, out);
         return;
     }
@@ -123,11 +123,8 @@ fn diagnose(
                 .process(holder.process)
                 .is_some_and(|p| matches!(p.state, ProcessState::Running | ProcessState::DiskWait))
     });
-    let allowed_us = if busy {
-        threshold_us.max(config.busy_pause_ms.saturating_mul(1_000))
-    } else {
-        threshold_us
-    };
+    let allowed_us =
+        if busy { threshold_us.max(config.busy_pause_ms.saturating_mul(1_000)) } else { threshold_us };
     (longest_us >= allowed_us).then(|| held_up(job, comm, stall, &stall.holders, threshold_us))
 }
 
@@ -147,7 +144,8 @@ fn held_up(job: &Job, comm: &Comm, stall: &Stall, holders: &[Holder], threshold_
     };
     // A rank that is alive may yet come: the longer it does not, the surer.
     let early = first.why == Why::NotEntered && stall.longest_us < threshold_us.saturating_mul(2);
-    let unsure = if stall.unseen.is_empty() { 0.0 } else { 0.25 } + if early { 0.15 } else { 0.0 };
+    let hidden = first.why != Why::Stopped && !stall.unseen.is_empty();
+    let unsure = if hidden { 0.25 } else { 0.0 } + if early { 0.15 } else { 0.0 };
     let suspects = ranked
         .iter()
         .map(|holder| {
@@ -394,28 +392,20 @@ pub(crate) fn numbers(comm: &Comm, stall: &Stall, threshold_us: u64) -> BTreeMap
     map
 }
 
-fn waits_sentence(comm: &Comm, stall: &Stall) -> String {
-    let n = stall.waiting.len();
-    let verb = if n == 1 { "waits" } else { "wait" };
-    format!(
-        "{} {verb} in {} #{} of {}",
-        words::count(n, "rank"),
-        stall.function,
-        stall.operation,
-        comm.label()
-    )
+/// What a stall looks like from outside. Without numbers that change while it lasts, so that it is told once.
+fn symptom(comm: &Comm, stall: &Stall) -> String {
+    format!("ranks wait in {} #{} of {}", stall.function, stall.operation, comm.label())
 }
 
+/// Stalls elsewhere that follow from the one at the root.
 fn symptoms(job: &Job, stalls: &BTreeMap<CommId, Stall>, root: CommId) -> Vec<String> {
-    let waits = |id: &CommId, stall: &Stall| job.comms.get(id).map(|comm| waits_sentence(comm, stall));
-    let first = stalls.get(&root).and_then(|stall| waits(&root, stall));
-    let others = stalls.iter().filter(|(id, _)| **id != root).filter_map(|(id, stall)| waits(id, stall));
-    first.into_iter().chain(others).take(MAX_SYMPTOMS).collect()
+    let others = stalls.iter().filter(|(id, _)| **id != root);
+    others.filter_map(|(id, stall)| Some(symptom(job.comms.get(id)?, stall))).take(MAX_SYMPTOMS).collect()
 }
 
 /// Why a stall cannot be pinned on anybody.
 fn missing(job: &Job, comm: &Comm, stall: &Stall) -> Vec<String> {
-    let mut missing = vec![format!("{}, and who holds them up cannot be seen", waits_sentence(comm, stall))];
+    let mut missing = vec![format!("{}, and who holds them up cannot be seen", symptom(comm, stall))];
     for (comm_rank, why) in stall.unseen.iter().take(8) {
         missing.push(format!("{}: {why}", names::member(job, comm, *comm_rank)));
     }

@@ -332,6 +332,36 @@ impl Job {
         self.processes.get(&id)
     }
 
+    /// Forgets processes that ended long ago, and communicators that nobody is in any more.
+    pub(crate) fn forget_ended(&mut self, now: Timestamp, forget_us: u64) -> Vec<ProcessId> {
+        let gone = |process: &Process| {
+            let end = process.end.as_ref();
+            end.is_some_and(|end| now.micros_since(end.told) >= forget_us)
+        };
+        let old: Vec<ProcessId> =
+            self.processes.iter().filter(|(_, process)| gone(process)).map(|(id, _)| *id).collect();
+        for id in &old {
+            self.processes.remove(id);
+            self.pending_ends.remove(id);
+        }
+        if !old.is_empty() {
+            self.by_rank.retain(|_, id| self.processes.contains_key(id));
+        }
+        let processes = &self.processes;
+        self.comms.retain(|id, comm| {
+            comm.members.values().any(|member| {
+                // A communicator that its process has left is kept as long as others may wait in it.
+                processes.get(&member.process).is_some_and(|process| {
+                    !member.left && process.alive() && process.memberships.contains_key(id)
+                })
+            }) || comm.members.values().any(|member| {
+                let at = member.at.unwrap_or_default();
+                processes.contains_key(&member.process) && now.micros_since(at) < forget_us
+            })
+        });
+        old
+    }
+
     pub(crate) fn all_ended(&self) -> bool {
         !self.processes.is_empty() && self.processes.values().all(|process| !process.alive())
     }

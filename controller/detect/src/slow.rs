@@ -35,6 +35,10 @@ const CAP: f64 = 2.0;
 const CHANCE: f64 = 1e-10;
 /// Part of its weight that a sample loses with each later one, in how often ranks are late.
 const FADE: f64 = 0.98;
+/// What is assumed of how often ranks are late before it was seen: three samples in a thousand, with the weight of a
+/// hundred.
+const PRIOR_LATE: f64 = 0.3;
+const PRIOR_WEIGHT: f64 = 100.0;
 /// Median of |x − y| over the standard deviation of both, for normal noise: 0.954.
 const DIFFERENCE_TO_SIGMA: f64 = 1.048;
 /// Samples over which turns are looked at.
@@ -271,7 +275,8 @@ impl Slowness {
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
     fn convict(&mut self, threshold: f64, noise: f64) {
-        let own_weight = 1.0 / (1.0 - FADE);
+        let n = self.ranks.len().max(1) as f64;
+        let others_weight = self.weight * (1.0 - 1.0 / n);
         for (comm_rank, state) in &mut self.ranks {
             if state.late {
                 if state.quiet >= state.took {
@@ -282,7 +287,7 @@ impl Slowness {
             }
             // How often the others are late, so that a rank's own lateness does not excuse it.
             let others = (self.late_weight - state.late_weight).max(0.0);
-            let rate = (others / (self.weight - own_weight).max(1.0)).clamp(5e-4, 0.5);
+            let rate = ((others + PRIOR_LATE) / (others_weight + PRIOR_WEIGHT)).clamp(5e-4, 0.5);
             let needed = (CHANCE.ln() / rate.ln()).ceil().max(3.0);
             if state.sum < (needed - 0.5) * (CAP - REFERENCE) || state.run.len() < needed as usize {
                 continue;

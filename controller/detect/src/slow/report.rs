@@ -110,7 +110,9 @@ fn late(
         accused.push(process);
     }
     let excess = (lateness.fraction / lateness.threshold).max(1.0);
-    let confidence = (0.6 + 0.1 * (excess - 1.0)).min(0.9);
+    // Without kernel events the start is the host's, and a host that enqueues late need not be a GPU that is late.
+    let kernel_events = job.process(process).is_some_and(|p| p.kernel_events);
+    let confidence = (0.6 + 0.1 * (excess - 1.0)).min(if kernel_events { 0.9 } else { 0.5 });
     let ms = |ns: u64| (ns as f64 / 1e4).round() / 100.0;
     let percent = |x: f64| (x * 1_000.0).round() / 10.0;
     let (verb, them) = if accused.len() == 1 { ("comes", "it") } else { ("come", "them") };
@@ -132,6 +134,7 @@ fn late(
         ("own_wait_ms_per_iteration", json!(ms(lateness.own_wait_ns))),
         ("threshold_percent", json!(percent(lateness.threshold))),
         ("noise_percent", json!(percent(lateness.noise))),
+        ("kernel_events", json!(kernel_events)),
     ];
     let draft = Draft {
         kind: Kind::NonCommSlow,

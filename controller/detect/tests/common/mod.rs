@@ -222,7 +222,7 @@ impl Sim {
         }
         let evaluates = self.op == 0
             && self.iteration > 0
-            && self.shape.evaluation.is_some_and(|every| self.iteration % every == 0);
+            && self.shape.evaluation.is_some_and(|every| self.iteration.is_multiple_of(every));
         let mut count = self.shape.operations[self.op];
         if evaluates {
             count = 7;
@@ -239,12 +239,12 @@ impl Sim {
             if self.op == 0 && self.iteration > 0 {
                 if let Some((every, us)) = self.shape.checkpoint
                     && rank == 0
-                    && self.iteration % every == 0
+                    && self.iteration.is_multiple_of(every)
                 {
                     at += us;
                 }
                 if let Some((every, us)) = self.shape.all_pause
-                    && self.iteration % every == 0
+                    && self.iteration.is_multiple_of(every)
                 {
                     at += us;
                 }
@@ -379,7 +379,7 @@ impl Sim {
             }
         }
         // A rank that writes a checkpoint is on a CPU or in disk wait; the others spin in the synchronisation.
-        if now % 3 == 0 { ProcessState::DiskWait } else { ProcessState::Running }
+        if now.is_multiple_of(3) { ProcessState::DiskWait } else { ProcessState::Running }
     }
 
     fn window(&mut self, rank: usize, now: u64) -> Window {
@@ -530,7 +530,7 @@ impl Sim {
                     }
                 }
             }
-            if at % 200_000 == 0 {
+            if at.is_multiple_of(200_000) {
                 out.push((at, Observation::Tick));
             }
         }

@@ -1,0 +1,140 @@
+//! Recorded runs, replayed: what went in and what came out, side by side.
+//!
+//! A case is a folder with `input.jsonl` (one `{"now": …, "observation": {…}}` a line), `expected.json` (every finding
+//! that was told, in order, in the form of the interface, and the verdicts at the end) and `README` (what the case
+//! shows). `C4_BLESS=1 cargo test -p c4-detect --test replay` writes `expected.json` anew; read the difference before
+//! you commit it. `C4_RECORDINGS=DIR` replays another directory of the same form.
+//!
+//! The cases here come from the simulation in `common` (written by `C4_RECORD=1`). Recordings of real NCCL live with the end-to-end
+//! tests and are replayed by the same code.
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use c4_detect::{
+    detector::{Config, Detector},
+    observation::{Observation, Timestamp},
+    report::finding_value,
+};
+use common::{Fault, Shape, Sim};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    now: Timestamp,
+    observation: Observation,
+}
+
+fn own() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
+}
+
+fn replay(input: &str) -> Value {
+    let mut detector = Detector::new(Config::default());
+    let mut told = Vec::new();
+    for (number, text) in input.lines().enumerate() {
+        let line: Line =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("line {}: {error}", number + 1));
+        told.extend(detector.observe(line.observation, line.now).iter().map(finding_value));
+    }
+    let verdicts: Vec<Value> =
+        detector.jobs().iter().map(|job| json!({ "job": job.job, "verdict": job.verdict })).collect();
+    json!({ "told": told, "verdicts": verdicts })
+}
+
+fn check(directory: &Path) -> usize {
+    let mut cases: Vec<PathBuf> = fs::read_dir(directory)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+        .unwrap_or_default();
+    cases.sort();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let input = fs::read_to_string(case.join("input.jsonl")).expect("input.jsonl can be read");
+        assert!(case.join("README").exists(), "{} says what it shows", case.display());
+        let got = format!("{:#}\n", replay(&input));
+        let expected = case.join("expected.json");
+        if std::env::var_os("C4_BLESS").is_some() {
+            fs::write(&expected, &got).expect("expected.json can be written");
+        } else if fs::read_to_string(&expected).unwrap_or_default() != got {
+            wrong.push(format!("{} says otherwise; it now is:\n{got}", expected.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    cases.len()
+}
+
+#[test]
+fn recorded_cases_have_not_changed() {
+    assert!(check(&own()) >= 3, "the generated cases are there");
+    if let Some(other) = std::env::var_os("C4_RECORDINGS") {
+        assert!(check(Path::new(&other)) > 0, "there are recordings in C4_RECORDINGS");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_findings() {
+    let at = 12_000_000;
+    let faults = vec![Fault::Kill { rank: 1, at, supervised: true }];
+    let run = || {
+        let mut sim = Sim::new(4_000, Shape::new(4, 200_000), faults.clone());
+        let lines: Vec<String> = sim
+            .observations(16_000_000)
+            .into_iter()
+            .map(|(now, observation)| serde_json::to_string(&Line { now, observation }).expect("serialises"))
+            .collect();
+        (lines.len(), replay(&lines.join("\n")))
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first, second);
+    assert_eq!(first.1["told"][0]["kind"], "process_death");
+}
+
+/// Writes the inputs of the generated cases, when asked to.
+#[test]
+fn generated_inputs_can_be_written_anew() {
+    let s = 1_000_000;
+    let cases = [
+        (
+            "killed-rank",
+            "Rank 2 of 4 is killed by signal 9 at 15 s; its agent supervises it.",
+            Fault::Kill { rank: 2, at: 15 * s, supervised: true },
+        ),
+        (
+            "stopped-rank",
+            "Rank 1 of 4 is stopped by a signal at 15 s and goes on at 22 s: the hang clears.",
+            Fault::Stop { rank: 1, at: 15 * s, until: Some(22 * s) },
+        ),
+        (
+            "dead-link",
+            "The connection from rank 3 to rank 0 of 4 carries nothing from 15 s on.",
+            Fault::Link { src: 3, at: 15 * s },
+        ),
+        (
+            "straggler",
+            "Rank 0 of 4 is late by half an iteration from 15 s on.",
+            Fault::Slow { rank: 0, at: 15 * s, until: 99 * s, us: 200_000 },
+        ),
+    ];
+    for (name, readme, fault) in cases {
+        let mut shape = Shape::new(4, 400_000);
+        shape.ranks_per_node = 2;
+        let observations = Sim::new(4_100, shape, vec![fault]).observations(28 * s);
+        assert!(!observations.is_empty());
+        if std::env::var_os("C4_RECORD").is_none() {
+            continue;
+        }
+        let directory = own().join(name);
+        fs::create_dir_all(&directory).expect("a directory");
+        let lines: Vec<String> = observations
+            .into_iter()
+            .map(|(now, observation)| serde_json::to_string(&Line { now, observation }).expect("serialises"))
+            .collect();
+        fs::write(directory.join("input.jsonl"), lines.join("\n") + "\n").expect("input.jsonl");
+        fs::write(directory.join("README"), format!("{readme}\n")).expect("README");
+    }
+}

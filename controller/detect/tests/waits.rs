@@ -1,0 +1,307 @@
+//! Waits across communicators, incarnations, health, and claims that contradict each other: told by hand.
+
+use c4_detect::{
+    detector::{Config, Detector},
+    finding::{Finding, Kind, Verdict},
+    observation::{
+        CommId, CommWindow, HealthEvent, InFlight, Iteration, JobId, Membership, NodeName, Observation,
+        OperationSignature, ProcessEnd, ProcessId, ProcessInfo, ProcessState, Severity, Timestamp, Window,
+    },
+};
+
+const S: u64 = 1_000_000;
+const DP: [CommId; 2] = [CommId(0xd0), CommId(0xd1)];
+const TP: [CommId; 2] = [CommId(0x70), CommId(0x71)];
+
+/// Four ranks: tensor-parallel pairs (0, 1) and (2, 3), data-parallel pairs (0, 2) and (1, 3).
+struct Story {
+    detector: Detector,
+    now: u64,
+    told: Vec<Finding>,
+}
+
+fn info(rank: u32, incarnation: u32) -> ProcessInfo {
+    ProcessInfo {
+        process: ProcessId(u64::from(rank) + 100 * u64::from(incarnation)),
+        job: JobId("llm".into()),
+        incarnation,
+        rank: Some(rank),
+        world_size: Some(4),
+        node: NodeName(format!("node-{}", rank / 2)),
+        gpu: Some(rank % 2),
+        pid: 4_000 + rank,
+        blind_spots: Vec::new(),
+    }
+}
+
+/// Where a rank stands in a communicator: completed, and since when it waits in the next operation.
+#[derive(Clone, Copy)]
+enum At {
+    Idle(u64),
+    Waits(u64, u64),
+}
+
+impl Story {
+    fn new() -> Self {
+        let mut story = Self { detector: Detector::new(Config::default()), now: 1_000 * S, told: Vec::new() };
+        story.start(0);
+        story
+    }
+
+    fn tell(&mut self, observation: Observation) {
+        self.told.extend(self.detector.observe(observation, Timestamp(self.now)));
+    }
+
+    fn start(&mut self, incarnation: u32) {
+        for rank in 0..4 {
+            let info = info(rank, incarnation);
+            let process = info.process;
+            self.tell(Observation::ProcessStarted(info));
+            let (tp, dp) = (rank as usize / 2, rank as usize % 2);
+            for (comm, comm_rank) in [(TP[tp], rank % 2), (DP[dp], rank / 2)] {
+                self.tell(Observation::CommunicatorJoined(Membership {
+                    process,
+                    comm,
+                    name: String::new(),
+                    size: 2,
+                    comm_rank,
+                }));
+            }
+        }
+    }
+
+    fn window(&mut self, rank: u32, tp: At, dp: At) {
+        let comm = |comm: CommId, at: At| {
+            let (completed, wait) = match at {
+                At::Idle(completed) => (completed, None),
+                At::Waits(completed, us) => (completed, Some(us)),
+            };
+            CommWindow {
+                comm,
+                enqueued: completed + u64::from(wait.is_some()),
+                started: completed + u64::from(wait.is_some()),
+                completed,
+                in_flight: wait.map(|us| InFlight {
+                    sequence: completed,
+                    signature: OperationSignature {
+                        function: "AllReduce".into(),
+                        count: 8,
+                        datatype: "ncclFloat32".into(),
+                        root: 0,
+                    },
+                    started: true,
+                    age_us: us,
+                    started_age_us: us,
+                }),
+                idle_us: 0,
+                blocks: Vec::new(),
+                edges: Vec::new(),
+                iterations: (0..6)
+                    .map(|i| Iteration { first: i, operations: 1, duration_ns: 100_000_000 })
+                    .filter(|_| completed == 10)
+                    .collect(),
+            }
+        };
+        let window = Window {
+            process: ProcessId(u64::from(rank)),
+            duration_us: S,
+            state: ProcessState::Sleeping,
+            kernel_events: true,
+            profiling: true,
+            dropped: 0,
+            unread: 0,
+            comms: vec![comm(TP[rank as usize / 2], tp), comm(DP[rank as usize % 2], dp)],
+        };
+        self.tell(Observation::Window(window));
+    }
+
+    fn learn(&mut self) {
+        for rank in 0..4 {
+            self.window(rank, At::Idle(10), At::Idle(10));
+        }
+        self.now += S;
+    }
+
+    fn tick(&mut self, us: u64) {
+        self.now += us;
+        self.tell(Observation::Tick);
+    }
+}
+
+#[test]
+fn a_late_tensor_parallel_rank_is_named_not_its_data_parallel_peers() {
+    let mut story = Story::new();
+    story.learn();
+    // Rank 3 is stuck. Rank 2 waits for it in their tensor-parallel pair; 0 and 1 wait for 2 and 3.
+    for second in 1..=6 {
+        let us = second * S;
+        story.window(0, At::Idle(20), At::Waits(20, us));
+        story.window(1, At::Idle(20), At::Waits(20, us));
+        story.window(2, At::Waits(20, us), At::Idle(20));
+        story.window(3, At::Idle(20), At::Idle(20));
+        story.tick(S);
+    }
+    assert_eq!(story.told[0].kind, Kind::NonCommHang, "{:?}", story.told);
+    let ranks: Vec<_> = story.told[0].suspects.iter().map(|s| s.rank).collect();
+    assert_eq!(ranks, vec![Some(3)], "{}", story.told[0].summary);
+    let ids: std::collections::BTreeSet<_> = story.told.iter().map(|finding| &finding.id).collect();
+    assert_eq!(ids.len(), 1, "one cause, one finding");
+    assert!(story.told[0].explains.len() >= 2, "{:?}", story.told[0].explains);
+}
+
+#[test]
+fn communicators_that_wait_for_each_other_are_the_programs_fault() {
+    let mut story = Story::new();
+    story.learn();
+    // Rank 0 waits in its tensor pair for 1, 1 in its data pair for 3, 3 in its tensor pair for 2, 2 for 0.
+    for second in 1..=6 {
+        let us = second * S;
+        story.window(0, At::Waits(20, us), At::Idle(20));
+        story.window(1, At::Idle(20), At::Waits(20, us));
+        story.window(2, At::Idle(20), At::Waits(20, us));
+        story.window(3, At::Waits(20, us), At::Idle(20));
+        story.tick(S);
+    }
+    assert_eq!(story.told.len(), 1, "{:?}", story.told);
+    assert_eq!(story.told[0].kind, Kind::Desync);
+    assert_eq!(story.told[0].suspects.len(), 4);
+    assert!(story.told[0].summary.contains("waits for itself"), "{}", story.told[0].summary);
+}
+
+fn fell_off(gpu: u32, cleared: bool) -> Observation {
+    Observation::Health(HealthEvent {
+        node: NodeName("node-1".into()),
+        gpu: Some(gpu),
+        nic: None,
+        code: "xid-79".into(),
+        detail: "GPU has fallen off the bus".into(),
+        severity: Severity::Fatal,
+        cleared,
+        ago_us: 0,
+    })
+}
+
+#[test]
+fn a_health_event_becomes_the_cause() {
+    let mut story = Story::new();
+    story.learn();
+    story.tell(fell_off(1, false));
+    for second in 1..=6 {
+        story.window(0, At::Idle(20), At::Idle(20));
+        story.window(1, At::Idle(20), At::Waits(20, second * S));
+        story.window(2, At::Waits(20, second * S), At::Idle(20));
+        story.window(3, At::Idle(20), At::Idle(20));
+        story.tick(S);
+    }
+    assert_eq!(story.told[0].kind, Kind::NonCommHang);
+    assert!(
+        story.told[0].summary.ends_with("; GPU 1 of node-1: fell off the bus (XID 79)"),
+        "{}",
+        story.told[0].summary
+    );
+    assert_eq!(story.told[0].evidence["health"][0]["code"], "xid-79");
+    story.tick(60 * S);
+    assert!(story.told.iter().all(|finding| finding.kind != Kind::Health), "the hang already tells of it");
+}
+
+#[test]
+fn a_health_event_nobody_suffers_from_is_a_warning_that_clears() {
+    let mut story = Story::new();
+    story.learn();
+    story.tell(fell_off(1, false));
+    story.tick(S);
+    assert!(story.told.is_empty());
+    story.tick(11 * S);
+    assert_eq!(story.told.len(), 1);
+    let warning = &story.told[0];
+    assert_eq!((warning.kind, warning.job.0.as_str()), (Kind::Health, "llm"));
+    assert!(warning.confidence < 0.5);
+    assert_eq!(warning.suspects[0].rank, Some(3));
+    story.tell(fell_off(1, true));
+    assert!(story.told[1].cleared.is_some());
+}
+
+#[test]
+fn a_new_incarnation_clears_what_the_old_one_did() {
+    let mut story = Story::new();
+    story.learn();
+    story.tell(Observation::ProcessEnded(ProcessEnd {
+        process: ProcessId(2),
+        ago_us: 0,
+        finalized: false,
+        exit_code: None,
+        signal: Some(9),
+    }));
+    assert_eq!(story.told[0].kind, Kind::ProcessDeath);
+    story.start(1);
+    assert!(story.told.last().is_some_and(|finding| finding.cleared.is_some()));
+    let view = &story.detector.jobs()[0];
+    assert_eq!((view.incarnation, view.ranks.len()), (1, 4));
+    assert!(view.iteration_ns.is_some(), "the rhythm is inherited as a prior");
+    assert_eq!(view.verdict, Verdict::Learning);
+    // What still comes from the old one is ignored.
+    let before = story.told.len();
+    story.tell(Observation::ProcessEnded(ProcessEnd {
+        process: ProcessId(3),
+        ago_us: 0,
+        finalized: false,
+        exit_code: None,
+        signal: Some(9),
+    }));
+    story.tick(10 * S);
+    assert_eq!(story.told.len(), before);
+}
+
+#[test]
+fn a_restart_without_a_new_number_is_a_new_life_all_the_same() {
+    let mut story = Story::new();
+    story.learn();
+    for rank in 0..4 {
+        let signal = (rank == 2).then_some(9);
+        story.tell(Observation::ProcessEnded(ProcessEnd {
+            process: ProcessId(rank),
+            ago_us: 0,
+            finalized: false,
+            exit_code: None,
+            signal,
+        }));
+    }
+    for rank in 0..4 {
+        let mut info = info(rank, 0);
+        info.process = ProcessId(1_000 + u64::from(rank));
+        story.tell(Observation::ProcessStarted(info));
+    }
+    story.tick(S);
+    let open: Vec<_> = story.told.iter().filter(|finding| finding.cleared.is_none()).collect();
+    assert_eq!(open.len(), story.told.len() - 1, "the death was cleared");
+    assert_eq!(story.detector.jobs()[0].verdict, Verdict::Learning);
+}
+
+#[test]
+fn contradictions_make_the_verdict_unknown_and_break_nothing() {
+    let mut story = Story::new();
+    let mut twin = info(1, 0);
+    twin.process = ProcessId(77);
+    story.tell(Observation::ProcessStarted(twin));
+    for (comm, size, comm_rank) in [(TP[0], 2, 0), (TP[0], 3, 2), (TP[0], 2, 9), (CommId(1), 0, 0)] {
+        story.tell(Observation::CommunicatorJoined(Membership {
+            process: ProcessId(77),
+            comm,
+            name: String::new(),
+            size,
+            comm_rank,
+        }));
+    }
+    let Verdict::Unknown { missing } = story.detector.jobs()[0].verdict.clone() else {
+        panic!("{:?}", story.detector.jobs()[0].verdict)
+    };
+    for part in [
+        "rank 1 is claimed by two processes",
+        "has 2 ranks, or 3",
+        "rank 9 of",
+        "rank 0 of communicator 70 is claimed",
+    ] {
+        assert!(missing.iter().any(|text| text.contains(part)), "{part}: {missing:?}");
+    }
+    assert!(story.told.is_empty());
+}
