@@ -13,63 +13,19 @@ use c4_detect::{
         CommId, JobId, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window,
     },
 };
-use thiserror::Error;
 
 mod claims;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
 use claims::Claims;
+pub use refusal::Refusal;
 
 /// Processes remembered at most; more are refused. Above the 100,000 ranks a controller is made for.
 const MAX_PROCESSES: usize = 300_000;
 /// Ended processes are forgotten after this time (10 min), when nobody can still be talking of them.
 const FORGET_US: u64 = 600 * 1_000_000;
-
-/// Why a message was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum Refusal {
-    #[error("process {process:x} was never announced by node {node}")]
-    NotAnnounced { process: u64, node: String },
-    #[error("process {process:x} belongs to node {owner}, not to node {node}")]
-    Foreign { process: u64, owner: String, node: String },
-    #[error("process {process:x} was announced as {before}, now as {now}")]
-    Changed { process: u64, before: String, now: String },
-    #[error("process {process:x} has ended")]
-    Ended { process: u64 },
-    #[error("process {process:x} never joined communicator {comm:x}")]
-    NotJoined { process: u64, comm: u64 },
-    #[error("communicator {comm:x} has {before} ranks according to others, {now} according to this message")]
-    SizeChanged { comm: u64, before: u32, now: u32 },
-    #[error("process {process:x} joined communicator {comm:x} as rank {before}, now as rank {now}")]
-    RankChanged { process: u64, comm: u64, before: u32, now: u32 },
-    #[error("process {process:x} went back on communicator {comm:x}: {what} was {before}, now {now}")]
-    WentBack { process: u64, comm: u64, what: &'static str, before: u64, now: u64 },
-    #[error("process {process:x} names peer {peer} on communicator {comm:x}, which has {size} ranks")]
-    NoSuchPeer { process: u64, comm: u64, peer: u32, size: u32 },
-    #[error("no room for another process: {MAX_PROCESSES} are known")]
-    Full,
-}
-
-impl Refusal {
-    /// A word for metrics.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Refusal::NotAnnounced { .. } => "not_announced",
-            Refusal::Foreign { .. } => "foreign_process",
-            Refusal::Changed { .. } => "identity_changed",
-            Refusal::Ended { .. } => "process_ended",
-            Refusal::NotJoined { .. } => "not_joined",
-            Refusal::SizeChanged { .. } => "size_changed",
-            Refusal::RankChanged { .. } => "rank_changed",
-            Refusal::WentBack { .. } => "went_back",
-            Refusal::NoSuchPeer { .. } => "no_such_peer",
-            Refusal::Full => "full",
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Positions {
@@ -121,6 +77,8 @@ pub enum Announced {
     NewProcess,
     /// A process known before.
     Known,
+    /// A process that has ended: its agent has not heard yet that this is known.
+    Gone,
 }
 
 /// All ranks of an incarnation have completed a collective, for the first time.
@@ -139,6 +97,8 @@ pub struct Registry {
     comms: HashMap<CommId, Comm>,
     jobs: BTreeMap<JobId, BTreeMap<u32, Run>>,
     by_node: HashMap<NodeName, HashSet<ProcessId>>,
+    /// Communicators with a rank that is claimed twice: normally none, so that looking for conflicts costs nothing.
+    contested_comms: BTreeSet<CommId>,
 }
 
 impl Registry {
@@ -147,7 +107,7 @@ impl Registry {
         let announced = if let Some(known) = self.processes.get(&info.process) {
             unchanged(&known.info, info)?;
             if known.ended_at.is_some() {
-                return Err(Refusal::Ended { process: info.process.0 });
+                return Ok(Announced::Gone);
             }
             Announced::Known
         } else {
@@ -173,9 +133,12 @@ impl Registry {
         Ok(announced)
     }
 
-    /// `node` says that a process joined a communicator.
-    pub fn join(&mut self, member: &Membership, node: &NodeName) -> Result<(), Refusal> {
-        self.owned(member.process, node)?;
+    /// `node` says that a process joined a communicator. Returns false if the process has ended meanwhile.
+    pub fn join(&mut self, member: &Membership, node: &NodeName) -> Result<bool, Refusal> {
+        match self.owned(member.process, node) {
+            Err(Refusal::Ended { .. }) => return Ok(false),
+            other => other?,
+        }
         let comm = self.comms.entry(member.comm).or_insert_with(|| Comm {
             size: member.size,
             members: HashSet::new(),
@@ -184,7 +147,7 @@ impl Registry {
         if comm.size != member.size {
             return Err(Refusal::SizeChanged { comm: member.comm.0, before: comm.size, now: member.size });
         }
-        let Some(process) = self.processes.get_mut(&member.process) else { return Ok(()) };
+        let Some(process) = self.processes.get_mut(&member.process) else { return Ok(false) };
         match process.comms.get(&member.comm) {
             Some((before, _)) if *before != member.comm_rank => {
                 return Err(Refusal::RankChanged {
@@ -199,9 +162,12 @@ impl Registry {
                 process.comms.insert(member.comm, (member.comm_rank, Positions::default()));
                 comm.members.insert(member.process);
                 comm.claims.add(member.comm_rank, member.process);
+                if comm.claims.any_contested() {
+                    self.contested_comms.insert(member.comm);
+                }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `node` says what a process did. Tells when with this all ranks of the run have made progress.
@@ -318,17 +284,11 @@ impl Registry {
         for (rank, claimants) in run.ranks.contested().take(8) {
             said.push(self.contest(rank, claimants));
         }
-        let mut comms: BTreeSet<CommId> = BTreeSet::new();
-        for process in run.processes.iter().filter_map(|id| self.processes.get(id)).filter(|p| p.live) {
-            comms.extend(
-                process
-                    .comms
-                    .keys()
-                    .filter(|id| self.comms.get(id).is_some_and(|comm| comm.claims.any_contested())),
-            );
-        }
-        for comm in comms.into_iter().take(8) {
-            let ranks = self.comms.get(&comm).into_iter().flat_map(|comm| comm.claims.contested());
+        let of_run = |comm: &&CommId| {
+            self.comms.get(comm).is_some_and(|comm| comm.members.iter().any(|id| run.processes.contains(id)))
+        };
+        for comm in self.contested_comms.iter().filter(of_run).take(8) {
+            let ranks = self.comms.get(comm).into_iter().flat_map(|comm| comm.claims.contested());
             let ranks: Vec<_> = ranks.take(8).map(|(rank, _)| rank.to_string()).collect();
             said.push(format!(
                 "on communicator {:x}, rank {} is claimed by more than one live process",
@@ -357,6 +317,7 @@ impl Registry {
                     comm.members.remove(&id);
                     if comm.members.is_empty() {
                         self.comms.remove(comm_id);
+                        self.contested_comms.remove(comm_id);
                     }
                 }
             }
@@ -400,6 +361,11 @@ impl Registry {
         for (comm_id, (rank, _)) in &process.comms {
             if let Some(comm) = self.comms.get_mut(comm_id) {
                 comm.claims.set(*rank, id, live);
+                if comm.claims.any_contested() {
+                    self.contested_comms.insert(*comm_id);
+                } else {
+                    self.contested_comms.remove(comm_id);
+                }
             }
         }
         let info = &process.info;

@@ -84,7 +84,7 @@ impl Driver {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
-        let mut stale = false;
+        let mut next_picture = self.clock.now();
         loop {
             // Ticks first: under load, time must go on all the same.
             tokio::select! {
@@ -92,8 +92,12 @@ impl Driver {
                 () = cancel.cancelled() => break,
                 _ = ticks.tick() => {
                     self.turn(Input::Tick, &cancel);
-                    if std::mem::take(&mut stale) {
+                    let now = self.clock.now();
+                    if now >= next_picture {
                         self.publish();
+                        // A tenth of the time at most: a picture of a very large cluster is made less often.
+                        let spent_us = self.clock.now().micros_since(now);
+                        next_picture = now.after(spent_us.saturating_mul(10));
                     }
                 }
                 taken = self.inputs.recv_many(&mut batch, BATCH) => {
@@ -105,7 +109,6 @@ impl Driver {
                     }
                 }
             }
-            stale = true;
             let version = self.brain.groups().version();
             if self.groups.borrow().version() != version {
                 self.groups.send_replace(Arc::new(self.brain.groups().clone()));

@@ -101,6 +101,9 @@ impl Brain {
         match body {
             Body::ProcessStarted(info) => {
                 let announced = self.registry.announce(&info)?;
+                if announced == Announced::Gone {
+                    return Ok(());
+                }
                 if announced == Announced::NewRun {
                     let (job, incarnation) = (info.job.clone(), info.incarnation);
                     self.say("job", &job.0, format!("incarnation {incarnation} began on {}", node.0), now);
@@ -112,8 +115,9 @@ impl Brain {
                 self.observe(Observation::ProcessStarted(info), now);
             }
             Body::CommunicatorJoined(member) => {
-                self.registry.join(&member, node)?;
-                self.observe(Observation::CommunicatorJoined(member), now);
+                if self.registry.join(&member, node)? {
+                    self.observe(Observation::CommunicatorJoined(member), now);
+                }
             }
             Body::Window(window) => {
                 let progress = self.registry.window(&window, node)?;

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A field, and how to make it wrong.
+type Spoiled<T> = (&'static str, fn(&mut T));
+
 fn node() -> NodeName {
     NodeName("n0".into())
 }
@@ -86,7 +89,7 @@ fn what_is_right_arrives() {
 
 #[test]
 fn a_wrong_hello_names_the_field() {
-    let cases: [(&str, fn(&mut v1::Hello)); 6] = [
+    let cases: [Spoiled<v1::Hello>; 6] = [
         ("hello.protocol", |m| m.protocol = 2),
         ("hello.node", |m| m.node = " ".into()),
         ("hello.node", |m| m.node = "a\nb".into()),
@@ -103,7 +106,7 @@ fn a_wrong_hello_names_the_field() {
 
 #[test]
 fn a_wrong_announcement_names_the_field() {
-    let cases: [(&str, fn(&mut v1::ProcessStarted)); 7] = [
+    let cases: [Spoiled<v1::ProcessStarted>; 7] = [
         ("process_started.process", |m| m.process = 0),
         ("process_started.job", |m| m.job = String::new()),
         ("process_started.rank", |m| m.rank = Some(2)),
@@ -121,7 +124,7 @@ fn a_wrong_announcement_names_the_field() {
 
 #[test]
 fn a_wrong_window_names_the_field() {
-    let cases: [(&str, fn(&mut v1::CommWindow)); 15] = [
+    let cases: [Spoiled<v1::CommWindow>; 15] = [
         ("window.comms[1].started", |m| m.started = 11),
         ("window.comms[1].completed", |m| m.completed = 10),
         ("window.comms[1].enqueued", |m| m.enqueued = u64::MAX),
@@ -157,7 +160,7 @@ fn a_wrong_group_report_names_the_field() {
         ..Default::default()
     };
     assert!(take(v1::agent_message::Body::GroupReport(right.clone())).is_ok());
-    let cases: [(&str, fn(&mut v1::GroupReport)); 5] = [
+    let cases: [Spoiled<v1::GroupReport>; 5] = [
         ("group_report.state", |m| m.state = 0),
         ("group_report.state", |m| m.state = 99),
         ("group_report.ranks", |m| m.ranks = vec![2]),

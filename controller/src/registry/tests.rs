@@ -173,9 +173,22 @@ fn what_ended_is_refused_and_later_forgotten() {
     assert_eq!(registry.end(&ended(1), &node("a"), Timestamp(1)), Ok(true));
     assert_eq!(registry.end(&ended(1), &node("a"), Timestamp(1)), Ok(false));
     assert!(matches!(registry.window(&window(1, 9, 1), &node("a")), Err(Refusal::Ended { .. })));
-    assert!(matches!(registry.announce(&info(1, "a", 0)), Err(Refusal::Ended { .. })));
+    // An agent that missed the acknowledgement introduces it once more, which revives nothing.
+    assert_eq!(registry.announce(&info(1, "a", 0)), Ok(Announced::Gone));
+    assert_eq!(registry.join(&member(1, 9, 0), &node("a")), Ok(false));
     registry.end(&ended(2), &node("b"), Timestamp(1)).unwrap();
     registry.prune(Timestamp(FORGET_US + 2));
     assert!(registry.processes.is_empty() && registry.comms.is_empty());
     assert!(registry.jobs.is_empty() && registry.by_node.is_empty());
+}
+
+#[test]
+fn a_rank_of_a_communicator_claimed_twice_is_a_conflict_until_one_claimant_is_gone() {
+    let mut registry = two_ranks();
+    registry.announce(&ProcessInfo { rank: None, ..info(3, "c", 0) }).unwrap();
+    registry.join(&member(3, 9, 1), &node("c")).unwrap();
+    let said = registry.conflicts(&job());
+    assert_eq!(said, ["on communicator 9, rank 1 is claimed by more than one live process"]);
+    registry.end(&ended(3), &node("c"), Timestamp(9)).unwrap();
+    assert!(registry.conflicts(&job()).is_empty());
 }

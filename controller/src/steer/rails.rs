@@ -107,8 +107,7 @@ pub fn check(
     if history.busy {
         return Some(Hold::Busy);
     }
-    // Written so that a confidence that is not a number holds, too.
-    if !(finding.confidence >= config.min_confidence) {
+    if finding.confidence.is_nan() || finding.confidence < config.min_confidence {
         return Some(Hold::Confidence);
     }
     if let Some(conflict) = &facts.conflict {

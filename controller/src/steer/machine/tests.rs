@@ -143,9 +143,12 @@ fn at_most_so_many_restarts_and_not_before_the_cool_down() {
     assert_eq!(orders(&out).len(), 1, "{out:?}");
 }
 
+/// Words of a rail, and what makes it hold.
+type Rail = (&'static str, fn(&mut Finding, &mut JobFacts));
+
 #[test]
 fn every_rail_holds() {
-    let rails: [(&str, fn(&mut Finding, &mut JobFacts)); 5] = [
+    let rails: [Rail; 5] = [
         ("not sure enough", |f, _| f.confidence = 0.5),
         ("not sure enough", |f, _| f.confidence = f64::NAN),
         ("nobody supervises this job", |_, j| {
