@@ -52,15 +52,17 @@ fn offsets(recording: &Recording) -> HashMap<u32, i64> {
         while let Some(clock) = queue.pop_front() {
             let own = offsets[&clock];
             for (comm, series) in by_clock.get(&clock).into_iter().flatten() {
-                for (other, theirs) in by_comm.get(comm).into_iter().flatten() {
+                // Whoever is found is struck off, so that each communicator is gone through about once.
+                let Some(unknown) = by_comm.get_mut(comm) else { continue };
+                unknown.retain(|(other, theirs)| {
                     if offsets.contains_key(other) {
-                        continue;
+                        return false;
                     }
-                    if let Some(ahead) = ahead(recording, series, theirs) {
-                        offsets.insert(*other, ahead.saturating_add(own));
-                        queue.push_back(*other);
-                    }
-                }
+                    let Some(ahead) = ahead(recording, series, theirs) else { return true };
+                    offsets.insert(*other, ahead.saturating_add(own));
+                    queue.push_back(*other);
+                    false
+                });
             }
         }
     }

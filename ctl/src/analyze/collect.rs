@@ -13,7 +13,7 @@ use super::{
     functions::{nccl_name, sizes_must_agree},
     problem::Problems,
     recording::{Comm, Operation, Process, Recording, Series},
-    trace::{Collective, Line, Meta},
+    trace::{self, Collective, Line, Meta},
 };
 
 /// Where a line came from.
@@ -28,6 +28,8 @@ pub struct Place {
 #[derive(Debug, Default)]
 struct Members {
     ranks: Vec<u32>,
+    /// Each rank's place in `ranks`.
+    places: HashMap<u32, u32>,
     declared: Option<Place>,
 }
 
@@ -104,7 +106,10 @@ impl Collector {
                 problems.add(&place.file, Some(place.line), what);
             }
             Some(_) => {}
-            None => *members = Members { ranks, declared: Some(place.clone()) },
+            None => {
+                let places = places(&ranks);
+                *members = Members { ranks, places, declared: Some(place.clone()) };
+            }
         }
     }
 
@@ -144,10 +149,13 @@ impl Collector {
         }
         let comms = self.comms(&mut recording);
         let mut signatures = Signatures::new(&self);
+        let tracks = std::mem::take(&mut self.tracks);
+        let known: HashMap<u32, &trace::Place> =
+            self.meta.iter().flat_map(|meta| &meta.ranks).map(|place| (place.rank, place)).collect();
         let mut processes: BTreeMap<u32, Process> = BTreeMap::new();
-        for ((rank, comm), track) in std::mem::take(&mut self.tracks) {
+        for ((rank, comm), track) in tracks {
             let Some((index, members)) = comms.get(&comm) else { continue };
-            let Some(comm_rank) = members.iter().position(|member| *member == rank) else { continue };
+            let Some(comm_rank) = members.get(&rank).copied() else { continue };
             let operations = track
                 .operations
                 .iter()
@@ -160,10 +168,11 @@ impl Collector {
                     ended_ns: read.end_ns,
                 })
                 .collect::<Vec<_>>();
-            let process = processes.entry(rank).or_insert_with(|| self.process(rank));
+            let process =
+                processes.entry(rank).or_insert_with(|| self.process(rank, known.get(&rank).copied()));
             process.series.push(Series {
                 comm: *index,
-                comm_rank: u32::try_from(comm_rank).unwrap_or(u32::MAX),
+                comm_rank,
                 base: operations.first().map_or(0, |operation| operation.sequence),
                 operations,
                 ..Series::default()
@@ -191,7 +200,7 @@ impl Collector {
                 return refuse(format!("rank is {rank}, expected less than world_size {world}"));
             }
             match members.get(comm) {
-                Some(known) if !known.ranks.contains(rank) => refuse(format!(
+                Some(known) if !known.places.contains_key(rank) => refuse(format!(
                     "rank {rank} is not on {}, whose ranks are {}",
                     names.get(comm).map_or("its communicator", |name| name.as_str()),
                     crate::words::ranks(known.ranks.iter().copied())
@@ -201,8 +210,8 @@ impl Collector {
         });
     }
 
-    /// Communicators in the order of their names, with their members in the order of their ranks.
-    fn comms(&self, recording: &mut Recording) -> HashMap<u32, (usize, Vec<u32>)> {
+    /// Communicators in the order of their names, with each member's rank on them.
+    fn comms(&self, recording: &mut Recording) -> HashMap<u32, (usize, HashMap<u32, u32>)> {
         let mut seen: HashMap<u32, Vec<u32>> = HashMap::new();
         for (rank, comm) in self.tracks.keys() {
             seen.entry(*comm).or_default().push(*rank);
@@ -213,8 +222,8 @@ impl Collector {
         for (name, id) in names {
             let Some(seen) = seen.remove(id) else { continue };
             let ranks = match self.members.get(id) {
-                Some(members) => members.ranks.clone(),
-                None => seen,
+                Some(members) => members.places.clone(),
+                None => places(&seen),
             };
             if ranks.len() < 2 {
                 recording
@@ -233,11 +242,9 @@ impl Collector {
         comms
     }
 
-    fn process(&self, rank: u32) -> Process {
+    fn process(&self, rank: u32, place: Option<&trace::Place>) -> Process {
         let meta = self.meta.as_ref();
-        let place = meta.and_then(|meta| meta.ranks.iter().find(|place| place.rank == rank));
-        let node =
-            place.and_then(|place| place.node.clone()).unwrap_or_default();
+        let node = place.and_then(|place| place.node.clone()).unwrap_or_default();
         Process {
             info: ProcessInfo {
                 process: ProcessId(u64::from(rank) + 1),
@@ -258,6 +265,11 @@ impl Collector {
             series: Vec::new(),
         }
     }
+}
+
+/// Each rank's place in a list.
+fn places(ranks: &[u32]) -> HashMap<u32, u32> {
+    ranks.iter().copied().zip(0..).collect()
 }
 
 fn intern(ids: &mut HashMap<String, u32>, name: &str) -> u32 {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::analyze::trace;
 
 fn collected(lines: &[&str]) -> (Recording, Problems) {
     let (mut collector, mut problems) = (Collector::default(), Problems::default());
