@@ -78,7 +78,8 @@ impl Agent {
         let mut sensors =
             Sensors::start(&config.sensors, config.recorder_dir.display().to_string(), &reports);
         let sampler = tokio::spawn(sample(
-            sampler(config, exits),
+            sampler(config, exits.clone()),
+            exits,
             config.sample_interval,
             reports.clone(),
             sampled,
@@ -172,6 +173,7 @@ fn stream_settings(config: &Config, session: &str) -> StreamSettings {
 
 async fn sample(
     mut sampler: Sampler<RecorderDirectory>,
+    exits: Exits,
     pause: Duration,
     reports: mpsc::Sender<Captured>,
     sampled: watch::Sender<Instant>,
@@ -186,6 +188,8 @@ async fn sample(
         let last = tokio::select! {
             biased;
             () = shutdown.cancelled() => true,
+            // At once: others die of the first death within milliseconds, and who was first matters.
+            () = exits.news() => false,
             _ = tick.tick() => false,
         };
         for _ in 0..if last { 2 } else { 1 } {

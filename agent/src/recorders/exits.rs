@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::sync::Notify;
+
 /// Ended children that are remembered: far more than can die between two samples.
 const MAX_ENDED: usize = 4096;
 
@@ -37,12 +39,18 @@ struct Table {
 
 /// Shared between supervisor and sampler.
 #[derive(Clone, Debug, Default)]
-pub struct Exits(Arc<Mutex<Table>>);
+pub struct Exits(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+    news: Notify,
+}
 
 impl Exits {
     fn with<T>(&self, f: impl FnOnce(&mut Table) -> T) -> T {
         // The table is valid after every statement, so a panic elsewhere cannot have left it broken.
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.0.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A child was started.
@@ -65,6 +73,19 @@ impl Exits {
                 }
             }
         });
+        self.0.news.notify_one();
+    }
+
+    /// Waits until a child has ended since the last call.
+    pub async fn news(&self) {
+        self.0.news.notified().await;
+    }
+
+    /// Where a child stands in the order in which children have ended; the others come last. Whoever died first is
+    /// more often the cause than the victim.
+    #[must_use]
+    pub fn order(&self, pid: u32) -> usize {
+        self.with(|table| table.ended.iter().rposition(|ended| *ended == pid).unwrap_or(usize::MAX))
     }
 
     /// What is known of a pid.

@@ -121,6 +121,7 @@ impl<S: RecorderSource> Sampler<S> {
             }
         }
         urgent |= !ended.is_empty();
+        ended.sort_by_key(|name| self.tracked.get(name).map(|dead| self.exits.order(dead.identity.pid)));
         let window_ns = u64::try_from(self.settings.window.as_nanos()).unwrap_or(u64::MAX);
         if urgent || now_ns.saturating_sub(self.window_opened_ns) >= window_ns {
             self.window_opened_ns = now_ns;

@@ -296,6 +296,28 @@ fn the_exit_status_is_waited_for_one_look() {
 }
 
 #[test]
+fn who_died_first_is_told_first() {
+    let table = Table::default();
+    let exits = Exits::default();
+    for n in 0..3 {
+        table.with(&format!("{n}.c4r"), |fake| *fake = rank(n));
+        exits.started(4_000_000 + n);
+    }
+    let mut sampler = sampler(&table, &exits);
+    watch(&mut sampler, 0, 100);
+    for n in [2, 0, 1] {
+        table.with(&format!("{n}.c4r"), |fake| fake.alive = false);
+        exits.ended(4_000_000 + n, ExitStatus { code: Some(i32::try_from(n).unwrap()), signal: None });
+    }
+    let told = watch(&mut sampler, 100, 200);
+    let codes = told.iter().filter_map(|(_, report)| match report {
+        Report::ProcessEnded(end) => end.exit_code,
+        _ => None,
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [2, 0, 1]);
+}
+
+#[test]
 fn the_dead_of_before_are_no_news_but_a_short_life_is() {
     let table = Table::default();
     table.with("old.c4r", |fake| *fake = Fake { alive: false, ..rank(0) });

@@ -170,9 +170,7 @@ impl NvmlSensor {
         let load = |name: &OsStr| Nvml::builder().lib_path(name).init();
         let loaded = match library {
             Some(path) => load(path.as_os_str()),
-            None => LIBRARIES.iter().fold(Err(NvmlError::Uninitialized), |result, name| {
-                result.or_else(|_: NvmlError| load(OsStr::new(name)))
-            }),
+            None => load(OsStr::new(LIBRARIES[0])).or_else(|_| load(OsStr::new(LIBRARIES[1]))),
         };
         let nvml = loaded.map_err(|error| match error {
             NvmlError::LibloadingError(_) => "no NVIDIA driver (libnvidia-ml is not there)".to_owned(),

@@ -58,9 +58,9 @@ mod tests {
         let mut transitions = Transitions::default();
         let warning = condition("mlx5_0", Severity::Warning);
         let fatal = condition("mlx5_0", Severity::Fatal);
-        assert_eq!(transitions.update(vec![warning.clone()]), [warning.clone()]);
+        assert_eq!(transitions.update(vec![warning.clone()]), std::slice::from_ref(&warning));
         assert_eq!(transitions.update(vec![warning]), []);
-        assert_eq!(transitions.update(vec![fatal.clone()]), [fatal.clone()]);
+        assert_eq!(transitions.update(vec![fatal.clone()]), std::slice::from_ref(&fatal));
         assert_eq!(transitions.update(Vec::new()), [Health { cleared: true, ..fatal }]);
         assert_eq!(transitions.update(Vec::new()), []);
     }

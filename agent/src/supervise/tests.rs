@@ -186,7 +186,7 @@ async fn a_restart_is_a_new_incarnation_and_idempotent() {
     let new = rig.line("pid-4-1").await;
     // The same command again, and another that asks for the same: answered, not carried out.
     rig.send("again", start(1)).await;
-    assert_eq!(rig.answer().await.1, true);
+    assert!(rig.answer().await.1);
     assert!(rig.ask(start(1)).await.0);
     // What is of yesterday does not stop what runs today; what never was is an error.
     assert!(rig.ask(stop(0, NEVER)).await.0);
