@@ -227,7 +227,9 @@ class FaultPhase:
             row["recovery"] = "cleared" if found else "nothing to clear"
             self.moment = time.time()
             return
-        timeout = min(self.worker.restart_timeout, self.run.remaining()) if found else 5.0
+        # A finding that C4 does not act on, or none at all: nothing will come.
+        acts = found and not any(text.startswith("not restarting") for text in row["finding"].get("actions") or [])
+        timeout = min(self.worker.restart_timeout, self.run.remaining()) if acts or not fault.deadly else 5.0
         if wait_for(lambda: replaced() and self.iterating(pids, begun), timeout, 0.1, cluster.alive):
             first = min(progress.since(r, self.started(r))[0][0] for r in range(cluster.ranks))
             row["restart_seconds"] = time.time() - begun

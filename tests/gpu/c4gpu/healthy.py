@@ -1,5 +1,6 @@
 """A job that nothing is wrong with: C4 has to learn it, and then to be silent until its end and after it."""
 
+import json
 import os
 import time
 
@@ -51,7 +52,7 @@ def execute(run, worker, mps):
         wait_for(lambda: None, min(AFTER_END_SECONDS, max(run.remaining(), 0.0)))
         alarms = cluster.ctl.findings() or alarms
         result.update(exit_codes=codes, findings=alarms, iterations_done=iteration, seconds=end - running)
-        run.keep_text("healthy-findings.json", repr(alarms))
+        run.keep_text("healthy-findings.json", json.dumps(alarms, indent=1))
         result["passed"] = codes == [0] * len(codes) and not alarms and result["learned"]
         if not result["passed"]:
             print(cluster.trouble())
