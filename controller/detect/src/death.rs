@@ -12,8 +12,9 @@ use crate::{
     config::Config,
     finding::{Finding, Kind},
     health,
-    model::{End, Fate, Job, Nodes},
+    model::{End, Fate, Job},
     names,
+    nodes::Nodes,
     observation::{ProcessEnd, ProcessId, Timestamp},
     words,
 };

@@ -10,7 +10,8 @@ use crate::{
     death,
     finding::{Finding, Verdict},
     hang, health,
-    model::{Job, Nodes},
+    model::Job,
+    nodes::Nodes,
     observation::{
         HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Severity, Timestamp, Window,
     },

@@ -7,7 +7,8 @@ use crate::{
     case::{Case, Draft, Slot},
     config::Config,
     finding::{Finding, Kind, Suspect},
-    model::{Job, Nodes},
+    model::Job,
+    nodes::Nodes,
     observation::{HealthEvent, Severity, Timestamp},
     words::rfc3339,
 };

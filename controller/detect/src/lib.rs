@@ -20,6 +20,7 @@ mod hang;
 mod health;
 mod model;
 mod names;
+mod nodes;
 pub mod observation;
 pub mod report;
 mod rhythm;

@@ -3,14 +3,15 @@
 //! A job here is one incarnation of it. Nothing is carried into the next one but a prior for its rhythm, so a fault
 //! of the last incarnation cannot accuse anybody in the new one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     case::Cases,
     config::Config,
+    nodes::Nodes,
     observation::{
-        CommId, CommWindow, HealthEvent, InFlight, JobId, Membership, NodeName, ProcessId, ProcessInfo,
-        ProcessState, Timestamp, Window,
+        CommId, CommWindow, InFlight, JobId, Membership, ProcessId, ProcessInfo, ProcessState, Timestamp,
+        Window,
     },
     rhythm::{Prior, Rhythm},
     slow::Slowness,
@@ -20,8 +21,6 @@ use crate::{
 const MAX_MEMBERSHIPS: usize = 1024;
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
 const LEVEL_WINDOWS: u32 = 5;
-/// Health events remembered per node.
-const MAX_EVENTS: usize = 64;
 
 /// How a process ended.
 #[derive(Clone, Debug)]
@@ -431,49 +430,5 @@ impl Comm {
     /// Its name as a person knows it.
     pub(crate) fn label(&self) -> String {
         if self.name.is_empty() { format!("communicator {:x}", self.id.0) } else { self.name.clone() }
-    }
-}
-
-/// What is known of nodes.
-#[derive(Debug, Default)]
-pub(crate) struct Nodes {
-    nodes: BTreeMap<NodeName, Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    lost: bool,
-    events: VecDeque<(Timestamp, HealthEvent)>,
-}
-
-impl Nodes {
-    pub(crate) fn seen(&mut self, node: NodeName) {
-        self.nodes.entry(node).or_default().lost = false;
-    }
-
-    pub(crate) fn lost(&mut self, node: NodeName) {
-        self.nodes.entry(node).or_default().lost = true;
-    }
-
-    pub(crate) fn is_lost(&self, node: &NodeName) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.lost)
-    }
-
-    /// Remembers an event, or takes back those that it clears.
-    pub(crate) fn remember(&mut self, at: Timestamp, event: HealthEvent) {
-        let events = &mut self.nodes.entry(event.node.clone()).or_default().events;
-        if event.cleared {
-            events.retain(|(_, old)| (&old.code, old.gpu, &old.nic) != (&event.code, event.gpu, &event.nic));
-        } else {
-            if events.len() >= MAX_EVENTS {
-                events.pop_front();
-            }
-            events.push_back((at, event));
-        }
-    }
-
-    /// Events of a node, oldest first.
-    pub(crate) fn events(&self, node: &NodeName) -> impl Iterator<Item = &(Timestamp, HealthEvent)> {
-        self.nodes.get(node).into_iter().flat_map(|node| &node.events)
     }
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::Config,
-    model::{Comm, Job, Member, Nodes},
+    model::{Comm, Job, Member},
+    nodes::Nodes,
     observation::{CommId, OperationSignature, ProcessId, ProcessState, Timestamp},
 };
 

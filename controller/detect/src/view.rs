@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     finding::Verdict,
-    model::{Comm, Fate, Job, Nodes, Process},
+    model::{Comm, Fate, Job, Process},
     names,
+    nodes::Nodes,
     observation::{JobId, NodeName, ProcessId, ProcessState, Timestamp},
 };
 

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::Config,
-    model::{Job, Nodes},
+    model::Job,
+    nodes::Nodes,
     observation::{CommId, Timestamp},
     stall::{Stall, Why, examine},
 };

@@ -51,6 +51,16 @@ fn an_unsupervised_death_is_named_within_a_second() {
 }
 
 #[test]
+fn a_death_of_which_nothing_is_known_but_that_it_ended_is_named_within_a_second() {
+    each_shape(|mut shape, rank, seed| {
+        shape.final_window = false;
+        let at = 20 * S + seed * 1_237 % S;
+        let outcome = run(seed + 50, shape, vec![Fault::Kill { rank, at, supervised: false }], 40 * S);
+        expect(&outcome, Kind::ProcessDeath, rank, at, 1.0, &format!("seed {seed}"));
+    });
+}
+
+#[test]
 fn peers_that_end_after_a_death_are_explained_by_it() {
     let at = 20 * S;
     let faults = vec![
@@ -157,7 +167,8 @@ fn a_job_that_ends_accuses_nobody() {
         (false, None, Some(15), 400_000),
     ];
     for (i, (finalized, exit_code, signal, spread)) in ends.into_iter().enumerate() {
-        each_shape(|shape, _, seed| {
+        each_shape(|mut shape, _, seed| {
+            shape.final_window = seed % 2 == 0;
             let end = Fault::End { at: 20 * S, spread, finalized, exit_code, signal };
             let outcome = run(seed + 100 * i as u64, shape, vec![end], 40 * S);
             assert!(outcome.opened.is_empty(), "end {i}, seed {seed}: {}", outcome.describe());

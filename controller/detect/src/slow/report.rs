@@ -11,8 +11,9 @@ use crate::{
     desync,
     finding::{Finding, Kind},
     health,
-    model::{Comm, Job, Nodes},
+    model::{Comm, Job},
     names,
+    nodes::Nodes,
     observation::{CommId, ProcessId, Timestamp},
     words,
 };

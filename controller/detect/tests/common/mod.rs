@@ -4,14 +4,20 @@
 //! Noise is drawn from a seeded generator and has heavy tails (one operation in a few hundred is late by up to three
 //! times its compute time), because healthy clusters are like that. **Seeds below 1000 were used while thresholds
 //! were chosen; the tests use seeds from 1000 on.**
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test binary uses a part of this"
+)]
+
+mod outcome;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use c4_detect::{
     aggregate::{Aggregator, CompletedOperation},
-    detector::{Config, Detector},
-    finding::{Finding, Kind},
     observation::{
         CommId, CommWindow, Edge, InFlight, JobId, Membership, NodeName, Observation, OperationSignature,
         ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
@@ -19,6 +25,8 @@ use c4_detect::{
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub use outcome::{Outcome, feed, run};
 
 /// 2023-11-14 22:13:20 UTC.
 pub const EPOCH_US: u64 = 1_700_000_000_000_000;
@@ -48,6 +56,10 @@ pub struct Shape {
     /// Compute grows by this factor over a thousand iterations.
     pub growth: f64,
     pub kernel_events: bool,
+    /// Hosts enqueue a whole iteration ahead of their GPUs.
+    pub run_ahead: bool,
+    /// Agents read a recorder once more when its process has ended.
+    pub final_window: bool,
     pub window_us: u64,
 }
 
@@ -67,6 +79,8 @@ impl Shape {
             evaluation: None,
             growth: 0.0,
             kernel_events: true,
+            run_ahead: true,
+            final_window: true,
             window_us: 1_000_000,
         }
     }
@@ -390,6 +404,14 @@ impl Sim {
             has(&|f| matches!(*f, Fault::Unprofiled { rank: r, at } if r == rank && start + at <= now));
         let (state, edges) = (self.state(rank, now), self.edges(rank, now));
         let (kernel_events, duration_us) = (self.shape.kernel_events, self.shape.window_us);
+        // Where the host stands still, or the program is over, nothing is enqueued ahead.
+        let held = has(&|f| match *f {
+            Fault::Stuck { rank: r, at, .. } | Fault::Stop { rank: r, at, .. } => {
+                r == rank && start + at <= now
+            }
+            Fault::End { at, .. } => start + at <= now,
+            _ => false,
+        }) || (rank == 0 && self.shape.checkpoint.is_some());
         let me = &mut self.ranks[rank];
         while let Some(op) = me.operations.front()
             && op.end <= now
@@ -416,7 +438,22 @@ impl Sim {
             })
         });
         let (blocks, iterations) = me.aggregator.take();
-        let enqueued = me.completed + u64::from(in_flight.is_some());
+        let mut enqueued = me.completed + u64::from(in_flight.is_some());
+        let in_flight = match in_flight {
+            // An evaluation shifts the pattern, and then what comes next is not known here.
+            None if self.shape.run_ahead && self.shape.evaluation.is_none() && !held => {
+                let n = self.shape.operations.len() as u64;
+                enqueued = (me.completed / n + 1) * n;
+                Some(InFlight {
+                    sequence: me.completed,
+                    signature: signature(self.shape.operations[(me.completed % n) as usize]),
+                    started: false,
+                    age_us: now - me.last_end,
+                    started_age_us: 0,
+                })
+            }
+            other => other,
+        };
         let started = me.completed + u64::from(in_flight.as_ref().is_some_and(|op| op.started));
         let idle_us = if in_flight.is_some() { 0 } else { now - me.last_end };
         Window {
@@ -519,7 +556,7 @@ impl Sim {
             }
             for (node, offset) in offsets.iter().enumerate() {
                 let due = (at - start + self.shape.window_us - offset) / 50_000 * 50_000;
-                if due % self.shape.window_us != 0 || self.silent(node, at) {
+                if !due.is_multiple_of(self.shape.window_us) || self.silent(node, at) {
                     continue;
                 }
                 let first = node * self.shape.ranks_per_node;
@@ -597,11 +634,13 @@ impl Sim {
         if self.silent(rank / self.shape.ranks_per_node, now) {
             return;
         }
-        let mut window = self.window(rank, ends_at);
-        if finalized {
-            window.comms.clear();
+        if self.shape.final_window {
+            let mut window = self.window(rank, ends_at);
+            if finalized {
+                window.comms.clear();
+            }
+            out.push((now, Observation::Window(window)));
         }
-        out.push((now, Observation::Window(window)));
         out.push((
             now,
             Observation::ProcessEnded(ProcessEnd {
@@ -617,62 +656,4 @@ impl Sim {
 
 pub fn signature(count: u64) -> OperationSignature {
     OperationSignature { function: "AllReduce".into(), count, datatype: "ncclFloat32".into(), root: 0 }
-}
-
-/// What came out of a run.
-pub struct Outcome {
-    /// Every finding that was opened, as first told.
-    pub opened: Vec<Finding>,
-    /// Every finding in its last form.
-    pub last: BTreeMap<String, Finding>,
-    pub detector: Detector,
-}
-
-impl Outcome {
-    /// Findings that matter, in the order in which they were opened.
-    pub fn kinds(&self) -> Vec<Kind> {
-        self.opened.iter().map(|finding| finding.kind).collect()
-    }
-
-    pub fn describe(&self) -> String {
-        let lines: Vec<String> = self
-            .opened
-            .iter()
-            .map(|f| {
-                let at = (f.detected.0 - EPOCH_US) as f64 * 1e-6;
-                format!("{at:.2} s {} {:.2} {}", f.kind.name(), f.confidence, f.summary)
-            })
-            .collect();
-        lines.join("\n")
-    }
-
-    /// Seconds from `at_us` after the start to the first finding.
-    pub fn delay(&self, at_us: u64) -> f64 {
-        self.opened
-            .first()
-            .map_or(f64::INFINITY, |f| (f.detected.0 as f64 - (EPOCH_US + at_us) as f64) * 1e-6)
-    }
-
-    pub fn first_rank(&self) -> Option<u32> {
-        self.opened.first().and_then(|finding| finding.suspects.first()).and_then(|suspect| suspect.rank)
-    }
-}
-
-/// Feeds observations to a detector.
-pub fn feed(detector: Detector, observations: Vec<(Timestamp, Observation)>) -> Outcome {
-    let mut outcome = Outcome { opened: Vec::new(), last: BTreeMap::new(), detector };
-    for (now, observation) in observations {
-        for finding in outcome.detector.observe(observation, now) {
-            if outcome.last.insert(finding.id.0.clone(), finding.clone()).is_none() {
-                outcome.opened.push(finding);
-            }
-        }
-    }
-    outcome
-}
-
-/// Simulates and detects.
-pub fn run(seed: u64, shape: Shape, faults: Vec<Fault>, duration_us: u64) -> Outcome {
-    let mut sim = Sim::new(seed, shape, faults);
-    feed(Detector::new(Config::default()), sim.observations(duration_us))
 }
