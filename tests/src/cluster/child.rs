@@ -1,12 +1,16 @@
 //! One program of the cluster: its process group, its log, its first words, its end.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, TryRecvError, channel},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, TryRecvError, channel},
+    },
     time::Duration,
 };
 
@@ -15,6 +19,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_child_s
 
 use super::{LOOK_AGAIN, wait_for};
 use crate::ringjob::clock;
+
+/// Children that were started here, as opposed to adopted.
+static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// Lines of a log that are worth showing.
 const TAIL_LINES: usize = 40;
@@ -39,6 +46,7 @@ impl Child {
         let file = file.with_context(|| format!("cannot open {}", log.display()))?;
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         let mut process = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        own().insert(process.id());
         let (sender, lines) = channel();
         if let Some(stdout) = process.stdout.take() {
             // Ends with the program; whoever is not interested in the lines has dropped the receiver.
@@ -139,7 +147,12 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
+        own().remove(&self.process.id());
     }
+}
+
+fn own() -> MutexGuard<'static, BTreeSet<u32>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pid(pid: u32) -> Option<Pid> {
@@ -151,8 +164,7 @@ pub(super) fn adopt_orphans() -> anyhow::Result<()> {
     set_child_subreaper(Pid::from_raw(1)).context("cannot become a child subreaper")
 }
 
-/// Kills ranks of the ring job that have lost their agent. Only this process's own children, and of them only ring jobs:
-/// another cluster of this process may be running.
+/// Kills ranks of the ring job that have lost their agent: children of this process that it did not start itself.
 pub fn end_orphans() {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return };
     for task in tasks.flatten() {
@@ -161,6 +173,7 @@ pub fn end_orphans() {
             let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
             if let Some(pid) = pid(child)
                 && name.trim() == "ringjob"
+                && !own().contains(&child)
             {
                 let _ = kill_process(pid, Signal::KILL);
                 let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());

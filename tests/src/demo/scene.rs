@@ -13,6 +13,8 @@ use crate::{
 
 /// How long the diagnosis may take before it counts as missing.
 const VERDICT_LIMIT: Duration = Duration::from_secs(30);
+/// Iterations before a fault, more than between two checkpoints.
+const SETTLE_ITERATIONS: u64 = 25;
 /// How long a finding may stay open after its cause is gone.
 const CLEAR_LIMIT: Duration = Duration::from_secs(30);
 
@@ -62,6 +64,7 @@ pub(super) fn play(
     let known = ctl.findings(job)?;
     let before = ctl.job(job)?;
     let incarnation = before["job"]["incarnation"].as_u64().context("the job has no incarnation")?;
+    settle(cluster, injected.rank)?;
     let (start, start_us) = (clock::now(), clock::unix_us());
     injected.inject(&cluster.faults())?;
 
@@ -106,6 +109,16 @@ pub(super) fn play(
         stage.say(&format!("WRONG finding: {finding}"));
     }
     Ok(scene)
+}
+
+/// Lets the job run until it has something to lose: a checkpoint, and iterations since.
+fn settle(cluster: &Cluster, rank: u32) -> anyhow::Result<()> {
+    let iteration = || cluster.faults().read_iteration(rank).map(|(iteration, _)| iteration);
+    let wanted = iteration().unwrap_or(0) + SETTLE_ITERATIONS;
+    wait_for("the job to run for a while", LEARN_LIMIT, || {
+        Ok(iteration().filter(|reached| *reached >= wanted))
+    })?;
+    Ok(())
 }
 
 /// Waits until the job is healthy (after a restart where one is needed) and the finding is cleared.
