@@ -257,6 +257,11 @@ fn prior_of(job: &Job) -> Option<Prior> {
     best.and_then(|comm| comm.rhythm.prior()).or_else(|| job.prior.clone())
 }
 
+/// Whether every rank that the job should have was seen; half a job is not a healthy one.
+fn all_seen(job: &Job) -> bool {
+    job.world_size.is_none_or(|size| job.by_rank.len() as u64 >= u64::from(size))
+}
+
 /// What can be said of a job as a whole.
 pub(crate) fn verdict(job: &Job, missing: Vec<String>) -> Verdict {
     if job.cases.iter().any(|(slot, _)| !matches!(slot, Slot::Health(..))) {
@@ -265,7 +270,7 @@ pub(crate) fn verdict(job: &Job, missing: Vec<String>) -> Verdict {
         Verdict::Ended
     } else if !missing.is_empty() {
         Verdict::Unknown { missing }
-    } else if job.comms.values().any(|comm| comm.rhythm.known()) {
+    } else if all_seen(job) && job.comms.values().any(|comm| comm.rhythm.known()) {
         Verdict::Healthy
     } else {
         Verdict::Learning
