@@ -271,7 +271,13 @@ impl Brain {
                 Output::Order(order) => self.effects.push(Effect::Act(order)),
                 Output::Said { finding, job, text, outcome } => {
                     self.metrics.actions.with_label_values(&[outcome]).inc();
-                    self.say("action", &job.0, text.clone(), now);
+                    let because = match (outcome, self.findings.get(&finding)) {
+                        ("planned" | "proposed", Some(record)) => {
+                            format!("{text} because {}", record.finding.summary)
+                        }
+                        _ => text.clone(),
+                    };
+                    self.say("action", &job.0, because, now);
                     if self.findings.acted(&finding, &text) {
                         self.notify(&finding);
                     }

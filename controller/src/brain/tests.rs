@@ -184,10 +184,10 @@ fn a_death_is_found_told_and_in_mode_observe_only_commented() {
     let last = world.notices().last().map(|notice| (*notice).clone()).expect("somebody is told");
     assert_eq!(last.finding.kind, Kind::ProcessDeath);
     assert_eq!(last.finding.suspects[0].rank, Some(3));
+    assert_eq!(last.actions, ["would restart job llm from checkpoint 120 (mode observe)"]);
+    let because = format!("{} because {}", last.actions[0], last.finding.summary);
     assert!(
-        last.actions[0].starts_with("would restart job llm from checkpoint 120 because"),
-        "{:?}",
-        last.actions
+        world.effects.iter().any(|effect| matches!(effect, Effect::Event(event) if event.text == because))
     );
     assert!(world.orders().is_empty());
     let snapshot = world.brain.snapshot(world.now);

@@ -54,7 +54,7 @@ pub enum Output {
         finding: FindingId,
         /// Its job.
         job: JobId,
-        /// A sentence without an end.
+        /// A sentence without an end and, since the finding is known, without the reason.
         text: String,
         /// Outcome for metrics: "proposed", "held", "planned", "withdrawn", "done", "failed", "step".
         outcome: &'static str,
@@ -250,7 +250,7 @@ impl Steer {
         history.restarts += 1;
         history.last = Some(now);
         history.busy = true;
-        out.push(said(&action, format!("restarting job {} because {}", job.0, finding.summary), "planned"));
+        out.push(said(&action, format!("restarting job {}", job.0), "planned"));
         self.running.insert(job.clone(), Running { action, deadline: now, retry_at: None });
         self.advance(job, State::Stopping, now, out);
     }
@@ -365,10 +365,7 @@ impl Steer {
         let (text, outcome) = match &hold {
             Hold::Observing => {
                 let from = facts.checkpoint.map_or(String::new(), |i| format!(" from checkpoint {i}"));
-                (
-                    format!("would restart job {job}{from} because {} (mode observe)", finding.summary),
-                    "proposed",
-                )
+                (format!("would restart job {job}{from} (mode observe)"), "proposed")
             }
             hold => (format!("not restarting job {job}: {hold}"), "held"),
         };
