@@ -15,6 +15,7 @@ use std::process::Command;
 use std::ptr::{null, null_mut};
 use std::time::Instant;
 
+use c4_recorder::reader::Reader;
 use c4_tests::nccl::{CommConfig, Handle, Nccl, Plugin, built};
 use nccl_profiler_c4::abi::payload::{
     CollV4, CollV5, KernelCh, KernelChState, ProxyOp, ProxyStep, ProxyStepState,
@@ -184,9 +185,22 @@ fn measure(path: &Path) {
             samples.push(elapsed / (caller.events - events) as f64);
         }
     }
+    assert_recorded(number);
     samples.sort_by(f64::total_cmp);
     let at = |share: f64| samples[(share * (samples.len() - 1) as f64) as usize];
     println!("{} {} {} {}", at(0.5), at(0.1), at(0.9), caller.events as f64 / number as f64);
+}
+
+/// A plugin that keeps nothing is fast: if this one keeps a recorder, it must hold what was done.
+fn assert_recorded(operations: u64) {
+    let directory = std::env::var_os("C4_RECORDER_DIR").expect("set by the parent");
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("a directory entry").path();
+        let snapshot = Reader::open(&path).expect("a sound recorder").snapshot().expect("a sound snapshot");
+        let comm = &snapshot.communicators[0];
+        assert_eq!((comm.enqueued, comm.completed), (operations, operations));
+        assert_eq!(snapshot.losses, Default::default());
+    }
 }
 
 fn caller(plugin: &Plugin, context: Handle, mask: &'static std::sync::atomic::AtomicI32) -> Caller {
