@@ -17,6 +17,8 @@
 //! Nothing here allocates between the start and the stop of a single operation, so that the plugin's own
 //! allocations can be counted.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 pub mod built;
 mod communicator;
 mod describe;

@@ -56,41 +56,65 @@ fn recorder_directory_that_is_missing_is_made() {
     );
 }
 
-/// Mounts a tmpfs of 64 KiB in namespaces of its own (no privilege needed) and runs this test's process in there: the
-/// size of /dev/shm in a pod whose rank 0 has filled it.
-#[test]
-fn recorder_directory_that_is_full() {
-    const INSIDE: &str = "C4_FULL_DIRECTORY";
-    if let Ok(directory) = std::env::var(INSIDE) {
-        assert_eq!(std::env::var("C4_RECORDER_DIR").as_deref(), Ok(directory.as_str()));
-        job_goes_on_without_a_recorder();
-        let left = std::fs::read_dir(&directory).expect("the directory").count();
-        assert_eq!(left, 0, "no half-made recorder is left for the agent to trip over");
-        return;
+/// Set in the process for which there is no room.
+const NO_ROOM: &str = "C4_NO_ROOM";
+
+/// The body of the two tests below, in the process for which there is no room.
+fn no_room(test: &str) -> bool {
+    if std::env::var(NO_ROOM).as_deref() != Ok(test) {
+        return false;
     }
-    let namespaces = ["--user", "--map-root-user", "--mount"];
-    let allowed =
-        Command::new("unshare").args(namespaces).args(["mount", "-t", "tmpfs", "none", "/mnt"]).status();
-    if !allowed.as_ref().is_ok_and(|status| status.success()) {
-        println!("SKIPPED: unprivileged user namespaces with mounts are not permitted here: {allowed:?}");
-        return;
+    job_goes_on_without_a_recorder();
+    let directory = std::env::var("C4_RECORDER_DIR").expect("set");
+    let left = std::fs::read_dir(directory).expect("the directory").count();
+    assert_eq!(left, 0, "no half-made recorder is left for the agent to trip over");
+    true
+}
+
+/// Runs a test again under a shell script that takes its room away.
+fn run_again_without_room(test: &str, wrapper: &[&str], script: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(wrapper.first().unwrap_or(&"sh"));
+    command.args(wrapper.iter().skip(1));
+    if !wrapper.is_empty() {
+        command.arg("sh");
     }
-    let full = tempfile::tempdir().expect("a temporary directory");
-    let own = std::env::current_exe().expect("own path");
-    let script = "mount -t tmpfs -o size=64k none \"$C4_RECORDER_DIR\" && exec \"$0\" \"$@\"";
-    let output = Command::new("unshare")
-        .args(namespaces)
-        .args(["sh", "-c", script])
-        .arg(own)
-        .args(["environment::recorder_directory_that_is_full", "--exact", "--nocapture", "--test-threads=1"])
-        .env("C4_RECORDER_DIR", full.path())
-        .env(INSIDE, full.path())
-        .output()
-        .expect("unshare runs");
+    command.args(["-c", script]).arg(std::env::current_exe().expect("own path"));
+    command.args([&format!("environment::{test}"), "--exact", "--nocapture", "--test-threads=1"]);
+    command.env("C4_RECORDER_DIR", directory.path()).env(NO_ROOM, test);
+    let output = command.output().expect("a shell");
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
     assert!(said.contains("running 1 test"), "{said}");
+}
+
+/// A tmpfs of 64 KiB, mounted in namespaces of its own (no privilege needed): /dev/shm in a pod that has filled it.
+#[test]
+fn recorder_directory_that_is_full() {
+    let test = "recorder_directory_that_is_full";
+    if no_room(test) {
+        return;
+    }
+    let namespaces = ["unshare", "--user", "--map-root-user", "--mount"];
+    let mut probe = Command::new(namespaces[0]);
+    let allowed = probe.args(&namespaces[1..]).args(["mount", "-t", "tmpfs", "none", "/mnt"]).status();
+    if !allowed.as_ref().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: unprivileged user namespaces with mounts are not permitted here: {allowed:?}");
+        return;
+    }
+    let script = "mount -t tmpfs -o size=64k none \"$C4_RECORDER_DIR\" && exec \"$0\" \"$@\"";
+    run_again_without_room(test, &namespaces, script);
+}
+
+/// A limit on the size of files, with its signal ignored as Python does: the same on machines that allow no mounts.
+#[test]
+fn recorder_larger_than_files_may_be() {
+    let test = "recorder_larger_than_files_may_be";
+    if !no_room(test) {
+        // In blocks of 512 bytes.
+        run_again_without_room(test, &[], "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"");
+    }
 }
 
 #[test]
