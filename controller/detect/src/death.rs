@@ -1,9 +1,12 @@
 //! The end of a process: a death, a consequence of one, or simply the end.
 //!
-//! A signal or an exit code other than 0 says it at once. Without them (nobody supervises the process) what counts
-//! is whether it was needed: it had an operation in flight, or its peers went on and now wait for it. A job that is
-//! over looks different: all ranks end together, or those still there have been idle for longer than an iteration.
-//! A process taken for orderly is still named if a collective later turns out to wait for it.
+//! A signal such as SIGKILL or SIGSEGV says it at once. An exit code other than 0 (or an abort) is a failure too, but
+//! peers that lose their connections to a dead rank fail within milliseconds, and their agents tell of it in any
+//! order: these wait for each other's news a moment, and then the first is the cause. Without signal or code (nobody
+//! supervises the process) what counts is whether it was needed: it had an operation in flight, or its peers went on
+//! and now wait for it. A job that is over looks different: all ranks end together, or those still there have been
+//! idle for longer than an iteration. A process taken for orderly is still named if a collective later turns out to
+//! wait for it.
 
 use serde_json::json;
 
@@ -27,6 +30,8 @@ const NEEDED_WAIT_US: u64 = 500_000;
 const SIMULTANEOUS_US: u64 = 50_000;
 /// Signals and exit codes by which somebody outside ends a job: HUP, INT and TERM.
 const ASKED_SIGNALS: [i32; 3] = [1, 2, 15];
+/// What a program sends itself when it gives up, as PyTorch's watchdog does after the loss of a peer.
+const SIGABRT: i32 = 6;
 
 fn failed(end: &End) -> bool {
     end.signal.is_some_and(|signal| signal != 0) || end.exit_code.is_some_and(|code| code != 0)
@@ -36,6 +41,11 @@ fn failed(end: &End) -> bool {
 fn asked(end: &End) -> bool {
     let signal = end.signal.or(end.exit_code.map(|code| code - 128));
     signal.is_some_and(|signal| ASKED_SIGNALS.contains(&signal))
+}
+
+/// It crashed or was killed. An exit code, or an abort, is also how a process ends that lost a peer.
+fn crashed(end: &End) -> bool {
+    end.signal.is_some_and(|signal| signal != 0 && signal != SIGABRT) && !asked(end)
 }
 
 /// Takes in the end of a process.
@@ -59,7 +69,7 @@ pub(crate) fn ended(
         signal: told.signal,
         fate: if job.stopping { Fate::Orderly } else { Fate::Pending },
     };
-    let certain = failed(&end) && !asked(&end);
+    let crashed = crashed(&end);
     process.end = Some(end);
     for (comm, comm_rank) in &process.memberships {
         if let Some(comm) = job.comms.get_mut(comm) {
@@ -70,11 +80,23 @@ pub(crate) fn ended(
     if job.stopping {
         return;
     }
-    if certain || was_in_operation(job, told.process) {
+    if crashed {
         blame(job, told.process, nodes, config, now, out);
     } else {
         job.pending_ends.insert(told.process);
     }
+}
+
+/// Whether a process ended as a failure, of its own or after a peer's.
+fn is_failure(job: &Job, id: ProcessId) -> bool {
+    let end = job.process(id).and_then(|process| process.end.as_ref());
+    end.is_some_and(|end| failed(end) && !asked(end)) || was_in_operation(job, id)
+}
+
+/// Of the failures not yet judged, the one that ended first.
+fn first_failure(job: &Job) -> Option<ProcessId> {
+    let failures = job.pending_ends.iter().copied().filter(|id| is_failure(job, *id));
+    failures.min_by_key(|id| job.process(*id).and_then(|process| process.end.as_ref()).map(|end| end.at))
 }
 
 /// Whether its last window, if that was taken at the very end, shows an operation in flight.
@@ -97,14 +119,20 @@ fn was_in_operation(job: &Job, id: ProcessId) -> bool {
 pub(crate) fn decide(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     let pending: Vec<ProcessId> = job.pending_ends.iter().copied().collect();
     for id in pending {
-        if job.all_ended() {
+        if job.all_ended() && !is_failure(job, id) {
             settle(job, id, now, out);
             continue;
         }
         match judge(job, id, config, now) {
             Judgement::Wait => {}
             Judgement::Orderly => settle(job, id, now, out),
-            Judgement::Death => blame(job, id, nodes, config, now, out),
+            Judgement::Death => {
+                // The ends of its victims may be told before that of the cause.
+                if let Some(first) = first_failure(job).filter(|first| *first != id) {
+                    blame(job, first, nodes, config, now, out);
+                }
+                blame(job, id, nodes, config, now, out);
+            }
         }
     }
 }
@@ -131,10 +159,12 @@ fn judge(job: &Job, id: ProcessId, config: &Config, now: Timestamp) -> Judgement
         return Judgement::Orderly;
     };
     let elapsed_ms = now.micros_since(end.told) / 1_000;
-    if elapsed_ms < config.death_grace_ms {
+    // Once all have ended there is nobody left to hear of.
+    let heard_all = elapsed_ms >= config.death_grace_ms || job.all_ended();
+    if !heard_all {
         return Judgement::Wait;
     }
-    if needed(job, id, end) {
+    if is_failure(job, id) || needed(job, id, end) {
         return Judgement::Death;
     }
     let by_itself = end.finalized || end.exit_code == Some(0);

@@ -3,10 +3,11 @@
 mod common;
 
 use c4_detect::{
+    detector::{Config, Detector},
     finding::{Kind, Verdict},
-    observation::ProcessState,
+    observation::{Observation, ProcessEnd, ProcessState},
 };
-use common::{Fault, Outcome, Shape, run};
+use common::{Fault, Outcome, Shape, Sim, feed, run};
 
 const S: u64 = 1_000_000;
 
@@ -72,6 +73,36 @@ fn peers_that_end_after_a_death_are_explained_by_it() {
     let last = outcome.last.values().next().expect("one finding");
     assert_eq!(last.suspects[0].rank, Some(3));
     assert_eq!(last.explains.iter().filter(|text| text.contains("ended as well")).count(), 7, "{last:?}");
+}
+
+#[test]
+fn the_cause_of_a_cascade_is_named_in_whatever_order_the_ends_are_told() {
+    const CAUSE: usize = 3;
+    let failed = (None, Some(1));
+    for cause in [(Some(9), None), (Some(6), None), failed] {
+        for order in [vec![3_usize, 2, 4], vec![2, 4, 3], vec![4, 2, 3, 1, 0, 7, 5, 6]] {
+            let mut sim = Sim::new(1_200, Shape::new(8, 100_000), Vec::new());
+            let mut told = sim.observations(20 * S);
+            let died = told.last().expect("observations").0.after(1_000);
+            for (place, rank) in order.iter().enumerate() {
+                // Its neighbours fail two milliseconds after the cause, theirs later; all is told with some delay.
+                let at = died.after(2_000 * rank.abs_diff(CAUSE) as u64);
+                let now = died.after(20_000 + 3_000 * place as u64);
+                let (signal, exit_code) = if *rank == CAUSE { cause } else { failed };
+                let process = sim.process(*rank);
+                let end =
+                    ProcessEnd { process, ago_us: now.micros_since(at), finalized: false, exit_code, signal };
+                told.push((now, Observation::ProcessEnded(end)));
+            }
+            told.extend((1..10).map(|tick| (died.after(100_000 * tick), Observation::Tick)));
+            let outcome = feed(Detector::new(Config::default()), told);
+            let what = format!("{cause:?} told in order {order:?}");
+            expect(&outcome, Kind::ProcessDeath, CAUSE, 20 * S, 1.0, &what);
+            let last = outcome.last.values().next().expect("one finding");
+            let explained = last.explains.iter().filter(|text| text.contains("ended as well")).count();
+            assert_eq!(explained, order.len() - 1, "{what}: {last:?}");
+        }
+    }
 }
 
 #[test]
