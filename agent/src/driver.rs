@@ -1,8 +1,8 @@
 //! Puts the parts together and keeps them running.
 //!
 //! Tasks: the sampler (recorders), the stream (or, without a controller, a sink), `/metrics`, and with `run` the
-//! supervisor; sensors have threads. One channel for reports, [`REPORTS`] deep: whoever reports waits when it is full, and
-//! the stream empties it into its spool without waiting for anybody, so it is never full for long. One for commands, [`COMMANDS`]
+//! supervisor; sensors have threads. One channel for reports, `REPORTS` deep: whoever reports waits when it is full, and
+//! the stream empties it into its spool without waiting for anybody, so it is never full for long. One for commands, `COMMANDS`
 //! deep. At the end the sampler looks once more (so that deaths are told), then the stream delivers what is left.
 
 mod run;

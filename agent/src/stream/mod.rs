@@ -2,7 +2,7 @@
 //!
 //! One task owns everything: spool, roster, connection. Channels: reports come in over a bounded queue (senders wait
 //! when it is full, and taking from it is only a push into the spool, so they never wait long); messages go out over a
-//! queue of [`OUTBOUND`], small so that the age put into a message is still true when it leaves; commands go to the
+//! queue of `OUTBOUND`, small so that the age put into a message is still true when it leaves; commands go to the
 //! supervisor over a bounded queue, and one that finds it full is refused, said so, and not forgotten by the controller,
 //! which keeps its own list. Cancelling is safe at every point: what is not acknowledged stays in the spool.
 
