@@ -23,7 +23,7 @@ pub struct Config {
     /// The same where a process that they wait for is stopped by a signal or a debugger. Default 1500: being stopped
     /// is not something a healthy rank does.
     pub stopped_floor_ms: u64,
-    /// A wait shorter than this many learned iterations is no hang. Default 2: an iteration that takes twice as long
+    /// A wait shorter than this many learned iterations is no hang. Default 3: an iteration that takes twice as long
     /// is slow, not hung.
     pub hang_iterations: f64,
     /// A wait shorter than this many times the longest one that resolved by itself is no hang. Default 2: the next
@@ -43,7 +43,7 @@ pub struct Config {
     /// Lateness of a rank, as a fraction of the iteration, below which it is never called slow. Default 0.05: what
     /// five per cent cost is not worth a restart, and uneven work of that size is common.
     pub slow_floor: f64,
-    /// The same in multiples of the job's own noise (of one block's lateness). Default 4.
+    /// The same in multiples of the job's own noise in lateness, from iteration to iteration. Default 4.
     pub slow_noise: f64,
     /// Fraction of the iteration lost to stragglers that take turns, from which on the workload is called unbalanced.
     /// Default 0.25: the slowest of many healthy ranks always costs something.
@@ -68,7 +68,7 @@ impl Default for Config {
             end_spread_ms: 10_000,
             hang_floor_ms: 3_500,
             stopped_floor_ms: 1_500,
-            hang_iterations: 2.0,
+            hang_iterations: 3.0,
             pause_margin: 2.0,
             pause_limit_ms: 600_000,
             busy_pause_ms: 15_000,

@@ -87,16 +87,24 @@ pub(crate) fn ended(
     }
 }
 
-/// Whether a process ended as a failure, of its own or after a peer's.
+/// Whether a process ended as a failure, of its own or after a peer's. What fails after somebody has asked a peer to end
+/// was taken along by it: then the question is whether the job was meant to end.
 fn is_failure(job: &Job, id: ProcessId) -> bool {
-    let end = job.process(id).and_then(|process| process.end.as_ref());
-    end.is_some_and(|end| failed(end) && !asked(end)) || was_in_operation(job, id)
+    let Some(end) = job.process(id).and_then(|process| process.end.as_ref()) else { return false };
+    if !(failed(end) && !asked(end)) && !was_in_operation(job, id) {
+        return false;
+    }
+    let pending = job.pending_ends.iter().filter_map(|id| job.process(*id)?.end.as_ref());
+    !pending.into_iter().any(|other| asked(other) && other.at <= end.at)
 }
 
-/// Of the failures not yet judged, the one that ended first.
-fn first_failure(job: &Job) -> Option<ProcessId> {
-    let failures = job.pending_ends.iter().copied().filter(|id| is_failure(job, *id));
-    failures.min_by_key(|id| job.process(*id).and_then(|process| process.end.as_ref()).map(|end| end.at))
+/// Of the ends not yet judged, the first that may have taken the others along.
+fn first_cause(job: &Job) -> Option<ProcessId> {
+    let end = |id: &ProcessId| job.process(*id).and_then(|process| process.end.as_ref());
+    let causes = job.pending_ends.iter().copied();
+    causes
+        .filter(|id| is_failure(job, *id) || end(id).is_some_and(asked))
+        .min_by_key(|id| end(id).map(|end| end.at))
 }
 
 /// Whether its last window, if that was taken at the very end, shows an operation in flight.
@@ -128,7 +136,7 @@ pub(crate) fn decide(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
             Judgement::Orderly => settle(job, id, now, out),
             Judgement::Death => {
                 // The ends of its victims may be told before that of the cause.
-                if let Some(first) = first_failure(job).filter(|first| *first != id) {
+                if let Some(first) = first_cause(job).filter(|first| *first != id) {
                     blame(job, first, nodes, config, now, out);
                 }
                 blame(job, id, nodes, config, now, out);

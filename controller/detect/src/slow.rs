@@ -7,11 +7,15 @@
 //!
 //! A single late iteration is nobody's fault (garbage collection, a checkpoint), so lateness is accumulated
 //! (a cumulative sum test): each sample adds what exceeds a reference, capped, and what falls short takes away again.
+//! This is done at three scales, over single samples and over medians of four and sixteen, each against the noise
+//! measured at its own scale: a large lateness shows at once, a small one in a noisy job after a while.
+//!
 //! How many samples it takes follows from how often *other* ranks are late in this job: where stragglers take turns,
 //! one rank is late several times in a row by chance, and what is wrong is the workload, not a rank.
 
 mod cells;
 mod report;
+mod track;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,28 +23,13 @@ use crate::{
     config::Config,
     observation::{Block, Timestamp},
     rhythm::Shape,
-    stats::Histogram,
 };
 use cells::{Cell, Cells};
 pub(crate) use report::assess;
+use track::{SCALES, Scale, Track};
 
-/// Samples before anybody is judged: the noise has to be known.
-const LEARN_SAMPLES: u64 = 10;
-/// What a sample has to exceed, in thresholds, to count against a rank.
-const REFERENCE: f64 = 0.6;
-/// What a sample may count at most, in thresholds.
-const CAP: f64 = 2.0;
-/// How improbable a run of late samples has to be by chance: some ten samples a second and a hundred ranks for a
-/// month are 2.6e9 chances.
-const CHANCE: f64 = 1e-10;
-/// Part of its weight that a sample loses with each later one, in how often ranks are late.
-const FADE: f64 = 0.98;
-/// What is assumed of how often ranks are late before it was seen: three samples in a thousand, with the weight of a
-/// hundred.
-const PRIOR_LATE: f64 = 0.3;
-const PRIOR_WEIGHT: f64 = 100.0;
-/// Median of |x − y| over the standard deviation of both, for normal noise: 0.954.
-const DIFFERENCE_TO_SIGMA: f64 = 1.048;
+/// Samples before turns are counted.
+const LEARN: u64 = 10;
 /// Samples over which turns are looked at.
 const TURNS: usize = 48;
 /// Cells in agreement after which a disagreement is over.
@@ -91,11 +80,8 @@ pub(crate) struct Slowness {
     cells: Cells,
     open: Sample,
     ranks: BTreeMap<u32, RankState>,
-    /// Differences from sample to sample.
-    differences: Histogram,
+    scales: [Scale; SCALES],
     samples: u64,
-    late_weight: f64,
-    weight: f64,
     turns: VecDeque<(u32, f64)>,
     in_turns: bool,
     agreeing: Option<u32>,
@@ -108,10 +94,8 @@ impl Default for Slowness {
             cells: Cells::default(),
             open: Sample::default(),
             ranks: BTreeMap::new(),
-            differences: Histogram::new(20_000),
+            scales: std::array::from_fn(Scale::new),
             samples: 0,
-            late_weight: 0.0,
-            weight: 0.0,
             turns: VecDeque::new(),
             in_turns: false,
             agreeing: None,
@@ -137,20 +121,11 @@ struct Sum {
     peers_ns: u64,
 }
 
+/// One rank at all scales, and the scale at which it was found late.
 #[derive(Debug, Default)]
 struct RankState {
-    before: Option<f64>,
-    /// The cumulative sum, in thresholds.
-    sum: f64,
-    run: Vec<f64>,
-    run_iterations: f64,
-    run_ns: u64,
-    run_total: Sum,
-    /// Weighted samples in which it was late.
-    late_weight: f64,
-    late: bool,
-    quiet: u32,
-    took: u32,
+    tracks: [Track; SCALES],
+    late: Option<usize>,
 }
 
 impl Slowness {
@@ -183,7 +158,7 @@ impl Slowness {
 
     /// Whether the rank is called late at the moment.
     pub(crate) fn is_late(&self, comm_rank: u32) -> bool {
-        self.ranks.get(&comm_rank).is_some_and(|state| state.late)
+        self.ranks.get(&comm_rank).is_some_and(|state| state.late.is_some())
     }
 
     fn compare_signatures(&mut self, cell: &Cell) {
@@ -242,82 +217,59 @@ impl Slowness {
         let iterations =
             shape.map_or(1.0, |shape| sample.operations as f64 / f64::from(shape.operations.max(1))).max(1.0);
         self.samples += 1;
-        let noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
-        let threshold = config.slow_floor.max(noise * config.slow_noise);
-        let judged = self.samples > LEARN_SAMPLES;
         let mut worst: Option<(u32, f64)> = None;
-        (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
+        for scale in &mut self.scales {
+            scale.begin(self.samples, config);
+        }
         for (comm_rank, sum) in &sample.ranks {
             if sum.cells < sample.cells {
                 continue;
             }
             let x = sum.lateness_ns / wall;
-            let state = self.ranks.entry(*comm_rank).or_default();
-            if let Some(before) = state.before.replace(x) {
-                self.differences.push((x - before).abs());
-            }
             if worst.is_none_or(|(_, most)| x > most) {
                 worst = Some((*comm_rank, x));
             }
-            if judged {
-                let late = if x > threshold { 1.0 } else { 0.0 };
-                state.late_weight = state.late_weight * FADE + late;
-                self.late_weight += late;
-                self.weight += 1.0;
-                state.accumulate(x, threshold, iterations, sample.wall_ns, sum);
+            let state = self.ranks.entry(*comm_rank).or_default();
+            for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
+                track.push(x, iterations, sample.wall_ns, sum, scale, state.late == Some(i));
             }
         }
-        if judged {
-            self.convict(threshold, noise);
-            self.take_turn(worst, config);
-        }
+        self.convict();
+        self.take_turn(worst, config);
     }
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
-    fn convict(&mut self, threshold: f64, noise: f64) {
-        let n = self.ranks.len().max(1) as f64;
-        let others_weight = self.weight * (1.0 - 1.0 / n);
+    fn convict(&mut self) {
+        let ranks = self.ranks.len();
+        let (in_turns, turns) = (self.in_turns, &self.turns);
+        let dominates = |comm_rank: u32| {
+            let times = turns.iter().filter(|(last, _)| *last == comm_rank).count();
+            times * 10 >= turns.len() * 7
+        };
         for (comm_rank, state) in &mut self.ranks {
-            if state.late {
-                if state.quiet >= state.took {
-                    *state = RankState { before: state.before, ..RankState::default() };
+            if let Some(i) = state.late {
+                if state.tracks[i].has_recovered() {
+                    *state = RankState::default();
                     self.news.push(News::Recovered(*comm_rank));
                 }
                 continue;
             }
-            // How often the others are late, so that a rank's own lateness does not excuse it.
-            let others = (self.late_weight - state.late_weight).max(0.0);
-            let rate = ((others + PRIOR_LATE) / (others_weight + PRIOR_WEIGHT)).clamp(5e-4, 0.5);
-            let needed = (CHANCE.ln() / rate.ln()).ceil().max(3.0);
-            if state.sum < (needed - 0.5) * (CAP - REFERENCE) || state.run.len() < needed as usize {
-                continue;
+            let found =
+                self.scales.iter().zip(&mut state.tracks).enumerate().find_map(|(i, (scale, track))| {
+                    track.convict(scale, ranks).map(|lateness| (i, lateness))
+                });
+            // Where stragglers take turns, some rank is late for a while by chance.
+            let found = found.filter(|_| !in_turns || dominates(*comm_rank));
+            if let Some((i, lateness)) = found {
+                state.late = Some(i);
+                self.news.push(News::Late(*comm_rank, lateness));
             }
-            let fraction = median(&state.run);
-            if fraction < threshold * 0.8 {
-                continue;
-            }
-            state.late = true;
-            state.quiet = 0;
-            state.took = u32::try_from(state.run.len()).unwrap_or(u32::MAX).max(3);
-            let per = |ns: u64| (ns as f64 / state.run_iterations) as u64;
-            let lateness = Lateness {
-                fraction,
-                per_iteration_ns: (state.run_total.lateness_ns / state.run_iterations).max(0.0) as u64,
-                samples: state.took,
-                iterations: state.run_iterations,
-                elapsed_ns: state.run_ns,
-                peers_wait_ns: per(state.run_total.peers_ns),
-                own_wait_ns: per(state.run_total.own_ns),
-                threshold,
-                noise,
-            };
-            self.news.push(News::Late(*comm_rank, lateness));
         }
     }
 
     /// Whether much time is lost to stragglers that take turns.
     fn take_turn(&mut self, worst: Option<(u32, f64)>, config: &Config) {
-        let Some(worst) = worst else { return };
+        let Some(worst) = worst.filter(|_| self.samples > LEARN) else { return };
         self.turns.push_back(worst);
         if self.turns.len() > TURNS {
             self.turns.pop_front();
@@ -329,7 +281,7 @@ impl Slowness {
         }
         let top = last.values().copied().max().unwrap_or(0);
         let shared = top * 10 <= self.turns.len() * if self.ranks.len() <= 3 { 7 } else { 5 };
-        let someone = self.ranks.values().any(|state| state.late);
+        let someone = self.ranks.values().any(|state| state.late.is_some());
         if !self.in_turns && self.turns.len() == TURNS && loss >= config.imbalance_floor && shared && !someone
         {
             self.in_turns = true;
@@ -346,42 +298,12 @@ impl Slowness {
     }
 }
 
-impl RankState {
-    fn accumulate(&mut self, x: f64, threshold: f64, iterations: f64, wall_ns: u64, sum: &Sum) {
-        let z = (x / threshold).clamp(-CAP, CAP);
-        if self.late {
-            self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
-            return;
-        }
-        self.sum = (self.sum + z - REFERENCE).max(0.0);
-        if self.sum == 0.0 {
-            self.run.clear();
-            (self.run_iterations, self.run_ns, self.run_total) = (0.0, 0, Sum::default());
-            return;
-        }
-        if self.run.len() < 256 {
-            self.run.push(x);
-        }
-        self.run_iterations += iterations;
-        self.run_ns = self.run_ns.saturating_add(wall_ns);
-        self.run_total.lateness_ns += sum.lateness_ns;
-        self.run_total.own_ns = self.run_total.own_ns.saturating_add(sum.own_ns);
-        self.run_total.peers_ns = self.run_total.peers_ns.saturating_add(sum.peers_ns);
-    }
-}
-
 /// Median of sorted values without one that equals `own`.
 fn median_without(sorted: &[u64], own: u64) -> u64 {
     let at = sorted.partition_point(|value| *value < own);
     let left = sorted.len() - 1;
     let pick = |i: usize| sorted[if i < at { i } else { i + 1 }];
     if left % 2 == 1 { pick(left / 2) } else { (pick(left / 2 - 1) / 2).saturating_add(pick(left / 2) / 2) }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

@@ -53,7 +53,12 @@ pub(crate) struct Stall {
     pub(crate) waiting: Vec<ProcessId>,
     /// The longest wait.
     pub(crate) longest_us: u64,
-    /// When that wait began.
+    /// The shortest wait of a member that is in the operation: how long all have been in it, once all are.
+    pub(crate) shortest_us: u64,
+    /// Whether anybody is known to have begun the operation. Without kernel events and network operations, one that
+    /// is enqueued may as well be waiting for the rank's own computation.
+    pub(crate) begun: bool,
+    /// When the longest wait began.
     pub(crate) since: Timestamp,
     /// Who holds them up.
     pub(crate) holders: Vec<Holder>,
@@ -129,6 +134,8 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         function: String::new(),
         waiting: Vec::new(),
         longest_us: 0,
+        shortest_us: u64::MAX,
+        begun: false,
         since: Timestamp(u64::MAX),
         holders: Vec::new(),
         entered: BTreeMap::new(),
@@ -150,6 +157,9 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
             && !member.left
             && !blind.contains_key(comm_rank)
         {
+            let kernel_events = job.process(member.process).is_some_and(|process| process.kernel_events);
+            stall.shortest_us = stall.shortest_us.min(member.wait_us(kernel_events));
+            stall.begun |= op.started;
             stall.entered.insert(member.process, op.signature.clone());
         }
     }

@@ -1,0 +1,206 @@
+//! The cumulative sum test of one rank at one scale.
+
+use super::{Lateness, Sum};
+use crate::{config::Config, stats::Histogram};
+
+/// Scales at which lateness is judged.
+pub(super) const SCALES: usize = 3;
+/// Samples whose median is one value of a scale. Medians, so that a checkpoint in every group accuses nobody.
+const GROUPS: [u64; SCALES] = [1, 4, 16];
+/// Values before anybody is judged: the noise has to be known, and at the larger scales also whether stragglers take
+/// turns, which takes some sixty samples to see.
+const LEARN: [u64; SCALES] = [10, 16, 10];
+/// What a value has to exceed, in thresholds, to count against a rank.
+const REFERENCE: f64 = 0.6;
+/// What a value may count at most, in thresholds.
+const CAP: f64 = 2.0;
+/// How improbable a run of late values has to be by chance: some ten samples a second and a hundred ranks for a
+/// month are 2.6e9 chances.
+const CHANCE: f64 = 1e-10;
+/// Part of its weight that a value keeps with each later one, in how often ranks are late.
+const FADE: f64 = 0.98;
+/// What is assumed of how often ranks are late before it was seen: three values in a thousand, with the weight of a
+/// hundred.
+const PRIOR_LATE: f64 = 0.3;
+const PRIOR_WEIGHT: f64 = 100.0;
+/// Standard deviation of normal noise over the median of the difference of two draws from it.
+const DIFFERENCE_TO_SIGMA: f64 = 1.048;
+/// Values of a run that are remembered.
+const MAX_RUN: usize = 256;
+
+/// What all ranks have in common at one scale.
+#[derive(Debug)]
+pub(super) struct Scale {
+    group: u64,
+    learn: u64,
+    /// Whether the current sample completes a group.
+    closes: bool,
+    values: u64,
+    /// Differences from value to value, of all ranks: a rank that is always late has small ones too.
+    differences: Histogram,
+    threshold: f64,
+    noise: f64,
+    late_weight: f64,
+    weight: f64,
+}
+
+impl Scale {
+    pub(super) fn new(index: usize) -> Self {
+        Self {
+            group: GROUPS[index],
+            learn: LEARN[index],
+            closes: false,
+            values: 0,
+            differences: Histogram::new(20_000),
+            threshold: 1.0,
+            noise: 0.0,
+            late_weight: 0.0,
+            weight: 0.0,
+        }
+    }
+
+    /// The `samples`th sample is about to be judged.
+    pub(super) fn begin(&mut self, samples: u64, config: &Config) {
+        self.closes = samples.is_multiple_of(self.group);
+        if self.closes {
+            self.values += 1;
+            self.noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
+            self.threshold = config.slow_floor.max(self.noise * config.slow_noise);
+            (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
+        }
+    }
+
+    /// How many values in a row it takes, given how often *other* ranks are late.
+    fn needed(&self, own_late: f64, ranks: usize) -> f64 {
+        let others = (self.late_weight - own_late).max(0.0);
+        let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
+        let rate = ((others + PRIOR_LATE) / (weight + PRIOR_WEIGHT)).clamp(5e-4, 0.5);
+        (CHANCE.ln() / rate.ln()).ceil().max(3.0)
+    }
+}
+
+/// One rank at one scale.
+#[derive(Debug, Default)]
+pub(super) struct Track {
+    pending: Vec<f64>,
+    pending_iterations: f64,
+    pending_ns: u64,
+    pending_total: Sum,
+    before: Option<f64>,
+    /// The cumulative sum, in thresholds.
+    sum: f64,
+    run: Vec<f64>,
+    run_iterations: f64,
+    run_ns: u64,
+    run_total: Sum,
+    /// Weighted values in which it was late.
+    late_weight: f64,
+    quiet: u32,
+    took: u32,
+}
+
+impl Track {
+    /// Takes in a sample; `late` says whether the rank was found late at this scale.
+    pub(super) fn push(
+        &mut self,
+        x: f64,
+        iterations: f64,
+        wall_ns: u64,
+        sum: &Sum,
+        scale: &mut Scale,
+        late: bool,
+    ) {
+        self.pending.push(x);
+        self.pending_iterations += iterations;
+        self.pending_ns = self.pending_ns.saturating_add(wall_ns);
+        self.pending_total.add(sum);
+        if !scale.closes {
+            return;
+        }
+        let x = median(&mut self.pending);
+        let iterations = std::mem::take(&mut self.pending_iterations);
+        let wall_ns = std::mem::take(&mut self.pending_ns);
+        let total = std::mem::take(&mut self.pending_total);
+        self.pending.clear();
+        if let Some(before) = self.before.replace(x) {
+            scale.differences.push((x - before).abs());
+        }
+        if scale.values <= scale.learn {
+            return;
+        }
+        let exceeds = if x > scale.threshold { 1.0 } else { 0.0 };
+        self.late_weight = self.late_weight * FADE + exceeds;
+        scale.late_weight += exceeds;
+        scale.weight += 1.0;
+        let z = (x / scale.threshold).clamp(-CAP, CAP);
+        if late {
+            self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
+            return;
+        }
+        self.sum = (self.sum + z - REFERENCE).max(0.0);
+        if self.sum == 0.0 {
+            self.run.clear();
+            (self.run_iterations, self.run_ns, self.run_total) = (0.0, 0, Sum::default());
+            return;
+        }
+        if self.run.len() < MAX_RUN {
+            self.run.push(x);
+        }
+        self.run_iterations += iterations;
+        self.run_ns = self.run_ns.saturating_add(wall_ns);
+        self.run_total.add(&total);
+    }
+
+    /// The numbers of a lateness that has lasted long enough.
+    pub(super) fn convict(&mut self, scale: &Scale, ranks: usize) -> Option<Lateness> {
+        if !scale.closes || self.run.len() < 3 {
+            return None;
+        }
+        let needed = scale.needed(self.late_weight, ranks);
+        if self.sum < (needed - 0.5) * (CAP - REFERENCE) || (self.run.len() as f64) < needed {
+            return None;
+        }
+        let fraction = median(&mut self.run.clone());
+        if fraction < scale.threshold * 0.8 {
+            return None;
+        }
+        self.quiet = 0;
+        self.took = u32::try_from(self.run.len()).unwrap_or(u32::MAX).max(3);
+        let per = |ns: u64| (ns as f64 / self.run_iterations) as u64;
+        Some(Lateness {
+            fraction,
+            per_iteration_ns: (self.run_total.lateness_ns / self.run_iterations).max(0.0) as u64,
+            samples: self.took,
+            iterations: self.run_iterations,
+            elapsed_ns: self.run_ns,
+            peers_wait_ns: per(self.run_total.peers_ns),
+            own_wait_ns: per(self.run_total.own_ns),
+            threshold: scale.threshold,
+            noise: scale.noise,
+        })
+    }
+
+    /// Whether it has been on time for as long as it took to find it late.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.quiet >= self.took
+    }
+}
+
+impl Sum {
+    fn add(&mut self, other: &Sum) {
+        self.lateness_ns += other.lateness_ns;
+        self.own_ns = self.own_ns.saturating_add(other.own_ns);
+        self.peers_ns = self.peers_ns.saturating_add(other.peers_ns);
+    }
+}
+
+/// The median; of an even number of values, the mean of the two in the middle.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    match n {
+        0 => 0.0,
+        _ if n.is_multiple_of(2) => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+        _ => values[n / 2],
+    }
+}
