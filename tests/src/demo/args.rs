@@ -1,5 +1,7 @@
 //! Command line of the demo.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 
 use super::Fault;
@@ -18,6 +20,9 @@ pub struct Args {
     /// Seed of the choice of ranks and of the job's noise.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Keep everything the detector was told in this file (JSON lines), to be replayed.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Print one JSON document on standard output, with findings, ledger and whether they were right; progress goes
     /// to standard error.
     #[arg(long)]

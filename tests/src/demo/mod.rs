@@ -43,6 +43,9 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     stage.say("Taking everything down …");
     cluster.stop();
+    if let Some(path) = &args.record {
+        std::fs::copy(cluster.record(), path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let (document, good) = outcome?;
     if args.json {
         println!("{document:#}");
