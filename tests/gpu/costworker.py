@@ -47,6 +47,8 @@ def main():
     # What libraries print goes to the log; answers have a channel of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    if cpus := os.environ.get("C4_COST_CPUS"):
+        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
     prepare_environment(rank)
     import torch
     import torch.distributed as dist

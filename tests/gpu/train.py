@@ -25,6 +25,7 @@ from c4gpu.control import FaultControl, write_atomically  # noqa: E402
 # float32 elements; the order is that of DDP's buckets: large gradients first, what is left over last.
 BUCKETS = (4 << 20, 4 << 20, 256 << 10, 256 << 10)  # 16 MiB, 16 MiB, 1 MiB, 1 MiB
 METRICS = 1 << 10  # 4 KiB
+MAX_TRIES = 20  # to open the GPU, a second apart
 MATRIX = 4096
 CALIBRATION_MATMULS = 16
 
@@ -77,6 +78,22 @@ def read_checkpoint(path):
     return state
 
 
+def take_device(torch, device, log):
+    """Opens the GPU. The multi-process service turns new clients away until the last one that was killed is gone, and
+    CUDA does not recover from that within a process: begin again, as a job launcher would."""
+    try:
+        torch.cuda.set_device(device)
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        tries = int(os.environ.get("C4_TRAIN_TRIES", "0"))
+        if "busy or unavailable" not in str(error) or tries >= MAX_TRIES:
+            raise
+        log(f"the GPU is not to be had yet, trying again: {str(error).splitlines()[0]}")
+        os.environ["C4_TRAIN_TRIES"] = str(tries + 1)
+        time.sleep(1.0)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
 class Trainer:
     """The loop of one rank. `torch` is handed in, so that the control flow can be tested without a GPU."""
 
@@ -88,7 +105,7 @@ class Trainer:
         self.matmuls = 0
         self.cycles_per_us = 1000.0
         self.device = torch.device("cuda", 0)
-        torch.cuda.set_device(self.device)
+        take_device(torch, self.device, log)
         side = options.matrix
         self.left = torch.randn(side, side, device=self.device, dtype=torch.bfloat16)
         self.right = torch.randn(side, side, device=self.device, dtype=torch.bfloat16) / side**0.5

@@ -1,8 +1,10 @@
 """What the plugin costs an all-reduce, measured where it can be: in one run, in turns.
 
 A plugin is loaded when a process starts, so the variants are groups of processes that all live at once and take turns;
-whatever the machine does in the meantime happens to all of them. Each turn is compared with the turn of the group without a
-plugin in the same round, and a second group without a plugin shows how much of a difference is noise.
+whatever the machine does in the meantime happens to all of them. The same rank of each variant runs on the same CPUs. Each
+turn is compared with the turn of the group without a plugin in the same round. Where memory and threads came to lie stays
+with a process for its life and changes latencies by several percent, so all groups are started anew several times, and what
+counts is the median over these starts; a second group without a plugin shows how much of a difference is noise.
 """
 
 import json
@@ -32,6 +34,7 @@ VARIANTS = {
 # bytes: (operations a turn, a turn in how many rounds)
 PLAN = {4 << 10: (200, 1), 1 << 20: (40, 2), 64 << 20: (4, 4)}
 MODES = ("latency", "stream")
+CPUS_A_RANK = 4
 TARGET_RATIO = 1.02
 START_TIMEOUT, TURN_TIMEOUT = 150.0, 30.0
 
@@ -39,9 +42,9 @@ START_TIMEOUT, TURN_TIMEOUT = 150.0, 30.0
 class Group:
     """The ranks of one variant."""
 
-    def __init__(self, run, name, settings, ranks, mps):
+    def __init__(self, run, name, settings, ranks, mps, start):
         self.name, self.ranks = name, ranks
-        self.folder = os.path.join(run.work, "cost", name.replace(" ", "-"))
+        self.folder = os.path.join(run.work, "cost", f"{name.replace(' ', '-')}-{start}")
         recorders = os.path.join(run.shared, "cost", name.replace(" ", "-"))
         for path in (self.folder, recorders):
             os.makedirs(path, exist_ok=True)
@@ -56,7 +59,7 @@ class Group:
         self.children = [self._spawn(run, rank, environment) for rank in range(ranks)]
 
     def _spawn(self, run, rank, environment):
-        extra = {**environment, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.ranks}
+        extra = {**environment, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.ranks, "C4_COST_CPUS": cpus(rank)}
         with open(self.log(rank), "wb") as log:
             return subprocess.Popen(
                 [sys.executable, os.path.join(HERE, "costworker.py"), os.path.join(self.folder, "meet")],
@@ -118,30 +121,53 @@ def execute(run, worker, mps):
     names = [name for name in VARIANTS if not options.variants or name in options.variants]
     if BASE not in names:
         names.insert(0, BASE)
-    samples = {}
-    run.results["phases"]["cost"] = {"ranks": options.cost_ranks or options.ranks, "samples": samples}
+    starts = []
+    ranks = options.cost_ranks or options.ranks
+    run.results["phases"]["cost"] = {"ranks": ranks, "starts": starts}
     agent = start_agent(run)
-    groups = []
+    slowest = 0.0
     try:
-        for name in names:
-            groups.append(Group(run, name, VARIANTS[name], options.cost_ranks or options.ranks, mps))
-        for group in groups:
-            group.answers(min(START_TIMEOUT, run.remaining()))
-        run.say(f"cost: {len(groups)} groups of {groups[0].ranks} ranks ready; agent reading: {agent is not None}")
-        rounds = measure(run, groups, samples)
+        for number in range(options.starts):
+            if number and run.remaining() < 20 + 1.3 * slowest:
+                break
+            begun = time.monotonic()
+            starts.append(one_start(run, names, ranks, mps, number))
+            slowest = max(slowest, time.monotonic() - begun)
+            run.say(f"cost: start {number + 1} of {options.starts} done in {time.monotonic() - begun:.0f} s")
     finally:
-        for group in groups:
-            group.close()
         if agent is not None:
             agent.terminate()
-    summaries = summarise(samples, names)
-    run.results["phases"]["cost"].update(rounds=rounds, summary=summaries)
+    summaries = summarise(starts, names)
+    run.results["phases"]["cost"]["summary"] = summaries
     print(report(summaries))
     judged = [s for s in summaries if s["variant"] == "default" and s["bytes"] == 4096 and s["mode"] == "latency"]
     passed = bool(judged) and judged[0]["ratio"] <= TARGET_RATIO
     if judged:
         run.say(f"cost: default mask on 4 KiB: {percent(judged[0]['ratio'])}: {'passed' if passed else 'FAILED'} (at most +2 %)")
     return passed
+
+
+def one_start(run, names, ranks, mps, number):
+    """Starts all groups, measures, ends them; returns `samples[mode][bytes][variant]`."""
+    samples = {}
+    groups = []
+    try:
+        for name in names:
+            groups.append(Group(run, name, VARIANTS[name], ranks, mps, number))
+        for group in groups:
+            group.answers(min(START_TIMEOUT, run.remaining()))
+        measure(run, groups, samples, number)
+    finally:
+        for group in groups:
+            group.close()
+    return samples
+
+
+def cpus(rank):
+    """The CPUs of a rank, the same for all variants: only one of them runs at a time. None where there are too few."""
+    available = sorted(os.sched_getaffinity(0))
+    chosen = available[rank * CPUS_A_RANK : (rank + 1) * CPUS_A_RANK]
+    return ",".join(str(cpu) for cpu in chosen) if len(chosen) == CPUS_A_RANK else ""
 
 
 def start_agent(run):
@@ -162,17 +188,16 @@ def start_agent(run):
     return agent
 
 
-def measure(run, groups, samples):
+def measure(run, groups, samples, number):
     """Rounds until there are enough or time is up. `samples[mode][bytes][variant]` are lists, aligned by round."""
-    order = random.Random(1)
-    done = 0
+    order = random.Random(number)
     slowest = 0.0
-    for number in range(run.options.rounds):
-        if run.remaining() < 20 + 2 * slowest:
+    for round_number in range(run.options.rounds):
+        if run.remaining() < 15 + 2 * slowest:
             break
         begun = time.monotonic()
         for size, (count, every) in PLAN.items():
-            if number % every:
+            if round_number % every:
                 continue
             for mode in MODES:
                 turns = groups[:]
@@ -181,10 +206,6 @@ def measure(run, groups, samples):
                     us = group.turn(size, count, mode)
                     samples.setdefault(mode, {}).setdefault(size, {}).setdefault(group.name, []).append(us)
         slowest = max(slowest, time.monotonic() - begun)
-        done += 1
-        if done % 10 == 1:
-            run.say(f"cost: round {done}, {time.monotonic() - begun:.1f} s")
-    return done
 
 
 def quartiles(values):
@@ -194,24 +215,28 @@ def quartiles(values):
     return tuple(statistics.quantiles(values, n=4, method="inclusive"))
 
 
-def summarise(samples, names):
-    """One entry for each mode, size and variant."""
+def summarise(starts, names):
+    """One entry for each mode, size and variant; quartiles are over the starts."""
     out = []
-    for mode, sizes in samples.items():
-        for size, variants in sizes.items():
+    for mode in MODES:
+        for size in PLAN:
             for name in names:
-                values = variants.get(name)
-                if not values:
+                medians, ratios = [], []
+                for samples in starts:
+                    variants = samples.get(mode, {}).get(size, {})
+                    if variants.get(name):
+                        medians.append(statistics.median(variants[name]))
+                        ratios.append(statistics.median(v / b for v, b in zip(variants[name], variants[BASE])))
+                if not ratios:
                     continue
-                ratios = [value / base for value, base in zip(values, variants[BASE])]
-                low, middle, high = quartiles(values)
+                low, middle, high = quartiles(medians)
                 ratio_low, ratio, ratio_high = quartiles(ratios)
                 out.append(
                     {
                         "mode": mode,
                         "bytes": size,
                         "variant": name,
-                        "rounds": len(values),
+                        "starts": len(ratios),
                         "us": middle,
                         "us_quartiles": [low, high],
                         "ratio": ratio,
@@ -235,7 +260,7 @@ def report(summaries):
             s["mode"],
             s["bytes"],
             s["variant"],
-            s["rounds"],
+            s["starts"],
             f"{s['us']:.1f}",
             f"{s['us_quartiles'][0]:.1f}..{s['us_quartiles'][1]:.1f}",
             percent(s["ratio"]),
@@ -244,5 +269,5 @@ def report(summaries):
         ]
         for s in summaries
     ]
-    headers = ["mode", "bytes", "variant", "rounds", "median us", "quartiles", "against none", "95 %", "quartiles of it"]
+    headers = ["mode", "bytes", "variant", "starts", "median us", "quartiles", "against none", "95 %", "quartiles of it"]
     return table(headers, rows)
