@@ -16,7 +16,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-//pub mod table;
+pub mod table;
 
 /// First word of a file: "C4FLIGHT" in bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"C4FLIGHT");
