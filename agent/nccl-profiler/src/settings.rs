@@ -13,8 +13,9 @@ use crate::log::Log;
 pub struct Settings {
     /// `C4_STEP_SAMPLING`: network steps are timed for one operation in so many, 0 for none.
     pub step_sampling: u32,
-    /// `C4_STEP_STATE=on`: the steps of the other operations are recorded too, without times. Costs a call for each step,
-    /// and shows what every connection waits for at any moment.
+    /// `C4_STEP_STATE`: the steps of the other operations are recorded too, without times. Costs a call for each step, and
+    /// shows what every connection waits for at any moment: without it, a link that blocks in an operation whose steps are
+    /// not timed cannot be named, and NCCL takes no new wishes for an operation under way. So it is on.
     pub untimed_steps: bool,
     /// `C4_KERNEL_EVENTS`.
     pub kernel_events: bool,
@@ -75,11 +76,11 @@ impl Settings {
             }),
         };
         let untimed_steps = match STEP_STATE.text().as_str() {
-            "on" => true,
-            "" | "off" => false,
+            "" | "on" => true,
+            "off" => false,
             _ => {
-                STEP_STATE.complain(log, "on or off", "off");
-                false
+                STEP_STATE.complain(log, "on or off", "on");
+                true
             }
         };
         // Kernel events below 2.28.3 are harmful (NCCL fails with "Proxy append out of bounds"), and v5 is the first

@@ -26,8 +26,9 @@ VARIANTS = {
     BASE: {"NCCL_PROFILER_PLUGIN": "none"},
     "none again": {"NCCL_PROFILER_PLUGIN": "none"},
     "default": {},
-    "all steps": {"C4_STEP_SAMPLING": "1"},
-    "no steps": {"C4_STEP_SAMPLING": "0"},
+    "all timed": {"C4_STEP_SAMPLING": "1"},
+    "few steps": {"C4_STEP_STATE": "off"},
+    "no steps": {"C4_STEP_SAMPLING": "0", "C4_STEP_STATE": "off"},
     "no kernel events": {"C4_KERNEL_EVENTS": "off"},
     "mask 0": {"C4_PROFILER": "off"},
 }

@@ -80,9 +80,6 @@ impl AgentPlace {
     pub fn start(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env("C4_FAULT_DIR", &self.faults);
-        // A ring job hangs for good in the very operation that is broken, and a plugin that samples steps knows nothing of
-        // most operations' connections: which of them is stuck shows only if the states of all are kept.
-        command.env("C4_STEP_STATE", "on");
         Child::start(&self.node, &mut command, &self.log)
     }
 }
