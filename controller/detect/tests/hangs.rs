@@ -107,22 +107,25 @@ fn the_cause_of_a_cascade_is_named_in_whatever_order_the_ends_are_told() {
 
 #[test]
 fn ranks_that_fail_because_one_node_was_asked_to_end_are_no_deaths() {
-    let mut sim = Sim::new(1_300, Shape::new(8, 100_000), Vec::new());
-    let mut told = sim.observations(20 * S);
-    let asked = told.last().expect("observations").0.after(1_000);
-    for rank in 0..8 {
-        // Ranks 4 and up get SIGTERM; the others lose their peers, and are told of first.
-        let (at, exit_code, signal) =
-            if rank < 4 { (asked.after(2_000), Some(1), None) } else { (asked, None, Some(15)) };
-        let now = asked.after(20_000 + 1_000 * rank as u64);
-        let (process, ago_us) = (sim.process(rank), now.micros_since(at));
-        let end = ProcessEnd { process, ago_us, finalized: false, exit_code, signal };
-        told.push((now, Observation::ProcessEnded(end)));
+    // Peers notice that connections close, which is before the end of the one who was asked is complete.
+    for (asked_us, failed_us) in [(0, 2_000), (3_000, 1_000)] {
+        let mut sim = Sim::new(1_300, Shape::new(8, 100_000), Vec::new());
+        let mut told = sim.observations(20 * S);
+        let start = told.last().expect("observations").0.after(1_000);
+        for rank in 0..8 {
+            // Ranks 4 and up get SIGTERM; the others lose their peers, and are told of first.
+            let (after_us, exit_code, signal) =
+                if rank < 4 { (failed_us, Some(1), None) } else { (asked_us, None, Some(15)) };
+            let now = start.after(20_000 + 1_000 * rank as u64);
+            let (process, ago_us) = (sim.process(rank), now.micros_since(start.after(after_us)));
+            let end = ProcessEnd { process, ago_us, finalized: false, exit_code, signal };
+            told.push((now, Observation::ProcessEnded(end)));
+        }
+        told.extend((1..100).map(|tick| (start.after(100_000 * tick), Observation::Tick)));
+        let outcome = feed(Detector::new(Config::default()), told);
+        assert!(outcome.opened.is_empty(), "{}", outcome.describe());
+        assert_eq!(outcome.detector.jobs()[0].verdict, Verdict::Ended);
     }
-    told.extend((1..100).map(|tick| (asked.after(100_000 * tick), Observation::Tick)));
-    let outcome = feed(Detector::new(Config::default()), told);
-    assert!(outcome.opened.is_empty(), "{}", outcome.describe());
-    assert_eq!(outcome.detector.jobs()[0].verdict, Verdict::Ended);
 }
 
 #[test]
