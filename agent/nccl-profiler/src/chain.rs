@@ -10,7 +10,7 @@
 //! Where no second plugin is named, all of this costs one load.
 
 use std::env;
-use std::ffi::{CString, OsStr, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -119,11 +119,12 @@ fn load(path: &OsStr) -> Result<*mut c_void, String> {
         return Ok(library);
     }
     // SAFETY: dlerror gives null or a C string that is valid until the next call on this thread.
-    let said = unsafe { libc::dlerror().as_ref() };
-    // SAFETY: as above.
-    Err(said.map_or("cannot be loaded".to_owned(), |said| {
-        unsafe { std::ffi::CStr::from_ptr(said) }.to_string_lossy().into_owned()
-    }))
+    let said = unsafe { libc::dlerror() };
+    if said.is_null() {
+        return Err("it cannot be loaded".to_owned());
+    }
+    // SAFETY: as above, and not null.
+    Err(unsafe { CStr::from_ptr(said) }.to_string_lossy().into_owned())
 }
 
 impl Chain {

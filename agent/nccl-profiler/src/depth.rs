@@ -41,7 +41,7 @@ impl Depth {
             return false;
         };
         let scattered = block.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        place == scattered * one_in >> 32
+        place == (scattered * one_in) >> 32
     }
 
     /// Whether a network operation's steps are timed. Where steps come only for picked operations, all of them are.

@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
 
-use c4_recorder::writer::{CommunicatorFacts, NewRecorder};
+use c4_recorder::writer::{CommunicatorFacts, NewRecorder, prefix};
 
 use crate::events::Comm;
 
@@ -34,7 +34,7 @@ const LONGEST: usize = 256;
 
 fn variable(name: &str) -> Option<String> {
     let value = env::var_os(name)?.to_string_lossy().into_owned();
-    Some(value.get(..value.floor_char_boundary(LONGEST)).unwrap_or_default().to_owned())
+    Some(prefix(&value, LONGEST).to_owned())
 }
 
 /// This process.

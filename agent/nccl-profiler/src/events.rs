@@ -11,15 +11,19 @@ use std::ffi::c_int;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use c4_recorder::layout::{Communicator, Operation, operation_flag, operation_kind, step_state};
-use c4_recorder::writer::{OperationFacts, StepKey};
+use c4_recorder::layout::{Communicator, Operation, step_state};
+use c4_recorder::writer::StepKey;
 
 use crate::abi::{event, state};
-use crate::connections::Key;
-use crate::describe;
-use crate::handle::{Handle, KERNEL_INDEX, Kind, NO_CONNECTION, PAYLOAD, PROXY_INDEX, ProxyOp, proxy_flag};
+use crate::handle::{Handle, KERNEL_INDEX, Kind, ProxyOp};
 use crate::state::State;
-use crate::view::{Event, StateArgs, Task};
+use crate::view::{Event, StateArgs};
+
+mod network;
+mod task;
+
+use network::{proxy_op_moves, proxy_op_start, proxy_op_stop, step_start};
+use task::{kernel_start, kernel_stop, task_start};
 
 /// Slot of a communicator that found no room.
 pub const NO_COMMUNICATOR: u64 = 0xFFFF;
@@ -137,197 +141,6 @@ fn strange_context(state: &State, cookie: u64, context: Handle) -> Handle {
     Handle::new(cookie, Kind::Token, 0)
 }
 
-/// # Safety
-/// The texts of `task` are null or C strings.
-#[inline]
-unsafe fn task_start<E: Event>(
-    state: &State,
-    cookie: u64,
-    context: Handle,
-    event: &E,
-    task: Task,
-    is_collective: bool,
-) -> Handle {
-    let comm = if context.is_of(cookie) { state.communicator(context) } else { None };
-    let Some(comm) = comm else { return strange_context(state, cookie, context) };
-    let recorder = state.recorder();
-    let enqueued = recorder.tick_source().now();
-    if let Some(hash) = task.comm_hash {
-        // SAFETY: the caller promises C strings.
-        unsafe { describe::from_task(&comm, hash, task.comm_name, event.rank()) };
-    }
-    // SAFETY: as above, for all four.
-    let [function, datatype, algorithm, protocol] = [task.func, task.datatype, task.algo, task.proto]
-        .map(|name| unsafe { state.names.number(recorder, name) });
-    // SAFETY: as above.
-    let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
-    let mask = state.mask(comm.slot).map_or(0, |mask| mask.load(Relaxed));
-    let to_itself = !is_collective && task.root_or_peer.cast_unsigned() == comm.record.rank.load(Relaxed);
-    let mut flags = 0;
-    let parent = event.parent();
-    if parent.is_of(cookie) && parent.is(Kind::Token) && parent.payload() & 1 != 0 {
-        flags |= operation_flag::GRAPH_CAPTURED;
-    }
-    if to_itself {
-        flags |= operation_flag::UNOBSERVABLE;
-    } else if E::API >= 3 && mask & event::KERNEL_CH as i32 != 0 {
-        flags |= operation_flag::KERNEL_EVENTS;
-    }
-    if task.channels == 0 || !task.channels_exact {
-        flags |= operation_flag::CHANNELS_UNKNOWN;
-    }
-    let facts = OperationFacts {
-        comm_slot: comm.slot as u32,
-        comm_generation: comm.generation,
-        kind,
-        function,
-        datatype,
-        algorithm,
-        protocol,
-        flags,
-        channels: u16::from(task.channels),
-        sequence: comm.record.next_sequence(is_collective),
-        count: task.count as u64,
-        bytes: (task.count as u64).saturating_mul(state.names.element_bytes(datatype)),
-        root_or_peer: task.root_or_peer.cast_unsigned(),
-        enqueued,
-    };
-    let index = recorder.next_operation();
-    let record = recorder.operation(index);
-    if record.is_in_flight() {
-        recorder.live().lost_operations.0.fetch_add(1, Relaxed);
-    }
-    record.publish(index, &facts);
-    Handle::new(cookie, Kind::Operation, index & PAYLOAD)
-}
-
-/// # Safety
-/// `func` is null or a C string.
-unsafe fn p2p_kind(func: *const std::ffi::c_char) -> u8 {
-    // SAFETY: not null, so the caller promises at least a terminating NUL.
-    let is_receive = !func.is_null() && unsafe { *func }.to_ne_bytes() == *b"R";
-    if is_receive { operation_kind::RECEIVE } else { operation_kind::SEND }
-}
-
-#[inline]
-fn kernel_start(state: &State, cookie: u64, parent: Handle, (channel, gpu_ns): (u8, u64)) -> Handle {
-    if !parent.is_of(cookie) {
-        // A parent of NULL is one whose start we were not told of.
-        if parent != Handle::NULL {
-            state.count_foreign();
-        }
-        return Handle::new(cookie, Kind::Token, 0);
-    }
-    if !parent.is(Kind::Operation) {
-        return Handle::new(cookie, Kind::Token, 0);
-    }
-    let index = parent.payload();
-    let Some(record) = state.operation(index, PAYLOAD) else {
-        state.count_stale();
-        return Handle::new(cookie, Kind::Token, 0);
-    };
-    let recorder = state.recorder();
-    if record.kernel_started(channel, gpu_ns, recorder.tick_source()) {
-        let comm = recorder.communicator(record.comm_slot.load(Relaxed) as usize);
-        comm.observed.store(1, Relaxed);
-        comm.operation_started(is_collective(record), record.sequence.load(Relaxed));
-    }
-    Handle::new(cookie, Kind::Kernel, (index & KERNEL_INDEX) << 8 | u64::from(channel))
-}
-
-#[inline(always)]
-fn is_collective(record: &Operation) -> bool {
-    record.kind.load(Relaxed) == operation_kind::COLLECTIVE
-}
-
-/// Whether kernel events, not the network, tell the progress of an operation.
-#[inline(always)]
-fn has_kernel_events(record: &Operation) -> bool {
-    record.flags.load(Relaxed) & operation_flag::KERNEL_EVENTS != 0
-}
-
-/// # Safety
-/// `event` is a `PROXY_OP`.
-#[inline]
-unsafe fn proxy_op_start<E: Event>(state: &State, cookie: u64, context: Handle, event: &E) -> Handle {
-    // SAFETY: the caller says so.
-    let op = unsafe { event.proxy_op() };
-    if op.pid != state.pid.load(Relaxed) || !context.is_of(cookie) {
-        state.count_foreign();
-        return Handle::new(cookie, Kind::Foreign, 0);
-    }
-    let Some(comm) = state.communicator(context) else { return strange_context(state, cookie, context) };
-    let parent = event.parent();
-    let has_parent = parent.is_of(cookie) && parent.is(Kind::Operation);
-    let record = if has_parent { state.operation(parent.payload(), PAYLOAD) } else { None };
-    if has_parent && record.is_none() {
-        state.count_stale();
-        return Handle::new(cookie, Kind::Token, 0);
-    }
-    let recorder = state.recorder();
-    let slot = state.connections.find(
-        recorder,
-        Key {
-            comm_slot: comm.slot as u32,
-            comm_generation: comm.generation,
-            peer: op.peer.cast_unsigned(),
-            channel: op.channel_id,
-            is_send: op.is_send != 0,
-        },
-    );
-    if let Some(connection) = recorder.connection(slot) {
-        connection.operation_started();
-    }
-    let Some(record) = record else {
-        let flags = proxy_flag::ORPHAN | proxy_flag::TIMED;
-        let op = ProxyOp { connection: slot, operation: 0, flags };
-        return Handle::new(cookie, Kind::ProxyOp, op.pack());
-    };
-    let mut flags = if is_collective(record) { 0 } else { proxy_flag::P2P };
-    if state.depth.times(record.sequence.load(Relaxed)) {
-        flags |= proxy_flag::TIMED;
-    }
-    if state.connections.is_silent(slot) {
-        flags |= proxy_flag::UNCOUNTED;
-    } else {
-        // Until v3 nobody tells when a network operation begins to move: its start must do.
-        let began = E::API < 4;
-        if record.proxy_started(began, recorder.tick_source()) {
-            proxy_began(state, record);
-        }
-    }
-    let operation = parent.payload() & PROXY_INDEX;
-    Handle::new(cookie, Kind::ProxyOp, ProxyOp { connection: slot, operation, flags }.pack())
-}
-
-/// The first network operation of an operation moves.
-fn proxy_began(state: &State, record: &Operation) {
-    let comm = state.recorder().communicator(record.comm_slot.load(Relaxed) as usize);
-    comm.observed.store(1, Relaxed);
-    if !has_kernel_events(record) {
-        comm.operation_started(is_collective(record), record.sequence.load(Relaxed));
-    }
-}
-
-#[inline]
-fn step_start(state: &State, cookie: u64, parent: Handle, step: c_int) -> Handle {
-    if !parent.is_of(cookie) || !parent.is(Kind::ProxyOp) {
-        if parent.is_of(cookie) && parent.is(Kind::Foreign)
-            || (parent != Handle::NULL && !parent.is_of(cookie))
-        {
-            state.count_foreign();
-            return Handle::new(cookie, Kind::Foreign, 0);
-        }
-        return Handle::new(cookie, Kind::Token, 0);
-    }
-    let op = ProxyOp::unpack(parent.payload());
-    let key = StepKey::new(op.operation, step.cast_unsigned());
-    if let Some(connection) = state.recorder().connection(op.connection) {
-        connection.step_begin(key, op.flags & proxy_flag::TIMED != 0);
-    }
-    Handle::new(cookie, Kind::Step, (op.connection as u64) << StepKey::BITS | key.bits())
-}
-
 /// The connection and key of a step's handle.
 #[inline(always)]
 fn step_of(handle: Handle) -> (usize, StepKey) {
@@ -360,52 +173,6 @@ pub fn stop(state: &State, handle: Handle) {
         }
     } else if handle.is(Kind::Kernel) {
         kernel_stop(state, handle.payload());
-    }
-}
-
-fn proxy_op_stop(state: &State, op: ProxyOp) {
-    let recorder = state.recorder();
-    let orphan = op.flags & proxy_flag::ORPHAN != 0;
-    let is_p2p = op.flags & proxy_flag::P2P != 0;
-    if op.connection != NO_CONNECTION {
-        if !orphan && !state.connections.ends(op.connection, op.operation, is_p2p) {
-            state.count_stale();
-            return;
-        }
-        if let Some(connection) = recorder.connection(op.connection)
-            && !connection.operation_done()
-        {
-            state.count_stale();
-            return;
-        }
-        state.connections.moved(op.connection);
-    }
-    if orphan || op.flags & proxy_flag::UNCOUNTED != 0 {
-        return;
-    }
-    let Some(record) = state.operation(op.operation, PROXY_INDEX) else {
-        state.count_stale();
-        return;
-    };
-    if record.proxy_stopped(recorder.tick_source()) && !has_kernel_events(record) {
-        let comm = recorder.communicator(record.comm_slot.load(Relaxed) as usize);
-        comm.operation_completed(!is_p2p, record.sequence.load(Relaxed));
-    }
-}
-
-fn kernel_stop(state: &State, payload: u64) {
-    let Some(record) = state.operation(payload >> 8, KERNEL_INDEX) else {
-        state.count_stale();
-        return;
-    };
-    let recorder = state.recorder();
-    match record.kernel_stopped(payload as u8, recorder.tick_source()) {
-        Some(true) => {
-            let comm = recorder.communicator(record.comm_slot.load(Relaxed) as usize);
-            comm.operation_completed(is_collective(record), record.sequence.load(Relaxed));
-        }
-        Some(false) => {}
-        None => state.count_stale(),
     }
 }
 
@@ -444,20 +211,6 @@ pub unsafe fn record<A: StateArgs>(state: &State, handle: Handle, new_state: c_i
         // SAFETY: a kernel's state comes with a kernel's arguments.
         let gpu_ns = args.map_or(0, |args| unsafe { args.kernel_stop() });
         record.kernel_stop_time(handle.payload() as u8, gpu_ns);
-    }
-}
-
-fn proxy_op_moves(state: &State, op: ProxyOp) {
-    if op.connection != NO_CONNECTION {
-        state.connections.moved(op.connection);
-    }
-    if op.flags & (proxy_flag::ORPHAN | proxy_flag::UNCOUNTED) != 0 {
-        return;
-    }
-    if let Some(record) = state.operation(op.operation, PROXY_INDEX)
-        && record.proxy_active(state.recorder().tick_source())
-    {
-        proxy_began(state, record);
     }
 }
 

@@ -16,7 +16,7 @@ mod names;
 mod records;
 
 pub(crate) use create::boot_id;
-pub use create::{CreateError, NewRecorder};
+pub use create::{CreateError, NewRecorder, prefix};
 pub use names::Names;
 pub use records::{CommunicatorFacts, OperationFacts, StepKey};
 

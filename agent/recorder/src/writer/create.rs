@@ -181,8 +181,9 @@ fn random_cookie() -> io::Result<u64> {
 }
 
 /// The longest prefix that fits into `bytes` and ends between characters.
-fn prefix(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
+pub fn prefix(text: &str, bytes: usize) -> &str {
+    let fits = (0..=bytes.min(text.len())).rev().find_map(|end| text.get(..end));
+    fits.unwrap_or_default()
 }
 
 /// `KEY=value` and a NUL for each label that fits whole.

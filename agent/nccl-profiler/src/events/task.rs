@@ -1,0 +1,143 @@
+//! Operations and their kernels.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use c4_recorder::layout::{Operation, operation_flag, operation_kind};
+use c4_recorder::writer::OperationFacts;
+
+use super::strange_context;
+use crate::abi::event;
+use crate::describe;
+use crate::handle::{Handle, KERNEL_INDEX, Kind, PAYLOAD};
+use crate::state::State;
+use crate::view::{Event, Task};
+
+/// # Safety
+/// The texts of `task` are null or C strings.
+#[inline]
+pub(super) unsafe fn task_start<E: Event>(
+    state: &State,
+    cookie: u64,
+    context: Handle,
+    event: &E,
+    task: Task,
+    is_collective: bool,
+) -> Handle {
+    let comm = if context.is_of(cookie) { state.communicator(context) } else { None };
+    let Some(comm) = comm else { return strange_context(state, cookie, context) };
+    let recorder = state.recorder();
+    let enqueued = recorder.tick_source().now();
+    if let Some(hash) = task.comm_hash {
+        // SAFETY: the caller promises C strings.
+        unsafe { describe::from_task(&comm, hash, task.comm_name, event.rank()) };
+    }
+    // SAFETY: as above, for all four.
+    let [function, datatype, algorithm, protocol] = [task.func, task.datatype, task.algo, task.proto]
+        .map(|name| unsafe { state.names.number(recorder, name) });
+    // SAFETY: as above.
+    let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
+    let mask = state.mask(comm.slot).map_or(0, |mask| mask.load(Relaxed));
+    let to_itself = !is_collective && task.root_or_peer.cast_unsigned() == comm.record.rank.load(Relaxed);
+    let mut flags = 0;
+    let parent = event.parent();
+    if parent.is_of(cookie) && parent.is(Kind::Token) && parent.payload() & 1 != 0 {
+        flags |= operation_flag::GRAPH_CAPTURED;
+    }
+    if to_itself {
+        flags |= operation_flag::UNOBSERVABLE;
+    } else if E::API >= 3 && mask & event::KERNEL_CH as i32 != 0 {
+        flags |= operation_flag::KERNEL_EVENTS;
+    }
+    if task.channels == 0 || !task.channels_exact {
+        flags |= operation_flag::CHANNELS_UNKNOWN;
+    }
+    let facts = OperationFacts {
+        comm_slot: comm.slot as u32,
+        comm_generation: comm.generation,
+        kind,
+        function,
+        datatype,
+        algorithm,
+        protocol,
+        flags,
+        channels: u16::from(task.channels),
+        sequence: comm.record.next_sequence(is_collective),
+        count: task.count as u64,
+        bytes: (task.count as u64).saturating_mul(state.names.element_bytes(datatype)),
+        root_or_peer: task.root_or_peer.cast_unsigned(),
+        enqueued,
+    };
+    let index = recorder.next_operation();
+    let record = recorder.operation(index);
+    if record.is_in_flight() {
+        recorder.live().lost_operations.0.fetch_add(1, Relaxed);
+    }
+    record.publish(index, &facts);
+    Handle::new(cookie, Kind::Operation, index & PAYLOAD)
+}
+
+/// # Safety
+/// `func` is null or a C string.
+unsafe fn p2p_kind(func: *const std::ffi::c_char) -> u8 {
+    // SAFETY: not null, so the caller promises at least a terminating NUL.
+    let is_receive = !func.is_null() && unsafe { *func }.to_ne_bytes() == *b"R";
+    if is_receive { operation_kind::RECEIVE } else { operation_kind::SEND }
+}
+
+#[inline]
+pub(super) fn kernel_start(
+    state: &State,
+    cookie: u64,
+    parent: Handle,
+    (channel, gpu_ns): (u8, u64),
+) -> Handle {
+    if !parent.is_of(cookie) {
+        // A parent of NULL is one whose start we were not told of.
+        if parent != Handle::NULL {
+            state.count_foreign();
+        }
+        return Handle::new(cookie, Kind::Token, 0);
+    }
+    if !parent.is(Kind::Operation) {
+        return Handle::new(cookie, Kind::Token, 0);
+    }
+    let index = parent.payload();
+    let Some(record) = state.operation(index, PAYLOAD) else {
+        state.count_stale();
+        return Handle::new(cookie, Kind::Token, 0);
+    };
+    let recorder = state.recorder();
+    if record.kernel_started(channel, gpu_ns, recorder.tick_source()) {
+        let comm = recorder.communicator(record.comm_slot.load(Relaxed) as usize);
+        comm.observed.store(1, Relaxed);
+        comm.operation_started(is_collective(record), record.sequence.load(Relaxed));
+    }
+    Handle::new(cookie, Kind::Kernel, (index & KERNEL_INDEX) << 8 | u64::from(channel))
+}
+
+#[inline(always)]
+pub(super) fn is_collective(record: &Operation) -> bool {
+    record.kind.load(Relaxed) == operation_kind::COLLECTIVE
+}
+
+/// Whether kernel events, not the network, tell the progress of an operation.
+#[inline(always)]
+pub(super) fn has_kernel_events(record: &Operation) -> bool {
+    record.flags.load(Relaxed) & operation_flag::KERNEL_EVENTS != 0
+}
+
+pub(super) fn kernel_stop(state: &State, payload: u64) {
+    let Some(record) = state.operation(payload >> 8, KERNEL_INDEX) else {
+        state.count_stale();
+        return;
+    };
+    let recorder = state.recorder();
+    match record.kernel_stopped(payload as u8, recorder.tick_source()) {
+        Some(true) => {
+            let comm = recorder.communicator(record.comm_slot.load(Relaxed) as usize);
+            comm.operation_completed(is_collective(record), record.sequence.load(Relaxed));
+        }
+        Some(false) => {}
+        None => state.count_stale(),
+    }
+}
