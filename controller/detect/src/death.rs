@@ -91,7 +91,8 @@ pub(crate) fn ended(
 /// was taken along by it: then the question is whether the job was meant to end.
 fn is_failure(job: &Job, id: ProcessId) -> bool {
     let Some(end) = job.process(id).and_then(|process| process.end.as_ref()) else { return false };
-    if !(failed(end) && !asked(end)) && !was_in_operation(job, id) {
+    let own_failure = failed(end) && !asked(end);
+    if !own_failure && !was_in_operation(job, id) {
         return false;
     }
     let pending = job.pending_ends.iter().filter_map(|id| job.process(*id)?.end.as_ref());
