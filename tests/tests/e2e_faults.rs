@@ -20,9 +20,12 @@ fn spec() -> Spec {
     spec
 }
 
+/// Does something to a rank.
+type Inject = Box<dyn Fn(&Cluster, u32)>;
+
 /// What is injected, and what must be said about it.
 struct Case {
-    inject: Box<dyn Fn(&Cluster, u32)>,
+    inject: Inject,
     kinds: &'static [&'static str],
     restart: bool,
 }
