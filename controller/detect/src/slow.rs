@@ -2,7 +2,7 @@
 //!
 //! Inside one collective everybody finishes together, so whoever came last has waited least. The lateness of a rank
 //! is the median wait of its peers minus its own, over the same operations, as a fraction of the time these took. No
-//! clocks are compared. It is summed over at least one iteration, so that an operation early in the iteration, where
+//! clocks are compared. It is summed over about one iteration, so that an operation early in the iteration, where
 //! nobody waits, does not hide one at its end.
 //!
 //! A single late iteration is nobody's fault (garbage collection, a checkpoint), so lateness is accumulated
@@ -59,7 +59,7 @@ pub(crate) enum News {
 pub(crate) struct Lateness {
     /// Median, as a fraction of the time of an iteration.
     pub(crate) fraction: f64,
-    /// Mean, per iteration.
+    /// The same as time, per iteration.
     pub(crate) per_iteration_ns: u64,
     /// Samples, and the iterations they cover.
     pub(crate) samples: u32,
@@ -104,7 +104,7 @@ impl Default for Slowness {
     }
 }
 
-/// Cells added up to at least an iteration.
+/// Cells added up to about an iteration.
 #[derive(Debug, Default)]
 struct Sample {
     operations: u64,
@@ -146,7 +146,8 @@ impl Slowness {
             self.compare_signatures(&cell);
             self.add(&cell, shape);
             let closes = match shape {
-                Some(shape) => self.open.operations >= u64::from(shape.operations),
+                // Blocks seldom fit an iteration: the sample ends with the one that comes nearest to it.
+                Some(shape) => self.open.operations * 4 >= u64::from(shape.operations) * 3,
                 None => self.open.wall_ns >= FALLBACK_NS,
             };
             if closes {
@@ -231,7 +232,8 @@ impl Slowness {
             }
             let state = self.ranks.entry(*comm_rank).or_default();
             for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
-                track.push(x, iterations, sample.wall_ns, sum, scale, state.late == Some(i));
+                let found = state.late;
+                track.push(x, iterations, sample.wall_ns, sum, scale, found == Some(i), found.is_some());
             }
         }
         self.convict();
@@ -262,6 +264,10 @@ impl Slowness {
             let found = found.filter(|_| !in_turns || dominates(*comm_rank));
             if let Some((i, lateness)) = found {
                 state.late = Some(i);
+                // What is explained says nothing about how often ranks are late by chance.
+                for (scale, track) in self.scales.iter_mut().zip(&mut state.tracks) {
+                    track.explain(scale);
+                }
                 self.news.push(News::Late(*comm_rank, lateness));
             }
         }

@@ -1,22 +1,25 @@
 //! Recorded runs, replayed: what went in and what came out, side by side.
 //!
-//! A case is a folder with `input.jsonl` (one `{"now": …, "observation": {…}}` a line), `expected.json` (every finding
+//! A case is a folder with `input.jsonl` or `input.jsonl.gz` (one `{"now": …, "observation": {…}}` a line), `expected.json` (every finding
 //! that was told, in order, in the form of the interface, and the verdicts at the end) and `README` (what the case
 //! shows). `C4_BLESS=1 cargo test -p c4-detect --test replay` writes `expected.json` anew; read the difference before
 //! you commit it. `C4_RECORDINGS=DIR` replays another directory of the same form.
 //!
-//! The cases here come from the simulation in `common` (written by `C4_RECORD=1`). Recordings of real NCCL live with the end-to-end
-//! tests and are replayed by the same code.
+//! Cases whose name begins with `nccl-` are recordings of real NCCL (PyTorch 2.11, NCCL 2.28.9, four ranks on one GPU, sockets); for
+//! them `faults.json` says what was done to the job and when, and how soon it has to be found. The others come from the
+//! simulation in `common` (written by `C4_RECORD=1`).
 
 mod common;
 
 use std::{
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use c4_detect::{
     detector::{Config, Detector},
+    finding::{Finding, Kind},
     observation::{Observation, Timestamp},
     report::finding_value,
 };
@@ -47,6 +50,18 @@ fn replay(input: &str) -> Value {
     json!({ "told": told, "verdicts": verdicts })
 }
 
+/// The input of a case, plain or compressed.
+fn read_input(case: &Path) -> String {
+    let compressed = case.join("input.jsonl.gz");
+    if !compressed.exists() {
+        return fs::read_to_string(case.join("input.jsonl")).expect("input.jsonl can be read");
+    }
+    let file = fs::File::open(compressed).expect("input.jsonl.gz can be opened");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("input.jsonl.gz is gzip of text");
+    text
+}
+
 fn check(directory: &Path) -> usize {
     let mut cases: Vec<PathBuf> = fs::read_dir(directory)
         .map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
@@ -54,7 +69,7 @@ fn check(directory: &Path) -> usize {
     cases.sort();
     let mut wrong = Vec::new();
     for case in &cases {
-        let input = fs::read_to_string(case.join("input.jsonl")).expect("input.jsonl can be read");
+        let input = read_input(case);
         assert!(case.join("README").exists(), "{} says what it shows", case.display());
         let got = format!("{:#}\n", replay(&input));
         let expected = case.join("expected.json");
@@ -66,6 +81,45 @@ fn check(directory: &Path) -> usize {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     cases.len()
+}
+
+/// What was done to a recorded job.
+#[derive(Deserialize)]
+struct Done {
+    kind: Kind,
+    rank: u32,
+    /// When it was done, on the recording's clock.
+    at_us: u64,
+    within_us: u64,
+}
+
+#[test]
+fn faults_of_real_nccl_are_found_in_time_and_nothing_else_is() {
+    let mut recordings = 0;
+    for entry in fs::read_dir(own()).expect("recordings").flatten() {
+        let case = entry.path();
+        let Ok(faults) = fs::read_to_string(case.join("faults.json")) else { continue };
+        recordings += 1;
+        let faults: Vec<Done> = serde_json::from_str(&faults).expect("faults.json");
+        let mut detector = Detector::new(Config::default());
+        let mut opened: Vec<Finding> = Vec::new();
+        for text in read_input(&case).lines() {
+            let line: Line = serde_json::from_str(text).expect("a line of a recording");
+            for finding in detector.observe(line.observation, line.now) {
+                if !opened.iter().any(|known| known.id == finding.id) {
+                    opened.push(finding);
+                }
+            }
+        }
+        let what = format!("{}: {opened:#?}", case.display());
+        assert_eq!(opened.len(), faults.len(), "{what}");
+        for (fault, finding) in faults.iter().zip(&opened) {
+            assert_eq!((finding.kind, finding.suspects[0].rank), (fault.kind, Some(fault.rank)), "{what}");
+            let took = finding.detected.0.saturating_sub(fault.at_us);
+            assert!(finding.detected.0 > fault.at_us && took <= fault.within_us, "{took} us: {what}");
+        }
+    }
+    assert!(recordings >= 4, "the recordings of real NCCL are there");
 }
 
 #[test]

@@ -100,7 +100,8 @@ pub(super) struct Track {
 }
 
 impl Track {
-    /// Takes in a sample; `late` says whether the rank was found late at this scale.
+    /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any.
+    #[expect(clippy::too_many_arguments, reason = "a sample, as it is")]
     pub(super) fn push(
         &mut self,
         x: f64,
@@ -109,6 +110,7 @@ impl Track {
         sum: &Sum,
         scale: &mut Scale,
         late: bool,
+        found: bool,
     ) {
         self.pending.push(x);
         self.pending_iterations += iterations;
@@ -128,11 +130,13 @@ impl Track {
         if scale.values <= scale.learn {
             return;
         }
-        let exceeds = if x > scale.threshold { 1.0 } else { 0.0 };
-        self.late_weight = self.late_weight * FADE + exceeds;
-        scale.late_weight += exceeds;
-        scale.weight += 1.0;
         let z = (x / scale.threshold).clamp(-CAP, CAP);
+        if !found {
+            let exceeds = if x > scale.threshold { 1.0 } else { 0.0 };
+            self.late_weight = self.late_weight * FADE + exceeds;
+            scale.late_weight += exceeds;
+            scale.weight += 1.0;
+        }
         if late {
             self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
             return;
@@ -149,6 +153,11 @@ impl Track {
         self.run_iterations += iterations;
         self.run_ns = self.run_ns.saturating_add(wall_ns);
         self.run_total.add(&total);
+    }
+
+    /// The rank was found late: that it was is no longer counted as chance.
+    pub(super) fn explain(&mut self, scale: &mut Scale) {
+        scale.late_weight = (scale.late_weight - std::mem::take(&mut self.late_weight)).max(0.0);
     }
 
     /// The numbers of a lateness that has lasted long enough.
@@ -169,7 +178,8 @@ impl Track {
         let per = |ns: u64| (ns as f64 / self.run_iterations) as u64;
         Some(Lateness {
             fraction,
-            per_iteration_ns: (self.run_total.lateness_ns / self.run_iterations).max(0.0) as u64,
+            // Not the mean: the first sample of the run has begun before the lateness did.
+            per_iteration_ns: (fraction * per(self.run_ns) as f64) as u64,
             samples: self.took,
             iterations: self.run_iterations,
             elapsed_ns: self.run_ns,
