@@ -108,7 +108,8 @@ impl Reader {
         let raws = self.operations(live.operations - kept..live.operations, &mut unreadable)?;
         let names = self.read_names()?;
         let clock = self.calibration(&live);
-        let gpu = GpuClocks::of(&raws, &clock);
+        let mut gpu = GpuClocks::default();
+        gpu.learn(&raws, &clock);
         let taken_ns = monotonic_now_ns();
         let context = Context { clock, gpu: &gpu, names: &names, now_ns: taken_ns };
         let order = Order::new(&communicators, &raws, &context);
@@ -134,7 +135,7 @@ impl Reader {
         let mut unreadable = Vec::new();
         let live = self.live()?;
         let communicators = self.communicators(&live, &mut unreadable)?;
-        let connections_clock = self.calibration(&live);
+        let clock = self.calibration(&live);
         let head = live.operations;
         let oldest = head.saturating_sub(layout::OPERATIONS as u64);
         let start = cursor.clamp(oldest, head);
@@ -148,9 +149,10 @@ impl Reader {
         if self.names.len() != live.names.max(1) {
             self.names = self.read_names()?;
         }
-        let gpu = GpuClocks::of(&raws, &connections_clock).or_else(&self.gpu);
-        let context =
-            Context { clock: connections_clock, gpu: &gpu, names: &self.names, now_ns: monotonic_now_ns() };
+        let now_ns = monotonic_now_ns();
+        self.gpu.learn(&raws, &clock);
+        self.gpu.forget(now_ns);
+        let context = Context { clock, gpu: &self.gpu, names: &self.names, now_ns };
         let order = Order::new(&communicators, &raws, &context);
         let mut operations = Vec::with_capacity(raws.len());
         let mut pending = wanted;
@@ -170,8 +172,7 @@ impl Reader {
         let gone = pending.range(..now_oldest).filter(|index| **index >= start).count() as u64;
         overwritten += gone;
         self.pending = pending.split_off(&now_oldest);
-        let connections = self.connections(&live, &connections_clock, &mut unreadable)?;
-        self.gpu = gpu;
+        let connections = self.connections(&live, &clock, &mut unreadable)?;
         Ok(Poll {
             profiling: live.profiling,
             event_mask: live.event_mask,

@@ -203,3 +203,37 @@ fn a_full_or_missing_directory_is_an_error() {
     let error = Recorder::create(missing, &new).err().expect("cannot be made");
     assert!(error.to_string().starts_with("cannot create the directory /proc/no-such-place/c4"), "{error}");
 }
+
+/// An event that is heard of late does not move the GPU's clock.
+#[test]
+fn the_quickest_report_sets_the_gpus_clock() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let clock = recorder.tick_source();
+    let mut reader = Reader::open(recorder.path()).expect("opens");
+    let mut cursor = 0;
+    let mut told = Vec::new();
+    // GPU times 1 s apart, all heard of within microseconds: the last one was heard of soonest after it happened.
+    for second in [3_u64, 2, 1] {
+        let index = collective(&recorder, operation_flag::KERNEL_EVENTS, 1);
+        let gpu_ns = 10_000_000_000 - second * 1_000_000_000;
+        recorder.operation(index).kernel_started(0, gpu_ns, clock);
+        recorder.operation(index).kernel_stop_time(0, gpu_ns + 500);
+        recorder.operation(index).kernel_stopped(0, clock);
+        let poll = reader.poll(cursor).expect("polls");
+        cursor = poll.next_cursor;
+        told.extend(poll.operations);
+    }
+    let snapshot = reader.snapshot().expect("reads");
+    let starts: Vec<_> = snapshot.operations.iter().filter_map(|operation| operation.started_ns).collect();
+    assert_eq!(starts[1] - starts[0], 1_000_000_000, "one clock for all: {starts:?}");
+    assert_eq!(starts[2] - starts[1], 1_000_000_000, "one clock for all: {starts:?}");
+    let polled = told.last().and_then(|last| last.started_ns).expect("started");
+    // The reader measures the rate of ticks anew each time, so the same moment may come out a little different.
+    assert!(polled.abs_diff(starts[2]) < 10_000, "a poll knows what polls before it saw");
+    for operation in told {
+        let (start, end) =
+            (operation.started_ns.expect("started"), operation.completed_ns.expect("completed"));
+        assert_eq!(end - start, 500);
+    }
+}

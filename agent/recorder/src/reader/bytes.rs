@@ -1,6 +1,8 @@
 //! Fields of a record that was copied out of the file. Nothing here trusts a value, only positions, and those are the
 //! layout's own.
 
+use std::fmt::Display;
+
 use super::ReadError;
 
 /// A copy of one record, and where it came from.
@@ -54,8 +56,8 @@ impl<'a> Record<'a> {
         &self,
         field: &str,
         at: usize,
-        expected: impl ToString,
-        found: impl ToString,
+        expected: impl Display,
+        found: impl Display,
     ) -> ReadError {
         ReadError::Field {
             field: format!("{}[{}].{field}", self.table, self.slot),
@@ -71,8 +73,8 @@ impl<'a> Record<'a> {
         holds: bool,
         field: &str,
         at: usize,
-        expected: impl ToString,
-        found: impl ToString,
+        expected: impl Display,
+        found: impl Display,
     ) -> Result<(), ReadError> {
         if holds { Ok(()) } else { Err(self.wrong(field, at, expected, found)) }
     }

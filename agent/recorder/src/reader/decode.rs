@@ -1,6 +1,7 @@
 //! From the copied bytes of a record to values, each field validated.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::mem::offset_of;
 use std::ops::RangeInclusive;
 
@@ -40,6 +41,16 @@ pub(super) const CONNECTIONS: Table = Table {
 /// Counters beyond this are garbage: at a million a second it takes a century.
 const COUNTS: RangeInclusive<u64> = 0..=(1 << 52);
 
+/// A number that people compare bit by bit. (What was expected is written out only where something is wrong: nothing is
+/// formatted for records in order.)
+struct Hex(u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:#018x}", self.0)
+    }
+}
+
 /// The static part, without the labels.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RawHeader {
@@ -59,7 +70,7 @@ pub(super) struct RawHeader {
 pub(super) fn header(record: Record<'_>, checked: &[u8], labels: &[u8]) -> Result<RawHeader, ReadError> {
     let at = offset_of!(Header, magic);
     let magic = record.u64(at);
-    let hex = |value: u64| format!("{value:#018x}");
+    let hex = |value: u64| Hex(value);
     record.demand(magic == layout::MAGIC, "magic", at, hex(layout::MAGIC), hex(magic))?;
     let (at, version) = (offset_of!(Header, version), record.u32(offset_of!(Header, version)));
     record.demand(version == layout::VERSION, "version", at, layout::VERSION, version)?;
@@ -73,7 +84,7 @@ pub(super) fn header(record: Record<'_>, checked: &[u8], labels: &[u8]) -> Resul
     let (at, cookie) = (offset_of!(Header, cookie), record.u64(offset_of!(Header, cookie)));
     record.demand(cookie != 0, "cookie", at, "not 0", cookie)?;
     let (at, used) = (offset_of!(Header, label_bytes), record.u32(offset_of!(Header, label_bytes)) as usize);
-    record.demand(used <= labels.len(), "label_bytes", at, format!("at most {}", labels.len()), used)?;
+    record.demand(used <= labels.len(), "label_bytes", at, format_args!("at most {}", labels.len()), used)?;
     let gpu = record.u32(offset_of!(Header, gpu));
     Ok(RawHeader {
         checksum,
@@ -123,17 +134,20 @@ pub(super) struct RawLive {
 pub(super) fn live(record: Record<'_>) -> Result<RawLive, ReadError> {
     let limited = |field: &'static str, at, limit: u64| {
         let value = u64::from(record.u32(at));
-        record.demand(value <= limit, field, at, format!("at most {limit}"), value).map(|()| value as u32)
+        record
+            .demand(value <= limit, field, at, format_args!("at most {limit}"), value)
+            .map(|()| value as u32)
     };
     let counted = |field: &'static str, at| {
         let value = record.u64(at);
-        record.demand(COUNTS.contains(&value), field, at, format!("at most {}", COUNTS.end()), value)?;
+        record.demand(COUNTS.contains(&value), field, at, format_args!("at most {}", COUNTS.end()), value)?;
         Ok::<_, ReadError>(value)
     };
     let at = offset_of!(Live, ns_per_tick);
     let rates = crate::clock::Calibration::RATES;
-    let expected = format!("{} to {}", rates.start(), rates.end());
-    record.demand(rates.contains(&record.u64(at)), "ns_per_tick", at, expected, record.u64(at))?;
+    let rate = record.u64(at);
+    let fits = rates.contains(&rate);
+    record.demand(fits, "ns_per_tick", at, format_args!("{} to {}", rates.start(), rates.end()), rate)?;
     Ok(RawLive {
         api: limited("api", offset_of!(Live, api), 7)?,
         event_mask: record.u32(offset_of!(Live, event_mask)),
@@ -178,13 +192,13 @@ pub(super) fn communicator(record: Record<'_>) -> Result<Option<crate::snapshot:
     let count = |field: &'static str, at| {
         let value = record.u64(at);
         record
-            .demand(COUNTS.contains(&value), field, at, format!("at most {}", COUNTS.end()), value)
+            .demand(COUNTS.contains(&value), field, at, format_args!("at most {}", COUNTS.end()), value)
             .map(|()| value)
     };
     let size = record.u32(offset_of!(Communicator, size));
     let (at, rank) = (offset_of!(Communicator, rank), record.u32(offset_of!(Communicator, rank)));
     // Old interfaces do not tell the size: it is 0 then.
-    record.demand(size == 0 || rank < size, "rank", at, format!("less than its size, {size}"), rank)?;
+    record.demand(size == 0 || rank < size, "rank", at, format_args!("less than its size, {size}"), rank)?;
     let completed = count("completed", offset_of!(Communicator, completed))?;
     let started = count("started", offset_of!(Communicator, started))?.max(completed);
     let p2p_completed = count("p2p_completed", offset_of!(Communicator, p2p_completed))?;
@@ -242,7 +256,13 @@ pub(super) fn operation(record: Record<'_>) -> Result<Option<RawOperation>, Read
     let (at, number) = (offset_of!(Operation, number), record.u64(offset_of!(Operation, number)));
     let Some(index) = number.checked_sub(1) else { return Ok(None) };
     let home = (index % layout::OPERATIONS as u64) as usize;
-    record.demand(COUNTS.contains(&number), "number", at, format!("at most {}", COUNTS.end()), number)?;
+    record.demand(
+        COUNTS.contains(&number),
+        "number",
+        at,
+        format_args!("at most {}", COUNTS.end()),
+        number,
+    )?;
     record.demand(home == record.slot, "number", at, "one that belongs into this slot", number)?;
     let (at, kind) = (offset_of!(Operation, kind), record.u8(offset_of!(Operation, kind)));
     let kind = match kind {
@@ -254,18 +274,24 @@ pub(super) fn operation(record: Record<'_>) -> Result<Option<RawOperation>, Read
     let name = |field: &'static str, at| {
         let value = record.u8(at);
         record
-            .demand(usize::from(value) < NAMES, field, at, format!("less than {NAMES}"), value)
+            .demand(usize::from(value) < NAMES, field, at, format_args!("less than {NAMES}"), value)
             .map(|()| value)
     };
     let (at, slot) = (offset_of!(Operation, comm_slot), record.u32(offset_of!(Operation, comm_slot)));
     let limit = layout::COMMUNICATORS as u32;
-    record.demand(slot < limit, "comm_slot", at, format!("less than {limit}"), slot)?;
+    record.demand(slot < limit, "comm_slot", at, format_args!("less than {limit}"), slot)?;
     let (at, flags) = (offset_of!(Operation, flags), record.u8(offset_of!(Operation, flags)));
     let known = operation_flag::GRAPH_CAPTURED
         | operation_flag::KERNEL_EVENTS
         | operation_flag::CHANNELS_UNKNOWN
         | operation_flag::UNOBSERVABLE;
-    record.demand(flags & !known == 0, "flags", at, format!("bits of {known:#x}"), format!("{flags:#x}"))?;
+    record.demand(
+        flags & !known == 0,
+        "flags",
+        at,
+        format_args!("bits of {known:#x}"),
+        format_args!("{flags:#x}"),
+    )?;
     let (at, channels) = (offset_of!(Operation, channels), record.u16(offset_of!(Operation, channels)));
     record.demand(channels <= 255, "channels", at, "at most 255", channels)?;
     let sequence = record.u64(offset_of!(Operation, sequence));
@@ -273,14 +299,14 @@ pub(super) fn operation(record: Record<'_>) -> Result<Option<RawOperation>, Read
         COUNTS.contains(&sequence),
         "sequence",
         offset_of!(Operation, sequence),
-        format!("at most {}", COUNTS.end()),
+        format_args!("at most {}", COUNTS.end()),
         sequence,
     )?;
     let kernel_started = record.u64(offset_of!(Operation, kernel_started));
     let (at, kernel_stopped) =
         (offset_of!(Operation, kernel_stopped), record.u64(offset_of!(Operation, kernel_stopped)));
-    let (expected, found) = (format!("bits of {kernel_started:#x}"), format!("{kernel_stopped:#x}"));
-    record.demand(kernel_stopped & !kernel_started == 0, "kernel_stopped", at, expected, found)?;
+    let fits = kernel_stopped & !kernel_started == 0;
+    record.demand(fits, "kernel_stopped", at, Hex(kernel_started), Hex(kernel_stopped))?;
     Ok(Some(RawOperation {
         index,
         comm_slot: slot,
@@ -339,16 +365,16 @@ pub(super) fn connection(record: Record<'_>) -> Result<Option<RawConnection>, Re
     }
     let (at, slot) = (offset_of!(Connection, comm_slot), record.u32(offset_of!(Connection, comm_slot)));
     let limit = layout::COMMUNICATORS as u32;
-    record.demand(slot < limit, "comm_slot", at, format!("less than {limit}"), slot)?;
+    record.demand(slot < limit, "comm_slot", at, format_args!("less than {limit}"), slot)?;
     let (at, channel) = (offset_of!(Connection, channel), record.u16(offset_of!(Connection, channel)));
     record.demand(channel <= 255, "channel", at, "at most 255", channel)?;
     let started = record.u64(offset_of!(Connection, operations_started));
     let (at, done) =
         (offset_of!(Connection, operations_done), record.u64(offset_of!(Connection, operations_done)));
-    record.demand(done <= started, "operations_done", at, format!("at most {started}"), done)?;
+    record.demand(done <= started, "operations_done", at, format_args!("at most {started}"), done)?;
     let steps = record.u64(offset_of!(Connection, steps_done));
     let (at, timed) = (offset_of!(Connection, timed_steps), record.u64(offset_of!(Connection, timed_steps)));
-    record.demand(timed <= steps, "timed_steps", at, format!("at most {steps}"), timed)?;
+    record.demand(timed <= steps, "timed_steps", at, format_args!("at most {steps}"), timed)?;
     let is_send = flag("is_send", offset_of!(Connection, is_send))?;
     let mut waits = [0; 7];
     for (place, wait) in waits.iter_mut().enumerate() {
@@ -381,7 +407,7 @@ fn oldest_step(record: Record<'_>) -> Result<Option<(u8, u64)>, ReadError> {
         let well_formed = state <= step_state::RECV_GPU_WAIT && key >> 33 == 0;
         let placed = tag == 0 || (key & 7) as usize == place;
         let expected = "a key of this place and a state from 0 to 7";
-        record.demand(well_formed && placed, "steps", at, expected, format!("{tag:#x}"))?;
+        record.demand(well_formed && placed, "steps", at, expected, Hex(tag))?;
         if state <= step_state::BEGUN {
             continue;
         }

@@ -12,8 +12,8 @@
 //!    it is not observable, and its being open says nothing.
 //!
 //! GPU time becomes host time by the least difference between the moment at which an event was heard of and its GPU time:
-//! hearing takes a varying while, but never less than nothing. The difference is kept per communicator (each is on one
-//! GPU) and over the operations at hand only, since the two clocks drift.
+//! hearing takes a varying while, but never less than nothing. Least over ten to twenty seconds, since the two clocks
+//! drift, and by communicator, since each is on one GPU. Both ends of an operation are moved by the same difference.
 
 use std::collections::BTreeMap;
 
@@ -25,46 +25,57 @@ use crate::snapshot::{Communicator, Operation, OperationKind};
 /// A communicator: slot and generation.
 type CommKey = (u32, u32);
 
-/// Least differences between host and GPU time, in ns.
+/// Least differences between host and GPU time, in ns, by communicator and span of time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GpuClocks {
-    least: BTreeMap<CommKey, i128>,
+    least: BTreeMap<(CommKey, u64), i128>,
 }
 
+/// Length of a span of time.
+const SPAN_NS: u64 = 10_000_000_000;
+/// Spans that are kept: operations older than that are not read any more, or no better known.
+const SPANS: u64 = 64;
+
 impl GpuClocks {
-    /// Differences that these operations show.
-    pub(super) fn of<'a>(
+    /// Takes in what these operations show.
+    pub(super) fn learn<'a>(
+        &mut self,
         operations: impl IntoIterator<Item = &'a RawOperation>,
         clock: &Calibration,
-    ) -> Self {
-        let mut clocks = Self::default();
+    ) {
         for operation in operations {
             for (gpu, host) in
                 [(operation.gpu_start, operation.host_start), (operation.gpu_stop, operation.host_stop)]
             {
                 if gpu != 0 && host != 0 {
-                    let difference = i128::from(clock.ns(host)) - i128::from(gpu);
+                    let host_ns = clock.ns(host);
+                    let difference = i128::from(host_ns) - i128::from(gpu);
                     let key = (operation.comm_slot, operation.comm_generation);
-                    let least = clocks.least.entry(key).or_insert(difference);
+                    let least = self.least.entry((key, host_ns / SPAN_NS)).or_insert(difference);
                     *least = difference.min(*least);
                 }
             }
         }
-        clocks
     }
 
-    /// Takes over what is known only from before; what is known now counts more, since clocks drift.
-    pub(super) fn or_else(mut self, before: &Self) -> Self {
-        for (key, difference) in &before.least {
-            self.least.entry(*key).or_insert(*difference);
-        }
-        self
+    /// Forgets what is long past.
+    pub(super) fn forget(&mut self, now_ns: u64) {
+        let oldest = (now_ns / SPAN_NS).saturating_sub(SPANS);
+        self.least.retain(|(_, span), _| *span >= oldest);
     }
 
-    fn host_ns(&self, key: CommKey, gpu_ns: u64) -> Option<u64> {
-        let difference = self.least.get(&key)?;
-        (gpu_ns != 0).then(|| (i128::from(gpu_ns) + difference).clamp(0, i128::from(i64::MAX)) as u64)
+    /// What to add to the GPU's time of an operation whose start was heard of at `heard_ns`.
+    fn difference(&self, key: CommKey, heard_ns: u64) -> Option<i128> {
+        let span = heard_ns / SPAN_NS;
+        let near = (key, span.saturating_sub(1))..=(key, span);
+        self.least.range(near).map(|(_, difference)| *difference).min()
     }
+}
+
+/// A moment of the GPU's clock as host time.
+fn host_ns(gpu_ns: u64, difference: Option<i128>) -> Option<u64> {
+    let moved = i128::from(gpu_ns) + difference?;
+    (gpu_ns != 0).then(|| moved.clamp(0, i128::from(i64::MAX)) as u64)
 }
 
 /// What the communicators say about the order of their operations.
@@ -98,8 +109,9 @@ fn own_progress(raw: &RawOperation, context: &Context<'_>) -> Progress {
     let flag = |flag: u8| raw.flags & flag != 0;
     let kernel_seen = raw.kernel_started != 0;
     if flag(operation_flag::KERNEL_EVENTS) || kernel_seen {
-        let gpu_start = context.gpu.host_ns(key, raw.gpu_start);
-        let gpu_stop = context.gpu.host_ns(key, raw.gpu_stop);
+        let difference = context.gpu.difference(key, context.clock.ns(raw.host_start));
+        let gpu_start = host_ns(raw.gpu_start, difference);
+        let gpu_stop = host_ns(raw.gpu_stop, difference);
         return Progress {
             started_ns: gpu_start.or(heard(raw.host_start)),
             started_on_gpu: gpu_start.is_some(),

@@ -13,6 +13,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 
 use super::ReadError;
 use super::bytes::Record;
@@ -103,6 +105,8 @@ impl Source {
         }
         let offset = table.at + slots.start * table.stride;
         let first = self.read(offset, slots.len() * table.stride)?;
+        // On processors that reorder loads, so that the second copy is the later one in every word.
+        fence(SeqCst);
         let mut second = self.read(offset, slots.len() * table.stride)?;
         for ((slot, first), second) in
             slots.zip(first.chunks_exact(table.stride)).zip(second.chunks_exact_mut(table.stride))
@@ -121,6 +125,7 @@ impl Source {
     fn insist(&self, table: &Table, offset: usize, record: &mut [u8]) -> Result<bool, ReadError> {
         let mut before = record.to_vec();
         for _ in 0..ATTEMPTS {
+            fence(SeqCst);
             self.read_into(offset, record)?;
             if is_whole(table, &before, record) {
                 return Ok(true);
