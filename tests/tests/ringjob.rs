@@ -151,8 +151,7 @@ fn without_a_watchdog_the_peers_of_a_killed_rank_wait() {
     let mut job = Job::start(3, &["--hang-on-peer-loss"]);
     job.wait_iteration(1, 2);
     inject::signal(&job.faults(), 1, Signal::KILL).expect("killed");
-    job.wait(1);
-    job.ranks.remove(1);
+    job.ranks.remove(1).wait().expect("the killed rank ends");
     job.assert_hangs();
 }
 

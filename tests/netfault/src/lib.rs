@@ -3,7 +3,7 @@
 //! A broken link between two ranks cannot be made without root by the network's own means, so it is made between the
 //! program and its sockets. The file `$C4_FAULT_DIR/net-<pid>.json` says what suffers:
 //! `{"peer_ports":[…],"mode":"block"|"slow","bytes_per_second":…,"receive":false}`. It is looked at every
-//! [`rules::LOOK_EVERY_MS`] while sockets are used; without it a call costs one clock reading more than before.
+//! 20 ms while sockets are used; without it a call costs one clock reading more than before.
 //!
 //! A held-back call on a non-blocking socket (or with `MSG_DONTWAIT`, as in NCCL's socket transport) fails with
 //! `EAGAIN`; on a blocking one it waits. Connections themselves stay up: only the bytes stop.
