@@ -31,6 +31,8 @@ pub struct Task {
     pub channels: u8,
     /// Whether that many are used, not at most.
     pub channels_exact: bool,
+    /// Whether it runs as a symmetric kernel.
+    pub symmetric: bool,
 }
 
 /// A descriptor of some version.
@@ -108,6 +110,7 @@ fn task_v4(coll: &payload::CollV4) -> Task {
         root_or_peer: coll.root,
         channels: coll.n_channels,
         channels_exact: true,
+        symmetric: false,
     }
 }
 
@@ -123,6 +126,7 @@ fn task_p2p_v4(p2p: &payload::P2pV4) -> Task {
         root_or_peer: p2p.peer,
         channels: p2p.n_channels,
         channels_exact: true,
+        symmetric: false,
     }
 }
 
@@ -138,6 +142,7 @@ fn task_p2p_v2(p2p: &payload::P2pV2) -> Task {
         root_or_peer: p2p.peer,
         channels: 0,
         channels_exact: false,
+        symmetric: false,
     }
 }
 
@@ -156,6 +161,7 @@ macro_rules! task_v2 {
             root_or_peer: coll.root,
             channels: coll.n_max_channels,
             channels_exact: false,
+            symmetric: false,
         }
     }};
 }
@@ -172,6 +178,7 @@ fn task_v1(coll: &v1::Coll) -> Task {
         root_or_peer: coll.root,
         channels: coll.n_max_channels,
         channels_exact: false,
+        symmetric: false,
     }
 }
 
@@ -187,6 +194,7 @@ fn task_p2p_v1(p2p: &v1::P2p) -> Task {
         root_or_peer: p2p.peer,
         channels: 0,
         channels_exact: false,
+        symmetric: false,
     }
 }
 
@@ -339,7 +347,7 @@ event!(
     v7,
     7,
     groups!(base.parent_group),
-    |coll: &v7::Coll| task_v4(&coll.base.base),
+    |coll: &v7::Coll| Task { symmetric: coll.is_sym_coll != 0, ..task_v4(&coll.base.base) },
     |p2p: &v7::P2p| task_p2p_v4(&p2p.base.base),
     // SAFETY: as for v5.
     |detail: &v7::Detail| unsafe { (detail.kernel_ch.channel_id, detail.kernel_ch.p_timer) },

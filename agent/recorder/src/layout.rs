@@ -195,8 +195,10 @@ pub struct Communicator {
     pub p2p_enqueued: AtomicU64,
     /// … and groups.
     pub groups: AtomicU64,
+    /// Point-to-point operations whose end cannot be seen (to oneself), which count as started and completed.
+    pub p2p_unobservable: AtomicU64,
     /// Unused, 0.
-    pub reserved_launch: [AtomicU64; 5],
+    pub reserved_launch: [AtomicU64; 4],
     /// Thread that sees progress: one more than the latest collective that started …
     pub started: AtomicU64,
     /// … and that completed.
@@ -229,7 +231,7 @@ pub mod operation_flag {
     pub const KERNEL_EVENTS: u8 = 2;
     /// `channels` is not to be relied on (API below 4, or point-to-point in API 3).
     pub const CHANNELS_UNKNOWN: u8 = 4;
-    /// NCCL tells nothing about its end (a send to oneself).
+    /// NCCL tells nothing about its end (a send to oneself, some symmetric kernels).
     pub const UNOBSERVABLE: u8 = 8;
 }
 

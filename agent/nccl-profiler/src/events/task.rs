@@ -45,8 +45,13 @@ pub(super) unsafe fn task_start<E: Event>(
     }
     if to_itself {
         flags |= operation_flag::UNOBSERVABLE;
+        comm.record.p2p_is_unobservable();
     } else if E::API >= 3 && mask & event::KERNEL_CH as i32 != 0 {
         flags |= operation_flag::KERNEL_EVENTS;
+        if task.symmetric {
+            // Its kernel events may come (2.31) or not: should they, the reader takes them for what they are.
+            flags |= operation_flag::UNOBSERVABLE;
+        }
     }
     if task.channels == 0 || !task.channels_exact {
         flags |= operation_flag::CHANNELS_UNKNOWN;

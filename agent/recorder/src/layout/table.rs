@@ -110,6 +110,7 @@ const COMMUNICATOR: &[Field] = fields!(Communicator:
     enqueued "collectives enqueued",
     p2p_enqueued "point-to-point operations enqueued",
     groups "groups launched",
+    p2p_unobservable "point-to-point operations whose end cannot be seen; they count as started and completed",
     reserved_launch "0",
     started "one more than the sequence of the latest collective that started",
     completed "one more than the sequence of the latest collective that completed",

@@ -201,8 +201,10 @@ pub(super) fn communicator(record: Record<'_>) -> Result<Option<crate::snapshot:
     record.demand(size == 0 || rank < size, "rank", at, format_args!("less than its size, {size}"), rank)?;
     let completed = count("completed", offset_of!(Communicator, completed))?;
     let started = count("started", offset_of!(Communicator, started))?.max(completed);
-    let p2p_completed = count("p2p_completed", offset_of!(Communicator, p2p_completed))?;
-    let p2p_started = count("p2p_started", offset_of!(Communicator, p2p_started))?.max(p2p_completed);
+    let unseen = count("p2p_unobservable", offset_of!(Communicator, p2p_unobservable))?;
+    let p2p_completed = unseen + count("p2p_completed", offset_of!(Communicator, p2p_completed))?;
+    let p2p_started = unseen + count("p2p_started", offset_of!(Communicator, p2p_started))?;
+    let p2p_started = p2p_started.max(p2p_completed);
     Ok(Some(crate::snapshot::Communicator {
         slot: record.slot as u32,
         generation: record.u32(offset_of!(Communicator, generation)),

@@ -30,6 +30,7 @@ impl Communicator {
             &self.enqueued,
             &self.p2p_enqueued,
             &self.groups,
+            &self.p2p_unobservable,
             &self.started,
             &self.completed,
             &self.p2p_started,
@@ -78,6 +79,11 @@ impl Communicator {
         let sequence = word.load(Relaxed);
         word.store(sequence + 1, Release);
         sequence
+    }
+
+    /// A point-to-point operation was enqueued whose end cannot be seen.
+    pub fn p2p_is_unobservable(&self) {
+        add(&self.p2p_unobservable, 1);
     }
 
     /// Counts a group and says how many came before it.
