@@ -1,0 +1,187 @@
+//! The topology's document.
+//!
+//! ```yaml
+//! switches: [{name: leaf0, tier: leaf}, {name: leaf1, tier: leaf}, {name: spine0, tier: spine}]
+//! links: [{a: leaf0, b: spine0, gbps: 400, count: 2}, {a: leaf1, b: spine0, gbps: 400, count: 2, state: avoid}]
+//! hosts:
+//!   - {name: h0, nics: [{name: nic0, ports: [{switch: leaf0, gbps: 200}]}]}
+//!   - {name: h1, nics: [{name: nic0, ports: [{switch: leaf1, gbps: 200}]}]}
+//! ```
+
+use super::{
+    node::{Node, Tree},
+    problem::Problems,
+    reader::{At, Reader, Seen},
+    yaml,
+};
+use crate::topology::{Builder, MOST_LINKS, Port, State, SwitchId, Tier, Topology};
+
+const STATES: [(&str, State); 3] = [("up", State::Up), ("down", State::Down), ("avoid", State::Avoid)];
+const TIERS: [(&str, Tier); 3] = [("leaf", Tier::Leaf), ("spine", Tier::Spine), ("core", Tier::Core)];
+
+/// Reads a topology.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_topology(text: &str) -> Result<Topology, Problems> {
+    let tree = yaml::parse(text)?;
+    from_tree(&tree)
+}
+
+fn from_tree(tree: &Tree<'_>) -> Result<Topology, Problems> {
+    let mut reading = Reading { reader: Reader::new(tree), builder: Builder::new() };
+    let at = At::ROOT;
+    if let Some(fields) = reading.reader.fields(&tree.root, &at, ["hosts", "switches", "links"]) {
+        reading.switches(fields.get(1), &at.field("switches"));
+        reading.links(fields.get(2), &at.field("links"));
+        reading.hosts(fields.get(0), &at.field("hosts"));
+    }
+    if reading.reader.problems.is_empty() {
+        Ok(reading.builder.build())
+    } else {
+        Err(reading.reader.problems)
+    }
+}
+
+struct Reading<'t> {
+    reader: Reader<'t>,
+    builder: Builder,
+}
+
+impl<'t> Reading<'t> {
+    fn switches(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) {
+        let mut seen = Seen::default();
+        for (index, node) in self.reader.list(node, at).iter().enumerate() {
+            let at = at.item(index);
+            let Some(fields) = self.reader.fields(node, &at, ["name", "tier"]) else { continue };
+            let name = self.reader.name(fields.get(0), &at.field("name"), fields.place);
+            let tier_at = at.field("tier");
+            let tier = match fields.get(1) {
+                Some(node) => self.reader.word(node, &tier_at, &TIERS),
+                None => {
+                    self.reader.missing(fields.place, &tier_at, "leaf, spine or core");
+                    None
+                }
+            };
+            let Some(name) = name else { continue };
+            let line = self.reader.line(fields.place);
+            if let Some(first) = seen.again(name, line) {
+                self.duplicate(fields.get(0).map_or(fields.place, |n| n.place), &at, "switch", name, first);
+                continue;
+            }
+            // A switch of unknown tier is known all the same, or its every link would be a mistake.
+            if let Err(error) = self.builder.switch(name, tier.unwrap_or(Tier::Leaf)) {
+                self.reader.wrong(fields.place, &at, error);
+            }
+        }
+    }
+
+    fn duplicate(&mut self, place: u32, at: &At<'_>, what: &str, name: &str, first: u32) {
+        let what = format_args!("{what} {name:?} is there already, on line {first}");
+        self.reader.wrong(place, &at.field("name"), what);
+    }
+
+    fn switch(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>, parent: u32) -> Option<SwitchId> {
+        let name = self.reader.name(node, at, parent)?;
+        let found = self.builder.topology().find_switch(name);
+        if found.is_none() {
+            let place = node.map_or(parent, |node| node.place);
+            self.reader.wrong(place, at, format_args!("there is no switch {name:?}"));
+        }
+        found
+    }
+
+    fn state(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) -> State {
+        node.and_then(|node| self.reader.word(node, at, &STATES)).unwrap_or_default()
+    }
+
+    fn links(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) {
+        for (index, node) in self.reader.list(node, at).iter().enumerate() {
+            let at = at.item(index);
+            let names = ["a", "b", "gbps", "count", "state"];
+            let Some(fields) = self.reader.fields(node, &at, names) else { continue };
+            let a = self.switch(fields.get(0), &at.field("a"), fields.place);
+            let b = self.switch(fields.get(1), &at.field("b"), fields.place);
+            let rate = self.reader.required_gbps(fields.get(2), &at.field("gbps"), fields.place);
+            let most = u32::try_from(MOST_LINKS).unwrap_or(u32::MAX);
+            let count = match fields.get(3) {
+                Some(node) => self.reader.whole(node, &at.field("count"), 1, most),
+                None => Some(1),
+            };
+            let state = self.state(fields.get(4), &at.field("state"));
+            let (Some(a), Some(b), Some(rate), Some(count)) = (a, b, rate, count) else { continue };
+            if let Err(error) = self.builder.links(a, b, rate, count, state) {
+                self.reader.wrong(fields.place, &at, error);
+            }
+        }
+    }
+
+    fn hosts(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) {
+        let mut seen = Seen::default();
+        for (index, node) in self.reader.list(node, at).iter().enumerate() {
+            let at = at.item(index);
+            let Some(fields) = self.reader.fields(node, &at, ["name", "nics"]) else { continue };
+            let name = self.reader.name(fields.get(0), &at.field("name"), fields.place);
+            let again = name.and_then(|name| seen.again(name, self.reader.line(fields.place)));
+            if let (Some(name), Some(first)) = (name, again) {
+                self.duplicate(fields.get(0).map_or(fields.place, |n| n.place), &at, "host", name, first);
+            }
+            // A host that cannot be named or added is one of its own, so that its NICs are looked at, too.
+            let own = format!("\0{index}");
+            let name = if again.is_some() { None } else { name };
+            match self.builder.host(name.unwrap_or(&own)) {
+                Ok(host) => self.nics(host, fields.get(1), &at.field("nics")),
+                Err(error) => self.reader.wrong(fields.place, &at, error),
+            }
+        }
+    }
+
+    fn nics(&mut self, host: crate::topology::HostId, node: Option<&'t Node<'t>>, at: &At<'_>) {
+        let mut seen = Seen::default();
+        for (index, node) in self.reader.list(node, at).iter().enumerate() {
+            let at = at.item(index);
+            let Some(fields) = self.reader.fields(node, &at, ["name", "ports"]) else { continue };
+            let name = self.reader.name(fields.get(0), &at.field("name"), fields.place);
+            let ports = self.ports(fields.get(1), &at.field("ports"), fields.place);
+            let Some(name) = name else { continue };
+            let line = self.reader.line(fields.place);
+            if let Some(first) = seen.again(name, line) {
+                self.duplicate(fields.get(0).map_or(fields.place, |n| n.place), &at, "NIC", name, first);
+                continue;
+            }
+            let Some(ports) = ports else { continue };
+            if let Err(error) = self.builder.nic(host, name, ports) {
+                self.reader.wrong(fields.place, &at, error);
+            }
+        }
+    }
+
+    /// The ports of a NIC; none when one of them is wrong (and reported).
+    fn ports(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>, parent: u32) -> Option<Vec<Port>> {
+        let items = self.reader.list(node, at);
+        if items.is_empty() {
+            let place = node.map_or(parent, |node| node.place);
+            self.reader.wrong(place, at, "a NIC has at least one port");
+            return None;
+        }
+        let mut ports = Vec::with_capacity(items.len());
+        for (index, node) in items.iter().enumerate() {
+            let at = at.item(index);
+            let Some(fields) = self.reader.fields(node, &at, ["switch", "gbps", "state"]) else { continue };
+            let switch_at = at.field("switch");
+            let switch = self.switch(fields.get(0), &switch_at, fields.place);
+            let rate = self.reader.required_gbps(fields.get(1), &at.field("gbps"), fields.place);
+            let state = self.state(fields.get(2), &at.field("state"));
+            let (Some(switch), Some(rate)) = (switch, rate) else { continue };
+            let attached = self.builder.topology().switch(switch);
+            if attached.tier != Tier::Leaf {
+                let what =
+                    format!("{:?} is a {}: NICs are attached to leaves", attached.name, attached.tier.name());
+                self.reader.wrong(fields.get(0).map_or(fields.place, |node| node.place), &switch_at, what);
+                continue;
+            }
+            ports.push(Port { switch, rate, state });
+        }
+        (ports.len() == items.len()).then_some(ports)
+    }
+}

@@ -1,0 +1,21 @@
+//! C4P: which path every flow of every job takes. Topology and flows in, paths out; no I/O, no clock, no async.
+//!
+//! ECMP hashes a handful of long, fat flows onto the same uplinks while others idle. The flows of a training job are
+//! few, long and known beforehand, so their paths can be planned: [`plan()`] spreads the flows of all jobs so that the
+//! fullest link is as empty as possible, and says a bound that no plan could beat. It is deterministic: the same input
+//! gives the same plan, bit for bit.
+//!
+//! It does not know how a path is taken. Source ports, policy routes and the like are the business of actuators.
+//!
+//! [`document`] reads and writes the formats that others script against.
+
+pub mod document;
+pub mod flows;
+pub mod plan;
+pub mod planner;
+pub mod topology;
+
+pub use flows::{Flow, Flows};
+pub use plan::{Plan, Previous};
+pub use planner::plan;
+pub use topology::Topology;

@@ -1,0 +1,183 @@
+//! What no plan can beat, however it places and splits.
+//!
+//! Every cut bounds: the traffic that has to cross it, over its capacity. Looked at are the ports of each NIC, the
+//! uplinks of each leaf and of leaves that serve the same NICs, and the links between each pod and the cores, in each
+//! direction. Where a flow has a choice it only counts for cuts that all its choices cross.
+
+use std::collections::HashMap;
+
+use super::{fabric::Fabric, routes::Routes};
+use crate::flows::Flows;
+
+/// How many different ports or leaves one end of a flow may have for cuts through several of them to be looked at.
+const MOST_CHOICES: usize = 4;
+
+/// Lower bounds of utilisation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Bounds {
+    /// Of the fullest of all links.
+    pub(crate) all: f64,
+    /// Of the fullest link between switches.
+    pub(crate) fabric: f64,
+}
+
+impl Bounds {
+    pub(crate) fn new(fabric: &Fabric, routes: &Routes, flows: &Flows) -> Self {
+        let pods = Pods::new(fabric);
+        let mut ports = [Cuts::default(), Cuts::default()];
+        let mut leaves = [Cuts::default(), Cuts::default()];
+        let mut across = [vec![(0.0, false); pods.count], vec![(0.0, false); pods.count]];
+        let mut ends: Vec<u32> = Vec::new();
+        for (number, flow) in flows.as_slice().iter().enumerate() {
+            let pairs = routes.pairs(number);
+            let (demand, lenient) = (flow.demand.get(), routes.lenient(number));
+            if pairs.is_empty() {
+                continue;
+            }
+            let leaf = |port: u32| fabric.ports[port as usize].leaf;
+            for side in 0..2 {
+                let end = |pair: &(u32, u32)| if side == 0 { pair.0 } else { pair.1 };
+                ends.clear();
+                ends.extend(pairs.iter().map(end));
+                ports[side].add(&mut ends, demand, lenient);
+                if pairs.iter().all(|(a, b)| leaf(*a) != leaf(*b)) {
+                    ends.clear();
+                    ends.extend(pairs.iter().map(|pair| leaf(end(pair))));
+                    leaves[side].add(&mut ends, demand, lenient);
+                }
+                let pod = |port: u32| pods.of[leaf(port) as usize];
+                let here = pod(end(&pairs[0]));
+                if pairs.iter().all(|pair| pod(end(pair)) == here && pod(pair.0) != pod(pair.1)) {
+                    let cut = &mut across[side][here as usize];
+                    *cut = (cut.0 + demand, cut.1 | lenient);
+                }
+            }
+        }
+        let mut bounds = Self::default();
+        for side in 0..2usize {
+            let port = |port: u32, _: bool| fabric.capacity[2 * port as usize + side];
+            bounds.all = bounds.all.max(ports[side].bound(port));
+            let leaf = |leaf: u32, lenient: bool| above(fabric, leaf, side, lenient);
+            bounds.fabric = bounds.fabric.max(leaves[side].bound(leaf));
+            for (pod, (demand, lenient)) in across[side].iter().enumerate().filter(|(_, cut)| cut.0 > 0.0) {
+                bounds.fabric = bounds.fabric.max(demand / pods.capacity(fabric, pod as u32, *lenient, side));
+            }
+        }
+        bounds.all = bounds.all.max(bounds.fabric);
+        bounds
+    }
+}
+
+/// What the upward lanes of a switch can carry up (side 0) or down (side 1).
+fn above(fabric: &Fabric, switch: u32, side: usize, lenient: bool) -> f64 {
+    let mut capacity = 0.0;
+    let mut counted = u32::MAX;
+    for up in fabric.ups(lenient).of(switch) {
+        // Lanes over a whole trunk come before the lanes of its links, which are the same links again.
+        if up.width > 1 {
+            counted = up.high;
+            capacity += (0..u32::from(up.width))
+                .map(|i| fabric.capacity[(up.first + 2 * i) as usize + side])
+                .sum::<f64>();
+        } else if counted != up.high {
+            capacity += fabric.capacity[up.first as usize + side];
+        }
+    }
+    capacity
+}
+
+/// Traffic by the set of ports or leaves that it has to choose from.
+#[derive(Debug, Default)]
+struct Cuts {
+    single: HashMap<u32, (f64, bool)>,
+    several: HashMap<Vec<u32>, (f64, bool)>,
+}
+
+impl Cuts {
+    fn add(&mut self, ends: &mut Vec<u32>, demand: f64, lenient: bool) {
+        ends.sort_unstable();
+        ends.dedup();
+        let cut = match ends.as_slice() {
+            [one] => self.single.entry(*one).or_default(),
+            several if several.len() <= MOST_CHOICES => match self.several.get_mut(several) {
+                Some(cut) => cut,
+                None => self.several.entry(several.to_vec()).or_default(),
+            },
+            // Leaving a flow out keeps the bound true.
+            _ => return,
+        };
+        *cut = (cut.0 + demand, cut.1 | lenient);
+    }
+
+    fn bound(&self, capacity: impl Fn(u32, bool) -> f64) -> f64 {
+        let mut bound: f64 = 0.0;
+        for (end, (demand, lenient)) in &self.single {
+            bound = bound.max(demand / capacity(*end, *lenient));
+        }
+        for ends in self.several.keys() {
+            // All that has to choose among these or fewer of these.
+            let (mut demand, mut lenient) = (0.0, false);
+            for subset in 1u32..1 << ends.len() {
+                let chosen = ends.iter().enumerate().filter(|(index, _)| subset >> index & 1 == 1);
+                let chosen: Vec<u32> = chosen.map(|(_, end)| *end).collect();
+                let cut = match chosen.as_slice() {
+                    [one] => self.single.get(one),
+                    several => self.several.get(several),
+                };
+                if let Some((more, avoid)) = cut {
+                    demand += more;
+                    lenient |= avoid;
+                }
+            }
+            let total: f64 = ends.iter().map(|end| capacity(*end, lenient)).sum();
+            bound = bound.max(demand / total);
+        }
+        bound
+    }
+}
+
+/// Leaves and spines that are joined without cores.
+struct Pods {
+    of: Vec<u32>,
+    count: usize,
+}
+
+impl Pods {
+    fn new(fabric: &Fabric) -> Self {
+        let switches = fabric.is_spine.len();
+        let mut root: Vec<u32> = (0..switches as u32).collect();
+        for lane in fabric.lanes.iter().filter(|lane| fabric.is_spine[lane.high as usize]) {
+            let (a, b) = (find(&mut root, lane.low), find(&mut root, lane.high));
+            root[a.max(b) as usize] = a.min(b);
+        }
+        let of: Vec<u32> = (0..switches as u32).map(|switch| find(&mut root, switch)).collect();
+        Self { of, count: switches }
+    }
+
+    /// Of the links between a pod and the cores.
+    fn capacity(&self, fabric: &Fabric, pod: u32, lenient: bool, side: usize) -> f64 {
+        let mut capacity = 0.0;
+        for switch in (0..self.of.len() as u32).filter(|switch| self.of[*switch as usize] == pod) {
+            if fabric.is_spine[switch as usize] {
+                capacity += above(fabric, switch, side, lenient);
+                continue;
+            }
+            // Leaves may have links straight to cores.
+            for up in fabric.ups(lenient).of(switch) {
+                if !fabric.is_spine[up.high as usize] {
+                    capacity += fabric.capacity[up.first as usize + side] * f64::from(up.width);
+                }
+            }
+        }
+        capacity
+    }
+}
+
+fn find(root: &mut [u32], mut switch: u32) -> u32 {
+    while root[switch as usize] != switch {
+        let above = root[root[switch as usize] as usize];
+        root[switch as usize] = above;
+        switch = above;
+    }
+    switch
+}

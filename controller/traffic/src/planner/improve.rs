@@ -1,0 +1,103 @@
+//! Lower and lower limits, until there is no way below.
+
+use super::{
+    bound::Bounds,
+    repair::{Means, Preference, repair},
+    state::{Limits, PieceId, ROUNDING, State},
+    stay::Memory,
+};
+
+/// How often a limit between what is known to work and what is known not to is tried.
+const ROUNDS: usize = 12;
+/// Limits this close together, relative to each other, are one.
+const CLOSE: f64 = 1e-4;
+
+/// What is to become less full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// The fullest of all links.
+    All,
+    /// The fullest link between switches, the ports no fuller than so far.
+    Fabric,
+}
+
+/// Improves the plan as far as it goes, then takes back what was not needed for that.
+pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_>) {
+    let splittable = state.max_pieces.iter().any(|pieces| *pieces > 1);
+    for (goal, floor) in [(Goal::All, bounds.all), (Goal::Fabric, bounds.fabric)] {
+        lower(state, goal, floor, false, memory);
+        if splittable {
+            lower(state, goal, floor, true, memory);
+        }
+    }
+    state.settle();
+    let (all, fabric) = state.fullest();
+    let limits = Limits { ports: all, fabric };
+    memory.back(state, limits);
+    if splittable {
+        join(state, limits, memory);
+    }
+}
+
+/// Finds the lowest limit that can be kept, between the floor and where we are.
+fn lower(state: &mut State<'_>, goal: Goal, floor: f64, split: bool, prefer: &dyn Preference) {
+    let now = |state: &State<'_>| {
+        let (all, fabric) = state.fullest();
+        if goal == Goal::All { all } else { fabric }
+    };
+    let mut high = now(state);
+    if high <= floor * (1.0 + ROUNDING) {
+        return;
+    }
+    let ports = state.fullest().0;
+    let mut low = floor;
+    let mut target = floor;
+    for _ in 0..ROUNDS {
+        let limits = match goal {
+            Goal::All => Limits { ports: target, fabric: target },
+            Goal::Fabric => Limits { ports, fabric: target },
+        };
+        let mark = state.mark();
+        if repair(state, Means { limits, split }, prefer) {
+            high = now(state).min(target);
+            if target <= floor {
+                return;
+            }
+        } else {
+            state.roll_back(mark);
+            low = target;
+        }
+        if high <= low * (1.0 + CLOSE) {
+            return;
+        }
+        target = (low + high) / 2.0;
+    }
+}
+
+/// Puts the pieces of a flow together again where one path has room for both.
+fn join(state: &mut State<'_>, limits: Limits, prefer: &dyn Preference) {
+    for flow in 0..state.demand.len() as u32 {
+        let mut pieces: Vec<PieceId> = state.pieces_of(flow).collect();
+        if pieces.len() < 2 {
+            continue;
+        }
+        // The small ones go, to where nothing counts as a move.
+        pieces.sort_by_key(|piece| (state.part(*piece).units, *piece));
+        for piece in pieces.clone() {
+            let mut others: Vec<PieceId> = state.pieces_of(flow).filter(|other| *other != piece).collect();
+            others.sort_by_key(|other| (std::cmp::Reverse(prefer.cost(state, *other)), *other));
+            for other in others {
+                let (part, path) = (*state.part(piece), state.part(other).path);
+                if part.units == 0 {
+                    break;
+                }
+                let mark = state.mark();
+                state.relocate(piece, part.units, path);
+                if state.fits_beyond(&path, &part.path, limits) {
+                    break;
+                }
+                state.roll_back(mark);
+            }
+        }
+    }
+}
