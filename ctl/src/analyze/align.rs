@@ -26,6 +26,15 @@ pub fn align(recording: &mut Recording) {
                 edge.since_ns = edge.since_ns.saturating_sub(offset);
             }
         }
+        for transfer in &mut process.transfers {
+            transfer.enqueued_ns = transfer.enqueued_ns.saturating_sub(offset);
+            transfer.started_ns = transfer.started_ns.map(|ns| ns.saturating_sub(offset));
+            transfer.ended_ns = transfer.ended_ns.map(|ns| ns.saturating_sub(offset));
+        }
+        for compute in &mut process.computes {
+            compute.start_ns = compute.start_ns.saturating_sub(offset);
+            compute.end_ns = compute.end_ns.map(|ns| ns.saturating_sub(offset));
+        }
         process.ended = process.ended.map(|(ns, finalized)| (ns.saturating_sub(offset), finalized));
     }
 }

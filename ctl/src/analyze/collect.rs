@@ -140,7 +140,8 @@ impl Collector {
         for ((rank, _), track) in &mut self.tracks {
             drop_duplicates(*rank, track, problems);
         }
-        let mut recording = Recording { never_finished: true, ..Recording::default() };
+        let mut recording =
+            Recording { never_finished: true, stands_for_itself: true, ..Recording::default() };
         if self.point_to_point > 0 {
             recording.notes.push(format!(
                 "{} point-to-point operations were read, but waiting across them is not followed yet",
@@ -262,7 +263,10 @@ impl Collector {
             profiling: true,
             dropped: 0,
             ended: None,
+            last_call: None,
             series: Vec::new(),
+            transfers: Vec::new(),
+            computes: Vec::new(),
         }
     }
 }

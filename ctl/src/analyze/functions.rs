@@ -13,18 +13,19 @@ pub fn nccl_name(op: &str) -> &str {
         .collect();
     let plain = plain.strip_prefix("nccl").unwrap_or(&plain);
     match plain {
-        "allreduce" | "allreducecoalesced" => "AllReduce",
+        "allreduce" | "allreducecoalesced" | "allreducesparse" => "AllReduce",
         "allgather" | "allgatherbase" | "allgatherintotensor" | "allgatherintotensorcoalesced" => "AllGather",
         "reducescatter" | "reducescatterbase" | "reducescattertensor" | "reducescattertensorcoalesced" => {
             "ReduceScatter"
         }
         "alltoall" | "alltoallbase" | "alltoallsingle" | "alltoallv" => "AllToAll",
-        "broadcast" | "bcast" => "Broadcast",
-        "reduce" => "Reduce",
+        "broadcast" | "bcast" | "broadcastoop" => "Broadcast",
+        "reduce" | "reduceoop" => "Reduce",
         "gather" => "Gather",
         "scatter" => "Scatter",
-        "barrier" => "Barrier",
-        _ => op,
+        "barrier" | "allreducebarrier" => "Barrier",
+        // Without the backend that PyTorch puts before it.
+        _ => op.strip_prefix("nccl:").unwrap_or(op),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     collect::{Collector, Place},
+    flight,
     format::{self, Kind},
     lines::{self, LONGEST_LINE, Line, Lines},
     problem::Problems,
@@ -27,11 +28,7 @@ pub(super) fn load(paths: &[PathBuf], asked: Format, problems: &mut Problems) ->
     match kind {
         Kind::Recorder => load_recorders(files, problems),
         Kind::OperationTrace => load_traces(&files, problems),
-        Kind::FlightRecorderPickle | Kind::FlightRecorderJson => Err(Failure::Check(format!(
-            "{} is {}, which this version cannot read yet; operation traces and C4's recorders can be read",
-            files[0].display(),
-            kind.name()
-        ))),
+        Kind::FlightRecorder => load_dumps(&files, problems),
     }
 }
 
@@ -67,10 +64,11 @@ fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
+/// What the files are that can be told; the others are taken for the same.
 fn common_kind(files: &[PathBuf], asked: Format) -> Result<Kind, Failure> {
     let mut common: Option<(Kind, &PathBuf)> = None;
     for file in files {
-        let kind = format::detect(file, asked).map_err(|error| bad(file, error))?;
+        let Some(kind) = format::detect(file, asked).map_err(|error| bad(file, error))? else { continue };
         match common {
             Some((first, first_file)) if first != kind => {
                 return Err(Failure::Usage(format!(
@@ -85,7 +83,16 @@ fn common_kind(files: &[PathBuf], asked: Format) -> Result<Kind, Failure> {
             None => common = Some((kind, file)),
         }
     }
-    common.map(|(kind, _)| kind).ok_or_else(|| Failure::Usage("no files to analyse".to_owned()))
+    Ok(common.map_or(Kind::OperationTrace, |(kind, _)| kind))
+}
+
+fn load_dumps(files: &[PathBuf], problems: &mut Problems) -> Result<Recording, Failure> {
+    let dumps = flight::load(files, problems);
+    if dumps.is_empty() {
+        let why = problems.kept().first().map_or_else(String::new, |problem| format!(": {problem}"));
+        return Err(Failure::Check(format!("no Flight Recorder dump could be read{why}")));
+    }
+    Ok(flight::recording(&dumps, problems))
 }
 
 fn load_recorders(files: Vec<PathBuf>, problems: &mut Problems) -> Result<Recording, Failure> {

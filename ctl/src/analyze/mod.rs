@@ -21,19 +21,24 @@ use crate::{
 };
 
 pub mod align;
+pub mod blocked;
 pub mod collect;
+pub mod flight;
 pub mod format;
 pub mod functions;
 pub mod lines;
 mod load;
+pub mod pickle;
 pub mod problem;
 pub mod recorders;
 pub mod recording;
 pub mod replay;
+pub mod stuck;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;
 pub mod trace;
+pub mod waits;
 
 pub use recorders::job_of;
 
@@ -59,16 +64,24 @@ pub struct Diagnosis {
 /// Diagnoses a recording.
 #[must_use]
 pub fn diagnose(mut recording: Recording) -> Diagnosis {
+    recording.mend();
     align::align(&mut recording);
     let broken = recording.mark_broken_off();
     recording.notes.extend(broken);
-    let mut outcome = replay::replay(&recording, Config::default());
+    let outcome = replay::replay(&recording, Config::default());
+    let index = recording.index();
+    let mut findings = outcome.findings;
+    // Recorders tell of connections and of processes that died, which the detector weighs and this does not.
+    if recording.stands_for_itself {
+        let stuck = stuck::stuck(&recording, &index, outcome.start);
+        findings = stuck::join(findings, stuck, &mut recording.notes);
+    }
     if let Some(limit) = recording.confidence_limit {
-        for finding in &mut outcome.findings {
+        for finding in &mut findings {
             finding.confidence = finding.confidence.min(limit);
         }
     }
-    Diagnosis { recording, findings: outcome.findings, jobs: outcome.jobs, start: outcome.start }
+    Diagnosis { recording, findings, jobs: outcome.jobs, start: outcome.start }
 }
 
 /// Runs the command.

@@ -108,8 +108,9 @@ fn signed(ns: u64) -> i64 {
 
 /// A post-mortem: nobody holds any of these files.
 fn post_mortem(recording: &mut Recording) {
+    let index = recording.index();
     let differ = (0..recording.comms.len()).any(|comm| {
-        let mut entered = recording.members(comm).map(|(_, _, series)| series.entered());
+        let mut entered = recording.members(&index, comm).map(|(_, series)| series.entered());
         let first = entered.next();
         entered.any(|other| Some(other) != first)
     });
@@ -203,7 +204,10 @@ fn process(
         profiling: snapshot.profiling,
         dropped: snapshot.losses.operations,
         ended,
+        last_call: None,
         series,
+        transfers: Vec::new(),
+        computes: Vec::new(),
     }
 }
 

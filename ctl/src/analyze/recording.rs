@@ -2,6 +2,8 @@
 //! Loaders fill it, [`super::align`] puts its clocks right, [`super::replay`] shows it to the detector. Times are in
 //! nanoseconds of any origin and may be negative; only differences count until the replay.
 
+use std::collections::HashMap;
+
 use c4_detect::observation::{CommId, OperationSignature, ProcessInfo, StepState};
 
 /// One job, or all that a directory of recorders holds.
@@ -15,6 +17,8 @@ pub struct Recording {
     pub signatures: Vec<OperationSignature>,
     /// What is open at the end never finished. Otherwise the recording is a moment in a job that may go on.
     pub never_finished: bool,
+    /// Nothing but these operations is known of the job, so what they say at their end is all there is to say.
+    pub stands_for_itself: bool,
     /// Nothing is known after this moment, where there is such a moment.
     pub until_ns: Option<i64>,
     /// The recording's zero in microseconds since the Unix epoch, where known.
@@ -23,6 +27,19 @@ pub struct Recording {
     pub notes: Vec<String>,
     /// Confidence that no finding may exceed, because the recording leaves another reading open.
     pub confidence_limit: Option<f64>,
+    /// Times say in what order things were called, but not how long ranks waited.
+    pub waits_unknown: bool,
+    /// Names of the kinds of computation; computations refer to them.
+    pub kinds_of_work: Vec<String>,
+}
+
+/// Who is where in a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    /// By communicator: process and its series.
+    pub members: Vec<Vec<(usize, usize)>>,
+    /// Processes by their rank.
+    pub by_rank: HashMap<u32, usize>,
 }
 
 /// One training process.
@@ -40,8 +57,64 @@ pub struct Process {
     pub dropped: u64,
     /// When it ended, if it is known to have ended, and whether it had finalised its communicators.
     pub ended: Option<(i64, bool)>,
+    /// Where in its program it last called an operation, where known.
+    pub last_call: Option<String>,
     /// Its communicators.
     pub series: Vec<Series>,
+    /// What it sent and received, in the order in which it began.
+    pub transfers: Vec<Transfer>,
+    /// What it computed, where that was recorded.
+    pub computes: Vec<Compute>,
+}
+
+/// A send or receive of one rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Global rank of the other end.
+    pub peer: u32,
+    /// Whether this rank sends.
+    pub is_send: bool,
+    /// Sends and receives meet only on the same one.
+    pub channel: u64,
+    /// Position among the transfers between the two on this channel in this direction: equal places meet.
+    pub place: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Transfers of one rank with the same number are one batch.
+    pub batch: u32,
+    /// When the host asked for it.
+    pub enqueued_ns: i64,
+    /// When the rank began to wait in it.
+    pub started_ns: Option<i64>,
+    /// When it was over, absent if never.
+    pub ended_ns: Option<i64>,
+}
+
+impl Transfer {
+    /// When the rank entered it, as well as is known.
+    #[must_use]
+    pub fn entered_ns(&self) -> i64 {
+        self.started_ns.unwrap_or(self.enqueued_ns)
+    }
+
+    /// The last thing known of it.
+    #[must_use]
+    pub fn last_ns(&self) -> i64 {
+        self.ended_ns.unwrap_or_else(|| self.entered_ns().max(self.enqueued_ns))
+    }
+}
+
+/// A computation of one rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compute {
+    /// Index of its name in the recording.
+    pub kind: u32,
+    /// The iteration it says it is of.
+    pub iteration: Option<u64>,
+    /// Begin.
+    pub start_ns: i64,
+    /// End, absent if never.
+    pub end_ns: Option<i64>,
 }
 
 /// A communicator.
@@ -147,13 +220,26 @@ pub struct RestingEdge {
 }
 
 impl Recording {
-    /// First and last moment that any operation speaks of.
+    /// First and last moment that anything speaks of.
     #[must_use]
     pub fn span(&self) -> Option<(i64, i64)> {
-        let operations = || self.operations();
-        let first = operations().map(|operation| operation.enqueued_ns.min(operation.entered_ns())).min()?;
-        let last = operations().map(Operation::last_ns).max()?;
-        Some((first, last.max(first)))
+        let mut span: Option<(i64, i64)> = None;
+        let mut add = |from: i64, until: i64| {
+            let (first, last) = span.unwrap_or((from, until));
+            span = Some((first.min(from), last.max(until).max(from)));
+        };
+        for operation in self.operations() {
+            add(operation.enqueued_ns.min(operation.entered_ns()), operation.last_ns());
+        }
+        for process in &self.processes {
+            for transfer in &process.transfers {
+                add(transfer.enqueued_ns.min(transfer.entered_ns()), transfer.last_ns());
+            }
+            for compute in &process.computes {
+                add(compute.start_ns, compute.end_ns.unwrap_or(compute.start_ns));
+            }
+        }
+        span
     }
 
     /// Every operation of everybody.
@@ -161,45 +247,87 @@ impl Recording {
         self.processes.iter().flat_map(|process| &process.series).flat_map(|series| &series.operations)
     }
 
+    /// Who is on which communicator. Asking each process for each communicator would be quadratic in a job of 100,000.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        let mut index = Index { members: vec![Vec::new(); self.comms.len()], by_rank: HashMap::new() };
+        for (place, process) in self.processes.iter().enumerate() {
+            for (number, series) in process.series.iter().enumerate() {
+                if let Some(members) = index.members.get_mut(series.comm) {
+                    members.push((place, number));
+                }
+            }
+            if let Some(rank) = process.info.rank {
+                index.by_rank.entry(rank).or_insert(place);
+            }
+        }
+        index
+    }
+
     /// Everybody on one communicator.
-    pub fn members(&self, comm: usize) -> impl Iterator<Item = (usize, &Process, &Series)> {
-        self.processes.iter().enumerate().flat_map(move |(index, process)| {
-            process.series.iter().filter(move |s| s.comm == comm).map(move |series| (index, process, series))
+    pub fn members<'a>(
+        &'a self,
+        index: &'a Index,
+        comm: usize,
+    ) -> impl Iterator<Item = (&'a Process, &'a Series)> {
+        index.members.get(comm).into_iter().flatten().map(|(process, series)| {
+            let process = &self.processes[*process];
+            (process, &process.series[*series])
         })
+    }
+
+    /// Puts ends where later operations show that there was one: nobody can be in an operation and have finished the
+    /// next one on the same communicator.
+    pub fn mend(&mut self) {
+        for series in self.processes.iter_mut().flat_map(|process| &mut process.series) {
+            let Some(last) = series.operations.iter().rposition(|op| op.ended_ns.is_some()) else { continue };
+            for operation in &mut series.operations[..last] {
+                let at = operation.entered_ns();
+                operation.ended_ns.get_or_insert(at);
+            }
+        }
     }
 
     /// Marks ranks whose record breaks off: their peers have *finished* operations that, by the record, they never
     /// entered. That cannot have happened, so the record is older than the peers' or has lost its end, and the
-    /// absence of operations in it is no evidence. Returns a sentence for each.
+    /// absence of operations in it is no evidence. Returns a sentence for each, the first ones.
     pub fn mark_broken_off(&mut self) -> Vec<String> {
+        const TOLD: usize = 8;
+        let index = self.index();
         let mut notes = Vec::new();
+        let mut untold = 0;
         for comm in 0..self.comms.len() {
             let finished = self
-                .members(comm)
-                .filter_map(|(_, _, series)| {
+                .members(&index, comm)
+                .filter_map(|(_, series)| {
                     let done = |op: &&Operation| op.ended_ns.is_some() && self.synchronises(op);
                     series.operations.iter().rev().find(done).map(|op| op.sequence.saturating_add(1))
                 })
                 .max();
             let Some(finished) = finished else { continue };
             let label = self.comms[comm].label();
-            for process in &mut self.processes {
-                let rank = process.info.rank;
-                for series in process.series.iter_mut().filter(|series| series.comm == comm) {
-                    let entered = series.entered();
-                    if entered >= finished {
-                        continue;
-                    }
-                    series.breaks_off = true;
-                    let who =
-                        rank.map_or_else(|| format!("pid {}", process.info.pid), |r| format!("rank {r}"));
-                    notes.push(format!(
-                        "the record of {who} on {label} stops at position {entered}, but its peers have finished \
-                         position {finished}: it is older than theirs or has lost its end, so what {who} did \
-                         afterwards is unknown"
-                    ));
+            for (process, series) in &index.members[comm] {
+                let process = &mut self.processes[*process];
+                let entered = process.series[*series].entered();
+                if entered >= finished {
+                    continue;
                 }
+                process.series[*series].breaks_off = true;
+                if notes.len() >= TOLD {
+                    untold += 1;
+                    continue;
+                }
+                let info = &process.info;
+                let who = info.rank.map_or_else(|| format!("pid {}", info.pid), |r| format!("rank {r}"));
+                notes.push(format!(
+                    "the record of {who} on {label} stops at position {entered}, but its peers have finished \
+                     position {finished}: it is older than theirs or has lost its end, so what {who} did \
+                     afterwards is unknown"
+                ));
             }
+        }
+        if untold > 0 {
+            notes.push(format!("{untold} more records stop before their peers'"));
         }
         notes
     }

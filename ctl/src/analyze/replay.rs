@@ -277,6 +277,9 @@ impl<'a> Cursor<'a> {
             let Some(end) = operation.ended_ns.filter(|end| *end <= now) else { break };
             self.completed += 1;
             self.started = self.started.max(self.completed);
+            if recording.waits_unknown {
+                continue;
+            }
             self.aggregator.push(&CompletedOperation {
                 sequence: operation.sequence,
                 signature: recording.signatures[operation.signature as usize].clone(),

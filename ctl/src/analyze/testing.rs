@@ -23,6 +23,9 @@ pub(crate) fn process(rank: u32, series: Vec<Series>) -> Process {
         profiling: true,
         dropped: 0,
         ended: None,
+        last_call: None,
         series,
+        transfers: Vec::new(),
+        computes: Vec::new(),
     }
 }

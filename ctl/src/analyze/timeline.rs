@@ -8,7 +8,7 @@
 
 use c4_detect::finding::{Finding, Kind};
 
-use super::recording::{Comm, Operation, Process, Recording, Series};
+use super::recording::{Comm, Index, Operation, Process, Recording, Series};
 use crate::words::{duration_ns, printable};
 
 /// Columns of a bar.
@@ -27,11 +27,12 @@ struct Row<'a> {
 #[must_use]
 pub fn picture(recording: &Recording, finding: &Finding) -> Vec<String> {
     let suspects: Vec<u32> = finding.suspects.iter().filter_map(|suspect| suspect.rank).collect();
-    let Some((comm, sequence)) = subject(recording, finding, &suspects) else { return Vec::new() };
+    let index = recording.index();
+    let Some((comm, sequence)) = subject(recording, &index, finding, &suspects) else { return Vec::new() };
     let mut rows: Vec<Row<'_>> = recording
-        .members(comm)
-        .filter(|(_, process, _)| process.info.job == finding.job)
-        .map(|(_, process, series)| Row {
+        .members(&index, comm)
+        .filter(|(process, _)| process.info.job == finding.job)
+        .map(|(process, series)| Row {
             process,
             series,
             operation: find(series, sequence),
@@ -48,9 +49,14 @@ fn find(series: &Series, sequence: u64) -> Option<&Operation> {
 }
 
 /// The communicator and position a finding is about.
-fn subject(recording: &Recording, finding: &Finding, suspects: &[u32]) -> Option<(usize, u64)> {
+fn subject(
+    recording: &Recording,
+    index: &Index,
+    finding: &Finding,
+    suspects: &[u32],
+) -> Option<(usize, u64)> {
     let involved = |comm: usize| {
-        recording.members(comm).any(|(_, process, _)| {
+        recording.members(index, comm).any(|(process, _)| {
             process.info.job == finding.job
                 && (suspects.is_empty() || process.info.rank.is_some_and(|rank| suspects.contains(&rank)))
         })
@@ -58,7 +64,7 @@ fn subject(recording: &Recording, finding: &Finding, suspects: &[u32]) -> Option
     let comms = (0..recording.comms.len()).filter(|comm| involved(*comm));
     let slow = matches!(finding.kind, Kind::NonCommSlow | Kind::CommSlow | Kind::WorkloadImbalance);
     let candidates = comms.filter_map(|comm| {
-        let members = || recording.members(comm).map(|(_, _, series)| series);
+        let members = || recording.members(index, comm).map(|(_, series)| series);
         if slow {
             let (sequence, spread) = widest(members())?;
             return Some((spread, comm, sequence));

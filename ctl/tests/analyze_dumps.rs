@@ -1,0 +1,151 @@
+//! `c4ctl analyze` on PyTorch's Flight Recorder dumps, through the real binary. The dumps are beside this file; what
+//! each case shows is in its `.what`, and `make.py` wrote them.
+
+use std::{fs, path::PathBuf, process::Output};
+
+use serde_json::{Value, json};
+
+mod support;
+
+use support::{command, json, text};
+
+fn case(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/dumps").join(name)
+}
+
+fn analyze(paths: &[PathBuf]) -> Output {
+    command(&["analyze", "--json"]).args(paths).output().expect("runs")
+}
+
+/// The only finding of a case: kind and suspects.
+fn verdict(name: &str) -> (Value, Value) {
+    let output = analyze(&[case(name)]);
+    let document = json(&output);
+    let findings = document["findings"].as_array().expect("findings");
+    assert_eq!(findings.len(), 1, "{name}: {document:#}");
+    assert_eq!(document["problems"], json!([]), "{name}");
+    assert_eq!(output.status.code(), Some(1), "{name}");
+    let ranks = findings[0]["suspects"].as_array().expect("suspects").iter().map(|s| s["rank"].clone());
+    (findings[0]["kind"].clone(), ranks.collect())
+}
+
+#[test]
+fn the_rank_that_nobody_holds_up_is_named() {
+    for (name, kind, suspects) in [
+        ("late-tensor-rank", "non_comm_hang", json!([5])),
+        ("late-tensor-rank-pending", "non_comm_hang", json!([5])),
+        ("only-status", "non_comm_hang", json!([2])),
+        ("all-to-all", "non_comm_hang", json!([3])),
+        ("pipeline", "non_comm_hang", json!([1])),
+        ("desync", "desync", json!([1])),
+        ("cycle", "desync", json!([0, 1])),
+        ("all-stuck", "comm_hang", json!([0, 1, 2, 3])),
+    ] {
+        assert_eq!(verdict(name), (json!(kind), suspects), "{name}");
+    }
+}
+
+#[test]
+fn a_healthy_job_and_one_whose_culprit_left_no_dump_accuse_nobody() {
+    let healthy = analyze(&[case("healthy")]);
+    assert_eq!(healthy.status.code(), Some(0), "{}", text(&healthy.stdout));
+    let document = json(&analyze(&[case("no-dump")]));
+    assert_eq!(document["findings"], json!([]), "{document:#}");
+    assert_eq!(document["jobs"][0]["verdict"]["state"], "unknown", "{document:#}");
+    assert!(document["notes"].to_string().contains("no dump of rank 2"), "{document:#}");
+}
+
+#[test]
+fn symptoms_and_the_way_to_the_root_are_told() {
+    let document = json(&analyze(&[case("late-tensor-rank")]));
+    let finding = &document["findings"][0];
+    let chain = finding["evidence"]["chain"].to_string();
+    assert!(chain.contains("rank 4 waits in AllReduce #13 of TENSOR (3)"), "{chain}");
+    assert!(chain.contains("rank 5 waits in nothing"), "{chain}");
+    let explains = finding["explains"].to_string();
+    assert!(explains.contains("rank 0 waits in a receive from rank 4"), "{explains}");
+    assert_eq!(finding["evidence"]["last_called_at"], "train_step (train.py:88)");
+}
+
+#[test]
+fn broken_dumps_are_told_and_the_others_analysed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for entry in fs::read_dir(case("pipeline")).expect("the case") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
+    }
+    let whole = fs::read(dir.path().join("nccl_trace_rank_4")).expect("a dump");
+    let half = whole.len() / 2;
+    fs::write(dir.path().join("nccl_trace_rank_4"), &whole[..half]).expect("written");
+    let code = b"\x80\x02}q\x00X\x07\x00\x00\x00entriescos\nsystem\nX\x02\x00\x00\x00id\x85Rs.";
+    fs::write(dir.path().join("nccl_trace_rank_5"), code).expect("written");
+    fs::write(dir.path().join("nccl_trace_rank_6"), b"\x80\x02]q\x00.").expect("written");
+    fs::write(dir.path().join("nccl_trace_rank_7"), b"{\"version\":\"2.5\",\"entr").expect("written");
+    let output = analyze(&[dir.path().to_owned()]);
+    let document = json(&output);
+    assert_eq!(document["findings"][0]["suspects"][0]["rank"], 1, "{document:#}");
+    let said = text(&output.stderr);
+    for what in [
+        format!("nccl_trace_rank_4: the pickle ends at byte {half} in the middle of"),
+        "nccl_trace_rank_5: this pickle holds code (GLOBAL 'os system' at byte 17)".to_owned(),
+        "nccl_trace_rank_6: the file holds a list; expected a dict".to_owned(),
+        "nccl_trace_rank_7: not the JSON of a Flight Recorder dump".to_owned(),
+    ] {
+        assert!(said.contains(&what), "{what} in\n{said}");
+    }
+}
+
+#[test]
+fn wrong_entries_are_told_by_number_and_field() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let entry = |fields: Value| {
+        let mut entry = json!({
+            "record_id": 0, "pg_id": 0, "process_group": ["0", "default_pg"], "collective_seq_id": 1, "p2p_seq_id": 0,
+            "op_id": 1, "profiling_name": "nccl:all_reduce", "time_created_ns": 1_724_779_239_000_000_000_u64,
+            "input_sizes": [[4]], "input_dtypes": ["Float"], "output_sizes": [[4]], "output_dtypes": ["Float"],
+            "state": "completed", "time_discovered_started_ns": 0,
+            "time_discovered_completed_ns": 1_724_779_239_000_100_000_u64, "retired": true, "is_p2p": false,
+        });
+        for (key, value) in fields.as_object().expect("fields") {
+            entry[key] = value.clone();
+        }
+        entry
+    };
+    for rank in 0..2 {
+        let dump = json!({
+            "version": "2.10",
+            "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": if rank == 0 { "[0, 1]" } else { "[0, 1, 2]" }}},
+            "pg_status": {"0": {"last_enqueued_collective": "1", "last_completed_collective": "1"}},
+            "entries": [
+                entry(json!({})),
+                entry(json!({"collective_seq_id": -1})),
+                entry(json!({"time_created_ns": 1e30})),
+                entry(json!({"state": "asleep"})),
+                entry(json!({"process_group": null})),
+            ],
+        });
+        fs::write(dir.path().join(format!("x_dump_{rank}")), dump.to_string()).expect("written");
+    }
+    let output = analyze(&[dir.path().to_owned()]);
+    assert_eq!(json(&output)["findings"], json!([]));
+    let said = text(&output.stderr);
+    for what in [
+        "entry 1: collective_seq_id is -1, expected a number from 0 on",
+        "entry 2: time_created_ns is",
+        "entry 3: state is asleep, expected scheduled, started or completed",
+        "entry 4: process_group is missing",
+        "ranks of group 0 are 0-2, but another dump says 0-1",
+    ] {
+        assert!(said.contains(what), "{what} in\n{said}");
+    }
+}
+
+#[test]
+fn whose_dump_it_is_must_be_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dump = fs::read(case("pipeline").join("nccl_trace_rank_1")).expect("a dump");
+    fs::write(dir.path().join("dump"), &dump).expect("written");
+    let output = analyze(&[dir.path().join("dump")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("whose dump this is cannot be told"), "{}", text(&output.stderr));
+}
