@@ -9,12 +9,21 @@ use std::{
 
 use c4_detect::observation::{CommId, JobId, NodeName, OperationSignature, ProcessId, ProcessInfo};
 
+mod moves;
+
+use self::moves::Moves;
 use super::{
     functions::{nccl_name, sizes_must_agree},
     problem::Problems,
     recording::{Comm, Operation, Process, Recording, Series},
     trace::{self, Collective, Line, Meta},
 };
+
+/// Operations held at once. What is analysed of a longer trace is its end: as much of it as fits, the same positions
+/// of every rank.
+const MOST_HELD: usize = 16_000_000;
+/// Of each rank and communicator at least this much is kept.
+const LEAST_OF_ONE: usize = 512;
 
 /// Where a line came from.
 #[derive(Clone, Debug)]
@@ -51,7 +60,7 @@ struct Track {
 }
 
 /// Collects the lines of one job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Collector {
     meta: Option<Meta>,
     comm_ids: HashMap<String, u32>,
@@ -59,13 +68,44 @@ pub struct Collector {
     op_ids: HashMap<String, u32>,
     ops: Vec<String>,
     tracks: BTreeMap<(u32, u32), Track>,
+    moves: Moves,
+    /// Where a rank was first heard of.
+    first_heard: HashMap<u32, Place>,
+    /// Operations held, and how many may be.
+    held: usize,
+    most_held: usize,
+    /// Operations let go.
+    let_go: u64,
     /// Lines that were understood.
     pub lines: u64,
-    /// Point-to-point lines.
-    pub point_to_point: u64,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self::with_room_for(MOST_HELD)
+    }
 }
 
 impl Collector {
+    /// One that holds about so many operations at once.
+    #[must_use]
+    pub fn with_room_for(most_held: usize) -> Self {
+        Self {
+            meta: None,
+            comm_ids: HashMap::new(),
+            members: HashMap::new(),
+            op_ids: HashMap::new(),
+            ops: Vec::new(),
+            tracks: BTreeMap::new(),
+            moves: Moves::default(),
+            first_heard: HashMap::new(),
+            held: 0,
+            most_held,
+            let_go: 0,
+            lines: 0,
+        }
+    }
+
     /// Takes one line.
     pub fn take(&mut self, line: Line<'_>, place: &Place, problems: &mut Problems) {
         self.lines += 1;
@@ -81,9 +121,50 @@ impl Collector {
             },
             Line::Members { comm, ranks } => self.members(&comm, ranks, place, problems),
             Line::Collective(collective) => self.collective(&collective, place),
-            Line::PointToPoint { .. } => self.point_to_point += 1,
-            Line::Compute { .. } => {}
+            Line::PointToPoint(line) => {
+                self.heard(line.rank, place);
+                self.moves.transfer(&line);
+            }
+            Line::Compute(line) => {
+                self.heard(line.rank, place);
+                self.moves.compute(&line);
+            }
         }
+        if self.held > self.most_held {
+            self.trim();
+        }
+    }
+
+    fn heard(&mut self, rank: u32, place: &Place) {
+        self.held += 1;
+        self.first_heard.entry(rank).or_insert_with(|| place.clone());
+    }
+
+    /// Lets the oldest operations go, the same positions of all ranks of a communicator: what is left must not look as
+    /// if somebody had come where others had not.
+    fn trim(&mut self) {
+        let before = self.held;
+        let number = self.tracks.len() + 2 * self.first_heard.len();
+        let limit = (self.most_held / 2 / number.max(1)).max(LEAST_OF_ONE);
+        let mut highest: HashMap<u32, u64> = HashMap::new();
+        for ((_, comm), track) in &self.tracks {
+            let last = track.operations.iter().map(|read| read.sequence).max().unwrap_or(0);
+            let highest = highest.entry(*comm).or_default();
+            *highest = (*highest).max(last);
+        }
+        let mut left = 0;
+        for ((_, comm), track) in &mut self.tracks {
+            let floor = highest.get(comm).map_or(0, |highest| highest.saturating_sub(limit as u64));
+            let last = track.operations.iter().map(|read| read.sequence).max();
+            // The last one stays: it says how far the rank came.
+            track.operations.retain(|read| read.sequence >= floor || Some(read.sequence) == last);
+            left += track.operations.len();
+        }
+        left += self.moves.trim(limit);
+        self.let_go += (before - left.min(before)) as u64;
+        self.held = left;
+        // Where nothing can be let go (few operations of very many ranks), more must be held.
+        self.most_held = self.most_held.max(left.saturating_mul(2));
     }
 
     fn members(&mut self, comm: &str, ranks: Vec<u32>, place: &Place, problems: &mut Problems) {
@@ -119,6 +200,7 @@ impl Collector {
         if op as usize == self.ops.len() {
             self.ops.push(collective.op.clone().into_owned());
         }
+        self.held += 1;
         let track = self
             .tracks
             .entry((collective.rank, comm))
@@ -142,12 +224,13 @@ impl Collector {
         }
         let mut recording =
             Recording { never_finished: true, stands_for_itself: true, ..Recording::default() };
-        if self.point_to_point > 0 {
+        if self.let_go > 0 {
             recording.notes.push(format!(
-                "{} point-to-point operations were read, but waiting across them is not followed yet",
-                self.point_to_point
+                "the trace is long: its first {} operations were read, but only what follows is analysed",
+                self.let_go
             ));
         }
+        recording.kinds_of_work = self.moves.names();
         let comms = self.comms(&mut recording);
         let mut signatures = Signatures::new(&self);
         let tracks = std::mem::take(&mut self.tracks);
@@ -179,13 +262,54 @@ impl Collector {
                 ..Series::default()
             });
         }
+        let moving: Vec<u32> = self.moves.ranks().collect();
+        for rank in moving {
+            let process =
+                processes.entry(rank).or_insert_with(|| self.process(rank, known.get(&rank).copied()));
+            (process.transfers, process.computes) = self.moves.take(rank);
+        }
+        let mut lowest: HashMap<usize, u64> = HashMap::new();
+        for series in processes.values().flat_map(|process| &process.series) {
+            let base = lowest.entry(series.comm).or_insert(series.base);
+            *base = (*base).min(series.base);
+        }
+        // A rank that was recorded, but on one of its communicators never.
+        for (index, members) in comms.values() {
+            for (rank, comm_rank) in members {
+                let Some(process) = processes.get_mut(rank) else { continue };
+                if process.series.iter().all(|series| series.comm != *index) {
+                    let base = lowest.get(index).copied().unwrap_or(0);
+                    process.series.push(Series {
+                        comm: *index,
+                        comm_rank: *comm_rank,
+                        base,
+                        ..Series::default()
+                    });
+                }
+            }
+        }
         recording.processes = processes.into_values().collect();
+        for process in &mut recording.processes {
+            process.series.sort_by_key(|series| series.comm);
+        }
         recording
     }
 
     /// Ranks that cannot be: beyond the world, or not on the communicator they operate on.
     fn drop_strangers(&mut self, problems: &mut Problems) {
         let world = self.meta.as_ref().and_then(|meta| meta.world_size);
+        let moving: Vec<u32> = self.moves.ranks().collect();
+        for rank in moving {
+            let Some(world) = world.filter(|world| rank >= *world) else { continue };
+            let number = self.moves.forget(rank);
+            if let Some(place) = self.first_heard.get(&rank) {
+                let what = format!(
+                    "rank is {rank}, expected less than world_size {world}; its {number} operations without a \
+                     communicator are left out"
+                );
+                problems.add(&place.file, Some(place.line), what);
+            }
+        }
         let names: HashMap<u32, &String> = self.comm_ids.iter().map(|(name, id)| (*id, name)).collect();
         let members = &self.members;
         self.tracks.retain(|(rank, comm), track| {
@@ -263,12 +387,19 @@ impl Collector {
             profiling: true,
             dropped: 0,
             ended: None,
+            coords: coords(place),
             last_call: None,
             series: Vec::new(),
             transfers: Vec::new(),
             computes: Vec::new(),
         }
     }
+}
+
+fn coords(place: Option<&trace::Place>) -> BTreeMap<String, String> {
+    let coords = place.into_iter().flat_map(|place| &place.coords);
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    coords.map(|(axis, value)| (axis.clone(), text(value))).collect()
 }
 
 /// Each rank's place in a list.

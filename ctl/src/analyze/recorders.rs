@@ -204,6 +204,7 @@ fn process(
         profiling: snapshot.profiling,
         dropped: snapshot.losses.operations,
         ended,
+        coords: BTreeMap::new(),
         last_call: None,
         series,
         transfers: Vec::new(),

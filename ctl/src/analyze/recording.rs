@@ -2,7 +2,7 @@
 //! Loaders fill it, [`super::align`] puts its clocks right, [`super::replay`] shows it to the detector. Times are in
 //! nanoseconds of any origin and may be negative; only differences count until the replay.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use c4_detect::observation::{CommId, OperationSignature, ProcessInfo, StepState};
 
@@ -57,6 +57,8 @@ pub struct Process {
     pub dropped: u64,
     /// When it ended, if it is known to have ended, and whether it had finalised its communicators.
     pub ended: Option<(i64, bool)>,
+    /// Where it is in the parallel layout, by axis, where known.
+    pub coords: BTreeMap<String, String>,
     /// Where in its program it last called an operation, where known.
     pub last_call: Option<String>,
     /// Its communicators.

@@ -1,5 +1,7 @@
 //! What several tests need.
 
+use std::collections::BTreeMap;
+
 use c4_detect::observation::{JobId, NodeName, ProcessId, ProcessInfo};
 
 use super::recording::{Process, Series};
@@ -23,6 +25,7 @@ pub(crate) fn process(rank: u32, series: Vec<Series>) -> Process {
         profiling: true,
         dropped: 0,
         ended: None,
+        coords: BTreeMap::new(),
         last_call: None,
         series,
         transfers: Vec::new(),

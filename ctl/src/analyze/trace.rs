@@ -1,7 +1,7 @@
 //! One line of an operation trace. The format is an interface (JSON lines, one operation a line); this file knows what
 //! a line may say and what it must, and nothing about what it means.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{
     Deserialize, Deserializer,
@@ -25,18 +25,10 @@ pub enum Line<'a> {
     },
     /// A collective.
     Collective(Collective<'a>),
-    /// A send or receive. Not followed yet: only that the rank was alive is used.
-    PointToPoint {
-        /// Who.
-        rank: u32,
-        /// With whom.
-        peer: u32,
-    },
-    /// Computation. Not used yet.
-    Compute {
-        /// Who.
-        rank: u32,
-    },
+    /// A send or receive.
+    PointToPoint(PointToPoint<'a>),
+    /// Computation.
+    Compute(Compute<'a>),
 }
 
 /// The job, from the `meta` line.
@@ -60,6 +52,9 @@ pub struct Place {
     pub node: Option<String>,
     /// Its GPU on the node.
     pub gpu: Option<u32>,
+    /// Where it is in the parallel layout, by axis: "tp", "pp", …
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub coords: BTreeMap<String, serde_json::Value>,
 }
 
 /// A collective of one rank.
@@ -80,6 +75,50 @@ pub struct Collective<'a> {
     /// When the rank began to wait in it.
     pub start_ns: i64,
     /// When it was over; absent if it never was.
+    pub end_ns: Option<i64>,
+}
+
+/// A send or receive of one rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointToPoint<'a> {
+    /// Who.
+    pub rank: u32,
+    /// With whom.
+    pub peer: u32,
+    /// Whether it sends.
+    pub is_send: bool,
+    /// On which communicator, if told.
+    pub comm: Option<Cow<'a, str>>,
+    /// What both ends call it, if told.
+    pub tag: Option<Cow<'a, str>>,
+    /// Its number among the transfers between the two, if told.
+    pub sequence: Option<u64>,
+    /// The batch it is of, if told.
+    pub group: Option<Cow<'a, str>>,
+    /// The iteration it is of, if told.
+    pub iteration: Option<u64>,
+    /// How much, if told.
+    pub bytes: Option<u64>,
+    /// When the host asked for it, if told.
+    pub enqueued_ns: Option<i64>,
+    /// When the rank began to wait in it.
+    pub start_ns: i64,
+    /// When it was over; absent if it never was.
+    pub end_ns: Option<i64>,
+}
+
+/// A computation of one rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compute<'a> {
+    /// Who.
+    pub rank: u32,
+    /// What.
+    pub name: Cow<'a, str>,
+    /// The iteration it is of, if told.
+    pub iteration: Option<u64>,
+    /// Begin.
+    pub start_ns: i64,
+    /// End; absent if it never ended.
     pub end_ns: Option<i64>,
 }
 
@@ -122,6 +161,11 @@ struct Raw<'a> {
     name: Option<Name<'a>>,
     #[serde(borrow)]
     op: Option<Name<'a>>,
+    #[serde(borrow)]
+    tag: Option<Name<'a>>,
+    #[serde(borrow)]
+    group: Option<Name<'a>>,
+    iteration: Option<Whole>,
     bytes: Option<Whole>,
     enqueued_us: Option<f64>,
     start_us: Option<f64>,
@@ -136,6 +180,10 @@ pub fn parse(text: &[u8], file_rank: Option<u32>) -> Result<Line<'_>, LineError>
     // Without this, an array would pass for an object whose fields come in order.
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(LineError::Json("not a JSON object".to_owned()));
+    }
+    // Where a field is wrong is only looked for when one is: it costs more than reading the line.
+    if let Ok(raw) = serde_json::from_slice::<Raw<'_>>(text) {
+        return raw.understand(file_rank);
     }
     let mut json = serde_json::Deserializer::from_slice(text);
     let raw: Raw<'_> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -178,27 +226,59 @@ impl<'a> Raw<'a> {
             return Err(value("end_us", end_us, "a time not before start_us"));
         }
         let enqueued_ns = self.enqueued_us.map(|us| nanoseconds("enqueued_us", us)).transpose()?;
-        match (self.comm, self.seq, self.peer, self.name) {
-            (Some(comm), Some(seq), _, _) => Ok(Line::Collective(Collective {
+        let enqueued_ns = enqueued_ns.map(|ns| ns.min(start_ns));
+        let bytes = self.bytes.map(|bytes| bytes.0);
+        let iteration = self.iteration.map(|iteration| iteration.0);
+        if let Some(peer) = self.peer {
+            let peer = peer.rank("peer")?;
+            if peer == rank {
+                return Err(value("peer", peer, "another rank than the one that sends or receives"));
+            }
+            return Ok(Line::PointToPoint(PointToPoint {
+                rank,
+                peer,
+                is_send: direction(&op)?,
+                comm: self.comm.map(|comm| comm.0),
+                tag: self.tag.map(|tag| tag.0),
+                sequence: self.seq.map(|seq| seq.0),
+                group: self.group.map(|group| group.0),
+                iteration,
+                bytes,
+                enqueued_ns,
+                start_ns,
+                end_ns,
+            }));
+        }
+        match (self.comm, self.seq, self.name) {
+            (Some(comm), Some(seq), _) => Ok(Line::Collective(Collective {
                 rank,
                 comm: comm.0,
                 sequence: seq.0,
                 op,
-                bytes: self.bytes.map(|bytes| bytes.0),
-                enqueued_ns: enqueued_ns.map(|ns| ns.min(start_ns)),
+                bytes,
+                enqueued_ns,
                 start_ns,
                 end_ns,
             })),
-            (_, _, Some(peer), _) => Ok(Line::PointToPoint { rank, peer: peer.rank("peer")? }),
-            (_, _, None, Some(_)) => Ok(Line::Compute { rank }),
-            (Some(_), None, None, None) => {
-                Err(missing("seq", "the operation's position on its communicator"))
+            (_, _, Some(name)) => {
+                Ok(Line::Compute(Compute { rank, name: name.0, iteration, start_ns, end_ns }))
             }
-            (None, _, None, None) => Err(missing(
+            (Some(_), None, None) => Err(missing("seq", "the operation's position on its communicator")),
+            (None, _, None) => Err(missing(
                 "comm",
                 "`comm` with `seq` (collective), `peer` (point-to-point) or `name` (computation)",
             )),
         }
+    }
+}
+
+/// Whether an operation with a peer sends or receives.
+fn direction(op: &str) -> Result<bool, LineError> {
+    let lower = op.to_ascii_lowercase();
+    match (lower.contains("send"), lower.contains("recv") || lower.contains("receive")) {
+        (true, false) => Ok(true),
+        (false, true) => Ok(false),
+        _ => Err(value("op", op, "send or recv, since there is a `peer`")),
     }
 }
 

@@ -113,3 +113,41 @@ fn contradictions_are_named_and_the_first_word_counts() {
     }
     assert_eq!(problems.total(), 4);
 }
+
+#[test]
+fn a_long_trace_is_analysed_from_the_same_position_on_all_ranks() {
+    let (mut collector, mut problems) = (Collector::with_room_for(4_000), Problems::default());
+    let place = Place { file: Arc::new(PathBuf::from("t.jsonl")), line: 1 };
+    // Rank 1 stops early and must not seem never to have been there.
+    for sequence in 0..20_000_u64 {
+        for rank in 0..2 {
+            if rank == 1 && sequence > 19_990 {
+                continue;
+            }
+            let text = format!(
+                r#"{{"rank":{rank},"comm":"c","seq":{sequence},"op":"x","start_us":{sequence},"end_us":{sequence}}}"#
+            );
+            let line = trace::parse(text.as_bytes(), None).expect("a good line");
+            collector.take(line, &place, &mut problems);
+        }
+    }
+    let recording = collector.finish(&mut problems);
+    let [zero, one] = &recording.processes[..] else { panic!("two ranks") };
+    let first = |process: &Process| process.series[0].operations[0].sequence;
+    assert_eq!(first(zero), first(one));
+    assert!(recording.operations().count() < 5_000);
+    assert_eq!((zero.series[0].entered(), one.series[0].entered()), (20_000, 19_991));
+    assert!(recording.notes[0].contains("the trace is long"), "{:?}", recording.notes);
+}
+
+#[test]
+fn a_rank_that_is_recorded_elsewhere_is_on_all_its_communicators() {
+    let (recording, _) = collected(&[
+        r#"{"comm":"c","ranks":[0,1,2]}"#,
+        r#"{"rank":0,"comm":"c","seq":5,"op":"x","start_us":1}"#,
+        r#"{"rank":1,"op":"compute","name":"forward","start_us":1}"#,
+    ]);
+    let [zero, one] = &recording.processes[..] else { panic!("rank 2 was not recorded") };
+    assert_eq!((zero.series[0].entered(), one.series[0].entered()), (6, 5));
+    assert_eq!(one.computes.len(), 1);
+}

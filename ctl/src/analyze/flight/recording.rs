@@ -277,6 +277,7 @@ impl Builder<'_> {
             profiling: true,
             dropped: 0,
             ended: None,
+            coords: BTreeMap::new(),
             last_call: dump.entries.last().and_then(|entry| entry.called_at.clone()),
             series: series.into_values().collect(),
             transfers,

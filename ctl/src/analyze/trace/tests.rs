@@ -39,14 +39,13 @@ fn every_other_kind_of_line() {
         line(r#"{"comm":"dp0","ranks":[0,4]}"#),
         Ok(Line::Members { comm: "dp0".into(), ranks: vec![0, 4] })
     );
-    assert_eq!(
-        line(r#"{"rank":0,"peer":4,"op":"send","start_us":1}"#),
-        Ok(Line::PointToPoint { rank: 0, peer: 4 })
-    );
-    assert_eq!(
-        line(r#"{"rank":0,"op":"compute","name":"forward","start_us":1}"#),
-        Ok(Line::Compute { rank: 0 })
-    );
+    let text = r#"{"rank":0,"peer":4,"op":"isend","tag":3,"seq":9,"group":"g","iteration":2,"start_us":1}"#;
+    let Ok(Line::PointToPoint(transfer)) = line(text) else { panic!("{:?}", line(text)) };
+    assert_eq!((transfer.rank, transfer.peer, transfer.is_send, transfer.sequence), (0, 4, true, Some(9)));
+    assert_eq!((transfer.tag.as_deref(), transfer.group.as_deref()), (Some("3"), Some("g")));
+    let text = r#"{"rank":0,"op":"compute","name":"forward","iteration":7,"start_us":1}"#;
+    let Ok(Line::Compute(compute)) = line(text) else { panic!("{:?}", line(text)) };
+    assert_eq!((compute.rank, compute.name.as_ref(), compute.iteration), (0, "forward", Some(7)));
     let meta =
         line(r#"{"meta":{"job":"j","world_size":2,"ranks":[{"rank":1,"node":"n0","coords":{"pp":0}}]}}"#);
     let Ok(Line::Meta(meta)) = meta else { panic!("{meta:?}") };
@@ -81,6 +80,8 @@ fn complaints_name_the_field_and_what_was_expected() {
         (r#"{"rank":0,"comm":"c","seq":1,"start_us":2}"#, "op is missing"),
         (r#"{"rank":0,"comm":"c","seq":1,"op":"x"}"#, "start_us is missing"),
         (r#"{"rank":0,"comm":"c","seq":1,"op":"x","start_us":1} {"#, "more than one"),
+        (r#"{"rank":0,"peer":0,"op":"send","start_us":1}"#, "peer is 0, expected another rank"),
+        (r#"{"rank":0,"peer":1,"op":"all_reduce","start_us":1}"#, "op is all_reduce, expected send or recv"),
         ("[1,2]", "not a JSON object"),
         ("hello", "not a JSON object"),
     ];
