@@ -12,9 +12,10 @@ Exit codes:
   0   the command could answer (`findings` exits 0 also when findings are open);
       `analyze`: everything was read and nothing is wrong
   1   `analyze` found something, or part of its input could not be read;
+      `plan`, `what-if`: a flow has no path;
       `recorder`: a file is not a valid recorder; `explain`, `job`: no such thing
   2   the command line is wrong
-  64  a setting is wrong (such as C4_CONTROLLER)
+  64  a setting is wrong (such as C4_CONTROLLER); `plan`, `what-if`: a document is
   69  the controller cannot be reached";
 
 /// Says what is wrong with a training job, and why.
@@ -65,6 +66,10 @@ pub enum Command {
     },
     /// Diagnose a job from files alone, without a controller
     Analyze(Analyze),
+    /// Plan paths for flows from files alone, without a controller
+    Plan(Plan),
+    /// What a dead link or a new job would do to the plan: before and after
+    WhatIf(WhatIf),
 }
 
 /// Questions to the controller.
@@ -150,6 +155,37 @@ pub enum Format {
     FlightRecorder,
     /// C4's own flight recorders.
     Recorder,
+}
+
+/// Offline planning.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Hosts, switches and links (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub topology: PathBuf,
+    /// Who sends how much to whom (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub flows: PathBuf,
+    /// The plan so far (JSON, as `--json` prints it); what need not move stays
+    #[arg(long, value_name = "FILE")]
+    pub previous: Option<PathBuf>,
+}
+
+/// Offline planning of what is not yet so.
+#[derive(Debug, Args)]
+pub struct WhatIf {
+    /// Hosts, switches and links (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub topology: PathBuf,
+    /// Who sends how much to whom (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub flows: PathBuf,
+    /// Links that die: all between two switches, or one of them; may be repeated
+    #[arg(long, value_name = "A-B[:INDEX]")]
+    pub down: Vec<String>,
+    /// Flows that come on top (JSON); may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub add: Vec<PathBuf>,
 }
 
 #[cfg(test)]

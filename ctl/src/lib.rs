@@ -1,7 +1,7 @@
 //! C4's command line for operators.
 //!
 //! Two halves that share only how they print. The *live* half asks a controller ([`live`]); the *offline* half reads
-//! files ([`recorder`], [`analyze`]) and needs no controller at all: when things are at their worst, a directory of
+//! files ([`recorder`], [`analyze`], [`plan`]) and needs no controller at all: when things are at their worst, a directory of
 //! flight recorders copied off a node must be enough. Both say the same thing in the same words, because both get their
 //! findings from `c4_detect` and print them with the same code ([`finding`]).
 
@@ -18,6 +18,7 @@ pub mod failure;
 pub mod finding;
 pub mod live;
 pub mod output;
+pub mod plan;
 pub mod recorder;
 pub mod table;
 pub mod words;
@@ -49,5 +50,7 @@ pub fn run(cli: &Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Live(command) => live::run(cli, command, out),
         Command::Recorder { command } => recorder::run(command, cli.json, out),
         Command::Analyze(args) => analyze::run(args, cli.json, out),
+        Command::Plan(args) => plan::plan(args, cli.json, out),
+        Command::WhatIf(args) => plan::what_if(args, cli.json, out),
     }
 }

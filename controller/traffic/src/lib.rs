@@ -7,13 +7,16 @@
 //!
 //! It does not know how a path is taken. Source ports, policy routes and the like are the business of actuators.
 //!
-//! [`document`] reads and writes the formats that others script against.
+//! [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
+//! for every link and every flow.
 
 pub mod document;
 pub mod flows;
 pub mod plan;
 pub mod planner;
+pub mod rates;
 pub mod topology;
+pub mod wires;
 
 pub use flows::{Flow, Flows};
 pub use plan::{Plan, Previous};
