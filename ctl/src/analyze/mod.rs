@@ -28,6 +28,7 @@ pub mod format;
 pub mod functions;
 pub mod lines;
 mod load;
+pub mod order;
 pub mod pickle;
 pub mod problem;
 pub mod recorders;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     blocked::{self, Facts, What},
+    order,
     recording::{Index, Operation, Process, Recording},
     waits::{self, Cause, Root},
 };
@@ -265,9 +266,21 @@ impl Story<'_> {
         let summary = format!(
             "the program waits for itself: {shown}; these operations are called in another order on different ranks"
         );
+        // Whoever came to where it waits by a way it never took before has left its own order.
+        let (strays, others): (Vec<usize>, Vec<usize>) =
+            ranks.iter().partition(|rank| order::strays(&self.recording.processes[**rank]));
+        let told = !strays.is_empty() && !others.is_empty();
         let share = 1.0 / ranks.len().max(1) as f64;
-        let suspects = ranks.iter().take(MAX_SUSPECTS).map(|rank| self.suspect(*rank, share)).collect();
+        let score = |rank: &usize| match strays.contains(rank) {
+            true if told => 0.8 / strays.len() as f64,
+            _ => share * if told { 0.4 } else { 1.0 },
+        };
+        let suspects = strays.iter().chain(&others).take(MAX_SUSPECTS);
+        let suspects = suspects.map(|rank| self.suspect(*rank, score(rank))).collect();
         let mut finding = self.finding(Kind::Desync, suspects, 0.8, summary, meetings);
+        if told {
+            finding.evidence.insert("left_its_usual_order".into(), json!(self.names(&strays)));
+        }
         finding.evidence.insert("cycle".into(), json!(sides.iter().take(MAX_SYMPTOMS).collect::<Vec<_>>()));
         finding.evidence.insert("ranks_waiting".into(), json!(cause.dependents.len()));
         let steps = self.steps(ranks);
