@@ -75,47 +75,71 @@ fn last_sign(process: &Process) -> Option<i64> {
     operations.chain(transfers).chain(computes).max()
 }
 
-/// Series whose operations run while their rank goes on, by process and communicator.
-struct Background(HashSet<(usize, usize)>);
+/// What runs while its rank goes on: series by process and communicator, and transfers by process and direction.
+#[derive(Debug, Default)]
+pub struct Background {
+    series: HashSet<(usize, usize)>,
+    transfers: HashSet<(usize, bool)>,
+}
 
 impl Background {
     /// An operation is in the background if its rank begins another one elsewhere before it ends.
-    fn of(recording: &Recording) -> Self {
-        let mut found = HashSet::new();
+    #[must_use]
+    pub fn of(recording: &Recording) -> Self {
+        let mut found = Self::default();
         for (place, process) in recording.processes.iter().enumerate() {
-            if recording.waits_unknown
-                || process.series.len() + usize::from(!process.transfers.is_empty()) < 2
-            {
+            if recording.waits_unknown {
                 continue;
             }
             for series in &process.series {
-                let mut looked_at = 0;
-                let mut overlapped = 0;
                 let ended =
                     series.operations.iter().rev().filter_map(|op| Some((op.entered_ns(), op.ended_ns?)));
-                for (from, until) in ended.take(LOOKED_AT) {
-                    looked_at += 1;
-                    overlapped += usize::from(begins_inside(process, series.comm, from, until));
+                if mostly(ended, |from, until| begins_inside(process, Some(series.comm), from, until)) {
+                    found.series.insert((place, series.comm));
                 }
-                if looked_at > 0 && overlapped as f64 >= looked_at as f64 * IN_BACKGROUND {
-                    found.insert((place, series.comm));
+            }
+            for is_send in [false, true] {
+                let transfers = process.transfers.iter().rev().filter(|t| t.is_send == is_send);
+                let ended = transfers.filter_map(|t| Some((t.entered_ns(), t.ended_ns?)));
+                if mostly(ended, |from, until| begins_inside(process, None, from, until)) {
+                    found.transfers.insert((place, is_send));
                 }
             }
         }
-        Self(found)
+        found
     }
 
-    fn has(&self, process: usize, comm: usize) -> bool {
-        self.0.contains(&(process, comm))
+    /// Whether a process goes on while it is in a collective of a communicator.
+    #[must_use]
+    pub fn has(&self, process: usize, comm: usize) -> bool {
+        self.series.contains(&(process, comm))
+    }
+
+    /// Whether a process goes on while it sends, or receives.
+    #[must_use]
+    pub fn transfers(&self, process: usize, is_send: bool) -> bool {
+        self.transfers.contains(&(process, is_send))
     }
 }
 
-/// Whether the rank begins an operation elsewhere strictly between two moments.
-fn begins_inside(process: &Process, but: usize, from: i64, until: i64) -> bool {
-    process.series.iter().filter(|series| series.comm != but).any(|series| {
+/// Whether it holds of many of the last operations that took any time.
+fn mostly(ended: impl Iterator<Item = (i64, i64)>, inside: impl Fn(i64, i64) -> bool) -> bool {
+    let (mut looked_at, mut held) = (0_u32, 0_u32);
+    for (from, until) in ended.filter(|(from, until)| until > from).take(LOOKED_AT) {
+        looked_at += 1;
+        held += u32::from(inside(from, until));
+    }
+    looked_at > 0 && f64::from(held) >= f64::from(looked_at) * IN_BACKGROUND
+}
+
+/// Whether the rank begins a collective on another communicator, or a computation, strictly between two moments.
+fn begins_inside(process: &Process, but: Option<usize>, from: i64, until: i64) -> bool {
+    let collective = process.series.iter().filter(|series| Some(series.comm) != but).any(|series| {
         let at = series.operations.partition_point(|op| op.entered_ns() <= from);
         series.operations.get(at).is_some_and(|op| op.entered_ns() < until)
-    })
+    });
+    let at = process.computes.partition_point(|compute| compute.start_ns <= from);
+    collective || process.computes.get(at).is_some_and(|compute| compute.start_ns < until)
 }
 
 /// By process: when its oldest open operation was called, if anything is open.

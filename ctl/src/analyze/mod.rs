@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub mod align;
+pub mod balance;
 pub mod blocked;
 pub mod collect;
 pub mod flight;
@@ -76,6 +77,9 @@ pub fn diagnose(mut recording: Recording) -> Diagnosis {
     if recording.stands_for_itself {
         let stuck = stuck::stuck(&recording, &index, outcome.start);
         findings = stuck::join(findings, stuck, &mut recording.notes);
+        let iteration_ns = outcome.jobs.first().and_then(|job| job.iteration_ns);
+        let balance = balance::balance(&recording, &index, iteration_ns, outcome.start);
+        findings = balance::join(findings, balance, &recording);
     }
     if let Some(limit) = recording.confidence_limit {
         for finding in &mut findings {

@@ -29,6 +29,8 @@ pub struct Recording {
     pub confidence_limit: Option<f64>,
     /// Times say in what order things were called, but not how long ranks waited.
     pub waits_unknown: bool,
+    /// Times are when something was noticed, which may be long after it happened.
+    pub coarse_times: bool,
     /// Names of the kinds of computation; computations refer to them.
     pub kinds_of_work: Vec<String>,
 }

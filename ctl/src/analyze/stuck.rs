@@ -69,7 +69,7 @@ pub fn stuck(recording: &Recording, index: &Index, start: Timestamp) -> Stuck {
         let shares = |cause: &Cause| cause.dependents.iter().any(|rank| held.contains(rank));
         let (with, rest): (Vec<Cause>, Vec<Cause>) = known.into_iter().partition(|cause| shares(cause));
         known = rest;
-        let unseen = hidden.iter().any(|cause| shares(cause));
+        let unseen = hidden.iter().any(shares);
         out.findings.push(story.tell(first, with, unseen));
     }
     for cause in hidden {

@@ -81,6 +81,7 @@ pub fn recording(dumps: &[(PathBuf, Dump)], problems: &mut Problems) -> Recordin
         never_finished: true,
         stands_for_itself: true,
         waits_unknown: !timed,
+        coarse_times: true,
         ..Recording::default()
     };
     let index = comms(&groups, &mut recording);
