@@ -152,6 +152,8 @@ fn block(block: detect::Block) -> wire::Block {
         span_ns: block.span_ns,
         gap_ns: block.gap_ns,
         bytes: block.bytes,
+        own_ns: block.own_ns,
+        silent_ns: block.silent_ns.filter(|_| block.silent_ns != block.own_ns),
     }
 }
 

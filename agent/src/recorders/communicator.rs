@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use c4_detect::{
-    aggregate::{Aggregator, CompletedOperation},
+    aggregate::{Aggregator, CompletedOperation, Coverage},
     observation::{CommId, CommWindow, Edge, InFlight, OperationSignature, StepState},
 };
 use c4_recorder::snapshot::{self, Communicator, Connection, Operation};
@@ -76,6 +76,7 @@ impl CommTrack {
         comm: &Communicator,
         operations: &[&Operation],
         connections: &[&Connection],
+        coverage: &Coverage,
         now_ns: u64,
     ) {
         self.last = comm.clone();
@@ -102,7 +103,7 @@ impl CommTrack {
             if let Some((_, op)) = self.held.pop_first() {
                 self.last_done_ns = self.last_done_ns.max(Some(op.end_ns));
                 self.next_sequence = sequence.saturating_add(1);
-                self.aggregator.push(&op);
+                self.aggregator.push_within(&op, coverage);
             }
         }
         let mut stuck: Vec<_> =

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
 
-use c4_detect::observation::Window;
+use c4_detect::{aggregate::Coverage, observation::Window};
 use c4_recorder::snapshot::{
     Communicator, Connection, Identity, Operation, OperationKind, StepState as RawStep,
 };
@@ -391,7 +391,7 @@ fn operations_reach_the_aggregator_once_and_in_order() {
     let mut track = communicator::CommTrack::default();
     let comm = Communicator { id: 7, size: 2, observable: true, ..Communicator::default() };
     let look = |track: &mut communicator::CommTrack, ops: &[Operation]| {
-        track.update(&comm, &ops.iter().collect::<Vec<_>>(), &[], START);
+        track.update(&comm, &ops.iter().collect::<Vec<_>>(), &[], &Coverage::default(), START);
     };
     // 1 completes before 0 is seen to; 0 comes later; everything is told again.
     look(&mut track, &[operation(1, 20, Some(30)), operation(0, 10, None)]);

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use c4_detect::observation::{CommId, CommWindow, Membership, ProcessId, ProcessState, Window};
+use c4_detect::{
+    aggregate::Coverage,
+    observation::{CommId, CommWindow, Membership, ProcessId, ProcessState, Window},
+};
 use c4_recorder::snapshot::{Connection, Identity, Operation, OperationKind};
 
 use super::{
@@ -11,6 +14,10 @@ use super::{
     source::{RecorderHandle, Sample, SourceError},
 };
 use crate::report::Report;
+
+/// How long it is remembered when the process was in communication: longer than an operation waits for an older one to
+/// be complete before both are aggregated.
+const REMEMBERED_NS: u64 = 120_000_000_000;
 
 /// A recorder that is being read.
 #[derive(Debug)]
@@ -35,6 +42,7 @@ pub(super) struct Tracked<H> {
     dropped: u64,
     unread: u64,
     comms: BTreeMap<(u32, u32), CommTrack>,
+    coverage: Coverage,
     window_opened_ns: u64,
     read_since_window: bool,
 }
@@ -60,6 +68,7 @@ impl<H: RecorderHandle> Tracked<H> {
             dropped: 0,
             unread: 0,
             comms: BTreeMap::new(),
+            coverage: Coverage::default(),
             window_opened_ns: now_ns,
             read_since_window: false,
         })
@@ -110,6 +119,7 @@ impl<H: RecorderHandle> Tracked<H> {
             let key = (connection.comm_slot, connection.comm_generation);
             connections.entry(key).or_default().push(connection);
         }
+        self.cover(sample, now_ns);
         for comm in sample.communicators.iter().filter(|comm| comm.rank < comm.size) {
             let key = (comm.slot, comm.generation);
             let track = self.comms.entry(key).or_insert_with(|| {
@@ -127,7 +137,21 @@ impl<H: RecorderHandle> Tracked<H> {
             });
             let operations = operations.get(&key).map_or(&[][..], Vec::as_slice);
             let connections = connections.get(&key).map_or(&[][..], Vec::as_slice);
-            track.update(comm, operations, connections, now_ns);
+            track.update(comm, operations, connections, &self.coverage, now_ns);
+        }
+    }
+
+    /// Notes when the process was in any communication. What has not ended covers everything until now.
+    fn cover(&mut self, sample: &Sample, now_ns: u64) {
+        self.coverage.forget_before(now_ns.saturating_sub(REMEMBERED_NS));
+        for op in sample.operations.iter().filter(|op| op.observable) {
+            if let Some(started_ns) = op.started_ns {
+                self.coverage.add(
+                    started_ns,
+                    op.completed_ns.unwrap_or(now_ns).min(now_ns),
+                    op.kind == OperationKind::Send,
+                );
+            }
         }
     }
 

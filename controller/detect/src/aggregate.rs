@@ -4,12 +4,14 @@
 //! it either way. Blocks are buddies: of power-of-two length and aligned to it by *sequence number*, so two ranks
 //! that chose different lengths still nest and can be compared without any common clock.
 
+mod coverage;
 mod period;
 
 use crate::{
     observation::{Block, Iteration, OperationSignature},
     signature,
 };
+pub use coverage::Coverage;
 use period::PeriodFinder;
 
 /// Blocks a second above which a rank makes its blocks longer.
@@ -63,6 +65,15 @@ impl Aggregator {
     /// Takes in the next operation. A jump of `sequence` (operations that were not seen) starts a new block, and the
     /// unfinished one is dropped: half a block compares with nobody's. Operations that repeat or go back are ignored.
     pub fn push(&mut self, operation: &CompletedOperation) {
+        self.take_in(operation, None);
+    }
+
+    /// The same, where everything that the process did on all communicators until now is known.
+    pub fn push_within(&mut self, operation: &CompletedOperation, coverage: &Coverage) {
+        self.take_in(operation, Some(coverage));
+    }
+
+    fn take_in(&mut self, operation: &CompletedOperation, coverage: Option<&Coverage>) {
         let continues = match self.next_sequence {
             Some(next) if operation.sequence < next => return,
             Some(next) => operation.sequence == next,
@@ -76,6 +87,13 @@ impl Aggregator {
         }
         let end_ns = operation.end_ns.max(operation.start_ns);
         let gap_ns = if continues { operation.start_ns.saturating_sub(self.last_end_ns) } else { 0 };
+        let own_ns = coverage.map(|coverage| {
+            let (waiting, all) = match gap_ns {
+                0 => (0, 0),
+                _ => coverage.within(self.last_end_ns, operation.start_ns),
+            };
+            (gap_ns.saturating_sub(waiting), gap_ns.saturating_sub(all))
+        });
         let hash = signature::hash(&operation.signature);
         self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
 
@@ -83,10 +101,17 @@ impl Aggregator {
             push_bounded(&mut self.iterations, iteration);
         }
         self.rate.push(end_ns);
-        self.add(operation, hash, end_ns, gap_ns);
+        self.add(operation, hash, end_ns, gap_ns, own_ns);
     }
 
-    fn add(&mut self, operation: &CompletedOperation, hash: u64, end_ns: u64, gap_ns: u64) {
+    fn add(
+        &mut self,
+        operation: &CompletedOperation,
+        hash: u64,
+        end_ns: u64,
+        gap_ns: u64,
+        own_ns: Option<(u64, u64)>,
+    ) {
         let wait_ns = end_ns - operation.start_ns;
         let length = self.rate.length;
         let open = self.open.get_or_insert_with(|| Open {
@@ -100,6 +125,8 @@ impl Aggregator {
                 span_ns: 0,
                 gap_ns: 0,
                 bytes: 0,
+                own_ns: Some(0),
+                silent_ns: Some(0),
             },
             filled: 0,
             start_ns: operation.start_ns,
@@ -110,6 +137,9 @@ impl Aggregator {
         block.min_wait_ns = block.min_wait_ns.min(wait_ns);
         block.max_wait_ns = block.max_wait_ns.max(wait_ns);
         block.gap_ns = block.gap_ns.saturating_add(gap_ns);
+        let add = |sum: Option<u64>, more: Option<u64>| Some(sum?.saturating_add(more?));
+        block.own_ns = add(block.own_ns, own_ns.map(|(own, _)| own));
+        block.silent_ns = add(block.silent_ns, own_ns.map(|(_, silent)| silent));
         block.bytes = block.bytes.saturating_add(operation.bytes);
         block.span_ns = block.span_ns.max(end_ns.saturating_sub(open.start_ns));
         open.filled += 1;

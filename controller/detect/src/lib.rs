@@ -29,6 +29,7 @@ pub mod signature;
 mod slow;
 mod stall;
 mod stats;
+mod survey;
 pub mod view;
 mod wait;
 pub mod words;

@@ -14,9 +14,12 @@ use crate::{
         Window,
     },
     rhythm::{Prior, Rhythm},
-    slow::Slowness,
+    slow::{Counts, Setting, Slowness},
+    survey::{self, Survey},
 };
 
+/// Least time between two looks at the job as a whole.
+const SURVEY_US: u64 = 1_000_000;
 /// Communicators a process may be in; a bound on what a confused agent can make us remember.
 const MAX_MEMBERSHIPS: usize = 1024;
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
@@ -177,6 +180,9 @@ pub(crate) struct Comm {
     reporting: usize,
     pub(crate) rhythm: Rhythm,
     pub(crate) slowness: Slowness,
+    /// Whether lateness is judged here: not where some members have a communicator of their own inside this one.
+    judged: bool,
+    counted: Counts,
 }
 
 /// One job, in one incarnation.
@@ -204,6 +210,7 @@ pub(crate) struct Job {
     pub(crate) last_heard: Timestamp,
     /// Communicators whose blocks have told something.
     pub(crate) news: Vec<CommId>,
+    survey: Survey,
 }
 
 impl Job {
@@ -225,6 +232,7 @@ impl Job {
             conflicts: BTreeSet::new(),
             last_heard: now,
             news: Vec::new(),
+            survey: Survey::default(),
         }
     }
 
@@ -263,6 +271,8 @@ impl Job {
             reporting: 0,
             rhythm: Rhythm::new(prior),
             slowness: Slowness::default(),
+            judged: true,
+            counted: Counts::default(),
         });
         if entry.size != size {
             let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
@@ -281,8 +291,33 @@ impl Job {
                 entry.members.insert(comm_rank, Member::new(id));
             }
         }
+        self.survey.changed = true;
         if let Some(process) = self.processes.get_mut(&id) {
             process.memberships.insert(comm, comm_rank);
+        }
+    }
+
+    /// Looks at the job as a whole, once a second at most.
+    fn survey(&mut self, now: Timestamp) {
+        if now.micros_since(self.survey.at) < SURVEY_US {
+            return;
+        }
+        self.survey.at = now;
+        let known = self.comms.values().filter(|comm| comm.rhythm.known()).count();
+        if self.survey.changed || known != self.survey.known {
+            (self.survey.changed, self.survey.known) = (false, known);
+            let outer = survey::outer(&self.comms, &self.processes);
+            for (id, comm) in &mut self.comms {
+                comm.judged = !outer.contains(id);
+            }
+        }
+        self.survey.total = Counts::default();
+        self.survey.iteration_us = 0;
+        for comm in self.comms.values_mut() {
+            let iteration_us = comm.rhythm.shape().map_or(0, |shape| shape.duration_us);
+            self.survey.iteration_us = self.survey.iteration_us.max(iteration_us);
+            comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
+            survey::add(&mut self.survey.total, &comm.counted);
         }
     }
 
@@ -294,6 +329,7 @@ impl Job {
 
     /// Takes a window in and marks communicators in which its process waits for long.
     pub(crate) fn take(&mut self, window: Window, config: &Config, now: Timestamp) {
+        self.survey(now);
         let Some(process) = self.processes.get_mut(&window.process) else { return };
         if process.end.is_some() {
             return;
@@ -312,7 +348,7 @@ impl Job {
         for comm_window in window.comms {
             let Some(comm_rank) = process.memberships.get(&comm_window.comm) else { continue };
             let Some(comm) = self.comms.get_mut(&comm_window.comm) else { continue };
-            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, config, now);
+            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, now);
             if comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max) {
                 level = level.map(|level| level.saturating_add(1));
             }
@@ -367,6 +403,7 @@ impl Job {
 }
 
 impl Comm {
+    #[expect(clippy::too_many_arguments, reason = "one call, which passes everything on")]
     /// Returns whether the member waits for longer than is normal here.
     fn take(
         &mut self,
@@ -374,6 +411,7 @@ impl Comm {
         window: CommWindow,
         kernel_events: bool,
         lossy: bool,
+        survey: &Survey,
         config: &Config,
         now: Timestamp,
     ) -> bool {
@@ -400,8 +438,14 @@ impl Comm {
             now,
         );
         if !lossy {
-            let iteration = self.rhythm.shape();
-            self.slowness.take(comm_rank, &window.blocks, self.reporting, iteration, config, now);
+            let setting = Setting {
+                members: self.reporting,
+                shape: self.rhythm.shape(),
+                iteration_us: survey.iteration_us,
+                judged: self.judged,
+                elsewhere: survey.elsewhere(&self.counted),
+            };
+            self.slowness.take(comm_rank, &window.blocks, &setting, config, now);
         }
         // Half the threshold: a wait that is the consequence of another may be younger than it.
         wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000)

@@ -246,6 +246,13 @@ pub struct Block {
     pub gap_ns: u64,
     /// Bytes of all operations.
     pub bytes: u64,
+    /// The part of `gap_ns` in which the rank was in no collective and received nothing, on any communicator: time that
+    /// it spent by itself. Absent where the agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_ns: Option<u64>,
+    /// The part of `own_ns` in which it sent nothing either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ns: Option<u64>,
 }
 
 /// One turn of the repeating pattern of a rank's collectives.

@@ -5,6 +5,10 @@
 //! clocks are compared. It is summed over about one iteration, so that an operation early in the iteration, where
 //! nobody waits, does not hide one at its end.
 //!
+//! Late is not yet at fault: whoever waited for somebody else before (a tensor-parallel peer, the stage before) comes late
+//! because of that one. Such a rank has no more time of its own, outside of all communication, than its peers have. So
+//! where agents tell that time, a rank is only as late as it has more of it than its peers in the communicator.
+//!
 //! A single late iteration is nobody's fault (garbage collection, a checkpoint), so lateness is accumulated
 //! (a cumulative sum test): each sample adds what exceeds a reference, capped, and what falls short takes away again.
 //! This is done at three scales, over single samples and over medians of four and sixteen, each against the noise
@@ -104,6 +108,52 @@ impl Default for Slowness {
     }
 }
 
+/// Where a communicator stands in its job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// How many ranks are expected to report.
+    pub(crate) members: usize,
+    /// The communicator's own repeating pattern.
+    pub(crate) shape: Option<Shape>,
+    /// The job's iteration: the longest pattern of any of its communicators. That of a tensor-parallel group may be one
+    /// layer.
+    pub(crate) iteration_us: u64,
+    /// Whether lateness is judged here.
+    pub(crate) judged: bool,
+    /// How often ranks were late in the job's other communicators.
+    pub(crate) elsewhere: Counts,
+}
+
+/// Weighted number of values in which ranks were late, and of all values, at each scale.
+pub(crate) type Counts = [(f64, f64); SCALES];
+
+impl Setting {
+    fn completes(&self, sample: &Sample) -> bool {
+        let whole = match self.shape {
+            // Blocks seldom fit an iteration: the sample ends with the one that comes nearest to it.
+            Some(shape) => sample.operations * 4 >= u64::from(shape.operations) * 3,
+            None => sample.wall_ns >= FALLBACK_NS,
+        };
+        // Nor does the pattern need to be the iteration: where all operations are alike, one of them may be taken for it.
+        whole && sample.wall_ns / 1_000 * 4 >= self.iteration_us * 3
+    }
+
+    /// Whether the pattern here is only a part of the job's iteration.
+    fn is_part(&self) -> bool {
+        self.shape
+            .is_none_or(|shape| shape.duration_us.saturating_mul(3) < self.iteration_us.saturating_mul(2))
+    }
+
+    fn iterations(&self, sample: &Sample) -> f64 {
+        let iterations = match self.shape {
+            Some(shape) if !self.is_part() => sample.operations as f64 / f64::from(shape.operations.max(1)),
+            _ if self.iteration_us > 0 => sample.wall_ns as f64 / 1e3 / self.iteration_us as f64,
+            _ => 1.0,
+        };
+        iterations.max(1.0)
+    }
+}
+
 /// Cells added up to about an iteration.
 #[derive(Debug, Default)]
 struct Sample {
@@ -117,6 +167,8 @@ struct Sample {
 struct Sum {
     cells: u32,
     lateness_ns: f64,
+    /// Own time beyond that of the peers, beside sends and without them; the same as `lateness_ns` where it is not told.
+    excess_ns: [f64; 2],
     own_ns: u64,
     peers_ns: u64,
 }
@@ -129,32 +181,34 @@ struct RankState {
 }
 
 impl Slowness {
-    /// Takes in the blocks of one rank; `members` is how many ranks are expected to report.
+    /// Takes in the blocks of one rank.
     pub(crate) fn take(
         &mut self,
         comm_rank: u32,
         blocks: &[Block],
-        members: usize,
-        shape: Option<Shape>,
+        setting: &Setting,
         config: &Config,
         now: Timestamp,
     ) {
         for block in blocks {
             self.cells.add(comm_rank, block, now);
         }
-        while let Some(cell) = self.cells.next(members, now) {
+        while let Some(cell) = self.cells.next(setting.members, now) {
             self.compare_signatures(&cell);
-            self.add(&cell, shape);
-            let closes = match shape {
-                // Blocks seldom fit an iteration: the sample ends with the one that comes nearest to it.
-                Some(shape) => self.open.operations * 4 >= u64::from(shape.operations) * 3,
-                None => self.open.wall_ns >= FALLBACK_NS,
-            };
-            if closes {
+            if !setting.judged {
+                continue;
+            }
+            self.add(&cell, setting.shape);
+            if setting.completes(&self.open) {
                 let sample = std::mem::take(&mut self.open);
-                self.judge(&sample, shape, config);
+                self.judge(&sample, setting, config);
             }
         }
+    }
+
+    /// How often ranks were late lately, and of how many chances, at each scale.
+    pub(crate) fn counts(&self) -> Counts {
+        self.scales.each_ref().map(Scale::counts)
     }
 
     /// Whether the rank is called late at the moment.
@@ -195,6 +249,13 @@ impl Slowness {
             let iterations = cell.length.div_ceil(u64::from(shape.operations.max(1)));
             shape.duration_us.saturating_mul(1_000).saturating_mul(iterations)
         });
+        let sorted = |which: usize| -> Option<Vec<u64>> {
+            let mut owns: Vec<u64> =
+                cell.whole().map(|(_, part)| part.own_ns.map(|own| own[which])).collect::<Option<_>>()?;
+            owns.sort_unstable();
+            Some(owns)
+        };
+        let owns = [sorted(0), sorted(1)];
         let sample = &mut self.open;
         sample.operations += cell.length;
         sample.cells += 1;
@@ -205,18 +266,23 @@ impl Slowness {
             let sum = sample.ranks.entry(comm_rank).or_default();
             sum.cells += 1;
             sum.lateness_ns += lateness_ns.clamp(-(most_ns as f64), most_ns as f64);
+            for (which, owns) in owns.iter().enumerate() {
+                let excess_ns = owns.as_ref().zip(part.own_ns).map_or(lateness_ns, |(owns, own)| {
+                    own[which] as f64 - median_without(owns, own[which]) as f64
+                });
+                sum.excess_ns[which] += excess_ns.clamp(-(most_ns as f64), most_ns as f64);
+            }
             sum.own_ns = sum.own_ns.saturating_add(part.wait_ns);
             sum.peers_ns = sum.peers_ns.saturating_add(peers_ns);
         }
     }
 
-    fn judge(&mut self, sample: &Sample, shape: Option<Shape>, config: &Config) {
+    fn judge(&mut self, sample: &Sample, setting: &Setting, config: &Config) {
         if sample.wall_ns == 0 {
             return;
         }
         let wall = sample.wall_ns as f64;
-        let iterations =
-            shape.map_or(1.0, |shape| sample.operations as f64 / f64::from(shape.operations.max(1))).max(1.0);
+        let iterations = setting.iterations(sample);
         self.samples += 1;
         let mut worst: Option<(u32, f64)> = None;
         for scale in &mut self.scales {
@@ -226,7 +292,7 @@ impl Slowness {
             if sum.cells < sample.cells {
                 continue;
             }
-            let x = sum.lateness_ns / wall;
+            let x = sum.lateness_ns.min(sum.excess_ns[0]).min(sum.excess_ns[1]) / wall;
             if worst.is_none_or(|(_, most)| x > most) {
                 worst = Some((*comm_rank, x));
             }
@@ -236,12 +302,12 @@ impl Slowness {
                 track.push(x, iterations, sample.wall_ns, sum, scale, found == Some(i), found.is_some());
             }
         }
-        self.convict();
+        self.convict(&setting.elsewhere);
         self.take_turn(worst, config);
     }
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
-    fn convict(&mut self) {
+    fn convict(&mut self, elsewhere: &Counts) {
         let ranks = self.ranks.len();
         let (in_turns, turns) = (self.in_turns, &self.turns);
         let dominates = |comm_rank: u32| {
@@ -258,7 +324,7 @@ impl Slowness {
             }
             let found =
                 self.scales.iter().zip(&mut state.tracks).enumerate().find_map(|(i, (scale, track))| {
-                    track.convict(scale, ranks).map(|lateness| (i, lateness))
+                    track.convict(scale, ranks, elsewhere[i]).map(|lateness| (i, lateness))
                 });
             // Where stragglers take turns, some rank is late for a while by chance.
             let found = found.filter(|_| !in_turns || dominates(*comm_rank));

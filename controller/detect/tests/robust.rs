@@ -29,6 +29,8 @@ fn block() -> impl Strategy<Value = Block> {
             span_ns,
             gap_ns,
             bytes: 0,
+            own_ns: (wait_ns % 2 == 0).then_some(gap_ns / 2),
+            silent_ns: (wait_ns % 4 == 0).then_some(gap_ns / 3),
         })
 }
 

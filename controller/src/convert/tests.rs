@@ -196,7 +196,7 @@ prop_compose! {
     fn block()(first in number(), length in number32(), waits in (number(), number(), number()), bytes in number()) -> v1::Block {
         v1::Block {
             first, length, signature: bytes, wait_ns: waits.0, min_wait_ns: waits.1, max_wait_ns: waits.2,
-            span_ns: waits.0, gap_ns: waits.1, bytes,
+            span_ns: waits.0, gap_ns: waits.1, bytes, own_ns: (waits.1 % 2 == 0).then_some(waits.1 / 2), silent_ns: None,
         }
     }
 }

@@ -123,6 +123,8 @@ fn block(place: &str, message: v1::Block, enqueued: u64) -> Result<Block, Invali
         ("max_wait_ns", message.max_wait_ns),
         ("span_ns", message.span_ns),
         ("gap_ns", message.gap_ns),
+        ("own_ns", message.own_ns.unwrap_or(0)),
+        ("silent_ns", message.silent_ns.unwrap_or(0)),
     ] {
         at_most(&at(field), value, limits::SPAN_NS)?;
     }
@@ -143,6 +145,8 @@ fn block(place: &str, message: v1::Block, enqueued: u64) -> Result<Block, Invali
         span_ns: message.span_ns,
         gap_ns: message.gap_ns,
         bytes: at_most(&at("bytes"), message.bytes, limits::BYTES)?,
+        own_ns: message.own_ns,
+        silent_ns: message.silent_ns.or(message.own_ns),
     })
 }
 

@@ -39,11 +39,30 @@ pub struct CollectiveRecord {
     pub end_ns: Option<u64>,
 }
 
+/// A send or receive as one rank saw it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TransferRecord {
+    /// The rank.
+    pub rank: u32,
+    /// The other one.
+    pub peer: u32,
+    /// Whether this rank sends.
+    pub is_send: bool,
+    /// When the host launched it.
+    pub enqueued_ns: u64,
+    /// When its stream came to it, if it did.
+    pub start_ns: Option<u64>,
+    /// When it ended, if it did.
+    pub end_ns: Option<u64>,
+}
+
 /// What the ranks did in one iteration.
 #[derive(Debug, Default)]
 pub struct IterationRecord {
     /// Collectives, in launch order for each rank.
     pub collectives: Vec<CollectiveRecord>,
+    /// Sends and receives, in launch order for each rank.
+    pub transfers: Vec<TransferRecord>,
     /// Whether some rank did not finish: the job hangs from here on.
     pub stuck: bool,
     /// When the last rank that finished did so.
@@ -340,12 +359,25 @@ impl Engine {
                 record.stuck |= state.position[stream] < ops.len();
             }
             for (index, (_, op)) in plan.program.ops.iter().enumerate() {
-                let Op::Collective { group, function, bytes } = *op else { continue };
                 let enqueued_ns = state.launched_ns(index);
                 if !self.launches(rank, enqueued_ns) {
                     break;
                 }
                 let (start_ns, end_ns) = state.times[index];
+                if let Op::Send { next, .. } | Op::Recv { next, .. } = *op
+                    && let Some(peer) = self.layout.stage_neighbour(rank, next)
+                {
+                    let is_send = matches!(op, Op::Send { .. });
+                    record.transfers.push(TransferRecord {
+                        rank,
+                        peer,
+                        is_send,
+                        enqueued_ns,
+                        start_ns,
+                        end_ns,
+                    });
+                }
+                let Op::Collective { group, function, bytes } = *op else { continue };
                 let bytes = if self.desynced(rank, enqueued_ns) { bytes / 2 } else { bytes };
                 record.collectives.push(CollectiveRecord {
                     rank,

@@ -169,6 +169,8 @@ impl Builder<'_> {
 
     fn receive(&mut self, next: bool) {
         let stream = if next { Stream::RecvNext } else { Stream::RecvPrevious };
+        // PyTorch has NCCL's stream wait for what is on the current one, so nothing is received ahead.
+        self.order(Stream::Compute, stream);
         self.push(stream, Op::Recv { next, bytes: self.model.activation_bytes });
         self.order(stream, Stream::Compute);
     }

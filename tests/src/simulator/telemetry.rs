@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use c4_detect::{
-    aggregate::{Aggregator, CompletedOperation},
+    aggregate::{Aggregator, CompletedOperation, Coverage},
     observation::{
         CommWindow, Edge, InFlight, JobId, Membership, NodeName, Observation, OperationSignature, ProcessEnd,
         ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
@@ -13,7 +13,7 @@ use c4_detect::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    engine::{CollectiveRecord, Engine},
+    engine::{CollectiveRecord, Engine, TransferRecord},
     fault::{Fault, FaultKind},
     layout::{Group, Layout},
     noise::Noise,
@@ -56,6 +56,9 @@ pub struct Telemetry {
 #[derive(Debug)]
 struct RankTelemetry {
     comms: Vec<CommTelemetry>,
+    /// Sends and receives that have not ended.
+    transfers: VecDeque<TransferRecord>,
+    coverage: Coverage,
     ended: bool,
 }
 
@@ -151,6 +154,9 @@ impl Telemetry {
             self.stuck = record.stuck;
             // Ranks leave an iteration together with the last all-reduce, so all before its end is final.
             self.simulated_ns = self.simulated_ns.max(record.end_ns);
+            for transfer in record.transfers {
+                self.ranks[transfer.rank as usize].transfers.push_back(transfer);
+            }
             for collective in record.collectives {
                 let comms = &mut self.ranks[collective.rank as usize].comms;
                 if let Some(comm) = comms.iter_mut().find(|comm| comm.group == collective.group) {
@@ -189,10 +195,15 @@ impl Telemetry {
 
     fn window(&mut self, rank: u32, now_ns: u64, stopped_since: Option<u64>) -> Window {
         let spec = &self.spec;
-        let comms = &mut self.ranks[rank as usize].comms;
+        let state = &mut self.ranks[rank as usize];
         // A stopped process writes nothing more: its recorder shows the moment of the stop.
         let seen_ns = stopped_since.map_or(now_ns, |since| since.min(now_ns));
-        let comms = comms.iter_mut().map(|comm| comm.window(spec, rank, seen_ns, now_ns)).collect::<Vec<_>>();
+        state.cover(seen_ns);
+        let RankTelemetry { comms, coverage, .. } = state;
+        let comms = comms
+            .iter_mut()
+            .map(|comm| comm.window(spec, rank, coverage, seen_ns, now_ns))
+            .collect::<Vec<_>>();
         Window {
             process: process(rank),
             duration_us: SECOND_NS / 1000,
@@ -210,7 +221,23 @@ impl RankTelemetry {
     fn new(layout: &Layout) -> Self {
         let used = |group: &Group| layout.group_size(*group) > 1 || *group == Group::World;
         let comms = Group::ALL.into_iter().filter(used).map(CommTelemetry::new).collect();
-        Self { comms, ended: false }
+        Self { comms, transfers: VecDeque::new(), coverage: Coverage::default(), ended: false }
+    }
+}
+
+impl RankTelemetry {
+    /// Notes when the rank was in communication, as far as its recorder shows it.
+    fn cover(&mut self, seen_ns: u64) {
+        self.coverage.forget_before(seen_ns.saturating_sub(60 * SECOND_NS));
+        let collectives =
+            self.comms.iter().flat_map(|comm| &comm.pending).map(|r| (r.start_ns, r.end_ns, false));
+        let transfers = self.transfers.iter().map(|r| (r.start_ns, r.end_ns, r.is_send));
+        for (start_ns, end_ns, is_send) in collectives.chain(transfers) {
+            if let Some(start_ns) = start_ns.filter(|start| *start <= seen_ns) {
+                self.coverage.add(start_ns, end_ns.unwrap_or(seen_ns).min(seen_ns), is_send);
+            }
+        }
+        self.transfers.retain(|transfer| transfer.end_ns.is_none_or(|end| end > seen_ns));
     }
 }
 
@@ -225,16 +252,24 @@ impl CommTelemetry {
         }
     }
 
-    fn window(&mut self, spec: &Spec, rank: u32, seen_ns: u64, now_ns: u64) -> CommWindow {
+    fn window(
+        &mut self,
+        spec: &Spec,
+        rank: u32,
+        coverage: &Coverage,
+        seen_ns: u64,
+        now_ns: u64,
+    ) -> CommWindow {
         while let Some(record) = self.pending.front().filter(|r| r.end_ns.is_some_and(|end| end <= seen_ns)) {
             let (start_ns, end_ns) = (record.start_ns.unwrap_or(0), record.end_ns.unwrap_or(0));
-            self.aggregator.push(&CompletedOperation {
+            let operation = CompletedOperation {
                 sequence: self.completed,
                 signature: signature(record),
                 start_ns,
                 end_ns,
                 bytes: record.bytes,
-            });
+            };
+            self.aggregator.push_within(&operation, coverage);
             self.completed += 1;
             self.last_end_ns = end_ns;
             self.pending.pop_front();

@@ -28,6 +28,8 @@ pub(super) struct Part {
     pub(super) span_ns: u64,
     pub(super) gap_ns: u64,
     pub(super) max_wait_ns: u64,
+    /// Time by itself, beside sends and without them, where the agent tells.
+    pub(super) own_ns: Option<[u64; 2]>,
     parts: u32,
 }
 
@@ -41,6 +43,7 @@ impl Part {
             span_ns: block.span_ns,
             gap_ns: block.gap_ns,
             max_wait_ns: block.max_wait_ns,
+            own_ns: block.own_ns.map(|own| [own, block.silent_ns.unwrap_or(own)]),
             parts: 1,
         }
     }
@@ -56,6 +59,10 @@ impl Part {
         self.span_ns = self.span_ns.saturating_add(next.span_ns);
         self.gap_ns = self.gap_ns.saturating_add(next.gap_ns);
         self.max_wait_ns = self.max_wait_ns.max(next.max_wait_ns);
+        let add = |(own, more): ([u64; 2], [u64; 2])| {
+            [own[0].saturating_add(more[0]), own[1].saturating_add(more[1])]
+        };
+        self.own_ns = self.own_ns.zip(next.own_ns).map(add);
         self.parts += next.parts;
         true
     }
@@ -194,6 +201,8 @@ mod tests {
             span_ns: u64::from(length) * 100,
             gap_ns: u64::from(length) * 50,
             bytes: 0,
+            own_ns: None,
+            silent_ns: None,
         }
     }
 

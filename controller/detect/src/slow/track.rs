@@ -70,11 +70,20 @@ impl Scale {
         }
     }
 
-    /// How many values in a row it takes, given how often *other* ranks are late.
-    fn needed(&self, own_late: f64, ranks: usize) -> f64 {
+    pub(super) fn counts(&self) -> (f64, f64) {
+        (self.late_weight, self.weight)
+    }
+
+    /// How often *other* ranks are late: here, or in the job's other communicators if that is more often.
+    fn rate(&self, own_late: f64, ranks: usize, elsewhere: (f64, f64)) -> f64 {
         let others = (self.late_weight - own_late).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
-        let rate = ((others + PRIOR_LATE) / (weight + PRIOR_WEIGHT)).clamp(5e-4, 0.5);
+        let rate = |late: f64, of: f64| (late + PRIOR_LATE) / (of + PRIOR_WEIGHT);
+        rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1)).clamp(5e-4, 0.5)
+    }
+
+    /// How many values in a row it takes, given how often others are late.
+    fn needed(rate: f64) -> f64 {
         (CHANCE.ln() / rate.ln()).ceil().max(3.0)
     }
 }
@@ -161,11 +170,11 @@ impl Track {
     }
 
     /// The numbers of a lateness that has lasted long enough.
-    pub(super) fn convict(&mut self, scale: &Scale, ranks: usize) -> Option<Lateness> {
+    pub(super) fn convict(&mut self, scale: &Scale, ranks: usize, elsewhere: (f64, f64)) -> Option<Lateness> {
         if !scale.closes || self.run.len() < 3 {
             return None;
         }
-        let needed = scale.needed(self.late_weight, ranks);
+        let needed = Scale::needed(scale.rate(self.late_weight, ranks, elsewhere));
         if self.sum < (needed - 0.5) * (CAP - REFERENCE) || (self.run.len() as f64) < needed {
             return None;
         }

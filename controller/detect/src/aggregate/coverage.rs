@@ -1,0 +1,126 @@
+//! When a rank was inside any communication, on whichever communicator and stream.
+//!
+//! A rank that waits for somebody does so inside an operation: a collective of another group, a receive from the stage
+//! before it. Time outside of all of them is its own. That makes it possible to tell, on the node and without following anything
+//! through the job, a rank that is late by itself from one that was made late: the latter has no more time of its
+//! own than its peers.
+//!
+//! Sends are kept apart, since nobody can see whether the rank waited for one or computed beside it. Who is late by itself has
+//! more time of its own either way.
+
+use std::collections::VecDeque;
+
+/// Spans kept; older ones are forgotten first.
+const MAX_SPANS: usize = 8192;
+
+/// When one process was in communication, by any one clock.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// Collectives and receives.
+    waiting: Spans,
+    /// Sends too.
+    all: Spans,
+    sends: bool,
+}
+
+impl Coverage {
+    /// Adds the span of an operation. One that still goes on is added with the present as its end, and again later.
+    pub fn add(&mut self, start_ns: u64, end_ns: u64, is_send: bool) {
+        self.all.add(start_ns, end_ns);
+        self.sends |= is_send;
+        if !is_send {
+            self.waiting.add(start_ns, end_ns);
+        }
+    }
+
+    /// How much of the time between two moments was spent in collectives and receives, and in any communication.
+    #[must_use]
+    pub fn within(&self, from_ns: u64, to_ns: u64) -> (u64, u64) {
+        let waiting = self.waiting.within(from_ns, to_ns);
+        (waiting, if self.sends { self.all.within(from_ns, to_ns) } else { waiting })
+    }
+
+    /// Forgets everything that ended before `ns`.
+    pub fn forget_before(&mut self, ns: u64) {
+        self.waiting.forget_before(ns);
+        self.all.forget_before(ns);
+    }
+}
+
+/// A union of spans: disjoint, in order.
+#[derive(Clone, Debug, Default)]
+struct Spans {
+    spans: VecDeque<(u64, u64)>,
+}
+
+impl Spans {
+    fn add(&mut self, start_ns: u64, end_ns: u64) {
+        if end_ns <= start_ns {
+            return;
+        }
+        let from = self.spans.partition_point(|span| span.1 < start_ns);
+        let to = self.spans.partition_point(|span| span.0 <= end_ns);
+        if from >= to {
+            self.spans.insert(from, (start_ns, end_ns));
+        } else {
+            let merged = (start_ns.min(self.spans[from].0), end_ns.max(self.spans[to - 1].1));
+            self.spans[from] = merged;
+            self.spans.drain(from + 1..to);
+        }
+        if self.spans.len() > MAX_SPANS {
+            self.spans.pop_front();
+        }
+    }
+
+    fn within(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let first = self.spans.partition_point(|span| span.1 <= from_ns);
+        self.spans
+            .range(first..)
+            .take_while(|span| span.0 < to_ns)
+            .map(|span| span.1.min(to_ns).saturating_sub(span.0.max(from_ns)))
+            .sum()
+    }
+
+    fn forget_before(&mut self, ns: u64) {
+        while self.spans.front().is_some_and(|span| span.1 < ns) {
+            self.spans.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_in_any_order_are_united() {
+        let mut coverage = Spans::default();
+        for (start, end) in [(50, 60), (10, 20), (18, 30), (60, 65), (5, 5), (40, 39)] {
+            coverage.add(start, end);
+        }
+        assert_eq!(coverage.spans, [(10, 30), (50, 65)]);
+        assert_eq!(coverage.within(0, 100), 35);
+        assert_eq!(coverage.within(15, 55), 20);
+        assert_eq!(coverage.within(30, 50), 0);
+        coverage.add(0, 100);
+        assert_eq!(coverage.spans, [(0, 100)]);
+        coverage.forget_before(101);
+        assert_eq!(coverage.within(0, 100), 0);
+    }
+
+    #[test]
+    fn sends_are_kept_apart() {
+        let mut coverage = Coverage::default();
+        coverage.add(10, 20, false);
+        assert_eq!(coverage.within(0, 100), (10, 10));
+        coverage.add(15, 40, true);
+        assert_eq!(coverage.within(0, 100), (10, 30));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut coverage = Spans::default();
+        (0..100_000).for_each(|i| coverage.add(i * 10, i * 10 + 5));
+        assert_eq!(coverage.spans.len(), MAX_SPANS);
+    }
+}
