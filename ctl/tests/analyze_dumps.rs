@@ -38,7 +38,7 @@ fn the_rank_that_nobody_holds_up_is_named() {
         ("all-to-all", "non_comm_hang", json!([3])),
         ("pipeline", "non_comm_hang", json!([1])),
         ("desync", "desync", json!([1])),
-        ("cycle", "desync", json!([0, 1])),
+        ("cycle", "desync", json!([1, 0])),
         ("all-stuck", "comm_hang", json!([0, 1, 2, 3])),
     ] {
         assert_eq!(verdict(name), (json!(kind), suspects), "{name}");

@@ -2,7 +2,7 @@
 //! who was on which communicator, since the line that tells may be the last.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
 };
@@ -245,7 +245,7 @@ impl Collector {
                 .iter()
                 .map(|read| Operation {
                     sequence: read.sequence,
-                    signature: signatures.of(comm, read, &self.ops, &mut recording.signatures),
+                    signature: signatures.of(comm, read, &mut recording.signatures),
                     bytes: read.bytes.unwrap_or(0),
                     enqueued_ns: read.enqueued_ns,
                     started_ns: Some(read.start_ns),
@@ -440,8 +440,13 @@ fn drop_duplicates(rank: u32, track: &mut Track, problems: &mut Problems) {
 
 /// Signatures, in which a size is only what every rank gave: one that some rank did not give cannot disagree.
 struct Signatures {
-    partly_sized: std::collections::HashSet<(u32, u64)>,
-    known: HashMap<OperationSignature, u32>,
+    partly_sized: HashSet<(u32, u64)>,
+    /// NCCL's names of operations, and whether their sizes must agree.
+    names: Vec<(String, bool)>,
+    known: HashMap<(u32, u64), u32>,
+    distinct: HashMap<OperationSignature, u32>,
+    /// The last one, which is often the next one as well.
+    last: Option<((u32, u64), u32)>,
 }
 
 impl Signatures {
@@ -453,26 +458,34 @@ impl Signatures {
             .filter(|(_, read)| read.bytes.is_none())
             .map(|(comm, read)| (comm, read.sequence))
             .collect();
-        Self { partly_sized, known: HashMap::new() }
+        let names = collector.ops.iter().map(|op| (nccl_name(op).to_owned(), sizes_must_agree(op))).collect();
+        Self { partly_sized, names, known: HashMap::new(), distinct: HashMap::new(), last: None }
     }
 
-    fn of(&mut self, comm: u32, read: &Read, ops: &[String], all: &mut Vec<OperationSignature>) -> u32 {
-        let op = ops.get(read.op as usize).map_or("", String::as_str);
-        let comparable = sizes_must_agree(op) && !self.partly_sized.contains(&(comm, read.sequence));
-        let signature = OperationSignature {
-            function: nccl_name(op).to_owned(),
-            count: read.bytes.filter(|_| comparable).unwrap_or(0),
-            datatype: "bytes".to_owned(),
-            root: 0,
-        };
-        match self.known.entry(signature) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let index = u32::try_from(all.len()).unwrap_or(u32::MAX);
-                all.push(new.key().clone());
-                *new.insert(index)
-            }
+    fn of(&mut self, comm: u32, read: &Read, all: &mut Vec<OperationSignature>) -> u32 {
+        let (name, agree) =
+            self.names.get(read.op as usize).map_or(("", false), |(name, agree)| (name, *agree));
+        let comparable =
+            agree && (self.partly_sized.is_empty() || !self.partly_sized.contains(&(comm, read.sequence)));
+        let key = (read.op, read.bytes.filter(|_| comparable).unwrap_or(0));
+        if let Some((_, index)) = self.last.filter(|(last, _)| *last == key) {
+            return index;
         }
+        let index = *self.known.entry(key).or_insert_with(|| {
+            let signature = OperationSignature {
+                function: name.to_owned(),
+                count: key.1,
+                datatype: "bytes".to_owned(),
+                root: 0,
+            };
+            // Two words of the trace may be one of NCCL's.
+            *self.distinct.entry(signature).or_insert_with_key(|signature| {
+                all.push(signature.clone());
+                u32::try_from(all.len() - 1).unwrap_or(u32::MAX)
+            })
+        });
+        self.last = Some((key, index));
+        index
     }
 }
 

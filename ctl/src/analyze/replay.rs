@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use c4_detect::{
     aggregate::{Aggregator, CompletedOperation},
     detector::{Config, Detector},
-    finding::{Finding, FindingId},
+    finding::{Finding, FindingId, Kind},
     observation::{
         CommWindow, Edge, InFlight, Membership, Observation, ProcessEnd, ProcessState, Timestamp, Window,
     },
@@ -27,6 +27,8 @@ const WINDOWS_IN_SHORT_RECORDING: i64 = 50;
 const LONGEST_SILENCE_WINDOWS: i64 = 300;
 /// Windows shown after the end of a recording whose open operations never finished.
 const WINDOWS_AFTER_END: i64 = 300;
+/// Of those, windows shown after the verdict.
+const WINDOWS_AFTER_VERDICT: u32 = 10;
 
 /// What the detector made of it.
 #[derive(Clone, Debug, Default)]
@@ -55,9 +57,15 @@ pub fn replay(recording: &Recording, config: Config) -> Outcome {
     let open =
         recording.processes.iter().flat_map(|process| &process.series).any(|series| series.open().is_some());
     if recording.never_finished && open {
+        let mut told = 0;
         for _ in 0..WINDOWS_AFTER_END {
             now = now.saturating_add(LONGEST_WINDOW_NS);
             show.window(now);
+            // Once somebody is said to hang nothing new can come, but the evidence may yet grow.
+            told += u32::from(show.hangs());
+            if told > WINDOWS_AFTER_VERDICT {
+                break;
+            }
         }
     }
     show.outcome.findings.sort_by(|a, b| (a.detected, &a.id).cmp(&(b.detected, &b.id)));
@@ -70,6 +78,8 @@ struct Show<'a> {
     recording: &'a Recording,
     detector: Detector,
     players: Vec<Player<'a>>,
+    /// An operation of each signature, to be filled in.
+    completed: Vec<CompletedOperation>,
     /// Added to a time to make it positive on the detector's clock.
     shift_ns: i64,
     step: i64,
@@ -107,10 +117,22 @@ impl<'a> Show<'a> {
                 ended: false,
             })
             .collect();
+        let completed = recording
+            .signatures
+            .iter()
+            .map(|signature| CompletedOperation {
+                sequence: 0,
+                signature: signature.clone(),
+                start_ns: 0,
+                end_ns: 0,
+                bytes: 0,
+            })
+            .collect();
         Self {
             recording,
             detector: Detector::new(config),
             players,
+            completed,
             shift_ns,
             step,
             before: first,
@@ -175,6 +197,14 @@ impl<'a> Show<'a> {
         }
     }
 
+    fn hangs(&self) -> bool {
+        let standing = |finding: &Finding| {
+            finding.cleared.is_none()
+                && matches!(finding.kind, Kind::NonCommHang | Kind::CommHang | Kind::Desync)
+        };
+        self.outcome.findings.iter().any(standing)
+    }
+
     fn silent_for(&self, now: i64) -> i64 {
         let last =
             self.players.iter().flat_map(|player| &player.cursors).filter_map(Cursor::last_event).max();
@@ -189,7 +219,12 @@ impl<'a> Show<'a> {
             if player.ended {
                 continue;
             }
-            observations.push(Observation::Window(player.window(recording, now, duration_us)));
+            observations.push(Observation::Window(player.window(
+                recording,
+                &mut self.completed,
+                now,
+                duration_us,
+            )));
             if let Some((at, finalized)) = player.process.ended
                 && at <= now
             {
@@ -212,14 +247,20 @@ impl<'a> Show<'a> {
 }
 
 impl Player<'_> {
-    fn window(&mut self, recording: &Recording, now: i64, duration_us: u64) -> Window {
+    fn window(
+        &mut self,
+        recording: &Recording,
+        completed: &mut [CompletedOperation],
+        now: i64,
+        duration_us: u64,
+    ) -> Window {
         let last_record =
             self.cursors.iter().filter_map(|c| c.series.operations.last()).map(Operation::last_ns).max();
         let at_rest = last_record.is_none_or(|last| last <= now);
         let mut broken_off = false;
         let mut comms = Vec::new();
         for cursor in &mut self.cursors {
-            cursor.advance(recording, now);
+            cursor.advance(recording, completed, now);
             let over = cursor.completed == cursor.series.operations.len();
             broken_off |= cursor.series.breaks_off && over;
             let window = cursor.window(recording, now, at_rest);
@@ -263,7 +304,7 @@ impl<'a> Cursor<'a> {
         [entered, started, ended].into_iter().flatten().max()
     }
 
-    fn advance(&mut self, recording: &Recording, now: i64) {
+    fn advance(&mut self, recording: &Recording, completed: &mut [CompletedOperation], now: i64) {
         let operations = &self.series.operations;
         while operations.get(self.entered).is_some_and(|operation| operation.enqueued_ns <= now) {
             self.entered += 1;
@@ -280,13 +321,13 @@ impl<'a> Cursor<'a> {
             if recording.waits_unknown {
                 continue;
             }
-            self.aggregator.push(&CompletedOperation {
-                sequence: operation.sequence,
-                signature: recording.signatures[operation.signature as usize].clone(),
-                start_ns: nanos(operation.entered_ns(), self.origin_ns),
-                end_ns: nanos(end, self.origin_ns),
-                bytes: operation.bytes,
-            });
+            // One for each signature is made once: millions of operations have the same few.
+            let Some(completed) = completed.get_mut(operation.signature as usize) else { continue };
+            completed.sequence = operation.sequence;
+            completed.start_ns = nanos(operation.entered_ns(), self.origin_ns);
+            completed.end_ns = nanos(end, self.origin_ns);
+            completed.bytes = operation.bytes;
+            self.aggregator.push(completed);
         }
     }
 
@@ -314,6 +355,7 @@ impl<'a> Cursor<'a> {
         };
         let edges = if at_rest && in_flight.is_some() { edges(series, now) } else { Vec::new() };
         CommWindow {
+            pending_peers: Vec::new(),
             comm: recording.comms[series.comm].id,
             enqueued: position(self.entered),
             started: position(self.started),

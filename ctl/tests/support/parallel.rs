@@ -267,11 +267,11 @@ impl Job {
                 let (_, name, members) = self.comms(rank).into_iter().find(|c| c.0 == comm).expect("own");
                 let meeting = meetings.entry((comm, *number)).or_insert((0.0, 0));
                 // Counted once, when it comes.
-                if !state.background.contains_key(&(u32::MAX - comm)) {
+                state.background.entry(u32::MAX - comm).or_insert_with(|| {
                     meeting.0 = meeting.0.max(start);
                     meeting.1 += 1;
-                    state.background.insert(u32::MAX - comm, start);
-                }
+                    start
+                });
                 if meeting.1 < members.len() as u32 && !background {
                     return false;
                 }

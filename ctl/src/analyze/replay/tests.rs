@@ -37,7 +37,7 @@ fn a_window_shows_the_state_at_its_end_and_nothing_later() {
     let recording = recording(vec![operations]);
     let mut cursor = Cursor::new(&recording.processes[0].series[0], 0);
     let mut at = |now: i64| {
-        cursor.advance(&recording, now);
+        cursor.advance(&recording, &mut [], now);
         let window = cursor.window(&recording, now, false);
         (window.enqueued, window.started, window.completed, window.in_flight, window.idle_us)
     };
