@@ -86,7 +86,7 @@ def take_device(torch, device, log):
         torch.empty(1, device=device)
     except RuntimeError as error:
         tries = int(os.environ.get("C4_TRAIN_TRIES", "0"))
-        if "busy or unavailable" not in str(error) or tries >= MAX_TRIES:
+        if not any(text in str(error) for text in ("busy or unavailable", "MPS")) or tries >= MAX_TRIES:
             raise
         log(f"the GPU is not to be had yet, trying again: {str(error).splitlines()[0]}")
         os.environ["C4_TRAIN_TRIES"] = str(tries + 1)
