@@ -1,2 +1,112 @@
-//! What planning costs.
-fn main() {}
+//! What planning costs: a large fabric from nothing, and what happens every day from the plan before it.
+
+use std::{hint::black_box, num::NonZeroU32};
+
+use c4_traffic::{
+    Flow, Flows, Previous, Topology, plan,
+    topology::{Builder, Gbps, Port, State, SwitchId, Tier},
+};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+fn fabric(leaves: usize, spines: usize, nics: usize) -> Topology {
+    let rate = Gbps::new(400.0).expect("a rate");
+    let mut builder = Builder::new();
+    let mut switches = |kind: &str, tier, count: usize| -> Vec<SwitchId> {
+        (0..count).map(|n| builder.switch(&format!("{kind}{n}"), tier).expect("new")).collect()
+    };
+    let leaves = switches("leaf", Tier::Leaf, leaves);
+    let spines = switches("spine", Tier::Spine, spines);
+    for leaf in &leaves {
+        for spine in &spines {
+            builder.links(*leaf, *spine, rate, 1, State::Up).expect("few enough");
+        }
+    }
+    for (l, leaf) in leaves.iter().enumerate() {
+        for n in 0..nics {
+            let host = builder.host(&format!("h{l}-{n}")).expect("new");
+            builder.nic(host, "nic0", vec![Port { switch: *leaf, rate, state: State::Up }]).expect("new");
+        }
+    }
+    builder.build()
+}
+
+/// Each NIC sends to `peers` others, scattered over the fabric: rings of several jobs.
+fn flows(topology: &Topology, peers: usize, nics: usize, max_pieces: u32, job: &str, into: &mut Flows) {
+    let ids: Vec<_> =
+        topology.nics().iter().map(|nic| topology.find_nic(nic.host, &nic.name).expect("there")).collect();
+    let total = ids.len();
+    for src in (0..total).step_by(total / nics) {
+        for peer in 0..peers {
+            // Strides that share nothing with the number of NICs of a leaf.
+            let dst = (src + 4_099 * (peer + 1) + 17 * (src % 7)) % total;
+            let dst = if dst == src { (dst + 1) % total } else { dst };
+            let demand = Gbps::new(400.0 / peers as f64).expect("a rate");
+            let id = format!("{job}-{src}-{peer}");
+            let max_pieces = NonZeroU32::new(max_pieces).expect("some");
+            into.push(Flow { id, job: job.into(), src: ids[src], dst: ids[dst], demand, max_pieces })
+                .expect("new");
+        }
+    }
+}
+
+fn report(name: &str, plan: &c4_traffic::Plan) {
+    eprintln!(
+        "{name}: {} flows, fullest {:.4} (bound {:.4}), fabric {:.4} (bound {:.4}), {} moves",
+        plan.flows.len(),
+        plan.max_link_utilisation,
+        plan.lower_bound,
+        plan.max_fabric_utilisation,
+        plan.fabric_lower_bound,
+        plan.moves
+    );
+}
+
+fn bench(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("plan");
+    group.sample_size(10);
+    for (name, leaves, spines, nics, peers, pieces) in [
+        ("100k flows, 960 leaves, 64 spines", 960, 64, 64, 2, 1),
+        ("100k flows, 512 leaves, 512 spines", 512, 512, 64, 3, 1),
+        ("100k flows, 960 leaves, 64 spines, 4 pieces", 960, 64, 64, 2, 4),
+    ] {
+        let topology = fabric(leaves, spines, nics);
+        let mut all = Flows::new();
+        flows(&topology, peers, topology.nics().len(), pieces, "a", &mut all);
+        report(name, &plan(&topology, &all, None));
+        group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &all, None)));
+    }
+    group.finish();
+}
+
+fn replan(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("replan");
+    group.sample_size(20);
+    for pieces in [1, 4] {
+        let topology = fabric(128, 32, 32);
+        let mut all = Flows::new();
+        flows(&topology, 4, topology.nics().len(), pieces, "a", &mut all);
+        let first = plan(&topology, &all, None);
+        report("16k flows", &first);
+        let previous: Previous = first.as_previous(&all);
+
+        let mut broken = topology.clone();
+        let (leaf, spine) = (broken.find_switch("leaf3"), broken.find_switch("spine5"));
+        broken.set_link_state(leaf.expect("there"), spine.expect("there"), None, State::Down);
+        report("16k flows, a link dies", &plan(&broken, &all, Some(&previous)));
+        let name = format!("16k flows, a link dies, {pieces} pieces");
+        group.bench_function(name, |bench| bench.iter(|| plan(black_box(&broken), &all, Some(&previous))));
+
+        let mut more = all.clone();
+        flows(&topology, 1, 512, pieces, "b", &mut more);
+        report("16k flows, a job arrives", &plan(&topology, &more, Some(&previous)));
+        let name = format!("16k flows, a job arrives, {pieces} pieces");
+        group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &more, Some(&previous))));
+
+        let name = format!("16k flows, nothing new, {pieces} pieces");
+        group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &all, Some(&previous))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench, replan);
+criterion_main!(benches);

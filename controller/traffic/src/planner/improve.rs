@@ -10,7 +10,11 @@ use super::{
 /// How often a limit between what is known to work and what is known not to is tried.
 const ROUNDS: usize = 12;
 /// Limits this close together, relative to each other, are one.
-const CLOSE: f64 = 1e-4;
+const CLOSE: f64 = 1e-3;
+/// How many links may be looked at to improve a plan: so many, and so many more for each flow. There is always one more
+/// exchange to try, so something has to end it, and a clock would make plans differ.
+const FUEL: u64 = 4_000_000;
+const FUEL_PER_FLOW: u64 = 400;
 
 /// What is to become less full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +27,12 @@ enum Goal {
 
 /// Improves the plan as far as it goes, then takes back what was not needed for that.
 pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_>) {
+    let total = FUEL + FUEL_PER_FLOW * state.demand.len() as u64;
     let splittable = state.max_pieces.iter().any(|pieces| *pieces > 1);
     for (goal, floor) in [(Goal::All, bounds.all), (Goal::Fabric, bounds.fabric)] {
-        lower(state, goal, floor, false, memory);
+        lower(state, goal, floor, false, total / 4, memory);
         if splittable {
-            lower(state, goal, floor, true, memory);
+            lower(state, goal, floor, true, total / 4, memory);
         }
     }
     state.settle();
@@ -40,7 +45,7 @@ pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_
 }
 
 /// Finds the lowest limit that can be kept, between the floor and where we are.
-fn lower(state: &mut State<'_>, goal: Goal, floor: f64, split: bool, prefer: &dyn Preference) {
+fn lower(state: &mut State<'_>, goal: Goal, floor: f64, split: bool, mut fuel: u64, prefer: &dyn Preference) {
     let now = |state: &State<'_>| {
         let (all, fabric) = state.fullest();
         if goal == Goal::All { all } else { fabric }
@@ -58,7 +63,12 @@ fn lower(state: &mut State<'_>, goal: Goal, floor: f64, split: bool, prefer: &dy
             Goal::Fabric => Limits { ports, fabric: target },
         };
         let mark = state.mark();
-        if repair(state, Means { limits, split }, prefer) {
+        // The first try is the one most worth it; one that fails must not leave nothing for the others.
+        let share = if target <= floor { fuel / 2 } else { fuel / 4 };
+        state.refuel(share);
+        let done = repair(state, Means { limits, split }, prefer);
+        fuel -= share - state.fuel();
+        if done {
             high = now(state).min(target);
             if target <= floor {
                 return;

@@ -51,7 +51,7 @@ pub(crate) fn repair(state: &mut State<'_>, means: Means, prefer: &dyn Preferenc
         before = excess;
         for resource in over {
             while state.is_over(resource, means.limits) {
-                if !relieve(state, resource, means, prefer) {
+                if state.fuel() == 0 || !relieve(state, resource, means, prefer) {
                     return false;
                 }
             }
@@ -185,6 +185,9 @@ fn exchange(
     prefer: &dyn Preference,
 ) -> bool {
     for between in targets(state, piece, resource, means) {
+        if state.fuel() == 0 {
+            break;
+        }
         let mark = state.mark();
         let portion = portion(state, piece, resource, means);
         let part = *state.part(piece);
@@ -319,7 +322,7 @@ impl<'p> Chain<'p> {
         while let Some(resource) = self.pending.pop() {
             while self.is_over(state, resource) {
                 steps += 1;
-                if steps > LONGEST {
+                if steps > LONGEST || state.fuel() == 0 {
                     return false;
                 }
                 if matches!(self.between, Between::Planes(..)) && state.fabric.in_fabric(resource) {

@@ -56,6 +56,8 @@ pub(crate) struct State<'a> {
     /// Pieces on each resource, and some that are no longer there; built when first asked for.
     members: Vec<Vec<PieceId>>,
     journal: Vec<Undo>,
+    /// How much more may be looked at; see [`super::improve`].
+    fuel: u64,
 }
 
 impl<'a> State<'a> {
@@ -74,7 +76,22 @@ impl<'a> State<'a> {
             scratch: Scratch::new(fabric.is_spine.len(), fabric.has_cores),
             members: Vec::new(),
             journal: Vec::new(),
+            fuel: 0,
         }
+    }
+
+    /// Allows so much to be looked at, in links.
+    pub(crate) fn refuel(&mut self, fuel: u64) {
+        self.fuel = fuel;
+    }
+
+    /// What is left of it.
+    pub(crate) fn fuel(&self) -> u64 {
+        self.fuel
+    }
+
+    pub(crate) fn burn(&mut self, links: usize) {
+        self.fuel = self.fuel.saturating_sub(links as u64);
     }
 
     /// Gbit/s of so many units of a flow.
@@ -227,6 +244,7 @@ impl<'a> State<'a> {
             }
         }
         let mut list = std::mem::take(&mut self.members[resource as usize]);
+        self.burn(4 * list.len());
         list.sort_unstable();
         list.dedup();
         list.retain(|piece| {
@@ -332,6 +350,7 @@ impl<'a> State<'a> {
         };
         let (out, into) = (used(2 * src), used(2 * dst + 1));
         let ask = Ask { from, to, more, lenient, detours };
+        self.burn(16 + self.fabric.ups(lenient).of(from).len());
         let crossing = search::best(self.fabric, &self.loads, &mut self.scratch, ask)?;
         Some((crossing, Cost { max: out.max(into), sum: out + into }))
     }
@@ -349,6 +368,7 @@ impl<'a> State<'a> {
         let (from, to) = (ports[src as usize].leaf, ports[dst as usize].leaf);
         let lenient = self.routes.lenient(flow as usize);
         let ask = Ask { from, to, more, lenient, detours: false };
+        self.burn(if self.fabric.has_cores { 32 } else { 8 });
         let crossing = search::via(self.fabric, &self.loads, &mut self.scratch, ask, top)?;
         Some(crossing.path(src, dst))
     }

@@ -1,0 +1,183 @@
+//! What holds for every fabric and every set of flows, broken ones included.
+
+#[path = "common/checker.rs"]
+mod checker;
+mod common;
+
+use std::num::NonZeroU32;
+
+use c4_traffic::{
+    Flow, Flows, Topology, plan,
+    topology::{Builder, Port, State, Tier},
+};
+use checker::{check, moves};
+use common::{Dice, gbps};
+use proptest::prelude::*;
+
+/// A fabric drawn from a seed: any of two or three tiers, one or two planes, unequal and parallel links, some of them
+/// down or to be avoided, and links that no path may use.
+fn fabric(seed: u64) -> Topology {
+    let mut dice = Dice(seed);
+    let mut builder = Builder::new();
+    let tiers = 2 + dice.roll(2);
+    let planes = 1 + dice.roll(2);
+    let healthy = dice.roll(3) == 0;
+    let even = dice.roll(2) == 0;
+    let pods = if tiers == 3 { 1 + dice.roll(3) } else { 1 };
+    let mut state = |dice: &mut Dice| match if healthy { 9 } else { dice.roll(10) } {
+        0 => State::Down,
+        1 => State::Avoid,
+        _ => State::Up,
+    };
+    let mut rate =
+        |dice: &mut Dice| gbps(if even { 100.0 } else { [50.0, 100.0, 100.0, 400.0][dice.roll(4)] });
+    let cores: Vec<_> = (0..if tiers == 3 { 1 + dice.roll(4) } else { 0 })
+        .map(|n| builder.switch(&format!("core{n}"), Tier::Core).expect("new"))
+        .collect();
+    let mut leaves = Vec::new();
+    for pod in 0..pods {
+        let spines: Vec<_> = (0..1 + dice.roll(4))
+            .map(|n| builder.switch(&format!("spine{pod}-{n}"), Tier::Spine).expect("new"))
+            .collect();
+        for spine in &spines {
+            for core in &cores {
+                if dice.roll(4) > 0 {
+                    builder
+                        .links(*spine, *core, rate(&mut dice), 1 + dice.roll(2) as u32, state(&mut dice))
+                        .expect("fine");
+                }
+            }
+        }
+        for l in 0..1 + dice.roll(4) {
+            let leaf = builder.switch(&format!("leaf{pod}-{l}"), Tier::Leaf).expect("new");
+            for spine in &spines {
+                for _ in 0..1 + dice.roll(2) {
+                    builder
+                        .links(leaf, *spine, rate(&mut dice), 1 + dice.roll(2) as u32, state(&mut dice))
+                        .expect("fine");
+                }
+            }
+            if let Some(last) = leaves.last() {
+                builder.links(leaf, *last, rate(&mut dice), 1, State::Up).expect("fine");
+            }
+            leaves.push(leaf);
+        }
+    }
+    for h in 0..leaves.len() * 2 {
+        let host = builder.host(&format!("h{h}")).expect("new");
+        let ports = (0..planes)
+            .map(|plane| Port {
+                switch: leaves[(h + plane) % leaves.len()],
+                rate: rate(&mut dice),
+                state: state(&mut dice),
+            })
+            .collect();
+        builder.nic(host, "nic0", ports).expect("new");
+    }
+    builder.build()
+}
+
+fn some_flows(topology: &Topology, seed: u64, count: usize, prefix: &str, into: &mut Flows) {
+    let mut dice = Dice(seed);
+    let even = dice.roll(2) == 0;
+    let total = topology.nics().len();
+    for n in 0..count {
+        let (src, dst) = (dice.roll(total), dice.roll(total));
+        if src == dst {
+            continue;
+        }
+        let id = |n: usize| topology.find_nic(topology.nics()[n].host, "nic0").expect("there");
+        let demand = gbps(if even { 25.0 } else { [5.0, 12.5, 33.0, 100.0][dice.roll(4)] });
+        let max_pieces = NonZeroU32::new([1, 1, 2, 3, 4, 16][dice.roll(6)]).expect("some");
+        let flow = Flow {
+            id: format!("{prefix}{n}"),
+            job: prefix.into(),
+            src: id(src),
+            dst: id(dst),
+            demand,
+            max_pieces,
+        };
+        into.push(flow).expect("new");
+    }
+}
+
+fn drawn(seed: u64, count: usize) -> (Topology, Flows) {
+    let topology = fabric(seed);
+    let mut flows = Flows::new();
+    some_flows(&topology, seed ^ 1, count, "a", &mut flows);
+    (topology, flows)
+}
+
+/// The same topology with one more link down.
+fn broken(topology: &Topology, seed: u64) -> Topology {
+    let mut topology = topology.clone();
+    if !topology.links().is_empty() {
+        let link = topology.links()[Dice(seed).roll(topology.links().len())];
+        topology.set_link_state(link.a, link.b, Some(link.index), State::Down);
+    }
+    topology
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_are_valid_and_say_the_truth(seed: u64, count in 0usize..60) {
+        let (topology, flows) = drawn(seed, count);
+        let plan = plan(&topology, &flows, None);
+        check(&topology, &flows, &plan);
+        prop_assert_eq!(plan.moves, 0);
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_plan(seed: u64, count in 0usize..60) {
+        let (topology, flows) = drawn(seed, count);
+        let first = plan(&topology, &flows, None);
+        prop_assert_eq!(&first, &plan(&topology, &flows, None));
+        let again = (topology.clone(), flows.clone());
+        prop_assert_eq!(&first, &plan(&again.0, &again.1, None));
+    }
+
+    #[test]
+    fn nothing_moves_when_nothing_changes(seed: u64, count in 0usize..60) {
+        let (topology, flows) = drawn(seed, count);
+        let first = plan(&topology, &flows, None);
+        let second = plan(&topology, &flows, Some(&first.as_previous(&flows)));
+        check(&topology, &flows, &second);
+        let better = second.max_link_utilisation < first.max_link_utilisation * (1.0 - 1e-6)
+            || second.max_fabric_utilisation < first.max_fabric_utilisation * (1.0 - 1e-6);
+        prop_assert!(second.moves == 0 || better, "{} moves", second.moves);
+        prop_assert!(second.max_link_utilisation <= first.max_link_utilisation * (1.0 + 1e-6));
+    }
+
+    #[test]
+    fn moves_are_counted_right(seed: u64, count in 0usize..60, more in 0usize..20) {
+        let (topology, flows) = drawn(seed, count);
+        let first = plan(&topology, &flows, None);
+        let mut all = flows.clone();
+        some_flows(&topology, seed ^ 2, more, "b", &mut all);
+        let topology = broken(&topology, seed ^ 3);
+        let second = plan(&topology, &all, Some(&first.as_previous(&flows)));
+        check(&topology, &all, &second);
+        prop_assert_eq!(second.moves, moves((&flows, &first), (&all, &second)));
+    }
+
+    /// A dead link that carried nothing moves nothing; one that carried something leaves alone whom it did not concern,
+    /// unless they make room.
+    #[test]
+    fn what_a_dead_link_does_not_concern_stays(seed: u64, count in 0usize..60) {
+        let (topology, flows) = drawn(seed, count);
+        let first = plan(&topology, &flows, None);
+        let after = broken(&topology, seed ^ 3);
+        let second = plan(&after, &flows, Some(&first.as_previous(&flows)));
+        let kept = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.max(1e-3);
+        if second.moves > 0 && kept(first.max_link_utilisation, second.max_link_utilisation)
+            && kept(first.max_fabric_utilisation, second.max_fabric_utilisation)
+        {
+            // As full as before: then only what was on the link has moved, or made room for it.
+            let wires = c4_traffic::wires::Wires::new(&after);
+            prop_assert!(wires.loads(&flows, &second).iter().sum::<f64>() > 0.0);
+        }
+        check(&after, &flows, &second);
+    }
+}
