@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod bound;
+mod colour;
 mod cut;
 mod fabric;
 mod improve;
@@ -22,6 +23,7 @@ mod routes;
 mod search;
 mod state;
 mod stay;
+mod tiers;
 
 use bound::Bounds;
 use fabric::Fabric;
@@ -45,7 +47,10 @@ pub fn plan(topology: &Topology, flows: &Flows, previous: Option<&Previous>) -> 
 }
 
 /// Puts flows without a place where they fit best, the largest first.
-fn place(state: &mut State<'_>, mut homeless: Vec<(u32, u32)>, bounds: &Bounds) {
+fn place(state: &mut State<'_>, homeless: Vec<(u32, u32)>, bounds: &Bounds) {
+    // With a plan to start from, what is new goes around what is there.
+    let anew = state.parts.iter().all(|part| part.units == 0);
+    let mut homeless = if anew { tiers::place(state, homeless) } else { homeless };
     homeless.sort_by(|a, b| {
         let amount = |(flow, units): &(u32, u32)| state.amount(*flow, *units);
         amount(b).total_cmp(&amount(a)).then(a.cmp(b))
