@@ -131,8 +131,9 @@ pub enum Recorder {
 /// Offline diagnosis.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All paths together are one job: flight recorders (files or their directory), or operation traces (JSON lines, plain, \
-gzip or zstd). A recorder that a living process holds is a moment in time; recorders that nobody holds are judged as \
+All paths together are one job: flight recorders (files or their directory), operation traces (JSON lines), or dumps \
+of PyTorch's Flight Recorder (pickle or JSON, one file a rank; the file's name tells the rank); plain, gzip or zstd. \
+Pickles are read as data, nothing in them is run. A recorder that a living process holds is a moment in time; recorders that nobody holds are judged as \
 what is left after the job's end, or as copies, and what cannot be claimed from them is not claimed.")]
 pub struct Analyze {
     /// Files, or one directory
@@ -141,6 +142,9 @@ pub struct Analyze {
     /// What the files are; `auto` looks into them
     #[arg(long, value_enum, default_value_t = Format::Auto)]
     pub format: Format,
+    /// Also draw who waited for whom, as an SVG image
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// Formats that `analyze` takes.

@@ -149,3 +149,55 @@ fn whose_dump_it_is_must_be_told() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("whose dump this is cannot be told"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn the_picture_shows_the_chain_and_the_image_is_well_formed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let image = dir.path().join("waits.svg");
+    let output =
+        command(&["analyze", "--svg"]).arg(&image).arg(case("late-tensor-rank")).output().expect("runs");
+    let said = text(&output.stdout);
+    let picture = said.split("Who waited for whom").nth(1).expect("a picture");
+    let lane = |name: &str| {
+        picture.lines().find(|line| line.trim_start().starts_with(name)).expect("a lane").to_owned()
+    };
+    assert!(lane("rank 0").ends_with("▶ in receive from rank 4"), "{said}");
+    assert!(lane("rank 4").ends_with("▶ in AllReduce #13 of TENSOR (3)"), "{said}");
+    assert!(lane("* rank 5").ends_with('·'), "{said}");
+    let image = fs::read_to_string(&image).expect("the image");
+    assert!(image.starts_with("<svg ") && image.ends_with("</svg>\n"), "{image}");
+    assert!(image.contains("waits in AllReduce #13 of TENSOR (3): never ended"), "{image}");
+    assert_eq!(image.matches("<text").count(), image.matches("</text>").count());
+
+    let nowhere = dir.path().join("no/such/directory.svg");
+    let output = command(&["analyze", "--svg"]).arg(&nowhere).arg(case("pipeline")).output().expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot write the image"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn names_in_an_image_are_only_text() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for rank in 0..2 {
+        let desc = "<script>alert(1)</script>&\"'";
+        let mut entries = Vec::new();
+        if rank == 0 {
+            entries.push(json!({
+                "record_id": 0, "pg_id": 0, "process_group": ["0", desc], "collective_seq_id": 1, "p2p_seq_id": 0,
+                "op_id": 1, "profiling_name": "nccl:<all&reduce>", "time_created_ns": 1_724_779_239_000_000_000_u64,
+                "input_sizes": [[4]], "input_dtypes": ["Float"], "output_sizes": [[4]], "output_dtypes": ["Float"],
+                "state": "scheduled", "retired": false, "is_p2p": false,
+            }));
+        }
+        let dump = json!({
+            "version": "2.10", "pg_status": {}, "entries": entries,
+            "pg_config": {"0": {"name": "0", "desc": desc, "ranks": "[0, 1]"}},
+        });
+        fs::write(dir.path().join(format!("x_dump_{rank}")), dump.to_string()).expect("written");
+    }
+    let image = dir.path().join(".image.svg");
+    let output = command(&["analyze", "--json", "--svg"]).arg(&image).arg(dir.path()).output().expect("runs");
+    assert_eq!(json(&output)["findings"][0]["suspects"][0]["rank"], 1, "{}", text(&output.stdout));
+    let image = fs::read_to_string(&image).expect("the image");
+    assert!(!image.contains("<script") && image.contains("&lt;script&gt;"), "{image}");
+}

@@ -21,7 +21,7 @@ use super::{
 
 /// Operations held at once. What is analysed of a longer trace is its end: as much of it as fits, the same positions
 /// of every rank.
-const MOST_HELD: usize = 16_000_000;
+const MOST_HELD: usize = 8_000_000;
 /// Of each rank and communicator at least this much is kept.
 const LEAST_OF_ONE: usize = 512;
 

@@ -4,9 +4,11 @@
 //! ([`align`]), it is shown to the detector as agents would have shown it ([`replay`]), and what the detector says is
 //! printed with a picture of who waited for whom ([`timeline`]). Only [`load`] and this module touch files and output.
 
+use std::{collections::HashMap, fs, path::Path};
+
 use c4_detect::{
     detector::Config,
-    finding::{Finding, Verdict},
+    finding::{Finding, FindingId, Verdict},
     observation::Timestamp,
     view::JobView,
 };
@@ -61,6 +63,8 @@ pub struct Diagnosis {
     pub jobs: Vec<JobView>,
     /// The recording's first moment, on the clock of the findings.
     pub start: Timestamp,
+    /// For some findings, the processes along the longest way of waiting to the root.
+    pub chains: HashMap<FindingId, Vec<usize>>,
 }
 
 /// Diagnoses a recording.
@@ -73,10 +77,11 @@ pub fn diagnose(mut recording: Recording) -> Diagnosis {
     let outcome = replay::replay(&recording, Config::default());
     let index = recording.index();
     let mut findings = outcome.findings;
+    let mut chains = HashMap::new();
     // Recorders tell of connections and of processes that died, which the detector weighs and this does not.
     if recording.stands_for_itself {
         let stuck = stuck::stuck(&recording, &index, outcome.start);
-        findings = stuck::join(findings, stuck, &mut recording.notes);
+        findings = stuck::join(findings, stuck, &mut recording.notes, &mut chains);
         let iteration_ns = outcome.jobs.first().and_then(|job| job.iteration_ns);
         let balance = balance::balance(&recording, &index, iteration_ns, outcome.start);
         findings = balance::join(findings, balance, &recording);
@@ -86,7 +91,7 @@ pub fn diagnose(mut recording: Recording) -> Diagnosis {
             finding.confidence = finding.confidence.min(limit);
         }
     }
-    Diagnosis { recording, findings, jobs: outcome.jobs, start: outcome.start }
+    Diagnosis { recording, findings, jobs: outcome.jobs, start: outcome.start, chains }
 }
 
 /// Runs the command.
@@ -104,6 +109,9 @@ pub fn run(args: &Analyze, json: bool, out: &mut Output) -> Result<Exit, Failure
         eprintln!("c4ctl: … and {} more", count(further, "problem"));
     }
     let diagnosis = diagnose(recording);
+    if let Some(path) = &args.svg {
+        draw(&diagnosis, path)?;
+    }
     if json {
         out.json(&document(&diagnosis, &problems))?;
     } else {
@@ -112,6 +120,30 @@ pub fn run(args: &Analyze, json: bool, out: &mut Output) -> Result<Exit, Failure
     out.flush()?;
     let fine = diagnosis.findings.is_empty() && problems.is_empty();
     Ok(if fine { Exit::Fine } else { Exit::Found })
+}
+
+/// Writes the image.
+fn draw(diagnosis: &Diagnosis, path: &Path) -> Result<(), Failure> {
+    let pictures: Vec<_> = diagnosis
+        .findings
+        .iter()
+        .map(|finding| (finding, timeline::lanes::lanes(diagnosis, finding)))
+        .collect();
+    fs::write(path, timeline::svg::svg(&pictures)).map_err(|error| Failure::File {
+        path: path.to_owned(),
+        problem: format!("cannot write the image: {error}"),
+    })
+}
+
+/// One operation, where there is only one communicator to wait in; else everything the ranks did.
+fn picture(diagnosis: &Diagnosis, finding: &Finding) -> Vec<String> {
+    let recording = &diagnosis.recording;
+    let several = recording.comms.len() > 1 || recording.processes.iter().any(|p| !p.transfers.is_empty());
+    let lanes = several.then(|| timeline::lanes::lanes(diagnosis, finding)).flatten();
+    match lanes {
+        Some(lanes) => timeline::lanes::text(&lanes),
+        None => timeline::picture(recording, finding),
+    }
 }
 
 fn reports(diagnosis: &Diagnosis) -> Vec<Report> {
@@ -153,7 +185,7 @@ fn print(diagnosis: &Diagnosis, out: &mut Output) -> std::io::Result<()> {
             out.line("")?;
         }
         finding::explain(report, moments, out)?;
-        let picture = timeline::picture(recording, &report.finding);
+        let picture = picture(diagnosis, &report.finding);
         if !picture.is_empty() {
             out.line("")?;
             let title = out.paint(Style::Bold, "Who waited for whom");

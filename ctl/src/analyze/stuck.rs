@@ -40,6 +40,8 @@ pub struct Stuck {
     pub unknown: Vec<String>,
     /// Whether anything stands still at all.
     pub any: bool,
+    /// For findings above, by their place: the processes along the longest way to the root, and those at its end.
+    pub chains: Vec<Vec<usize>>,
 }
 
 /// Looks at the end of a recording whose first moment is `start` on the findings' clock.
@@ -54,6 +56,7 @@ pub fn stuck(recording: &Recording, index: &Index, start: Timestamp) -> Stuck {
     let mut out = Stuck { any: !facts.meetings.is_empty(), ..Stuck::default() };
     if let Some(finding) = story.desync() {
         out.findings.push(finding);
+        out.chains.push(Vec::new());
         return out;
     }
     let causes = waits::causes(recording.processes.len(), &facts.meetings);
@@ -70,6 +73,7 @@ pub fn stuck(recording: &Recording, index: &Index, start: Timestamp) -> Stuck {
         let (with, rest): (Vec<Cause>, Vec<Cause>) = known.into_iter().partition(|cause| shares(cause));
         known = rest;
         let unseen = hidden.iter().any(shares);
+        out.chains.push(story.longest_way(&first));
         out.findings.push(story.tell(first, with, unseen));
     }
     for cause in hidden {
@@ -83,7 +87,12 @@ pub fn stuck(recording: &Recording, index: &Index, start: Timestamp) -> Stuck {
 
 /// Joins what stands still with what the detector said.
 #[must_use]
-pub fn join(found: Vec<Finding>, stuck: Stuck, notes: &mut Vec<String>) -> Vec<Finding> {
+pub fn join(
+    found: Vec<Finding>,
+    stuck: Stuck,
+    notes: &mut Vec<String>,
+    chains: &mut HashMap<FindingId, Vec<usize>>,
+) -> Vec<Finding> {
     if !stuck.any {
         return found;
     }
@@ -95,7 +104,7 @@ pub fn join(found: Vec<Finding>, stuck: Stuck, notes: &mut Vec<String>) -> Vec<F
     for what in &stuck.unknown {
         notes.push(what.clone());
     }
-    for own in stuck.findings {
+    for (own, chain) in stuck.findings.into_iter().zip(stuck.chains) {
         let first = |finding: &Finding| finding.suspects.first().and_then(|suspect| suspect.rank);
         let same = theirs.iter().find(|their| their.kind == own.kind && first(their) == first(&own));
         let mut finding = match same {
@@ -107,6 +116,7 @@ pub fn join(found: Vec<Finding>, stuck: Stuck, notes: &mut Vec<String>) -> Vec<F
                 finding.evidence.entry(key.clone()).or_insert_with(|| value.clone());
             }
         }
+        chains.insert(finding.id.clone(), chain);
         others.push(finding);
     }
     others
@@ -206,7 +216,7 @@ impl Story<'_> {
         let mut finding = self.finding(Kind::NonCommHang, suspects.collect(), confidence, summary, &held);
         self.add_operation(&mut finding, what);
         finding.evidence.insert("ranks_waiting".into(), json!(steps.len()));
-        finding.evidence.insert("chain".into(), json!(self.chain(&steps, &ranks)));
+        finding.evidence.insert("chain".into(), json!(self.chain(&steps)));
         if let Some(call) = &self.recording.processes[first].last_call {
             finding.evidence.insert("last_called_at".into(), json!(call));
         }
@@ -428,51 +438,34 @@ impl Story<'_> {
         steps
     }
 
-    /// The longest way to a root, in words.
-    fn chain(&self, steps: &BTreeMap<usize, Step>, roots: &[usize]) -> Vec<String> {
-        let way = |rank: usize| {
-            let mut way = vec![rank];
-            let mut at = rank;
-            while let Some((_, Some(next))) = steps.get(&at) {
-                if way.len() > steps.len() {
-                    break;
-                }
-                way.push(*next);
-                at = *next;
+    /// The processes along the longest way to a cause.
+    fn longest_way(&self, cause: &Cause) -> Vec<usize> {
+        let roots = match &cause.root {
+            Root::Rank(rank) => vec![*rank],
+            Root::Cycle { ranks, .. } => ranks.clone(),
+            Root::Meeting(number) | Root::Unseen(number) => {
+                self.facts.meetings[*number].inside.iter().map(|(rank, _)| *rank).collect()
             }
-            way
         };
-        // Breadth first: the last rank found is the furthest, but the map is by rank, so look at each one's length.
-        let mut depth: HashMap<usize, usize> = roots.iter().map(|rank| (*rank, 0)).collect();
-        let mut furthest: Option<(usize, usize)> = None;
-        for rank in steps.keys() {
-            let mut unknown = Vec::new();
-            let mut at = *rank;
-            while !depth.contains_key(&at) {
-                unknown.push(at);
-                match steps.get(&at) {
-                    Some((_, Some(next))) => at = *next,
-                    _ => break,
-                }
-            }
-            let mut known = depth.get(&at).copied().unwrap_or(0);
-            for rank in unknown.into_iter().rev() {
-                known += 1;
-                depth.insert(rank, known);
-            }
-            let own = depth.get(rank).copied().unwrap_or(0);
-            if furthest.is_none_or(|(most, _)| own > most) {
-                furthest = Some((own, *rank));
-            }
-        }
-        let Some((_, from)) = furthest else { return Vec::new() };
+        let steps = self.steps(&roots);
+        let mut shown = way(&steps);
+        // And whoever waits for the root itself.
+        shown.extend(roots.iter().take(4));
+        let direct = steps.iter().filter(|(_, (_, next))| next.is_some_and(|next| roots.contains(&next)));
+        shown.extend(direct.map(|(rank, _)| *rank).take(6));
+        shown
+    }
+
+    /// The same in words.
+    fn chain(&self, steps: &BTreeMap<usize, Step>) -> Vec<String> {
         let say = |rank: &usize| match steps.get(rank) {
-            Some((number, _)) => format!("{} waits in {}", self.name(*rank), self.label_for(*number, *rank)),
+            Some((number, _)) => {
+                format!("{} waits in {}", self.name(*rank), self.label_for(*number, *rank))
+            }
             None => format!("{} waits in nothing", self.name(*rank)),
         };
-        let way = way(from);
-        let from = way.len().saturating_sub(MAX_CHAIN);
-        way[from..].iter().map(say).collect()
+        let way = way(steps);
+        way[way.len().saturating_sub(MAX_CHAIN)..].iter().map(say).collect()
     }
 
     fn symptoms(&self, steps: &BTreeMap<usize, Step>, but: Option<usize>) -> Vec<String> {
@@ -598,6 +591,38 @@ impl Story<'_> {
     fn timestamp(&self, ns: i64) -> Timestamp {
         self.start.after(u64::try_from(ns.saturating_sub(self.first_ns)).unwrap_or(0) / 1_000)
     }
+}
+
+/// From the rank that is furthest from a root to that root.
+fn way(steps: &BTreeMap<usize, Step>) -> Vec<usize> {
+    let next = |rank: usize| steps.get(&rank).and_then(|(_, next)| *next);
+    let mut depth: HashMap<usize, usize> = HashMap::new();
+    let mut furthest: Option<(usize, usize)> = None;
+    for start in steps.keys() {
+        let mut unknown = Vec::new();
+        let mut at = Some(*start);
+        while let Some(rank) = at.filter(|rank| !depth.contains_key(rank)) {
+            unknown.push(rank);
+            at = next(rank);
+        }
+        let mut known = at.and_then(|rank| depth.get(&rank).copied()).unwrap_or(0);
+        for rank in unknown.into_iter().rev() {
+            known += 1;
+            depth.insert(rank, known);
+        }
+        let own = depth.get(start).copied().unwrap_or(0);
+        if furthest.is_none_or(|(most, _)| own > most) {
+            furthest = Some((own, *start));
+        }
+    }
+    let mut at = furthest.map(|(_, start)| start);
+    let mut way = Vec::new();
+    // Steps lead nearer to a root, so this ends.
+    while let Some(rank) = at {
+        way.push(rank);
+        at = next(rank);
+    }
+    way
 }
 
 fn process_number(process: ProcessId) -> u64 {

@@ -6,6 +6,9 @@
 //! * rank 2  ······························ never entered it, last finished #119
 //! ```
 
+pub mod lanes;
+pub mod svg;
+
 use c4_detect::finding::{Finding, Kind};
 
 use super::recording::{Comm, Index, Operation, Process, Recording, Series};

@@ -1,0 +1,16 @@
+//! Any bytes as a pickle: an error is fine; a panic, or a value that refers to one that is not there, is not.
+//! `cargo +nightly fuzz run pickle` in `ctl`.
+
+#![no_main]
+
+use c4ctl::analyze::pickle::{self, Node};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(pickle) = pickle::parse(bytes) else { return };
+    match pickle.node(pickle.root()) {
+        Node::List(items) => items.iter().for_each(|item| drop(pickle.node(*item).clone())),
+        Node::Dict(pairs) => pairs.iter().for_each(|(key, _)| drop(pickle.node(*key).clone())),
+        _ => {}
+    }
+});
