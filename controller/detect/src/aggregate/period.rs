@@ -11,7 +11,9 @@
 //! - inside an iteration of a sharded model, one operation may repeat for a hundred layers: until a few hundred
 //!   operations were seen the search goes on behind a period it already believes in;
 //! - evaluation and checkpoints interrupt the pattern: a proven pattern is kept and taken up again as soon as it
-//!   has come back twice.
+//!   has come back twice. They come regularly themselves, so the pattern of a hundred iterations and a checkpoint repeats
+//!   too; what repeats often and slowly is settled on as the iteration before that is learned, as long as it fills
+//!   most of the job's operations (the layers of a sharded model, which also repeat, do not).
 //!
 //! If all operations are alike, the signatures say nothing; then the pauses between operations do, and if they do
 //! not either, one operation is one iteration.
@@ -33,14 +35,33 @@ const PAUSES: usize = 128;
 /// A pause between iterations is at least this many times a pause within one.
 const PAUSE_RATIO: u64 = 4;
 
+/// A period that repeated so often, and takes so long, is an iteration although it has not been proven.
+const SETTLE_REPEATS: usize = 20;
+/// See `SETTLE_REPEATS`.
+const SETTLE_NS: u64 = 100_000_000;
+/// Of the operations since a period was settled on, one in so many may lie outside of it.
+const OUTSIDE_ONE_IN: usize = 5;
+
 #[derive(Debug)]
 pub(super) struct PeriodFinder {
     state: State,
     patience: usize,
-    /// A pattern that was proven and then interrupted.
+    /// A pattern that was proven or settled on and then interrupted.
     known: Option<Pattern>,
+    settled: Settled,
     pauses: Pauses,
     begun: Option<Begun>,
+}
+
+/// Whether a period was settled on without proof.
+#[derive(Debug, Clone, Copy)]
+enum Settled {
+    /// Not yet.
+    No,
+    /// Yes; operations inside and outside of it since.
+    On { inside: usize, outside: usize },
+    /// It was, wrongly; not again.
+    Refuted,
 }
 
 /// The iteration that is going on.
@@ -62,6 +83,7 @@ struct Search {
     /// `prefix[i]`: length of the longest proper border of the first `i + 1` hashes.
     prefix: Vec<u32>,
     gaps: Vec<u64>,
+    starts: Vec<u64>,
     believed: Option<Believed>,
     /// How far the known pattern has come back.
     matched: usize,
@@ -88,6 +110,7 @@ impl Default for PeriodFinder {
             state: State::Searching(Search::default()),
             patience: FIRST_PATIENCE,
             known: None,
+            settled: Settled::No,
             pauses: Pauses::default(),
             begun: None,
         }
@@ -119,11 +142,12 @@ impl PeriodFinder {
                 } else {
                     let run = *run;
                     self.lose(run);
-                    self.search(hash, gap_ns)
+                    self.search(hash, start_ns, gap_ns)
                 }
             }
-            State::Searching(_) => self.search(hash, gap_ns),
+            State::Searching(_) => self.search(hash, start_ns, gap_ns),
         };
+        self.weigh();
         match boundary {
             None => {
                 self.begun = None;
@@ -145,7 +169,7 @@ impl PeriodFinder {
         let old = std::mem::replace(&mut self.state, State::Searching(Search::default()));
         self.pauses = Pauses::default();
         if let State::Locked { pattern, .. } = old {
-            if run >= self.patience.max(PROVEN) {
+            if run >= self.patience.max(PROVEN) || matches!(self.settled, Settled::On { .. }) {
                 self.known = Some(pattern);
             } else {
                 // It held for less than a search lasts: a loop inside the iteration, not the iteration.
@@ -155,8 +179,44 @@ impl PeriodFinder {
         }
     }
 
+    /// Counts how much of the job the period that was settled on fills, and drops it if that is too little.
+    fn weigh(&mut self) {
+        let Settled::On { inside, outside } = &mut self.settled else { return };
+        match self.state {
+            State::Locked { .. } => *inside += 1,
+            State::Searching(_) => *outside += 1,
+        }
+        let all = *inside + *outside;
+        if all < PROVEN {
+            return;
+        }
+        if *outside * OUTSIDE_ONE_IN > all {
+            self.settled = Settled::Refuted;
+            self.interrupt();
+            self.known = None;
+            self.patience = self.patience.clamp(PROVEN, MAX_SEARCH);
+        } else {
+            (*inside, *outside) = (*inside / 2, *outside / 2);
+        }
+    }
+
+    /// A period that was believed has just ended: keeps it if it may well be the iteration.
+    fn settle(&mut self) {
+        let State::Searching(search) = &self.state else { return };
+        let (Settled::No, None, Some(believed)) = (self.settled, &self.known, search.believed) else { return };
+        let (n, period) = (search.hashes.len() - 1, believed.period);
+        if n < SETTLE_REPEATS * period || period == 1 {
+            return;
+        }
+        let lasted = search.starts[n - 1].saturating_sub(search.starts[n - 1 - period]);
+        if lasted >= SETTLE_NS {
+            self.known = Some(Pattern::new(&search.hashes[n - period..n], (n - period) % period, believed.phase));
+            self.settled = Settled::On { inside: 0, outside: 0 };
+        }
+    }
+
     /// `None` while no period is believed, else whether an iteration begins with this operation.
-    fn search(&mut self, hash: u64, gap_ns: u64) -> Option<bool> {
+    fn search(&mut self, hash: u64, start_ns: u64, gap_ns: u64) -> Option<bool> {
         let State::Searching(search) = &mut self.state else { return None };
         if let Some(known) = &self.known
             && search.returns(known, hash)
@@ -167,7 +227,7 @@ impl PeriodFinder {
             }
             return None;
         }
-        search.push(hash, gap_ns);
+        search.push(hash, start_ns, gap_ns);
         let n = search.hashes.len();
         let period = n - search.prefix[n - 1] as usize;
         if n >= LEAST.max(3 * period) {
@@ -184,6 +244,8 @@ impl PeriodFinder {
             }
             return Some(begins);
         }
+        self.settle();
+        let State::Searching(search) = &mut self.state else { return None };
         search.believed = None;
         if n >= self.patience {
             self.patience = (self.patience * 2).min(MAX_SEARCH);
@@ -196,7 +258,7 @@ impl PeriodFinder {
 }
 
 impl Search {
-    fn push(&mut self, hash: u64, gap_ns: u64) {
+    fn push(&mut self, hash: u64, start_ns: u64, gap_ns: u64) {
         let mut border = self.prefix.last().map_or(0, |b| *b as usize);
         while border > 0 && self.hashes[border] != hash {
             border = self.prefix[border - 1] as usize;
@@ -207,6 +269,7 @@ impl Search {
         self.hashes.push(hash);
         self.prefix.push(u32::try_from(border).unwrap_or(0));
         self.gaps.push(gap_ns);
+        self.starts.push(start_ns);
     }
 
     /// Where in the period the rank spends most time outside collectives: forward pass, data, optimiser.
@@ -248,7 +311,7 @@ impl Pattern {
         hashes.rotate_left(turn);
         let mut search = Search::default();
         for hash in &hashes {
-            search.push(*hash, 0);
+            search.push(*hash, 0, 0);
         }
         Self { hashes, prefix: search.prefix }
     }

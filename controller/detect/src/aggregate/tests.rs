@@ -154,6 +154,34 @@ fn an_evaluation_in_between_is_passed_over() {
 }
 
 #[test]
+fn a_checkpoint_every_so_many_iterations_does_not_make_them_one() {
+    let mut job = Job::new();
+    for _ in 0..20 {
+        job.iterate(&[4096, 4096, 1024, 1024, 8], 250, 50);
+        job.iterate(&[1, 2, 3, 4], 100, 1);
+    }
+    job.iterate(&[4096, 4096, 1024, 1024, 8], 250, 10);
+    assert_eq!(job.last_iterations(5), [(5, 259); 5]);
+    let of_five = job.iterations.iter().filter(|iteration| iteration.operations == 5).count();
+    assert!(of_five > 900, "{of_five} of 1010");
+}
+
+#[test]
+fn slow_layers_that_repeat_inside_an_iteration_are_not_the_iteration_for_long() {
+    let forward: Vec<u64> = [7, 9].repeat(40);
+    let backward: Vec<u64> = [7, 9, 5].repeat(40);
+    let iteration: Vec<u64> = forward.into_iter().chain(backward).chain([3]).collect();
+    let mut job = Job::new();
+    for _ in 0..40 {
+        for count in &iteration {
+            job.iterate(&[*count], 120, 1);
+        }
+    }
+    let last: Vec<u32> = job.last_iterations(3).into_iter().map(|(operations, _)| operations).collect();
+    assert_eq!(last, [iteration.len() as u32; 3]);
+}
+
+#[test]
 fn a_longer_sequence_is_a_new_pattern_of_the_same_kind() {
     let mut job = Job::new();
     job.iterate(&[10, 20, 30], 5, 300);
