@@ -138,6 +138,17 @@ fn comm_window(comm: detect::CommWindow) -> wire::CommWindow {
             })
             .collect(),
         idle_us: comm.idle_us,
+        pending_peers: comm
+            .pending_peers
+            .into_iter()
+            .map(|pending| wire::PendingPeer {
+                peer: pending.peer,
+                is_send: pending.is_send,
+                started: pending.started,
+                age_us: pending.age_us,
+                position: pending.position,
+            })
+            .collect(),
     }
 }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use c4_detect::{
     aggregate::{Aggregator, CompletedOperation, Coverage},
-    observation::{CommId, CommWindow, Edge, InFlight, OperationSignature, StepState},
+    observation::{CommId, CommWindow, Edge, InFlight, OperationSignature, PendingPeer, StepState},
 };
-use c4_recorder::snapshot::{self, Communicator, Connection, Operation};
+use c4_recorder::snapshot::{self, Communicator, Connection, Operation, OperationKind};
 
 /// Completed operations held back for an older open one. Beyond it the older one is given up: NCCL runs the collectives
 /// of a communicator in order, so this many mean that its end was missed.
@@ -18,6 +18,9 @@ const MAX_HELD: usize = 1024;
 
 /// Connections reported in one window, those longest in their state first: an all-to-all has thousands.
 const MAX_EDGES: usize = 256;
+
+/// How long a send or receive has to be open to be told of.
+const PENDING_US: u64 = 500_000;
 
 /// Operations over which "usual" is remembered, twice.
 const EPOCH: u32 = 256;
@@ -65,6 +68,7 @@ pub(super) struct CommTrack {
     last_done_ns: Option<u64>,
     oldest: Option<Operation>,
     edges: Vec<Edge>,
+    pending: Vec<Operation>,
     urgent_for: Option<u64>,
     reported: Option<(u64, u64, u64)>,
 }
@@ -110,6 +114,18 @@ impl CommTrack {
             connections.iter().filter(|connection| connection.state != snapshot::StepState::Idle).collect();
         stuck.sort_by_key(|connection| connection.state_since_ns);
         self.edges = stuck.into_iter().take(MAX_EDGES).map(|connection| edge(connection, now_ns)).collect();
+    }
+
+    /// Takes in the sends and receives that were seen: of those that are open, the oldest for each peer and direction.
+    pub(super) fn update_pending(&mut self, operations: &[&Operation]) {
+        let mut oldest: BTreeMap<(u32, bool), &Operation> = BTreeMap::new();
+        for op in operations.iter().filter(|op| op.completed_ns.is_none() && op.observable) {
+            let kept = oldest.entry((op.root_or_peer, op.kind == OperationKind::Send)).or_insert(op);
+            if op.sequence < kept.sequence {
+                *kept = op;
+            }
+        }
+        self.pending = oldest.into_values().take(MAX_EDGES).cloned().collect();
     }
 
     fn age_ns(&self, now_ns: u64) -> Option<u64> {
@@ -162,7 +178,10 @@ impl CommTrack {
             (None, Some(done_ns)) => now_ns.saturating_sub(done_ns) / 1000,
             _ => 0,
         };
+        let pending_peers =
+            self.pending.iter().map(|op| pending_peer(op, now_ns)).filter(|p| p.age_us >= PENDING_US);
         Some(CommWindow {
+            pending_peers: pending_peers.collect(),
             comm: CommId(self.last.id),
             enqueued,
             started,
@@ -202,6 +221,16 @@ fn in_flight(op: &Operation, now_ns: u64) -> InFlight {
         started: op.started_ns.is_some(),
         age_us: now_ns.saturating_sub(op.enqueued_ns) / 1000,
         started_age_us: op.started_ns.map_or(0, |start| now_ns.saturating_sub(start) / 1000),
+    }
+}
+
+fn pending_peer(op: &Operation, now_ns: u64) -> PendingPeer {
+    PendingPeer {
+        peer: op.root_or_peer,
+        is_send: op.kind == OperationKind::Send,
+        started: op.started_ns.is_some(),
+        age_us: now_ns.saturating_sub(op.started_ns.unwrap_or(op.enqueued_ns)) / 1000,
+        position: op.sequence,
     }
 }
 

@@ -114,6 +114,10 @@ impl<H: RecorderHandle> Tracked<H> {
         for op in sample.operations.iter().filter(|op| op.kind == OperationKind::Collective) {
             operations.entry((op.comm_slot, op.comm_generation)).or_default().push(op);
         }
+        let mut pending: BTreeMap<(u32, u32), Vec<&Operation>> = BTreeMap::new();
+        for op in sample.operations.iter().filter(|op| op.kind != OperationKind::Collective) {
+            pending.entry((op.comm_slot, op.comm_generation)).or_default().push(op);
+        }
         let mut connections: BTreeMap<(u32, u32), Vec<&Connection>> = BTreeMap::new();
         for connection in &sample.connections {
             let key = (connection.comm_slot, connection.comm_generation);
@@ -136,6 +140,7 @@ impl<H: RecorderHandle> Tracked<H> {
                 CommTrack::default()
             });
             let operations = operations.get(&key).map_or(&[][..], Vec::as_slice);
+            track.update_pending(pending.get(&key).map_or(&[][..], Vec::as_slice));
             let connections = connections.get(&key).map_or(&[][..], Vec::as_slice);
             track.update(comm, operations, connections, &self.coverage, now_ns);
         }

@@ -30,14 +30,31 @@ const MAX_SYMPTOMS: usize = 8;
 /// Examines a job in which somebody has waited for long, and opens, amends or clears its hang.
 pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     job.examined = now;
-    let stalls = wait::stalls(job, nodes, config, now);
+    let mut stalls = wait::stalls(job, nodes, config, now);
     job.suspicious.retain(|id| stalls.contains_key(id));
     job.undecided.clear();
     clear_if_resolved(job, &stalls, now, out);
     if job.stopping {
         return;
     }
-    let Some(root) = wait::root(&stalls) else { return };
+    // Ranks that disagree on the operation explain everything else, wherever that shows.
+    let disagree = stalls.values().find(|stall| {
+        let decided = stall.holders.iter().any(|h| matches!(h.why, Why::Ended | Why::Stopped));
+        !decided && job.comms.get(&stall.comm).is_some_and(|c| desync::in_stall(job, c, stall).is_some())
+    });
+    let disagree = disagree.map(|stall| stall.comm);
+    let culprits = wait::culprits(job, &stalls);
+    let root = match culprits {
+        _ if disagree.is_some() => disagree.map(Root::Comm),
+        Some((id, culprits)) => {
+            if let Some(stall) = stalls.get_mut(&id) {
+                stall.holders.retain(|holder| culprits.contains(&holder.process));
+            }
+            Some(Root::Comm(id))
+        }
+        None => wait::root(&stalls),
+    };
+    let Some(root) = root else { return };
     let id = match &root {
         Root::Comm(id) => *id,
         Root::Cycle(ids) => match ids.first() {

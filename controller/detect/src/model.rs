@@ -10,8 +10,8 @@ use crate::{
     config::Config,
     nodes::Nodes,
     observation::{
-        CommId, CommWindow, InFlight, JobId, Membership, ProcessId, ProcessInfo, ProcessState, Timestamp,
-        Window,
+        CommId, CommWindow, InFlight, JobId, Membership, PendingPeer, ProcessId, ProcessInfo, ProcessState,
+        Timestamp, Window,
     },
     rhythm::{Prior, Rhythm},
     slow::{Counts, Setting, Slowness},
@@ -20,6 +20,10 @@ use crate::{
 
 /// Least time between two looks at the job as a whole.
 const SURVEY_US: u64 = 1_000_000;
+/// Iterations of the job before ranks are compared: the first ones take several times as long, unevenly.
+const SETTLED: u64 = 5;
+/// The same as time, where the largest communicator shows no iterations.
+const SETTLED_US: u64 = 60_000_000;
 /// Communicators a process may be in; a bound on what a confused agent can make us remember.
 const MAX_MEMBERSHIPS: usize = 1024;
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
@@ -133,6 +137,8 @@ pub(crate) struct Member {
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) idle_us: u64,
     pub(crate) edges: Vec<crate::observation::Edge>,
+    /// Sends and receives that have been open for long.
+    pub(crate) pending_peers: Vec<PendingPeer>,
     /// When its last window was taken; absent before the first.
     pub(crate) at: Option<Timestamp>,
     /// Its process no longer reports the communicator: finalised or aborted there.
@@ -150,6 +156,7 @@ impl Member {
             in_flight: None,
             idle_us: 0,
             edges: Vec::new(),
+            pending_peers: Vec::new(),
             at: None,
             left: false,
             iterations: 0,
@@ -182,6 +189,8 @@ pub(crate) struct Comm {
     pub(crate) slowness: Slowness,
     /// Whether lateness is judged here: not where some members have a communicator of their own inside this one.
     judged: bool,
+    /// The rank here of the job's rank 0.
+    first: Option<u32>,
     counted: Counts,
 }
 
@@ -272,6 +281,7 @@ impl Job {
             rhythm: Rhythm::new(prior),
             slowness: Slowness::default(),
             judged: true,
+            first: None,
             counted: Counts::default(),
         });
         if entry.size != size {
@@ -311,6 +321,13 @@ impl Job {
                 comm.judged = !outer.contains(id);
             }
         }
+        if let Some(first) = self.by_rank.get(&0).and_then(|id| self.processes.get(id)) {
+            for (id, comm_rank) in &first.memberships {
+                if let Some(comm) = self.comms.get_mut(id) {
+                    comm.first = Some(*comm_rank);
+                }
+            }
+        }
         self.survey.total = Counts::default();
         self.survey.iteration_us = 0;
         for comm in self.comms.values_mut() {
@@ -319,6 +336,11 @@ impl Job {
             comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
             survey::add(&mut self.survey.total, &comm.counted);
         }
+        // The largest communicator has the whole iteration for its pattern, where it has one.
+        let largest = self.comms.values().max_by_key(|comm| (comm.size, comm.completed_max));
+        let began = *self.survey.began.get_or_insert(now);
+        self.survey.settled |= largest.is_some_and(|comm| comm.rhythm.iterations() >= SETTLED)
+            || now.micros_since(began) >= SETTLED_US;
     }
 
     fn conflict(&mut self, text: String) {
@@ -426,6 +448,8 @@ impl Comm {
         member.idle_us = window.idle_us;
         member.edges = window.edges;
         member.edges.truncate(1024);
+        member.pending_peers = window.pending_peers;
+        member.pending_peers.truncate(1024);
         member.iterations = member.iterations.saturating_add(window.iterations.len() as u64);
         self.completed_max = self.completed_max.max(member.completed);
         let wait_us = member.wait_us(kernel_events);
@@ -442,7 +466,8 @@ impl Comm {
                 members: self.reporting,
                 shape: self.rhythm.shape(),
                 iteration_us: survey.iteration_us,
-                judged: self.judged,
+                judged: self.judged && survey.settled,
+                first: self.first,
                 elsewhere: survey.elsewhere(&self.counted),
             };
             self.slowness.take(comm_rank, &window.blocks, &setting, config, now);

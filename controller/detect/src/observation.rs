@@ -191,6 +191,24 @@ pub struct CommWindow {
     /// Iterations that ended in this window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iterations: Vec<Iteration>,
+    /// Sends and receives that have not ended for long: the oldest for each peer and direction.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_peers: Vec<PendingPeer>,
+}
+
+/// A send or receive that has not ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingPeer {
+    /// The peer's rank in the communicator.
+    pub peer: u32,
+    /// Whether this rank sends.
+    pub is_send: bool,
+    /// Whether it has started: on the GPU where that is known.
+    pub started: bool,
+    /// Time since it started, or was enqueued if it has not.
+    pub age_us: u64,
+    /// Its position among the sends and receives of this rank on the communicator.
+    pub position: u64,
 }
 
 /// What a collective is, as far as all ranks must agree on it.

@@ -27,11 +27,14 @@ use crate::{
     config::Config,
     observation::{Block, Timestamp},
     rhythm::Shape,
+    stats::Histogram,
 };
 use cells::{Cell, Cells};
 pub(crate) use report::assess;
 use track::{SCALES, Scale, Track};
 
+/// A sample that takes this many times as long as usual holds a pause (a checkpoint, say), which is nobody's slowness.
+const PAUSE: f64 = 3.0;
 /// Samples before turns are counted.
 const LEARN: u64 = 10;
 /// Samples over which turns are looked at.
@@ -76,6 +79,8 @@ pub(crate) struct Lateness {
     /// Threshold and noise, as fractions.
     pub(crate) threshold: f64,
     pub(crate) noise: f64,
+    /// Share of the samples in which it was late: 1 for one that always is.
+    pub(crate) share: f64,
 }
 
 /// What is known of the lateness of the ranks of one communicator.
@@ -86,6 +91,8 @@ pub(crate) struct Slowness {
     ranks: BTreeMap<u32, RankState>,
     scales: [Scale; SCALES],
     samples: u64,
+    /// Time an operation takes, gaps included, in samples.
+    pace: Histogram,
     turns: VecDeque<(u32, f64)>,
     in_turns: bool,
     agreeing: Option<u32>,
@@ -100,6 +107,7 @@ impl Default for Slowness {
             ranks: BTreeMap::new(),
             scales: std::array::from_fn(Scale::new),
             samples: 0,
+            pace: Histogram::new(512),
             turns: VecDeque::new(),
             in_turns: false,
             agreeing: None,
@@ -120,6 +128,8 @@ pub(crate) struct Setting {
     pub(crate) iteration_us: u64,
     /// Whether lateness is judged here.
     pub(crate) judged: bool,
+    /// The rank here of the job's rank 0. It writes checkpoints and logs, so being late now and then is its duty.
+    pub(crate) first: Option<u32>,
     /// How often ranks were late in the job's other communicators.
     pub(crate) elsewhere: Counts,
 }
@@ -284,6 +294,9 @@ impl Slowness {
         let wall = sample.wall_ns as f64;
         let iterations = setting.iterations(sample);
         self.samples += 1;
+        let pace = wall / sample.operations.max(1) as f64;
+        let pause = self.pace.median().is_some_and(|usual| pace > usual * PAUSE);
+        self.pace.push(pace);
         let mut worst: Option<(u32, f64)> = None;
         for scale in &mut self.scales {
             scale.begin(self.samples, config);
@@ -298,8 +311,10 @@ impl Slowness {
             }
             let state = self.ranks.entry(*comm_rank).or_default();
             for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
-                let found = state.late;
-                track.push(x, iterations, sample.wall_ns, sum, scale, found == Some(i), found.is_some());
+                let (here, found) = (state.late == Some(i), state.late.is_some());
+                let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i]);
+                let rate = (!pause && setting.first != Some(*comm_rank)).then_some(rate);
+                track.push(x, iterations, sample.wall_ns, sum, scale, here, found, rate);
             }
         }
         self.convict(&setting.elsewhere);

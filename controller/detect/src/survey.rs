@@ -22,6 +22,10 @@ pub(crate) struct Survey {
     pub(crate) known: usize,
     /// The longest pattern of any communicator, 0 while none is known.
     pub(crate) iteration_us: u64,
+    /// When it was first looked at.
+    pub(crate) began: Option<Timestamp>,
+    /// Whether the job is past its first iterations.
+    pub(crate) settled: bool,
     pub(crate) total: Counts,
 }
 

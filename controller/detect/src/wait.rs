@@ -11,9 +11,12 @@ use crate::{
     config::Config,
     model::Job,
     nodes::Nodes,
-    observation::{CommId, Timestamp},
+    observation::{CommId, ProcessId, Timestamp},
     stall::{Stall, Why, examine},
 };
+
+/// How long a send or receive has to be open to count as a wait.
+const PENDING_US: u64 = 500_000;
 
 /// Where the walk ends.
 #[derive(Debug)]
@@ -64,6 +67,71 @@ pub(crate) fn root(stalls: &BTreeMap<CommId, Stall>) -> Option<Root> {
             Some(next) => at = next,
         }
     }
+}
+
+/// Of the ranks that hold others up, over all communicators, those that wait for nobody themselves: neither in a
+/// collective nor for what another rank sends. A send is followed only where nothing else explains why a rank does not get on,
+/// since the rank may well compute beside it. With them, the stall that they hold up longest.
+pub(crate) fn culprits(job: &Job, stalls: &BTreeMap<CommId, Stall>) -> Option<(CommId, BTreeSet<ProcessId>)> {
+    let first: BTreeSet<ProcessId> =
+        stalls.values().flat_map(|s| s.holders.iter().map(|h| h.process)).collect();
+    if !first.iter().any(|process| peers(job, *process, false).next().is_some()) {
+        return None;
+    }
+    let ends = ends(job, stalls, first);
+    let mut culprits = BTreeSet::new();
+    for end in &ends {
+        let behind: BTreeSet<ProcessId> = peers(job, *end, true).collect();
+        let further = self::ends(job, stalls, behind);
+        let elsewhere: Vec<ProcessId> = further.into_iter().filter(|other| other != end).collect();
+        if elsewhere.is_empty() {
+            culprits.insert(*end);
+        } else {
+            culprits.extend(elsewhere);
+        }
+    }
+    let held = |stall: &&Stall| stall.holders.iter().any(|holder| culprits.contains(&holder.process));
+    let stall =
+        stalls.values().filter(held).max_by_key(|stall| (stall.longest_us, std::cmp::Reverse(stall.comm)))?;
+    Some((stall.comm, culprits))
+}
+
+/// Follows everybody whom these wait for, to those that wait for nobody.
+fn ends(job: &Job, stalls: &BTreeMap<CommId, Stall>, from: BTreeSet<ProcessId>) -> BTreeSet<ProcessId> {
+    let mut seen = from.clone();
+    let mut left: Vec<ProcessId> = from.into_iter().collect();
+    let mut ends = BTreeSet::new();
+    while let Some(process) = left.pop() {
+        let decided = stalls
+            .values()
+            .flat_map(|stall| &stall.holders)
+            .any(|holder| holder.process == process && matches!(holder.why, Why::Ended | Why::Stopped));
+        let mut next: Vec<ProcessId> = peers(job, process, false).collect();
+        for stall in stalls.values().filter(|stall| stall.is_waiting(process)) {
+            next.extend(stall.holders.iter().map(|holder| holder.process));
+        }
+        if next.is_empty() || decided {
+            ends.insert(process);
+            continue;
+        }
+        left.extend(next.into_iter().filter(|other| seen.insert(*other)));
+    }
+    ends
+}
+
+/// The processes that this one has waited for, for long, in receives or in sends.
+fn peers(job: &Job, process: ProcessId, sends: bool) -> impl Iterator<Item = ProcessId> {
+    let memberships = job.process(process).into_iter().flat_map(|process| &process.memberships);
+    memberships.flat_map(move |(id, comm_rank)| {
+        let comm = job.comms.get(id);
+        let member = comm.and_then(|comm| comm.members.get(comm_rank));
+        let pending = member.into_iter().flat_map(|member| &member.pending_peers);
+        pending
+            .filter(move |pending| {
+                pending.started && pending.is_send == sends && pending.age_us >= PENDING_US
+            })
+            .filter_map(move |pending| Some(comm?.members.get(&pending.peer)?.process))
+    })
 }
 
 /// The communicator in which all holders of this stall wait themselves (the longest wait, if there are several);

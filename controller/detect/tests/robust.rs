@@ -71,6 +71,7 @@ fn comm_window() -> impl Strategy<Value = CommWindow> {
         .prop_map(
             |((comm, enqueued, started, completed, idle_us), in_flight, blocks, edges, iterations)| {
                 CommWindow {
+                    pending_peers: Vec::new(),
                     comm: CommId(comm),
                     enqueued,
                     started,

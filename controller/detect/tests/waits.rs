@@ -77,6 +77,7 @@ impl Story {
                 At::Waits(completed, us) => (completed, Some(us)),
             };
             CommWindow {
+                pending_peers: Vec::new(),
                 comm,
                 enqueued: completed + u64::from(wait.is_some()),
                 started: completed + u64::from(wait.is_some()),

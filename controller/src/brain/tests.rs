@@ -96,6 +96,7 @@ impl World {
     fn windows(&mut self, incarnation: u32, position: u64, without: Option<u32>) {
         for rank in (0..RANKS).filter(|rank| Some(*rank) != without) {
             let comm = CommWindow {
+                pending_peers: Vec::new(),
                 comm: CommId(900 + u64::from(incarnation)),
                 enqueued: position,
                 started: position,

@@ -39,6 +39,7 @@ fn started() -> v1::ProcessStarted {
 
 fn comm() -> v1::CommWindow {
     v1::CommWindow {
+        pending_peers: Vec::new(),
         comm: 7,
         enqueued: 10,
         started: 9,
@@ -218,6 +219,7 @@ prop_compose! {
         iteration in proptest::option::of((number(), number32(), number())),
     ) -> v1::CommWindow {
         v1::CommWindow {
+ pending_peers: Vec::new(),
             comm, enqueued: positions.0, started: positions.1, completed: positions.2, in_flight, blocks,
             edges: edge.into_iter().map(|(peer, channel, state, n)| v1::Edge {
                 peer, channel, is_send: true, state, state_age_us: n, steps_done: n, bytes: n,

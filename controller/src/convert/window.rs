@@ -1,7 +1,8 @@
 //! Windows: the bulk of what agents send.
 
 use c4_detect::observation::{
-    Block, CommId, CommWindow, Edge, InFlight, Iteration, OperationSignature, ProcessState, StepState, Window,
+    Block, CommId, CommWindow, Edge, InFlight, Iteration, OperationSignature, PendingPeer, ProcessState,
+    StepState, Window,
 };
 use c4_proto::v1;
 
@@ -59,6 +60,7 @@ fn comm_window(place: &str, message: v1::CommWindow) -> Result<CommWindow, Inval
         ("blocks", message.blocks.len()),
         ("edges", message.edges.len()),
         ("iterations", message.iterations.len()),
+        ("pending_peers", message.pending_peers.len()),
     ] {
         at_most(&at(field), length as u64, limits::ENTRIES)?;
     }
@@ -66,7 +68,9 @@ fn comm_window(place: &str, message: v1::CommWindow) -> Result<CommWindow, Inval
     let blocks = message.blocks.into_iter().map(|m| block(&at("blocks"), m, enqueued));
     let edges = message.edges.into_iter().map(|m| edge(&at("edges"), m));
     let iterations = message.iterations.into_iter().map(|m| iteration(&at("iterations"), m, enqueued));
+    let pending_peers = message.pending_peers.into_iter().map(|m| pending_peer(&at("pending_peers"), &m));
     Ok(CommWindow {
+        pending_peers: pending_peers.collect::<Result<_, _>>()?,
         comm: CommId(message.comm),
         enqueued,
         started,
@@ -147,6 +151,18 @@ fn block(place: &str, message: v1::Block, enqueued: u64) -> Result<Block, Invali
         bytes: at_most(&at("bytes"), message.bytes, limits::BYTES)?,
         own_ns: message.own_ns,
         silent_ns: message.silent_ns.or(message.own_ns),
+    })
+}
+
+fn pending_peer(place: &str, message: &v1::PendingPeer) -> Result<PendingPeer, Invalid> {
+    let at = |field: &str| format!("{place}.{field}");
+    at_most(&at("peer"), message.peer.into(), limits::RANKS - 1)?;
+    Ok(PendingPeer {
+        peer: message.peer,
+        is_send: message.is_send,
+        started: message.started,
+        age_us: at_most(&at("age_us"), message.age_us, limits::AGE_US)?,
+        position: at_most(&at("position"), message.position, limits::COUNT)?,
     })
 }
 

@@ -34,6 +34,7 @@ fn window(process: u64, comm: u64, position: u64) -> Window {
         dropped: 0,
         unread: 0,
         comms: vec![CommWindow {
+            pending_peers: Vec::new(),
             comm: CommId(comm),
             enqueued: position,
             started: position,

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use c4_detect::{
     aggregate::{Aggregator, CompletedOperation, Coverage},
     observation::{
-        CommWindow, Edge, InFlight, JobId, Membership, NodeName, Observation, OperationSignature, ProcessEnd,
-        ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
+        CommWindow, Edge, InFlight, JobId, Membership, NodeName, Observation, OperationSignature,
+        PendingPeer, ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -199,11 +199,16 @@ impl Telemetry {
         // A stopped process writes nothing more: its recorder shows the moment of the stop.
         let seen_ns = stopped_since.map_or(now_ns, |since| since.min(now_ns));
         state.cover(seen_ns);
+        let pending = state.pending(seen_ns, now_ns);
         let RankTelemetry { comms, coverage, .. } = state;
-        let comms = comms
+        let mut comms = comms
             .iter_mut()
             .map(|comm| comm.window(spec, rank, coverage, seen_ns, now_ns))
             .collect::<Vec<_>>();
+        // The communicator of all ranks, the last one, carries the pipeline's traffic: its ranks are the job's.
+        if let Some(world) = comms.last_mut() {
+            world.pending_peers = pending;
+        }
         Window {
             process: process(rank),
             duration_us: SECOND_NS / 1000,
@@ -238,6 +243,29 @@ impl RankTelemetry {
             }
         }
         self.transfers.retain(|transfer| transfer.end_ns.is_none_or(|end| end > seen_ns));
+    }
+}
+
+impl RankTelemetry {
+    /// The sends and receives that have been open for long, the oldest for each peer and direction.
+    fn pending(&self, seen_ns: u64, now_ns: u64) -> Vec<PendingPeer> {
+        let mut pending: Vec<PendingPeer> = Vec::new();
+        for (position, transfer) in self.transfers.iter().enumerate() {
+            let since = transfer.start_ns.filter(|start| *start <= seen_ns).unwrap_or(transfer.enqueued_ns);
+            let age_us = now_ns.saturating_sub(since) / 1000;
+            let known = pending.iter().any(|p| (p.peer, p.is_send) == (transfer.peer, transfer.is_send));
+            if since > seen_ns || age_us * 1000 < OLD_NS / 2 || known {
+                continue;
+            }
+            pending.push(PendingPeer {
+                peer: transfer.peer,
+                is_send: transfer.is_send,
+                started: transfer.start_ns.is_some_and(|start| start <= seen_ns),
+                age_us,
+                position: position as u64,
+            });
+        }
+        pending
     }
 }
 
@@ -282,6 +310,7 @@ impl CommTelemetry {
         let (blocks, iterations) = self.aggregator.take();
         let (index, _) = spec.layout.membership(rank, self.group);
         CommWindow {
+            pending_peers: Vec::new(),
             comm: spec.layout.comm_id(self.group, index),
             enqueued: count(&|record| record.enqueued_ns <= seen_ns),
             started: count(&|record| before(record.start_ns)),

@@ -117,8 +117,12 @@ fn late(
     let ms = |ns: u64| (ns as f64 / 1e4).round() / 100.0;
     let percent = |x: f64| (x * 1_000.0).round() / 10.0;
     let (verb, them) = if accused.len() == 1 { ("comes", "it") } else { ("come", "them") };
+    let often = match lateness.share {
+        share if share > 0.75 => "an iteration".to_owned(),
+        share => format!("in about one of {:.0} iterations", 1.0 / share.max(1e-3)),
+    };
     let summary = format!(
-        "{} {verb} late to collectives by {} an iteration ({:.0} % of it) since {} UTC; the other {} wait for {them}",
+        "{} {verb} late to collectives by {} {often} ({:.0} % of it) since {} UTC; the other {} wait for {them}",
         names::list(job, &accused),
         words::duration(lateness.per_iteration_ns / 1_000),
         lateness.fraction * 100.0,
@@ -130,6 +134,7 @@ fn late(
         ("lateness_ms_per_iteration", json!(ms(lateness.per_iteration_ns))),
         ("lateness_percent", json!(percent(lateness.fraction))),
         ("samples", json!(lateness.samples)),
+        ("late_share_percent", json!(percent(lateness.share))),
         ("iterations", json!(lateness.iterations.round())),
         ("peers_median_wait_ms_per_iteration", json!(ms(lateness.peers_wait_ns))),
         ("own_wait_ms_per_iteration", json!(ms(lateness.own_wait_ns))),

@@ -25,6 +25,10 @@ const PRIOR_LATE: f64 = 0.3;
 const PRIOR_WEIGHT: f64 = 100.0;
 /// Standard deviation of normal noise over the median of the difference of two draws from it.
 const DIFFERENCE_TO_SIGMA: f64 = 1.048;
+/// How often a rank has to be late at least to be called late now and then.
+const OFTEN: f64 = 0.08;
+/// Values on time after which a rank that was late now and then no longer is.
+const LONG_QUIET: u32 = 60;
 /// Values of a run that are remembered.
 const MAX_RUN: usize = 256;
 
@@ -74,9 +78,9 @@ impl Scale {
         (self.late_weight, self.weight)
     }
 
-    /// How often *other* ranks are late: here, or in the job's other communicators if that is more often.
-    fn rate(&self, own_late: f64, ranks: usize, elsewhere: (f64, f64)) -> f64 {
-        let others = (self.late_weight - own_late).max(0.0);
+    /// How often ranks other than this one are late: here, or in the job's other communicators if that is more often.
+    pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64)) -> f64 {
+        let others = (self.late_weight - track.late_weight).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
         let rate = |late: f64, of: f64| (late + PRIOR_LATE) / (of + PRIOR_WEIGHT);
         rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1)).clamp(5e-4, 0.5)
@@ -86,6 +90,23 @@ impl Scale {
     fn needed(rate: f64) -> f64 {
         (CHANCE.ln() / rate.ln()).ceil().max(3.0)
     }
+}
+
+/// The sequential test (Wald's) of whether a rank is late far more often than others, though not each time: the
+/// logarithm of how much likelier that makes what was seen, since it last was no likelier at all.
+#[derive(Debug, Default)]
+struct NowAndThen {
+    odds: f64,
+    found: bool,
+    samples: u32,
+    late: u32,
+    /// Sum over late values.
+    lateness: f64,
+    iterations: f64,
+    late_iterations: f64,
+    ns: u64,
+    late_ns: u64,
+    total: Sum,
 }
 
 /// One rank at one scale.
@@ -106,10 +127,12 @@ pub(super) struct Track {
     late_weight: f64,
     quiet: u32,
     took: u32,
+    now_and_then: NowAndThen,
 }
 
 impl Track {
-    /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any.
+    /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any, and
+    /// `rate` how often others are late, unless the sample holds a pause.
     #[expect(clippy::too_many_arguments, reason = "a sample, as it is")]
     pub(super) fn push(
         &mut self,
@@ -120,6 +143,7 @@ impl Track {
         scale: &mut Scale,
         late: bool,
         found: bool,
+        rate: Option<f64>,
     ) {
         self.pending.push(x);
         self.pending_iterations += iterations;
@@ -147,8 +171,16 @@ impl Track {
             scale.weight += 1.0;
         }
         if late {
-            self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
+            self.quiet = match z {
+                z if z < 0.5 => self.quiet + 1,
+                // Who is late now and then is on time most of the time.
+                _ if self.now_and_then.found => 0,
+                _ => self.quiet.saturating_sub(1),
+            };
             return;
+        }
+        if let Some(rate) = rate {
+            self.now_and_then.push(x, x > scale.threshold, rate, iterations, wall_ns, &total);
         }
         self.sum = (self.sum + z - REFERENCE).max(0.0);
         if self.sum == 0.0 {
@@ -171,10 +203,18 @@ impl Track {
 
     /// The numbers of a lateness that has lasted long enough.
     pub(super) fn convict(&mut self, scale: &Scale, ranks: usize, elsewhere: (f64, f64)) -> Option<Lateness> {
-        if !scale.closes || self.run.len() < 3 {
+        if !scale.closes {
             return None;
         }
-        let needed = Scale::needed(scale.rate(self.late_weight, ranks, elsewhere));
+        if self.now_and_then.odds >= -CHANCE.ln() {
+            self.quiet = 0;
+            self.took = LONG_QUIET;
+            return Some(self.now_and_then.convict(scale));
+        }
+        if self.run.len() < 3 {
+            return None;
+        }
+        let needed = Scale::needed(scale.rate(self, ranks, elsewhere));
         if self.sum < (needed - 0.5) * (CAP - REFERENCE) || (self.run.len() as f64) < needed {
             return None;
         }
@@ -196,12 +236,52 @@ impl Track {
             own_wait_ns: per(self.run_total.own_ns),
             threshold: scale.threshold,
             noise: scale.noise,
+            share: 1.0,
         })
     }
 
     /// Whether it has been on time for as long as it took to find it late.
     pub(super) fn has_recovered(&self) -> bool {
         self.quiet >= self.took
+    }
+}
+
+impl NowAndThen {
+    fn push(&mut self, x: f64, late: bool, rate: f64, iterations: f64, wall_ns: u64, total: &Sum) {
+        let often = (rate * 4.0).clamp(OFTEN, 0.5);
+        self.odds += if late { (often / rate).ln() } else { ((1.0 - often) / (1.0 - rate)).ln() };
+        if self.odds <= 0.0 {
+            *self = NowAndThen::default();
+            return;
+        }
+        self.samples += 1;
+        self.iterations += iterations;
+        self.ns = self.ns.saturating_add(wall_ns);
+        if late {
+            self.late += 1;
+            self.lateness += x;
+            self.late_ns = self.late_ns.saturating_add(wall_ns);
+            self.late_iterations += iterations;
+            self.total.add(total);
+        }
+    }
+
+    fn convict(&mut self, scale: &Scale) -> Lateness {
+        self.found = true;
+        let per = |ns: u64| (ns as f64 / self.late_iterations.max(1.0)) as u64;
+        let fraction = self.lateness / f64::from(self.late.max(1));
+        Lateness {
+            fraction,
+            per_iteration_ns: (fraction * per(self.late_ns) as f64) as u64,
+            samples: self.samples,
+            iterations: self.iterations,
+            elapsed_ns: self.ns,
+            peers_wait_ns: per(self.total.peers_ns),
+            own_wait_ns: per(self.total.own_ns),
+            threshold: scale.threshold,
+            noise: scale.noise,
+            share: f64::from(self.late) / f64::from(self.samples.max(1)),
+        }
     }
 }
 

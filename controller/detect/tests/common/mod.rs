@@ -375,6 +375,7 @@ impl Sim {
             dropped: u64::from(dropped) * (1 + now / 1_000_000),
             unread: 0,
             comms: vec![CommWindow {
+                pending_peers: Vec::new(),
                 comm: self.comm,
                 enqueued,
                 started,
