@@ -1,5 +1,7 @@
 //! `c4ctl job J`: one job, rank by rank, with what is wrong and what it has cost.
 
+use std::collections::BTreeMap;
+
 use c4_proto::v1;
 use serde_json::{Value, json};
 
@@ -39,6 +41,7 @@ pub(super) async fn run(asked: &mut Asked<'_>, name: &str) -> Result<(), Failure
     }
     out.line("")?;
     ranks(&job.ranks).print(out)?;
+    blind_spots(&job.ranks, out)?;
     if !ledger.entries.is_empty() {
         out.line("")?;
         out.line(format!("Downtime: {} in all", seconds(ledger.total_seconds)))?;
@@ -72,7 +75,6 @@ fn ranks(ranks: &[v1::Rank]) -> Table {
         ("ENQUEUED", Align::Right),
         ("STARTED", Align::Right),
         ("COMPLETED", Align::Right),
-        ("BLIND SPOTS", Align::Left),
     ]);
     for rank in ranks {
         let style = match rank.state.as_str() {
@@ -89,10 +91,27 @@ fn ranks(ranks: &[v1::Rank]) -> Table {
             rank.enqueued.to_string().into(),
             rank.started.to_string().into(),
             rank.completed.to_string().into(),
-            rank.blind_spots.join(", ").into(),
         ]);
     }
     table
+}
+
+/// What cannot be seen, once for all ranks of which it is true: a job's ranks mostly run the same NCCL.
+fn blind_spots(ranks: &[v1::Rank], out: &mut Output) -> std::io::Result<()> {
+    let mut spots: BTreeMap<&str, usize> = BTreeMap::new();
+    for spot in ranks.iter().flat_map(|rank| &rank.blind_spots) {
+        *spots.entry(spot).or_default() += 1;
+    }
+    if spots.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    out.line("What cannot be seen:")?;
+    for (spot, seen) in spots {
+        let of = if seen == ranks.len() { String::new() } else { format!(" ({seen} ranks)") };
+        out.line(format!("  {}{of}", printable(spot)))?;
+    }
+    Ok(())
 }
 
 fn downtime(ledger: &v1::Ledger) -> Table {
