@@ -203,14 +203,17 @@ impl PeriodFinder {
     /// A period that was believed has just ended: keeps it if it may well be the iteration.
     fn settle(&mut self) {
         let State::Searching(search) = &self.state else { return };
-        let (Settled::No, None, Some(believed)) = (self.settled, &self.known, search.believed) else { return };
+        let (Settled::No, None, Some(believed)) = (self.settled, &self.known, search.believed) else {
+            return;
+        };
         let (n, period) = (search.hashes.len() - 1, believed.period);
         if n < SETTLE_REPEATS * period || period == 1 {
             return;
         }
         let lasted = search.starts[n - 1].saturating_sub(search.starts[n - 1 - period]);
         if lasted >= SETTLE_NS {
-            self.known = Some(Pattern::new(&search.hashes[n - period..n], (n - period) % period, believed.phase));
+            self.known =
+                Some(Pattern::new(&search.hashes[n - period..n], (n - period) % period, believed.phase));
             self.settled = Settled::On { inside: 0, outside: 0 };
         }
     }
