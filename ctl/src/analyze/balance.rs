@@ -3,7 +3,7 @@
 //! The detector compares how long ranks wait in one communicator. In a job of several dimensions everybody's wait has
 //! the same cause, and seen from one communicator a whole replica is late. A recording tells more: all of a rank's
 //! operations, sends and receives, often its computations. So here ranks are compared by how much of their time they
-//! work by themselves ([`work`]) with ranks that should work as long ([`roles`]).
+//! work by themselves (`work`) with ranks that should work as long (`roles`).
 
 mod roles;
 mod work;

@@ -2,7 +2,7 @@
 //!
 //! Loaders ([`collect`], [`recorders`]) turn every format into one [`recording::Recording`]; its clocks are put right
 //! ([`align`]), it is shown to the detector as agents would have shown it ([`replay`]), and what the detector says is
-//! printed with a picture of who waited for whom ([`timeline`]). Only [`load`] and this module touch files and output.
+//! printed with a picture of who waited for whom ([`timeline`]). Only `load` and this module touch files and output.
 
 use std::{collections::HashMap, fs, path::Path};
 

@@ -1,6 +1,8 @@
 //! PyTorch's Flight Recorder dumps: one file a rank, a pickle or JSON, usually written when a collective timed out.
 
+mod batches;
 pub mod dump;
+mod groups;
 mod recording;
 mod status;
 pub mod view;

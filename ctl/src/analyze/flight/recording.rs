@@ -8,13 +8,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
 };
 
 use c4_detect::observation::{CommId, JobId, NodeName, OperationSignature, ProcessId, ProcessInfo};
 
 use super::{
+    batches::{Batch, batches},
     dump::{self, Dump, Entry, State, Status},
+    groups::{Groups, groups},
     status::{self, Order},
 };
 use crate::analyze::{
@@ -25,50 +26,6 @@ use crate::analyze::{
 
 /// Operations made up for a rank of which only its status is known.
 const MADE_UP: u64 = 256;
-
-/// A process group of the job: ranks that split from different parents may give theirs the same name.
-#[derive(Debug)]
-struct Group {
-    name: String,
-    desc: String,
-    ranks: Vec<u32>,
-    /// Somebody calls collectives on it.
-    collectives: bool,
-    /// Somebody sends or receives on it.
-    point_to_point: bool,
-}
-
-#[derive(Default)]
-struct Groups {
-    all: Vec<Group>,
-    ids: HashMap<(String, Vec<u32>), usize>,
-    by_name: HashMap<String, Vec<usize>>,
-    /// Somebody sends or receives in batches.
-    batches: bool,
-}
-
-impl Groups {
-    fn add(&mut self, name: &str, desc: &str, ranks: &[u32]) -> usize {
-        *self.ids.entry((name.to_owned(), ranks.to_vec())).or_insert_with(|| {
-            self.by_name.entry(name.to_owned()).or_default().push(self.all.len());
-            self.all.push(Group {
-                name: name.to_owned(),
-                desc: desc.to_owned(),
-                ranks: ranks.to_vec(),
-                collectives: false,
-                point_to_point: false,
-            });
-            self.all.len() - 1
-        })
-    }
-
-    /// The group that a rank calls by this name.
-    fn find(&self, name: &str, rank: u32) -> Option<usize> {
-        let all = self.by_name.get(name)?;
-        let mine = all.iter().find(|id| self.all[**id].ranks.contains(&rank));
-        mine.or_else(|| all.iter().find(|id| self.all[**id].ranks.is_empty())).copied()
-    }
-}
 
 /// One recording of all dumps.
 #[must_use]
@@ -104,68 +61,6 @@ pub fn recording(dumps: &[(PathBuf, Dump)], problems: &mut Problems) -> Recordin
     let mut recording = builder.recording;
     note_missing(dumps, &groups, &mut recording);
     recording
-}
-
-fn groups(dumps: &[(PathBuf, Dump)], problems: &mut Problems) -> Groups {
-    let mut groups = Groups::default();
-    for (path, dump) in dumps {
-        for group in dump.groups.iter().filter(|group| !group.ranks.is_empty()) {
-            if !group.ranks.contains(&dump.rank) {
-                let what = format!(
-                    "rank {} is not among the ranks of group {}, which are {}; left out",
-                    dump.rank,
-                    group.name,
-                    crate::words::ranks(group.ranks.iter().copied())
-                );
-                problems.add(&Arc::new(path.clone()), None, what);
-                continue;
-            }
-            if let Some(other) = disagreeing(&groups, group) {
-                let what = format!(
-                    "ranks of group {} are {}, but another dump says {}; expected one list on all ranks",
-                    group.name,
-                    crate::words::ranks(group.ranks.iter().copied()),
-                    crate::words::ranks(other.iter().copied()),
-                );
-                problems.add(&Arc::new(path.clone()), None, what);
-                continue;
-            }
-            groups.add(&group.name, &group.desc, &group.ranks);
-        }
-    }
-    // Groups that no configuration has: their ranks are whoever uses them.
-    let mut users: BTreeMap<&str, (&str, BTreeSet<u32>)> = BTreeMap::new();
-    for (_, dump) in dumps {
-        for entry in &dump.entries {
-            if groups.find(&entry.group.0, dump.rank).is_none() {
-                let user = users.entry(&entry.group.0).or_default();
-                user.0 = &entry.group.1;
-                user.1.insert(dump.rank);
-            }
-        }
-    }
-    for (name, (desc, ranks)) in users {
-        groups.add(name, desc, &ranks.into_iter().collect::<Vec<_>>());
-    }
-    for (_, dump) in dumps {
-        for entry in &dump.entries {
-            let Some(id) = groups.find(&entry.group.0, dump.rank) else { continue };
-            let group = &mut groups.all[id];
-            group.collectives |= !entry.is_p2p;
-            group.point_to_point |= entry.is_p2p;
-            groups.batches |= entry.is_p2p && entry.name == "coalesced";
-        }
-    }
-    groups
-}
-
-/// Ranks of a known group of the same name that share a rank with this one, but not all.
-fn disagreeing<'a>(groups: &'a Groups, group: &dump::Group) -> Option<&'a [u32]> {
-    let same = groups.by_name.get(&group.name)?;
-    let own: HashSet<u32> = group.ranks.iter().copied().collect();
-    same.iter()
-        .map(|id| groups.all[*id].ranks.as_slice())
-        .find(|ranks| *ranks != group.ranks.as_slice() && ranks.iter().any(|rank| own.contains(rank)))
 }
 
 /// Communicators for groups of at least two ranks.
@@ -204,13 +99,6 @@ struct Builder<'a> {
     /// What ranks called at a position of a communicator, the first that told.
     by_position: HashMap<(usize, u64), u32>,
     recording: Recording,
-}
-
-/// Operations that NCCL launches together; a single one is a batch of itself.
-struct Batch<'a> {
-    members: Vec<&'a Entry>,
-    /// The entry that has the state of them all.
-    whole: Option<&'a Entry>,
 }
 
 impl Builder<'_> {
@@ -452,52 +340,6 @@ fn tidy(series: &mut Series) {
     if let Some(first) = series.operations.first() {
         series.base = first.sequence;
     }
-}
-
-/// A rank's entries in the batches in which NCCL launched them. A batch is recorded as its operations, without any state
-/// of their own, and then an entry "coalesced" that has it; depending on PyTorch's version the sequence number goes up
-/// before the first of them or before the last.
-fn batches<'a>(dump: &'a Dump, groups: &Groups) -> Vec<(usize, Batch<'a>)> {
-    let mut all: Vec<(usize, Batch<'a>)> = Vec::new();
-    // By group: the entries that may yet turn out to be of a batch, by their place in `all`.
-    let mut open: HashMap<usize, Vec<usize>> = HashMap::new();
-    for entry in &dump.entries {
-        let Some(group) = groups.find(&entry.group.0, dump.rank) else { continue };
-        let open = open.entry(group).or_default();
-        let stateless = entry.completed_ns.is_none() && entry.started_ns.is_none();
-        if entry.name != "coalesced" {
-            if !stateless {
-                open.clear();
-            } else {
-                let same = |place: &usize| {
-                    all[*place].1.members.first().is_some_and(|before| numbers(before) == numbers(entry))
-                };
-                if !open.last().is_none_or(same) {
-                    open.clear();
-                }
-                open.push(all.len());
-            }
-            all.push((group, Batch { members: vec![entry], whole: None }));
-            continue;
-        }
-        let follows = |place: &usize| {
-            let before = all[*place].1.members.first().map(|before| numbers(before));
-            before.is_some_and(|(collective, p2p)| {
-                let (whole_collective, whole_p2p) = numbers(entry);
-                whole_collective.wrapping_sub(collective) <= 1 && whole_p2p.wrapping_sub(p2p) <= 1
-            })
-        };
-        let members: Vec<usize> = open.drain(..).filter(follows).collect();
-        let members =
-            members.into_iter().flat_map(|place| std::mem::take(&mut all[place].1.members)).collect();
-        all.push((group, Batch { members, whole: Some(entry) }));
-    }
-    all.retain(|(_, batch)| batch.whole.is_some() || !batch.members.is_empty());
-    all
-}
-
-fn numbers(entry: &Entry) -> (u64, u64) {
-    (entry.collective_seq, entry.p2p_seq)
 }
 
 fn bytes(entry: &Entry) -> u64 {
