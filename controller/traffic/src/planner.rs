@@ -13,11 +13,13 @@ use crate::{
     topology::Topology,
 };
 
+mod augment;
 mod bound;
 mod colour;
 mod cut;
 mod fabric;
 mod improve;
+mod level;
 mod repair;
 mod routes;
 mod search;

@@ -2,6 +2,7 @@
 
 use super::{
     bound::Bounds,
+    level::level,
     repair::{Means, Preference, repair},
     state::{Limits, PieceId, ROUNDING, State},
     stay::Memory,
@@ -11,6 +12,8 @@ use super::{
 const ROUNDS: usize = 12;
 /// Limits this close together, relative to each other, are one.
 const CLOSE: f64 = 1e-3;
+/// How often a plan is levelled.
+const LEVELLINGS: usize = 3;
 /// How many links may be looked at to improve a plan: so many, and so many more for each flow. There is always one more
 /// exchange to try, so something has to end it, and a clock would make plans differ.
 const FUEL: u64 = 4_000_000;
@@ -30,9 +33,10 @@ pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_
     let total = FUEL + FUEL_PER_FLOW * state.demand.len() as u64;
     let splittable = state.max_pieces.iter().any(|pieces| *pieces > 1);
     for (goal, floor) in [(Goal::All, bounds.all), (Goal::Fabric, bounds.fabric)] {
-        lower(state, goal, floor, false, total / 4, memory);
-        if splittable {
-            lower(state, goal, floor, true, total / 4, memory);
+        for split in [false, true] {
+            if splittable || !split {
+                Descent { goal, floor, split, fuel: total / 4, prefer: memory }.run(state);
+            }
         }
     }
     state.settle();
@@ -44,43 +48,88 @@ pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_
     }
 }
 
-/// Finds the lowest limit that can be kept, between the floor and where we are.
-fn lower(state: &mut State<'_>, goal: Goal, floor: f64, split: bool, mut fuel: u64, prefer: &dyn Preference) {
-    let now = |state: &State<'_>| {
+/// One goal on its way down.
+struct Descent<'p> {
+    goal: Goal,
+    floor: f64,
+    split: bool,
+    fuel: u64,
+    prefer: &'p dyn Preference,
+}
+
+impl Descent<'_> {
+    fn now(&self, state: &State<'_>) -> f64 {
         let (all, fabric) = state.fullest();
-        if goal == Goal::All { all } else { fabric }
-    };
-    let mut high = now(state);
-    if high <= floor * (1.0 + ROUNDING) {
-        return;
+        if self.goal == Goal::All { all } else { fabric }
     }
-    let ports = state.fullest().0;
-    let mut low = floor;
-    let mut target = floor;
-    for _ in 0..ROUNDS {
-        let limits = match goal {
+
+    fn means(&self, state: &State<'_>, ports: f64, target: f64) -> Means {
+        let limits = match self.goal {
             Goal::All => Limits { ports: target, fabric: target },
             Goal::Fabric => Limits { ports, fabric: target },
         };
-        let mark = state.mark();
-        // The first try is the one most worth it; one that fails must not leave nothing for the others.
-        let share = if target <= floor { fuel / 2 } else { fuel / 4 };
-        state.refuel(share);
-        let done = repair(state, Means { limits, split }, prefer);
-        fuel -= share - state.fuel();
-        if done {
-            high = now(state).min(target);
-            if target <= floor {
+        Means { limits, split: self.split && state.max_pieces.iter().any(|pieces| *pieces > 1) }
+    }
+
+    /// Finds the lowest limit that can be kept, between the floor and where we are.
+    fn run(&mut self, state: &mut State<'_>) {
+        let ports = state.fullest().0;
+        self.bisect(state, ports);
+        for _ in 0..LEVELLINGS {
+            let high = self.now(state);
+            if high <= self.floor * (1.0 + CLOSE) || !self.level(state, ports, high) {
                 return;
             }
-        } else {
-            state.roll_back(mark);
-            low = target;
+            self.bisect(state, ports);
         }
-        if high <= low * (1.0 + CLOSE) {
+    }
+
+    /// Levels; false, and nothing has changed, if that was no better.
+    fn level(&mut self, state: &mut State<'_>, ports: f64, high: f64) -> bool {
+        let mark = state.mark();
+        let share = self.fuel / 2;
+        state.refuel(share);
+        let means = self.means(state, ports, high);
+        level(state, means, (self.goal == Goal::Fabric).then_some(ports), self.prefer);
+        let means = self.means(state, ports, self.now(state).min(high));
+        let within = repair(state, means, self.prefer);
+        self.fuel -= share - state.fuel();
+        if within && self.now(state) < high * (1.0 - CLOSE) {
+            return true;
+        }
+        state.roll_back(mark);
+        false
+    }
+
+    fn bisect(&mut self, state: &mut State<'_>, ports: f64) {
+        let mut high = self.now(state);
+        if high <= self.floor * (1.0 + ROUNDING) {
             return;
         }
-        target = (low + high) / 2.0;
+        let mut low = self.floor;
+        let mut target = self.floor;
+        for _ in 0..ROUNDS {
+            let mark = state.mark();
+            // The first try is the one most worth it; one that fails must not leave nothing for the others.
+            let share = if target <= self.floor { self.fuel / 3 } else { self.fuel / 6 };
+            state.refuel(share);
+            let means = self.means(state, ports, target);
+            let done = repair(state, means, self.prefer);
+            self.fuel -= share - state.fuel();
+            if done {
+                high = self.now(state).min(target);
+                if target <= self.floor {
+                    return;
+                }
+            } else {
+                state.roll_back(mark);
+                low = target;
+            }
+            if high <= low * (1.0 + CLOSE) {
+                return;
+            }
+            target = (low + high) / 2.0;
+        }
     }
 }
 

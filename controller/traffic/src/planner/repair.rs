@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
+    augment::augment,
     cut::{self, Portion},
     fabric::{Hop, Path, Resource},
     state::{Limits, PieceId, ROUNDING, State},
@@ -77,11 +78,11 @@ fn relieve(state: &mut State<'_>, resource: Resource, means: Means, prefer: &dyn
             return true;
         }
     }
-    false
+    augment(state, resource, means, prefer)
 }
 
 /// The pieces of a link, those first that cost nothing to move, then those that fit what is too much.
-fn candidates(
+pub(super) fn candidates(
     state: &mut State<'_>,
     resource: Resource,
     means: Means,
@@ -102,7 +103,7 @@ fn candidates(
 }
 
 /// The part of a path's traffic that a resource bears.
-fn share(state: &State<'_>, path: &Path, resource: Resource) -> f64 {
+pub(super) fn share(state: &State<'_>, path: &Path, resource: Resource) -> f64 {
     let mut share = 0.0;
     state.fabric.each(path, |other, part| {
         if other == resource {
@@ -252,23 +253,27 @@ fn targets(state: &mut State<'_>, piece: PieceId, resource: Resource, means: Mea
 
 /// Switches that join two leaves, other than one; the same tier as that one.
 fn tops(state: &State<'_>, a: u32, b: u32, lenient: bool, but: u32) -> Vec<u32> {
+    let tier = state.fabric.is_spine[but as usize];
+    let mut tops = tops_of(state, a, b, lenient);
+    tops.retain(|top| *top != but && state.fabric.is_spine[*top as usize] == tier);
+    tops
+}
+
+/// All switches that join two leaves.
+pub(super) fn tops_of(state: &State<'_>, a: u32, b: u32, lenient: bool) -> Vec<u32> {
     let ups = state.fabric.ups(lenient);
     let above = |leaf: u32| {
         let mut tops: Vec<u32> = Vec::new();
         for up in ups.of(leaf) {
-            if state.fabric.is_spine[but as usize] == state.fabric.is_spine[up.high as usize] {
-                tops.push(up.high);
-            }
-            if !state.fabric.is_spine[but as usize] {
-                tops.extend(ups.of(up.high).iter().map(|up| up.high));
-            }
+            tops.push(up.high);
+            tops.extend(ups.of(up.high).iter().map(|up| up.high));
         }
         tops.sort_unstable();
         tops.dedup();
         tops
     };
     let other = above(b);
-    above(a).into_iter().filter(|top| *top != but && other.binary_search(top).is_ok()).collect()
+    above(a).into_iter().filter(|top| other.binary_search(top).is_ok()).collect()
 }
 
 /// A chain of exchanges in the making.
