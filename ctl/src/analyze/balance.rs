@@ -32,12 +32,17 @@ const FLOOR: f64 = 0.05;
 /// The same in multiples of what the mean over the windows may be off by chance. There are many ranks, and many windows
 /// to begin in.
 const CERTAIN: f64 = 6.0;
+/// What one window may add: a rank that pauses once is no straggler.
+const MOST_OF_ONE: f64 = 0.25;
+/// Windows in which a straggler is one, at least.
+const LEAST_STRETCH: usize = 10;
 /// A straggler is one in most windows, or it is not the rank but the data.
 const MOST_OF_THE_TIME: f64 = 0.7;
 /// Others of the same role that are late as well, and nearly as much, are late for the same reason.
 const NEARLY: f64 = 0.6;
-/// Share of the time that must be lost to stragglers who take turns to call the data uneven.
-const TURNS: f64 = 0.2;
+/// Share of the time that must be lost to stragglers who take turns, in most iterations, to call the data uneven: the
+/// slowest of many healthy ranks always costs something.
+const TURNS: f64 = 0.15;
 /// How much longer a stage must work than the others, as a ratio and as a share of the time.
 const HEAVY: (f64, f64) = (1.2, 0.08);
 
@@ -54,10 +59,12 @@ pub struct Balance {
 /// moment on the findings' clock.
 #[must_use]
 pub fn balance(recording: &Recording, index: &Index, iteration_ns: Option<u64>, start: Timestamp) -> Balance {
-    let Some(span) = recording.span().filter(|_| !recording.waits_unknown && !recording.coarse_times) else {
+    let known = !recording.waits_unknown && !recording.coarse_times;
+    let Some(windows) = windows(recording, index, iteration_ns).filter(|_| known) else {
         return Balance::default();
     };
-    let Some(windows) = windows(span, iteration_ns) else { return Balance::default() };
+    let windows = &windows;
+    let first_ns = recording.span().map_or(0, |(first, _)| first);
     let roles = roles::roles(recording, index);
     if !roles.iter().any(|(_, places)| places.len() > 1) {
         return Balance::default();
@@ -70,7 +77,7 @@ pub fn balance(recording: &Recording, index: &Index, iteration_ns: Option<u64>, 
         let shares = (0..recording.processes.len())
             .map(|place| work::shares(recording, place, &background, windows, measure))
             .collect();
-        comparisons.push(Comparison { recording, windows, start, measure, roles: &roles, shares });
+        comparisons.push(Comparison { recording, windows, first_ns, start, measure, roles: &roles, shares });
     }
     // What is recorded as computation is the better evidence; but who sleeps computes nothing.
     let found = comparisons
@@ -105,18 +112,47 @@ pub fn join(found: Vec<Finding>, balance: Balance, recording: &Recording) -> Vec
     others
 }
 
-fn windows((first, last): (i64, i64), iteration_ns: Option<u64>) -> Option<Windows> {
-    let span = last.saturating_sub(first);
+/// Windows that begin and end with operations of the communicator that most ranks are on: they leave these together.
+fn windows(recording: &Recording, index: &Index, iteration_ns: Option<u64>) -> Option<Windows> {
+    let (first, last) = recording.span()?;
+    let span = last.saturating_sub(first).max(1);
     let iteration = iteration_ns.and_then(|ns| i64::try_from(ns).ok()).filter(|ns| *ns > 0);
-    let length_ns =
-        iteration.unwrap_or(span / WINDOWS_WITHOUT_ITERATION).max(span / MOST_WINDOWS as i64).max(1);
-    let number = usize::try_from(span / length_ns).ok()?;
-    (number >= LEAST_WINDOWS).then_some(Windows { first_ns: first, length_ns, number })
+    let operations =
+        |(process, series): &(usize, usize)| &recording.processes[*process].series[*series].operations;
+    let clock = index
+        .members
+        .iter()
+        .filter_map(|members| {
+            Some((members.len(), members.iter().max_by_key(|member| operations(member).len())?))
+        })
+        .max_by_key(|(size, member)| (*size, std::cmp::Reverse(operations(member).len())));
+    let ends: Vec<i64> = clock.map_or_else(Vec::new, |(_, member)| {
+        operations(member).iter().filter_map(|operation| operation.ended_ns).collect()
+    });
+    let mut bounds = if ends.len() > LEAST_WINDOWS {
+        // How many of its operations make an iteration: of those between two of which nothing is missing.
+        let mut steps: Vec<f64> = ends.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        steps.sort_by(f64::total_cmp);
+        let usual =
+            steps.iter().take(steps.len() * 9 / 10 + 1).sum::<f64>() / (steps.len() * 9 / 10 + 1) as f64;
+        let by_iteration =
+            iteration.map_or(1.0, |ns| (ns as f64 / usual.max(1.0)).round()).clamp(1.0, 1e6) as usize;
+        let stride = by_iteration.max(ends.len().div_ceil(MOST_WINDOWS));
+        ends.into_iter().step_by(stride).collect::<Vec<_>>()
+    } else {
+        let length =
+            iteration.unwrap_or(span / WINDOWS_WITHOUT_ITERATION).max(span / MOST_WINDOWS as i64).max(1);
+        (0..=span / length).map(|n| first.saturating_add(length.saturating_mul(n))).collect()
+    };
+    bounds.sort_unstable();
+    bounds.dedup();
+    Windows::new(bounds).filter(|windows| windows.number() >= LEAST_WINDOWS)
 }
 
 struct Comparison<'a> {
     recording: &'a Recording,
-    windows: Windows,
+    windows: &'a Windows,
+    first_ns: i64,
     start: Timestamp,
     measure: Measure,
     roles: &'a [(String, Vec<usize>)],
@@ -131,8 +167,8 @@ struct Excess {
     role: usize,
     from: usize,
     until: usize,
-    /// Mean, as a share of the time.
-    mean: f64,
+    /// Median, as a share of the time.
+    usual: f64,
 }
 
 impl Comparison<'_> {
@@ -147,7 +183,7 @@ impl Comparison<'_> {
                 .collect();
             Some(own - median(&mut others)?)
         };
-        (0..self.windows.number).map(one).collect()
+        (0..self.windows.number()).map(one).collect()
     }
 
     fn straggler(&self) -> Option<Finding> {
@@ -156,16 +192,16 @@ impl Comparison<'_> {
             // Comparing each with all the others is quadratic; beyond some hundreds the others are as good as all.
             for place in role {
                 let excess = self.excess(*place, sample(role, *place));
-                if let Some((from, until, mean)) = stretch(&excess) {
-                    found.push(Excess { place: *place, role: number, from, until, mean });
+                if let Some((from, until, usual)) = stretch(&excess) {
+                    found.push(Excess { place: *place, role: number, from, until, usual });
                 }
             }
         }
-        found.sort_by(|a, b| b.mean.total_cmp(&a.mean));
+        found.sort_by(|a, b| b.usual.total_cmp(&a.usual));
         let first = *found.first()?;
         let together = |other: &&Excess| {
             other.role == first.role
-                && other.mean >= first.mean * NEARLY
+                && other.usual >= first.usual * NEARLY
                 && other.from < first.until
                 && first.from < other.until
         };
@@ -195,18 +231,17 @@ impl Comparison<'_> {
             own * 100.0,
             others * 100.0,
         );
-        let confidence = (0.6 + first.mean).min(0.95);
+        let confidence = (0.6 + first.usual).min(0.95);
         let suspects =
-            late.iter().map(|late| self.suspect(late.place, confidence * late.mean / first.mean)).collect();
+            late.iter().map(|late| self.suspect(late.place, confidence * late.usual / first.usual)).collect();
         let mut finding = self.finding(Kind::NonCommSlow, suspects, confidence, summary, first.from);
-        let over = first.until + LEAST_WINDOWS / 2 <= self.windows.number;
+        let over = first.until + LEAST_WINDOWS / 2 <= self.windows.number();
         finding.cleared = over.then(|| self.timestamp(first.until));
         let mut add = |key: &str, value| drop(finding.evidence.insert(key.to_owned(), value));
         add("works_percent", json!(percent(own)));
         add("peers_work_percent", json!(percent(others)));
         add("ratio", json!((ratio * 100.0).round() / 100.0));
         add("windows", json!(first.until - first.from));
-        add("window_seconds", json!(self.windows.length_ns as f64 / 1e9));
         add("measured_by", json!(self.measured_by()));
         if !name.is_empty() {
             add("role", json!(name));
@@ -251,25 +286,25 @@ impl Comparison<'_> {
     /// Stragglers that take turns.
     fn turns(&self) -> Option<Finding> {
         let mut last: BTreeMap<usize, usize> = BTreeMap::new();
-        let (mut loss, mut seen) = (0.0, 0_usize);
+        let mut losses = Vec::new();
         let by_role: Vec<Vec<(usize, Vec<Option<f64>>)>> = self
             .roles
             .iter()
             .filter(|(_, role)| role.len() > 1)
             .map(|(_, role)| role.iter().map(|p| (*p, self.excess(*p, sample(role, *p)))).collect())
             .collect();
-        for window in 0..self.windows.number {
+        for window in 0..self.windows.number() {
             let all = by_role.iter().flatten().filter_map(|(place, excess)| Some((excess[window]?, *place)));
             let Some((most, place)) = all.max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
-            loss += most.max(0.0);
-            seen += 1;
+            losses.push(most.max(0.0));
             *last.entry(place).or_default() += 1;
         }
         let top = last.values().copied().max()?;
-        if seen < LEAST_WINDOWS || loss / (seen as f64) < TURNS || top * 2 > seen {
+        let seen = losses.len();
+        let loss = losses.iter().sum::<f64>() / seen as f64;
+        if seen < LEAST_WINDOWS || median(&mut losses)? < TURNS || top * 2 > seen {
             return None;
         }
-        let loss = loss / seen as f64;
         let mut ranked: Vec<(usize, usize)> = last.iter().map(|(place, n)| (*place, *n)).collect();
         ranked.sort_by_key(|(place, n)| (std::cmp::Reverse(*n), *place));
         let suspects =
@@ -297,7 +332,7 @@ impl Comparison<'_> {
             return None;
         }
         let mut works: Vec<(f64, usize)> = (0..self.roles.len())
-            .map(|number| (self.mean_share(&self.roles[number].1, 0, self.windows.number), number))
+            .map(|number| (self.mean_share(&self.roles[number].1, 0, self.windows.number()), number))
             .collect();
         works.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (most, number) = works[0];
@@ -367,7 +402,7 @@ impl Comparison<'_> {
             suspects,
             confidence,
             since: self.timestamp(from),
-            detected: self.timestamp((from + LEAST_WINDOWS).min(self.windows.number)),
+            detected: self.timestamp((from + LEAST_WINDOWS).min(self.windows.number())),
             cleared: None,
             summary,
             evidence: BTreeMap::new(),
@@ -377,8 +412,8 @@ impl Comparison<'_> {
     }
 
     fn timestamp(&self, window: usize) -> Timestamp {
-        let ns = self.windows.length_ns.saturating_mul(window as i64);
-        self.start.after(ns.unsigned_abs() / 1_000)
+        let ns = self.windows.begin_ns(window).saturating_sub(self.first_ns);
+        self.start.after(u64::try_from(ns).unwrap_or(0) / 1_000)
     }
 }
 
@@ -390,31 +425,31 @@ fn sample(role: &[usize], place: usize) -> &[usize] {
     &role[from..(from + ENOUGH).min(role.len())]
 }
 
-/// The stretch of windows in which the excess lasts: begin, end and mean, if it is more than chance and worth telling.
+/// The stretch of windows in which the excess lasts: begin, end and median, if it is more than chance and worth telling.
 fn stretch(excess: &[Option<f64>]) -> Option<(usize, usize, f64)> {
     // Noise from one window to the next, which a lasting excess does not add to.
     let seen: Vec<f64> = excess.iter().flatten().copied().collect();
     let mut steps: Vec<f64> = seen.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
     let noise = median(&mut steps)? * 1.4826 / std::f64::consts::SQRT_2;
-    // The sum of what exceeds half the floor is largest over the stretch.
+    // The sum of what exceeds half the floor is largest over the stretch. One pause is one window, however long it was.
     let (mut best, mut sum, mut from) = ((0.0, 0, 0), 0.0, 0);
     for (window, excess) in excess.iter().enumerate() {
         let Some(excess) = excess else { continue };
         if sum <= 0.0 {
             (sum, from) = (0.0, window);
         }
-        sum += excess - FLOOR / 2.0;
+        sum += excess.clamp(-MOST_OF_ONE, MOST_OF_ONE) - FLOOR / 2.0;
         if sum > best.0 {
             best = (sum, from, window + 1);
         }
     }
     let (_, from, until) = best;
-    let inside: Vec<f64> = excess[from..until].iter().flatten().copied().collect();
+    let mut inside: Vec<f64> = excess[from..until].iter().flatten().copied().collect();
     let number = inside.len() as f64;
-    let mean = inside.iter().sum::<f64>() / number;
     let most = inside.iter().filter(|excess| **excess > FLOOR / 2.0).count() as f64;
-    let enough = inside.len() >= LEAST_WINDOWS / 2 && most >= number * MOST_OF_THE_TIME;
-    (enough && mean >= FLOOR && mean >= CERTAIN * noise / number.sqrt()).then_some((from, until, mean))
+    let enough = inside.len() >= LEAST_STRETCH && most >= number * MOST_OF_THE_TIME;
+    let usual = median(&mut inside)?;
+    (enough && usual >= FLOOR && usual >= CERTAIN * noise / number.sqrt()).then_some((from, until, usual))
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -430,28 +465,4 @@ fn percent(share: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lasting_excess_is_found_with_its_begin_and_end() {
-        let noisy = |n: usize| (n * 7919 % 13) as f64 / 13.0 * 0.02 - 0.01;
-        let late = |n: usize| if (40..80).contains(&n) { 0.2 } else { 0.0 };
-        let excess: Vec<_> = (0..120).map(|n| Some(noisy(n) + late(n))).collect();
-        let (from, until, mean) = stretch(&excess).expect("found");
-        assert!((39..=41).contains(&from) && (79..=81).contains(&until), "{from} {until}");
-        assert!((0.18..0.22).contains(&mean), "{mean}");
-    }
-
-    #[test]
-    fn noise_and_single_windows_are_nothing() {
-        let noise: Vec<_> =
-            (0..200).map(|n: usize| Some((n * 7919 % 101) as f64 / 101.0 * 0.4 - 0.2)).collect();
-        assert_eq!(stretch(&noise), None);
-        let now_and_then: Vec<_> =
-            (0..200).map(|n: usize| Some(if n.is_multiple_of(8) { 0.6 } else { 0.0 })).collect();
-        assert_eq!(stretch(&now_and_then), None);
-        assert_eq!(stretch(&[]), None);
-        assert_eq!(stretch(&[None, None]), None);
-    }
-}
+mod tests;

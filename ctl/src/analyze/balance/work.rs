@@ -11,22 +11,37 @@ use crate::analyze::{
 /// Share of a window that must have been recorded for it to count.
 const LEAST_COVERED: f64 = 0.1;
 
-/// Windows over a recording.
-#[derive(Clone, Copy, Debug)]
+/// Windows over a recording, each some iterations long. They follow the job, not the clock: a pause of ten iterations is
+/// one odd window, not ten.
+#[derive(Clone, Debug)]
 pub(super) struct Windows {
-    pub(super) first_ns: i64,
-    pub(super) length_ns: i64,
-    pub(super) number: usize,
+    /// Where each begins, and where the last one ends.
+    bounds_ns: Vec<i64>,
 }
 
 impl Windows {
-    fn of(&self, ns: i64) -> usize {
-        let index = ns.saturating_sub(self.first_ns) / self.length_ns;
-        usize::try_from(index).unwrap_or(0).min(self.number - 1)
+    /// At least one window; bounds must rise.
+    pub(super) fn new(bounds_ns: Vec<i64>) -> Option<Self> {
+        let rising = bounds_ns.windows(2).all(|pair| pair[0] < pair[1]);
+        (bounds_ns.len() > 1 && rising).then_some(Self { bounds_ns })
     }
 
+    pub(super) fn number(&self) -> usize {
+        self.bounds_ns.len() - 1
+    }
+
+    fn of(&self, ns: i64) -> Option<usize> {
+        let window = self.bounds_ns.partition_point(|bound| *bound <= ns).checked_sub(1)?;
+        (window < self.number()).then_some(window)
+    }
+
+    /// When a window begins, or the one before it ends.
     pub(super) fn begin_ns(&self, window: usize) -> i64 {
-        self.first_ns.saturating_add(self.length_ns.saturating_mul(window as i64))
+        self.bounds_ns[window.min(self.number())]
+    }
+
+    fn length_ns(&self, window: usize) -> i64 {
+        self.bounds_ns[window + 1] - self.bounds_ns[window]
     }
 }
 
@@ -59,11 +74,11 @@ pub(super) fn shares(
     recording: &Recording,
     place: usize,
     background: &Background,
-    windows: Windows,
+    windows: &Windows,
     measure: Measure,
 ) -> Vec<Option<f64>> {
     let process = &recording.processes[place];
-    let mut times = vec![Time::default(); windows.number];
+    let mut times = vec![Time::default(); windows.number()];
     let mut events = events(process, place, background);
     events.sort_unstable_by_key(|event| (event.start_ns, event.end_ns));
     let holes = holes(process, &events);
@@ -85,12 +100,12 @@ pub(super) fn shares(
         }
         Measure::NotWaiting => not_waiting(&events, &holes, windows, &mut times),
     }
-    let least = windows.length_ns as f64 * LEAST_COVERED;
-    let share = |time: Time| {
+    let share = |(window, time): (usize, Time)| {
         let covered = time.covered_ns as f64;
+        let least = windows.length_ns(window) as f64 * LEAST_COVERED;
         (covered >= least).then(|| (time.work_ns as f64 / covered).clamp(0.0, 1.0))
     };
-    times.into_iter().map(share).collect()
+    times.into_iter().enumerate().map(share).collect()
 }
 
 fn events(process: &Process, place: usize, background: &Background) -> Vec<Event> {
@@ -120,7 +135,7 @@ fn events(process: &Process, place: usize, background: &Background) -> Vec<Event
 }
 
 /// Time outside of operations that the rank waits in.
-fn not_waiting(events: &[Event], holes: &[(i64, i64)], windows: Windows, times: &mut [Time]) {
+fn not_waiting(events: &[Event], holes: &[(i64, i64)], windows: &Windows, times: &mut [Time]) {
     let mut arrivals: Vec<i64> =
         events.iter().filter(|event| event.arrives).map(|event| event.end_ns).collect();
     arrivals.sort_unstable();
@@ -189,14 +204,11 @@ fn holes(process: &Process, events: &[Event]) -> Vec<(i64, i64)> {
 }
 
 /// Hands the time from `from` to `until` to the windows it lies in.
-fn spread(from: i64, until: i64, windows: Windows, times: &mut [Time], add: impl Fn(&mut Time, i64)) {
-    let mut at = from;
+fn spread(from: i64, until: i64, windows: &Windows, times: &mut [Time], add: impl Fn(&mut Time, i64)) {
+    let mut at = from.max(windows.begin_ns(0));
     while at < until {
-        let window = windows.of(at);
-        let end = if window + 1 == windows.number { until } else { windows.begin_ns(window + 1).min(until) };
-        if end <= at {
-            return;
-        }
+        let Some(window) = windows.of(at) else { return };
+        let end = windows.begin_ns(window + 1).min(until);
         add(&mut times[window], end - at);
         at = end;
     }
