@@ -128,3 +128,40 @@ fn sampled_iterations_and_overlap_change_nothing() {
         }
     }
 }
+
+/// A number from 0 to 1 that is the same every time.
+fn chance(seed: u64, rank: u32, number: u64) -> f64 {
+    let mut state = (u64::from(rank) << 40 | number).wrapping_add(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    state = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ state >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((state ^ state >> 31) % 100_000) as f64 / 1e5
+}
+
+/// Some per cent of noise, and now and then a pause of up to several iterations.
+fn heavy_tails<const SEED: u64>(rank: u32, iteration: u64) -> f64 {
+    let noise = (0..6).map(|k| chance(SEED, rank * 16 + k, iteration)).sum::<f64>() / 6.0 - 0.5;
+    let pauses = chance(SEED, rank + 7_777, iteration) < 0.02;
+    let pause = if pauses { 0.3 / chance(SEED, rank + 999, iteration).max(0.05) } else { 0.0 };
+    1.0 + noise * 0.3 + pause
+}
+
+fn and_slow<const SEED: u64>(rank: u32, iteration: u64) -> f64 {
+    heavy_tails::<SEED>(rank, iteration) * if rank == 5 && iteration > 50 { 1.15 } else { 1.0 }
+}
+
+#[test]
+fn heavy_tails_accuse_nobody_and_hide_nobody() {
+    let healthy = [heavy_tails::<1>, heavy_tails::<2>, heavy_tails::<3>];
+    let slow = [and_slow::<1>, and_slow::<2>, and_slow::<3>];
+    for (tp, dp, pp, overlap, computes) in
+        [(2, 2, 2, true, false), (1, 4, 2, true, true), (1, 8, 1, false, false)]
+    {
+        for (healthy, slow) in healthy.into_iter().zip(slow) {
+            let job =
+                |factor| Job { tp, dp, pp, overlap, computes, iterations: 150, factor, ..Job::default() };
+            let document = analyze(&job(healthy).lines());
+            assert_eq!(document["findings"], json!([]), "{tp} {dp} {pp}: {document:#}");
+            assert_eq!(verdict(&job(slow)), ("non_comm_slow".to_owned(), json!(5)), "{tp} {dp} {pp}");
+        }
+    }
+}
