@@ -24,12 +24,12 @@ fn fabric(seed: u64) -> Topology {
     let healthy = dice.roll(3) == 0;
     let even = dice.roll(2) == 0;
     let pods = if tiers == 3 { 1 + dice.roll(3) } else { 1 };
-    let mut state = |dice: &mut Dice| match if healthy { 9 } else { dice.roll(10) } {
+    let state = |dice: &mut Dice| match if healthy { 9 } else { dice.roll(10) } {
         0 => State::Down,
         1 => State::Avoid,
         _ => State::Up,
     };
-    let mut rate =
+    let rate =
         |dice: &mut Dice| gbps(if even { 100.0 } else { [50.0, 100.0, 100.0, 400.0][dice.roll(4)] });
     let cores: Vec<_> = (0..if tiers == 3 { 1 + dice.roll(4) } else { 0 })
         .map(|n| builder.switch(&format!("core{n}"), Tier::Core).expect("new"))

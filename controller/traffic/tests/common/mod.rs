@@ -1,5 +1,5 @@
 //! Fabrics and flows for tests.
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part, and is a crate of its own")]
 
 use std::num::NonZeroU32;
 
