@@ -30,21 +30,26 @@ fn fabric(leaves: usize, spines: usize, nics: usize) -> Topology {
     builder.build()
 }
 
-/// Each NIC sends to `peers` others, scattered over the fabric: rings of several jobs.
-fn flows(topology: &Topology, peers: usize, nics: usize, max_pieces: u32, job: &str, into: &mut Flows) {
+/// Each of the first NICs of every leaf sends to `peers` others, and hears from as many: rings of several jobs whose
+/// ranks are scattered over the fabric.
+fn flows(topology: &Topology, (peers, each): (usize, usize), gbps: f64, max_pieces: u32, job: &str, into: &mut Flows) {
     let ids: Vec<_> =
         topology.nics().iter().map(|nic| topology.find_nic(nic.host, &nic.name).expect("there")).collect();
-    let total = ids.len();
-    for src in (0..total).step_by(total / nics) {
-        for peer in 0..peers {
-            // Strides that share nothing with the number of NICs of a leaf.
-            let dst = (src + 4_099 * (peer + 1) + 17 * (src % 7)) % total;
-            let dst = if dst == src { (dst + 1) % total } else { dst };
-            let demand = Gbps::new(400.0 / peers as f64).expect("a rate");
-            let id = format!("{job}-{src}-{peer}");
+    let members: Vec<_> = ids.iter().step_by(each).collect();
+    let mut seed = 7u64;
+    for peer in 0..peers {
+        let mut ring = members.clone();
+        for index in (1..ring.len()).rev() {
+            // Knuth's constants will do.
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ring.swap(index, (seed >> 33) as usize % (index + 1));
+        }
+        for (index, src) in ring.iter().enumerate() {
+            let dst = ring[(index + 1) % ring.len()];
+            let demand = Gbps::new(gbps).expect("a rate");
             let max_pieces = NonZeroU32::new(max_pieces).expect("some");
-            into.push(Flow { id, job: job.into(), src: ids[src], dst: ids[dst], demand, max_pieces })
-                .expect("new");
+            let id = format!("{job}-{peer}-{index}");
+            into.push(Flow { id, job: job.into(), src: **src, dst: *dst, demand, max_pieces }).expect("new");
         }
     }
 }
@@ -71,7 +76,7 @@ fn bench(criterion: &mut Criterion) {
     ] {
         let topology = fabric(leaves, spines, nics);
         let mut all = Flows::new();
-        flows(&topology, peers, topology.nics().len(), pieces, "a", &mut all);
+        flows(&topology, (peers, 1), 400.0 / peers as f64, pieces, "a", &mut all);
         report(name, &plan(&topology, &all, None));
         group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &all, None)));
     }
@@ -84,7 +89,7 @@ fn replan(criterion: &mut Criterion) {
     for pieces in [1, 4] {
         let topology = fabric(128, 32, 32);
         let mut all = Flows::new();
-        flows(&topology, 4, topology.nics().len(), pieces, "a", &mut all);
+        flows(&topology, (4, 1), 75.0, pieces, "a", &mut all);
         let first = plan(&topology, &all, None);
         report("16k flows", &first);
         let previous: Previous = first.as_previous(&all);
@@ -97,7 +102,7 @@ fn replan(criterion: &mut Criterion) {
         group.bench_function(name, |bench| bench.iter(|| plan(black_box(&broken), &all, Some(&previous))));
 
         let mut more = all.clone();
-        flows(&topology, 1, 512, pieces, "b", &mut more);
+        flows(&topology, (1, 8), 75.0, pieces, "b", &mut more);
         report("16k flows, a job arrives", &plan(&topology, &more, Some(&previous)));
         let name = format!("16k flows, a job arrives, {pieces} pieces");
         group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &more, Some(&previous))));

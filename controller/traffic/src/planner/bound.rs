@@ -19,6 +19,8 @@ pub(crate) struct Bounds {
     pub(crate) all: f64,
     /// Of the fullest link between switches.
     pub(crate) fabric: f64,
+    /// Of the fullest link between switches as long as no flow is cut: so many flows do not fit any better.
+    pub(crate) whole: f64,
 }
 
 impl Bounds {
@@ -53,7 +55,7 @@ impl Bounds {
                 }
             }
         }
-        let mut bounds = Self::default();
+        let mut bounds = Self { whole: whole(fabric, routes, flows), ..Self::default() };
         for side in 0..2usize {
             let port = |port: u32, _: bool| fabric.capacity[2 * port as usize + side];
             bounds.all = bounds.all.max(ports[side].bound(port));
@@ -64,8 +66,58 @@ impl Bounds {
             }
         }
         bounds.all = bounds.all.max(bounds.fabric);
+        bounds.whole = bounds.whole.max(bounds.fabric);
         bounds
     }
+}
+
+/// What a leaf's links come to when each flow that has to cross them is as small as the smallest and stays in one piece:
+/// the limit at which as many fit.
+fn whole(fabric: &Fabric, routes: &Routes, flows: &Flows) -> f64 {
+    // Of each leaf, going up and coming down: how many, the smallest, and whether they may use links to be avoided.
+    let mut leaves = vec![[(0u32, f64::INFINITY, false); 2]; fabric.is_spine.len()];
+    for (number, flow) in flows.as_slice().iter().enumerate() {
+        let [(src, dst)] = routes.pairs(number) else { continue };
+        let ends = [fabric.ports[*src as usize].leaf, fabric.ports[*dst as usize].leaf];
+        if ends[0] != ends[1] {
+            for (side, leaf) in ends.into_iter().enumerate() {
+                let (count, least, lenient) = &mut leaves[leaf as usize][side];
+                *count += 1;
+                *least = least.min(flow.demand.get());
+                *lenient |= routes.lenient(number);
+            }
+        }
+    }
+    let mut bound: f64 = 0.0;
+    for (leaf, sides) in leaves.iter().enumerate() {
+        for (side, (count, least, lenient)) in sides.iter().enumerate().filter(|(_, side)| side.0 > 0) {
+            let ups = fabric.ups(*lenient).of(leaf as u32);
+            // A trunk that is spread over takes fractions; leave such leaves out.
+            if ups.iter().any(|up| up.width > 1 || fabric.lanes[up.lane as usize].label.is_none()) {
+                continue;
+            }
+            let room = |limit: f64| -> f64 {
+                let links = ups.iter().map(|up| fabric.capacity[up.first as usize + side]);
+                links.map(|capacity| (limit * capacity / least + 1e-9).floor()).sum()
+            };
+            let fits = |limit: f64| room(limit) >= f64::from(*count);
+            let (mut low, mut high) = (0.0, least * f64::from(*count) / total(ups, fabric, side) * 2.0 + 1.0);
+            while !fits(high) && high < 1e12 {
+                high *= 2.0;
+            }
+            for _ in 0..60 {
+                let middle = (low + high) / 2.0;
+                if fits(middle) { high = middle } else { low = middle }
+            }
+            // From below, so that it stays a bound.
+            bound = bound.max(low);
+        }
+    }
+    bound
+}
+
+fn total(ups: &[super::fabric::Up], fabric: &Fabric, side: usize) -> f64 {
+    ups.iter().map(|up| fabric.capacity[up.first as usize + side]).sum()
 }
 
 /// What the upward lanes of a switch can carry up (side 0) or down (side 1).

@@ -42,7 +42,18 @@ const NONE: u32 = u32::MAX;
 pub(crate) fn colour(items: &[Item], colours: usize, capacity: &[f64]) -> Vec<Option<u32>> {
     let sets = capacity.len().checked_div(colours).unwrap_or(0);
     let mut colouring = Colouring::new(items, colours, capacity, sets);
-    colouring.greedy();
+    let mut order: Vec<u32> = (0..items.len() as u32).collect();
+    let demand = |item: &u32| items[*item as usize].demand;
+    order.sort_by(|a, b| demand(b).total_cmp(&demand(a)).then(a.cmp(b)));
+    if colouring.is_even() {
+        colouring.halve(order, 0, colours as u32);
+        // Those whose colour is not for them.
+        let left = (0..items.len() as u32).filter(|item| colouring.colour[*item as usize] == NONE);
+        let left = left.collect();
+        colouring.greedy(left, 0, colours as u32);
+    } else {
+        colouring.greedy(order, 0, colours as u32);
+    }
     colouring.improve();
     colouring.colour.into_iter().map(|colour| (colour != NONE).then_some(colour)).collect()
 }
@@ -120,15 +131,88 @@ impl<'a> Colouring<'a> {
         }
     }
 
-    /// The largest first, each to where its fullest set is emptiest.
-    fn greedy(&mut self) {
-        let mut order: Vec<u32> = (0..self.items.len() as u32).collect();
-        let demand = |item: &u32| self.items[*item as usize].demand;
-        order.sort_by(|a, b| demand(b).total_cmp(&demand(a)).then(a.cmp(b)));
+    /// Whether nearly all colours are alike to all sets.
+    fn is_even(&self) -> bool {
+        let odd = self.capacity.chunks(self.colours).map(|set| {
+            let most = set.iter().copied().fold(0.0, f64::max);
+            set.iter().filter(|capacity| **capacity < most).count()
+        });
+        odd.sum::<usize>() * 10 <= self.capacity.len()
+    }
+
+    /// Halves items and colours until colours are few or odd in number. On each side items are paired, within their inner
+    /// set if possible, else within their outer one. Both pairings together are rings and rows; taking turns along them
+    /// parts every pair, so every set is halved but for one item.
+    fn halve(&mut self, items: Vec<u32>, from: u32, colours: u32) {
+        if colours < 2 || colours % 2 == 1 || items.is_empty() {
+            self.greedy(items, from, colours);
+            return;
+        }
+        let mates = [self.pairs(&items, 0), self.pairs(&items, 2)];
+        let mut side = vec![NONE; items.len()];
+        for start in 0..items.len() {
+            if side[start] != NONE {
+                continue;
+            }
+            side[start] = 0;
+            // A ring closes evenly, since its links are of either pairing by turns; a row goes on in both directions.
+            for first in 0..2 {
+                let (mut at, mut by) = (start, first);
+                while let Some(mate) = Some(mates[by][at]).filter(|mate| *mate != NONE) {
+                    let mate = mate as usize;
+                    if side[mate] != NONE {
+                        break;
+                    }
+                    side[mate] = 1 - side[at];
+                    (at, by) = (mate, 1 - by);
+                }
+            }
+        }
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for (item, side) in items.iter().zip(&side) {
+            if *side == 0 { a.push(*item) } else { b.push(*item) }
+        }
+        self.halve(a, from, colours / 2);
+        self.halve(b, from + colours / 2, colours / 2);
+    }
+
+    /// Pairs items that share a set on one side; indices into the list.
+    fn pairs(&self, items: &[u32], side: usize) -> Vec<u32> {
+        let mut mates = vec![NONE; items.len()];
+        let sets = self.start.len();
+        let mut waiting = vec![NONE; sets];
+        for level in 0..3 {
+            waiting.fill(NONE);
+            let mut any = NONE;
+            for index in 0..items.len() as u32 {
+                if mates[index as usize] != NONE {
+                    continue;
+                }
+                let slot = match level {
+                    2 => &mut any,
+                    _ => match self.items[items[index as usize] as usize].sets[side + level] {
+                        NO_SET => continue,
+                        set => &mut waiting[set as usize],
+                    },
+                };
+                match *slot {
+                    NONE => *slot = index,
+                    mate => {
+                        (mates[index as usize], mates[mate as usize]) = (mate, index);
+                        *slot = NONE;
+                    }
+                }
+            }
+        }
+        mates
+    }
+
+    /// Each item in turn to where its fullest set is emptiest, of some colours.
+    fn greedy(&mut self, order: Vec<u32>, from: u32, colours: u32) {
         for item in order {
             let demand = self.items[item as usize].demand;
             let mut best = (f64::INFINITY, f64::INFINITY, NONE);
-            for colour in (0..self.colours as u32).filter(|colour| self.may(item, *colour)) {
+            for colour in (from..from + colours).filter(|colour| self.may(item, *colour)) {
                 let (mut max, mut sum) = (0.0f64, 0.0);
                 for cell in self.cells(item, colour) {
                     let used = (self.load[cell] + demand) / self.capacity[cell];

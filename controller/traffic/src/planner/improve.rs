@@ -16,8 +16,8 @@ const CLOSE: f64 = 1e-3;
 const LEVELLINGS: usize = 3;
 /// How many links may be looked at to improve a plan: so many, and so many more for each flow. There is always one more
 /// exchange to try, so something has to end it, and a clock would make plans differ.
-const FUEL: u64 = 4_000_000;
-const FUEL_PER_FLOW: u64 = 400;
+const FUEL: u64 = 16_000_000;
+const FUEL_PER_FLOW: u64 = 200;
 
 /// What is to become less full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_
     for (goal, floor) in [(Goal::All, bounds.all), (Goal::Fabric, bounds.fabric)] {
         for split in [false, true] {
             if splittable || !split {
+                let whole = !split && state.cut.iter().all(|cut| *cut == 1);
+                let floor = if whole { floor.max(bounds.whole) } else { floor };
                 Descent { goal, floor, split, fuel: total / 4, prefer: memory }.run(state);
             }
         }

@@ -19,6 +19,8 @@ const POWERS: [i32; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
 const SWEEPS: usize = 16;
 /// How many pieces of a link are looked at.
 const PIECES: usize = 48;
+/// What weighing one path costs, in links looked at.
+const WEIGHING: usize = 120;
 /// Steps of the search for the best size of a part.
 const HALVINGS: usize = 18;
 
@@ -112,6 +114,7 @@ fn step(state: &mut State<'_>, piece: PieceId, slope: &Slope) -> bool {
     let mut best: Option<(f64, f64, Path)> = None;
     for path in paths(state, piece, 0.0) {
         let links = links(state, &part.path, &path);
+        state.burn(WEIGHING);
         let size = match slope.means.split && state.max_pieces[part.flow as usize] > 1 {
             true => best_size(state, slope, &links, amount),
             false => amount,

@@ -89,17 +89,18 @@ pub(super) fn candidates(
     prefer: &dyn Preference,
 ) -> Vec<PieceId> {
     let excess = -state.room(resource, means.limits);
-    let mut candidates = state.members(resource);
-    let key = |piece: &PieceId| {
-        let part = state.part(*piece);
-        let amount = state.amount(part.flow, part.units) * share(state, &part.path, resource);
-        (prefer.cost(state, *piece), (amount - excess).abs())
-    };
-    candidates.sort_by(|a, b| {
-        let (a, b) = (key(a), key(b));
-        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-    });
-    candidates
+    let mut candidates: Vec<(u32, f64, PieceId)> = state
+        .members(resource)
+        .into_iter()
+        .map(|piece| {
+            let part = state.part(piece);
+            let amount = state.amount(part.flow, part.units) * share(state, &part.path, resource);
+            (prefer.cost(state, piece), (amount - excess).abs(), piece)
+        })
+        .collect();
+    candidates.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+    state.burn(16 * candidates.len());
+    candidates.into_iter().map(|(.., piece)| piece).collect()
 }
 
 /// The part of a path's traffic that a resource bears.
@@ -237,12 +238,17 @@ fn targets(state: &mut State<'_>, piece: PieceId, resource: Resource, means: Mea
                 offer(state, &path, Between::Tops(from, top));
             }
         }
-    } else {
-        let here = (part.path.src, part.path.dst);
-        let routes = state.routes;
-        for pair in routes.pairs(part.flow as usize).iter().filter(|pair| **pair != here) {
-            let between = Between::Planes(planes(state, here), planes(state, *pair));
-            let path = Path::new(pair.0, pair.1, &[]);
+    }
+    let here = (part.path.src, part.path.dst);
+    let routes = state.routes;
+    for pair in routes.pairs(part.flow as usize).iter().filter(|pair| **pair != here) {
+        let between = Between::Planes(planes(state, here), planes(state, *pair));
+        let path = match state.fabric.in_fabric(resource) {
+            true => state.between_ports(part.flow, *pair, amount),
+            // Inside the plane the best way is looked for when the chain gets there.
+            false => Some(Path::new(pair.0, pair.1, &[])),
+        };
+        if let Some(path) = path {
             offer(state, &path, between);
         }
     }

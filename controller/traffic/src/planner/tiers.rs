@@ -1,7 +1,8 @@
-//! A first plan for fabrics of three tiers, spine by spine and then core by core ([`super::colour`]).
+//! A first plan, tier by tier: a spine for each flow and then, between pods, a core ([`super::colour`]).
 //!
-//! It covers the fabrics that are built: each spine of a pod has its own cores, which it shares with one spine of every
-//! other pod. Elsewhere, and for flows that may choose between ports, flows find their places one by one.
+//! It covers the fabrics that are built: leaves under all spines of their pod, and each spine of a pod with its own
+//! cores, which it shares with one spine of every other pod. Elsewhere, and for flows that may choose between ports,
+//! flows find their places one by one.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +23,8 @@ struct Shape {
 }
 
 impl Shape {
-    /// None when a pod has several spines in a group, or there is nothing to be gained.
+    /// None when a pod has several spines in a group.
     fn of(fabric: &Fabric) -> Option<Self> {
-        if !fabric.has_cores {
-            return None;
-        }
         let switches = fabric.is_spine.len();
         let above_spine = |low: u32| fabric.is_spine[low as usize];
         let group = components(fabric, |low, _| above_spine(low));
