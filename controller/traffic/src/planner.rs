@@ -17,13 +17,13 @@ mod augment;
 mod bound;
 mod colour;
 mod cut;
-mod fabric;
+pub(crate) mod fabric;
 mod improve;
 mod level;
-mod repair;
-mod routes;
+pub(crate) mod repair;
+pub(crate) mod routes;
 mod search;
-mod state;
+pub(crate) mod state;
 mod stay;
 mod tiers;
 

@@ -120,7 +120,7 @@ pub(super) fn paths(state: &mut State<'_>, piece: PieceId, amount: f64) -> Vec<P
             paths.push(Path::new(pair.0, pair.1, &[]));
             continue;
         }
-        for top in super::repair::tops_of(state, a, b, routes.lenient(part.flow as usize)) {
+        for top in super::repair::tops_of(state.fabric, a, b, routes.lenient(part.flow as usize)) {
             paths.extend(state.via(part.flow, *pair, amount, top));
             if paths.len() >= PATHS {
                 return paths;

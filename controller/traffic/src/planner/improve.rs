@@ -30,7 +30,12 @@ enum Goal {
 
 /// Improves the plan as far as it goes, then takes back what was not needed for that.
 pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_>) {
-    let total = FUEL + FUEL_PER_FLOW * state.demand.len() as u64;
+    let count = state.demand.len() as u64;
+    let total = match memory.is_empty() {
+        true => FUEL + FUEL_PER_FLOW * count,
+        // On a running fabric an answer in time is worth more than the last percent.
+        false => (FUEL * 2048 / count.max(2048)).max(FUEL / 4) + FUEL_PER_FLOW / 4 * count,
+    };
     let splittable = state.max_pieces.iter().any(|pieces| *pieces > 1);
     for (goal, floor) in [(Goal::All, bounds.all), (Goal::Fabric, bounds.fabric)] {
         for split in [false, true] {

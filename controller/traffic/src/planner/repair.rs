@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     augment::augment,
     cut::{self, Portion},
-    fabric::{Hop, Path, Resource},
+    fabric::{Fabric, Hop, Path, Resource},
     state::{Limits, PieceId, ROUNDING, State},
 };
 
@@ -43,7 +43,7 @@ pub(crate) trait Preference {
 pub(crate) fn repair(state: &mut State<'_>, means: Means, prefer: &dyn Preference) -> bool {
     let mut before = f64::INFINITY;
     loop {
-        let over = state.over(means.limits);
+        let over = state.overfull(means.limits);
         // Chains may shift what is too much; each has to leave less of it.
         let excess: f64 = over.iter().map(|resource| -state.room(*resource, means.limits)).sum();
         if over.is_empty() || excess > before * (1.0 - ROUNDING) {
@@ -260,14 +260,14 @@ fn targets(state: &mut State<'_>, piece: PieceId, resource: Resource, means: Mea
 /// Switches that join two leaves, other than one; the same tier as that one.
 fn tops(state: &State<'_>, a: u32, b: u32, lenient: bool, but: u32) -> Vec<u32> {
     let tier = state.fabric.is_spine[but as usize];
-    let mut tops = tops_of(state, a, b, lenient);
+    let mut tops = tops_of(state.fabric, a, b, lenient);
     tops.retain(|top| *top != but && state.fabric.is_spine[*top as usize] == tier);
     tops
 }
 
 /// All switches that join two leaves.
-pub(super) fn tops_of(state: &State<'_>, a: u32, b: u32, lenient: bool) -> Vec<u32> {
-    let ups = state.fabric.ups(lenient);
+pub(crate) fn tops_of(fabric: &Fabric, a: u32, b: u32, lenient: bool) -> Vec<u32> {
+    let ups = fabric.ups(lenient);
     let above = |leaf: u32| {
         let mut tops: Vec<u32> = Vec::new();
         for up in ups.of(leaf) {

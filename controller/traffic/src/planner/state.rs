@@ -302,7 +302,7 @@ impl<'a> State<'a> {
     }
 
     /// All resources over their limits, the fullest first.
-    pub(crate) fn over(&self, limits: Limits) -> Vec<Resource> {
+    pub(crate) fn overfull(&self, limits: Limits) -> Vec<Resource> {
         let all = 0..self.fabric.capacity.len() as Resource;
         let mut over: Vec<Resource> = all.filter(|resource| self.is_over(*resource, limits)).collect();
         over.sort_by(|a, b| self.loads.used(*b).total_cmp(&self.loads.used(*a)).then(a.cmp(b)));
@@ -370,6 +370,16 @@ impl<'a> State<'a> {
         let ask = Ask { from, to, more, lenient, detours: false };
         self.burn(if self.fabric.has_cores { 32 } else { 8 });
         let crossing = search::via(self.fabric, &self.loads, &mut self.scratch, ask, top)?;
+        Some(crossing.path(src, dst))
+    }
+
+    /// The best path over a certain highest switch while nothing else is there.
+    pub(crate) fn over(&self, flow: u32, (src, dst): (u32, u32), top: u32) -> Option<Path> {
+        let ports = &self.fabric.ports;
+        let (from, to) = (ports[src as usize].leaf, ports[dst as usize].leaf);
+        let lenient = self.routes.lenient(flow as usize);
+        let ask = Ask { from, to, more: 1.0, lenient, detours: false };
+        let crossing = search::via(self.fabric, &self.loads, &mut self.scratch.clone(), ask, top)?;
         Some(crossing.path(src, dst))
     }
 

@@ -42,6 +42,11 @@ impl<'p> Memory<'p> {
         Self { flows: known.collect() }
     }
 
+    /// Whether there was no plan before.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
     fn of(&self, flow: u32) -> Option<&[Was<'p>]> {
         self.flows.get(flow as usize)?.as_deref()
     }

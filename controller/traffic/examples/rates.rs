@@ -1,0 +1,178 @@
+//! The table a network engineer asks for: what flows get from hashing, from local splitting, from a plan, and at best.
+//!
+//! ```text
+//! cargo run --release -p c4-traffic --example rates
+//! ```
+//!
+//! The fabric is the one of the C4 paper's test bed in outline: hosts of eight NICs, each with two ports of 200 Gbit/s in
+//! two planes, and all-reduce jobs over two hosts that sit in different segments, so that all their traffic crosses the
+//! spines. A NIC sends at most 360 Gbit/s: that is what NVLink inside the hosts leaves. The model is max-min fairness. A
+//! ring waits for its slowest flow, so a job's bus bandwidth is that of its slowest NIC.
+
+use std::num::NonZeroU32;
+
+use c4_traffic::{
+    Flow, Flows, Plan, Topology, baseline, plan, rates,
+    topology::{Builder, Gbps, Port, State, Tier},
+    wires::Wires,
+};
+
+const HOSTS: usize = 16;
+const NICS: usize = 8;
+const DEMAND: f64 = 360.0;
+const SEEDS: u64 = 50;
+
+fn gbps(rate: f64) -> Gbps {
+    Gbps::new(rate).expect("a rate")
+}
+
+/// Two segments of eight hosts. A leaf serves one plane of one rail pair of its segment.
+fn fabric(oversubscription: usize) -> Topology {
+    let mut builder = Builder::new();
+    let spines: Vec<_> = (0..2 * NICS)
+        .map(|n| builder.switch(&format!("spine{n}"), Tier::Spine).expect("new"))
+        .collect();
+    // Eight leaves a segment: rails 2k and 2k + 1, plane p.
+    let mut leaves = Vec::new();
+    for segment in 0..2 {
+        for pair in 0..NICS / 2 {
+            for plane in 0..2 {
+                let leaf = builder.switch(&format!("leaf{segment}-{pair}-{plane}"), Tier::Leaf).expect("new");
+                for spine in &spines {
+                    // Down: 8 hosts × 2 NICs × 200. Up: 16 spines × 200, or less.
+                    let rate = gbps(200.0 / oversubscription as f64);
+                    builder.links(leaf, *spine, rate, 1, State::Up).expect("fine");
+                }
+                leaves.push(leaf);
+            }
+        }
+    }
+    for h in 0..HOSTS {
+        let host = builder.host(&format!("host{h}")).expect("new");
+        for n in 0..NICS {
+            let leaf = |plane: usize| leaves[(h / 8) * NICS + n / 2 * 2 + plane];
+            let port = |plane| Port { switch: leaf(plane), rate: gbps(200.0), state: State::Up };
+            builder.nic(host, &format!("nic{n}"), vec![port(0), port(1)]).expect("new");
+        }
+    }
+    builder.build()
+}
+
+/// Each job is an all-reduce between host j of one segment and host j of the other, on all NICs. NCCL opens several
+/// connections; here there is one for each port, so a flow has half a NIC.
+fn jobs(topology: &Topology, count: usize, max_pieces: u32) -> Flows {
+    let mut flows = Flows::new();
+    for job in 0..count {
+        for n in 0..NICS {
+            let nic = |host: usize| {
+                let host = topology.find_host(&format!("host{host}")).expect("there");
+                topology.find_nic(host, &format!("nic{n}")).expect("there")
+            };
+            for (src, dst) in [(job, job + 8), (job + 8, job)] {
+                for half in 0..2 {
+                    let flow = Flow {
+                        id: format!("job{job}-{src}-nic{n}-{half}"),
+                        job: format!("job{job}"),
+                        src: nic(src),
+                        dst: nic(dst),
+                        demand: gbps(DEMAND / 2.0),
+                        max_pieces: NonZeroU32::new(max_pieces).expect("some"),
+                    };
+                    flows.push(flow).expect("new");
+                }
+            }
+        }
+    }
+    flows
+}
+
+/// Slowest NIC, sum over all NICs, mean over jobs of the slowest NIC; all in Gbit/s.
+struct Row {
+    slowest: f64,
+    sum: f64,
+    bus: f64,
+}
+
+fn row(flows: &Flows, rates: &[f64]) -> Row {
+    // A NIC waits for the slower of its halves.
+    let mut jobs: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
+    for (flow, rate) in flows.as_slice().iter().zip(rates) {
+        let slowest = jobs.entry(&flow.job).or_insert(f64::INFINITY);
+        *slowest = slowest.min(2.0 * rate);
+    }
+    let bus = jobs.values().sum::<f64>() / jobs.len() as f64;
+    Row { slowest: jobs.values().copied().fold(f64::INFINITY, f64::min), sum: rates.iter().sum(), bus }
+}
+
+fn mean(rows: impl Iterator<Item = Row>) -> Row {
+    let rows: Vec<Row> = rows.collect();
+    let mean = |value: &dyn Fn(&Row) -> f64| rows.iter().map(value).sum::<f64>() / rows.len() as f64;
+    Row { slowest: mean(&|row| row.slowest), sum: mean(&|row| row.sum), bus: mean(&|row| row.bus) }
+}
+
+fn print(name: &str, row: &Row) {
+    println!("  {name:<44} {:>8.1} {:>10.0} {:>8.1}", row.slowest, row.sum, row.bus);
+}
+
+fn main() {
+    for (name, oversubscription) in [("1:1", 1), ("2:1", 2)] {
+        for (health, dead) in [("all links up", false), ("one uplink dead", true)] {
+            for count in [1, 8] {
+                table(&format!("{name}, {health}, {count} job(s)"), oversubscription, dead, count);
+            }
+        }
+    }
+}
+
+fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
+    println!("{title}: Gbit/s a NIC");
+    println!("  {:<44} {:>8} {:>10} {:>8}", "", "slowest", "sum", "bus");
+    let whole = fabric(oversubscription);
+    let mut topology = whole.clone();
+    if dead {
+        let switch = |name: &str| topology.find_switch(name).expect("there");
+        let (leaf, spine) = (switch("leaf0-0-0"), switch("spine3"));
+        topology.set_link_state(leaf, spine, None, State::Down);
+    }
+    let wires = Wires::new(&topology);
+    let got = |flows: &Flows, plan: &Plan| row(flows, &rates::planned(&wires, flows, plan));
+    let flows = jobs(&topology, count, 1);
+    // Two flows a NIC: a queue pair each is two a NIC.
+    for (name, queue_pairs) in [("ECMP, 2 queue pairs a NIC", 1), ("ECMP, 4", 2), ("ECMP, 16", 8), ("ECMP, 32", 16)] {
+        print(name, &mean((0..SEEDS).map(|seed| got(&flows, &baseline::ecmp(&topology, &flows, queue_pairs, seed)))));
+    }
+    let one: Vec<_> = (0..SEEDS).map(|seed| got(&flows, &baseline::ethereal(&topology, &flows, seed))).collect();
+    print("Ethereal alone", &mean(one.into_iter()));
+    let before = plan(&whole, &flows, None);
+    let known = before.as_previous(&flows);
+    if dead {
+        let hashed = (0..SEEDS).map(|seed| {
+            let spare = baseline::ecmp(&topology, &flows, 1, seed);
+            got(&flows, &fallen_back(&topology, &before, &spare))
+        });
+        print("plan of before, dead link's flows hashed", &mean(hashed));
+    }
+    let placed = plan(&topology, &flows, dead.then_some(&known));
+    print(if dead { "plan, re-placed" } else { "plan, whole flows" }, &got(&flows, &placed));
+    let cut = jobs(&topology, count, 16);
+    let weighted = plan(&topology, &cut, dead.then_some(&known));
+    print(if dead { "plan, weighted by queue pairs" } else { "plan, flows may be cut" }, &got(&cut, &weighted));
+    print("ideal spraying", &row(&flows, &baseline::spraying(&topology, &flows)));
+    println!();
+}
+
+/// An old plan on a new topology: what crossed a dead link goes where hashing puts it.
+fn fallen_back(topology: &Topology, before: &Plan, spare: &Plan) -> Plan {
+    let dead: Vec<_> =
+        topology.links().iter().filter(|link| link.state == State::Down).map(|link| [link.a, link.b]).collect();
+    let mut plan = before.clone();
+    for (planned, spare) in plan.flows.iter_mut().zip(&spare.flows) {
+        let crosses = planned.pieces.iter().any(|piece| {
+            piece.path.windows(2).any(|ends| dead.iter().any(|link| link.contains(&ends[0]) && link.contains(&ends[1])))
+        });
+        if crosses {
+            planned.clone_from(spare);
+        }
+    }
+    plan
+}

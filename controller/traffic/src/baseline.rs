@@ -1,0 +1,231 @@
+//! What networks do without a planner, to compare with: ECMP hashing, Ethereal's local splitting, packet spraying.
+//!
+//! They follow the same rules as plans (planes, links that are up) and come as plans, so that the same code says what
+//! they load and what flows get.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    flows::Flows,
+    plan::{Piece, Plan, PlannedFlow},
+    planner::{
+        fabric::{Fabric, Hop, Path},
+        repair::tops_of,
+        routes::Routes,
+        state::State,
+    },
+    rates::{Stream, max_min},
+    topology::Topology,
+    wires::Wires,
+};
+
+/// The finalizer of SplitMix64: every input bit changes half of the output's.
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Hashes a queue pair's five-tuple (here: flow and number) at a switch. Each switch has a seed of its own.
+fn hash(seed: u64, flow: usize, queue_pair: u32, switch: u32) -> u64 {
+    mix(mix(mix(seed ^ (flow as u64) << 20) ^ u64::from(queue_pair)) ^ u64::from(switch) << 32)
+}
+
+fn choose<T: Copy>(list: &[T], hash: u64) -> Option<T> {
+    let length = list.len() as u64;
+    // Below the length of a list.
+    (length > 0).then(|| list[(hash % length) as usize])
+}
+
+/// ECMP: each of a flow's queue pairs takes, at every switch, one of the next hops towards its destination by a hash.
+#[must_use]
+pub fn ecmp(topology: &Topology, flows: &Flows, queue_pairs: u32, seed: u64) -> Plan {
+    let fabric = Fabric::new(topology, None);
+    let routes = Routes::new(&fabric, flows);
+    let paths = (0..flows.len()).map(|flow| {
+        let pair = |number| hashed(&fabric, &routes, flow, number, seed);
+        (0..queue_pairs).filter_map(pair).map(|path| (path, 1)).collect()
+    });
+    written(topology, flows, &fabric, &routes, queue_pairs, paths.collect())
+}
+
+fn hashed(fabric: &Fabric, routes: &Routes, flow: usize, number: u32, seed: u64) -> Option<Path> {
+    let hash = |switch| hash(seed, flow, number, switch);
+    let (src, dst) = choose(routes.pairs(flow), hash(u32::MAX))?;
+    let (from, to) = (fabric.ports[src as usize].leaf, fabric.ports[dst as usize].leaf);
+    if from == to {
+        return Some(Path::new(src, dst, &[]));
+    }
+    let ups = fabric.ups(routes.lenient(flow));
+    let tops = tops_of(fabric, from, to, routes.lenient(flow));
+    // The shortest way: over spines where they join the leaves.
+    let spines: Vec<u32> = tops.iter().copied().filter(|top| fabric.is_spine[*top as usize]).collect();
+    let tops = if spines.is_empty() { tops } else { spines };
+    let climb = |leaf: u32, top: Option<u32>| {
+        let mut ways = Vec::new();
+        for first in ups.of(leaf) {
+            if top.map_or(tops.contains(&first.high), |top| top == first.high) {
+                ways.push((first.high, [first.lane, u32::MAX], 1));
+            }
+            for second in ups.of(first.high) {
+                if top.map_or(tops.contains(&second.high), |top| top == second.high) {
+                    ways.push((second.high, [first.lane, second.lane], 2));
+                }
+            }
+        }
+        ways
+    };
+    let (top, up, rises) = choose(&climb(from, None), hash(from))?;
+    let mid = |lanes: [u32; 2], length: usize| (length == 2).then(|| fabric.lanes[lanes[0] as usize].high);
+    let mut ways = climb(to, Some(top));
+    ways.retain(|(_, down, falls)| mid(*down, *falls).is_none() || mid(*down, *falls) != mid(up, rises));
+    let (_, down, falls) = choose(&ways, hash(top))?;
+    let mut hops: Vec<Hop> = up[..rises].iter().map(|lane| Hop::up(*lane)).collect();
+    hops.extend(down[..falls].iter().rev().map(|lane| Hop::down(*lane)));
+    Some(Path::new(src, dst, &hops))
+}
+
+/// Ethereal: each leaf spreads its n equal flows over its s spines by itself. As many as go evenly stay whole; each of the
+/// r left over is cut into s / gcd(r, s) pieces. What meets at the receivers' leaves is left to chance (the seed).
+#[must_use]
+pub fn ethereal(topology: &Topology, flows: &Flows, seed: u64) -> Plan {
+    let fabric = Fabric::new(topology, None);
+    let routes = Routes::new(&fabric, flows);
+    let state = State::new(&fabric, &routes, flows);
+    // Planes by turns, as a bond would.
+    let mut turn: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut by_leaf: BTreeMap<u32, Vec<(usize, (u32, u32))>> = BTreeMap::new();
+    let mut paths: Vec<Vec<(Path, u32)>> = vec![Vec::new(); flows.len()];
+    let mut cuts = vec![1u32; flows.len()];
+    for (number, flow) in flows.as_slice().iter().enumerate() {
+        let turn = turn.entry(flow.src.index()).or_default();
+        let Some(pair) = choose(routes.pairs(number), *turn as u64) else { continue };
+        *turn += 1;
+        let leaf = |port: u32| fabric.ports[port as usize].leaf;
+        if leaf(pair.0) == leaf(pair.1) {
+            paths[number].push((Path::new(pair.0, pair.1, &[]), 1));
+        } else {
+            by_leaf.entry(leaf(pair.0)).or_default().push((number, pair));
+        }
+    }
+    for (leaf, mut senders) in by_leaf {
+        senders.sort_by_key(|(number, _)| (hash(seed, *number, 0, leaf), *number));
+        let total = senders.len();
+        for (place, (number, pair)) in senders.into_iter().enumerate() {
+            let to = fabric.ports[pair.1 as usize].leaf;
+            let tops = tops_of(&fabric, leaf, to, routes.lenient(number));
+            let s = tops.len();
+            let left = total % s;
+            let mut over = |top: usize, units: u32| {
+                let top = tops[top % s];
+                paths[number].extend(state.over(number as u32, pair, top).map(|path| (path, units)));
+            };
+            if place < total - left {
+                over(place, 1);
+                continue;
+            }
+            let pieces = s / gcd(left, s);
+            cuts[number] = pieces as u32;
+            for piece in 0..pieces {
+                over((place - (total - left)) * pieces + piece, 1);
+            }
+        }
+    }
+    let mut plan = written(topology, flows, &fabric, &routes, 1, paths);
+    for (planned, cut) in plan.flows.iter_mut().zip(cuts) {
+        planned.pieces.iter_mut().for_each(|piece| piece.of = cut);
+    }
+    rate(topology, flows, &mut plan);
+    plan
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Ideal packet spraying: every flow spread evenly over all its paths, in Gbit/s for each flow. Only for fabrics of two
+/// tiers, where all spines that join two leaves are alike to a switch.
+#[must_use]
+pub fn spraying(topology: &Topology, flows: &Flows) -> Vec<f64> {
+    let fabric = Fabric::new(topology, None);
+    let routes = Routes::new(&fabric, flows);
+    let state = State::new(&fabric, &routes, flows);
+    let streams = flows.as_slice().iter().enumerate().map(|(number, flow)| {
+        let pairs = routes.pairs(number);
+        let mut wires: BTreeMap<u32, f64> = BTreeMap::new();
+        for pair in pairs {
+            let leaf = |port: u32| fabric.ports[port as usize].leaf;
+            let (from, to) = (leaf(pair.0), leaf(pair.1));
+            let tops = tops_of(&fabric, from, to, routes.lenient(number));
+            let paths: Vec<Path> = match from == to {
+                true => vec![Path::new(pair.0, pair.1, &[])],
+                false => tops.iter().filter_map(|top| state.over(number as u32, *pair, *top)).collect(),
+            };
+            let share = 1.0 / (pairs.len() * paths.len().max(1)) as f64;
+            for path in &paths {
+                fabric.each(path, |resource, part| *wires.entry(resource).or_default() += part * share);
+            }
+        }
+        let wires = wires.into_iter().map(|(resource, part)| (resource as usize, part)).collect();
+        Stream { wires, demand: if pairs.is_empty() { 0.0 } else { flow.demand.get() } }
+    });
+    max_min(&fabric.capacity, &streams.collect::<Vec<_>>())
+}
+
+/// Paths as a plan.
+fn written(
+    topology: &Topology,
+    flows: &Flows,
+    fabric: &Fabric,
+    routes: &Routes,
+    cut: u32,
+    paths: Vec<Vec<(Path, u32)>>,
+) -> Plan {
+    let planned = paths.into_iter().enumerate().map(|(flow, paths)| {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (path, units) in paths {
+            let link: Vec<_> = path.hops().iter().map(|hop| fabric.lanes[hop.lane()].label).collect();
+            let piece = Piece {
+                units,
+                of: cut,
+                src_port: fabric.ports[path.src as usize].plane,
+                dst_port: fabric.ports[path.dst as usize].plane,
+                path: fabric.switches(&path),
+                link: Some(link),
+            };
+            let same = |other: &&mut Piece| {
+                (other.src_port, other.dst_port, &other.path, &other.link)
+                    == (piece.src_port, piece.dst_port, &piece.path, &piece.link)
+            };
+            match pieces.iter_mut().find(same) {
+                Some(other) => other.units += piece.units,
+                None => pieces.push(piece),
+            }
+        }
+        PlannedFlow { pieces, unplaced: routes.why(flow) }
+    });
+    let mut plan = Plan {
+        max_link_utilisation: 0.0,
+        max_fabric_utilisation: 0.0,
+        lower_bound: 0.0,
+        fabric_lower_bound: 0.0,
+        moves: 0,
+        flows: planned.collect(),
+    };
+    rate(topology, flows, &mut plan);
+    plan
+}
+
+/// Fills in how full the fullest links are.
+fn rate(topology: &Topology, flows: &Flows, plan: &mut Plan) {
+    let wires = Wires::new(topology);
+    let used = |fabric: bool, loads: &[f64]| {
+        let wires = loads.iter().zip(wires.capacity()).zip(wires.places());
+        let wires = wires.filter(|(_, place)| !fabric || matches!(place, crate::wires::Place::Between(..)));
+        wires.map(|((load, capacity), _)| load / capacity).fold(0.0, f64::max)
+    };
+    let loads = wires.loads(flows, plan);
+    plan.max_link_utilisation = used(false, &loads);
+    plan.max_fabric_utilisation = used(true, &loads);
+}
