@@ -132,12 +132,12 @@ fn fabric(shape: &Shape, dice: &mut Dice) -> Topology {
             leaves.push(leaf);
         }
     }
-    for (l, leaf) in leaves.iter().enumerate() {
+    for l in 0..leaves.len() {
         for n in 0..3 {
             let host = builder.host(&format!("h{l}-{n}")).expect("new");
             let ports = (0..shape.planes)
                 .map(|plane| Port {
-                    switch: if plane == 0 { *leaf } else { leaves[(l + plane) % leaves.len()] },
+                    switch: leaves[(l / shape.planes) * shape.planes + plane],
                     rate: gbps(200.0),
                     state: State::Up,
                 })
@@ -199,7 +199,7 @@ fn leaf_spine() {
 
 #[test]
 fn two_planes() {
-    compare("two planes", &Shape { pods: 1, leaves: 4, spines: 3, cores: 0, planes: 2 }, 30);
+    compare("two planes", &Shape { pods: 1, leaves: 6, spines: 3, cores: 0, planes: 2 }, 30);
 }
 
 #[test]

@@ -3,7 +3,17 @@
 //! A flow is cut into equal units, its queue pairs, of which each piece has some; NCCL cannot weigh them otherwise. A
 //! flow that is cut can only be cut finer by a whole factor, since its pieces stay what they are.
 
-use super::state::{PieceId, ROUNDING, State};
+use std::collections::BTreeMap;
+
+use super::{
+    fabric::Resource,
+    repair::{Means, Preference, candidates},
+    state::{PieceId, ROUNDING, State},
+};
+
+/// How many flows of a link are cut anew, and in how many ways.
+const FLOWS: usize = 8;
+const CUTS: u32 = 16;
 
 /// How many factors are looked at. With as many spines the last flow still divides evenly over them.
 const FACTORS: u32 = 1024;
@@ -70,4 +80,54 @@ fn search(state: &State<'_>, piece: PieceId, choose: impl Fn(f64, f64) -> (f64, 
         }
     }
     best.map(|(_, portion)| portion)
+}
+
+/// Cuts a flow of a link anew and spreads it, queue pair by queue pair, so that less of it is on that link. A flow cut in
+/// halves can only become quarters bit by bit; this finds the thirds.
+pub(super) fn spread(state: &mut State<'_>, resource: Resource, means: Means, prefer: &dyn Preference) -> bool {
+    let before = state.loads.load[resource as usize];
+    for piece in candidates(state, resource, means, prefer).into_iter().take(FLOWS) {
+        let flow = state.part(piece).flow;
+        let most = state.max_pieces[flow as usize];
+        let cuts = (2..=most.min(CUTS)).chain((most > CUTS).then_some(most.min(FACTORS)));
+        for cut in cuts {
+            if state.fuel() == 0 {
+                return false;
+            }
+            let mark = state.mark();
+            let old = share_of_links(state, flow);
+            state.lift(flow, cut);
+            let unit = state.demand[flow as usize] / f64::from(cut);
+            for _ in 0..cut {
+                if let Some(path) = state.best(flow, unit, means.limits, true) {
+                    state.add(flow, 1, path);
+                }
+            }
+            let fine = share_of_links(state, flow).iter().all(|(link, new)| {
+                let load = state.loads.load[*link as usize];
+                let before = load - new + old.get(link).unwrap_or(&0.0);
+                load <= state.allowed(*link, means.limits).max(before) + slack(state, *link)
+            });
+            if fine && state.loads.load[resource as usize] < before - slack(state, resource) {
+                return true;
+            }
+            state.roll_back(mark);
+        }
+    }
+    false
+}
+
+fn slack(state: &State<'_>, resource: Resource) -> f64 {
+    ROUNDING * state.fabric.capacity[resource as usize]
+}
+
+/// What a flow has on each link, in Gbit/s.
+fn share_of_links(state: &State<'_>, flow: u32) -> BTreeMap<Resource, f64> {
+    let mut links = BTreeMap::new();
+    for piece in state.pieces_of(flow) {
+        let part = state.part(piece);
+        let amount = state.amount(flow, part.units);
+        state.fabric.each(&part.path, |resource, share| *links.entry(resource).or_default() += amount * share);
+    }
+    links
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     augment::augment,
-    cut::{self, Portion},
+    cut::{self, Portion, spread},
     fabric::{Fabric, Hop, Path, Resource},
     state::{Limits, PieceId, ROUNDING, State},
 };
@@ -78,7 +78,7 @@ fn relieve(state: &mut State<'_>, resource: Resource, means: Means, prefer: &dyn
             return true;
         }
     }
-    augment(state, resource, means, prefer)
+    augment(state, resource, means, prefer) || (means.split && spread(state, resource, means, prefer))
 }
 
 /// The pieces of a link, those first that cost nothing to move, then those that fit what is too much.

@@ -31,6 +31,7 @@ pub(crate) struct Part {
 enum Undo {
     Put { piece: PieceId, units: u32, path: Path },
     Recut { flow: u32, times: u32 },
+    Cut { flow: u32, cut: u32 },
 }
 
 /// How full links may be.
@@ -127,9 +128,20 @@ impl<'a> State<'a> {
                     self.cut[flow as usize] /= times;
                     self.scale(flow, |units| units / times);
                 }
+                Some(Undo::Cut { flow, cut }) => self.cut[flow as usize] = cut,
                 None => return,
             }
         }
+    }
+
+    /// Takes a flow off all its paths, to be cut anew.
+    pub(crate) fn lift(&mut self, flow: u32, cut: u32) {
+        let pieces: Vec<PieceId> = self.pieces_of(flow).collect();
+        for piece in pieces {
+            self.put(piece, 0, self.part(piece).path);
+        }
+        self.journal.push(Undo::Cut { flow, cut: self.cut[flow as usize] });
+        self.cut[flow as usize] = cut;
     }
 
     /// Forgets how we came here, and sums loads up afresh: many small additions drift.
