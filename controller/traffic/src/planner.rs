@@ -1,11 +1,11 @@
 //! The planner: flows onto paths.
 //!
-//! It puts each flow where the fullest link stays emptiest ([`search`]), the largest flows first; then it takes what is
-//! too full and makes room, by moves and chains of exchanges ([`repair`]), below ever lower limits down to a bound that
-//! no plan can beat ([`bound`]). Only when whole flows cannot get there, some are cut ([`cut`]). First the fullest of
+//! It puts each flow where the fullest link stays emptiest (`search`), the largest flows first; then it takes what is
+//! too full and makes room, by moves and chains of exchanges (`repair`), below ever lower limits down to a bound that
+//! no plan can beat (`bound`). Only when whole flows cannot get there, some are cut (`cut`). First the fullest of
 //! all links counts, NIC ports included; then, with that kept, the fullest link between switches. With an earlier plan
 //! it starts from there, moves what is on dead links or too much, and in the end moves back what need not have moved
-//! ([`stay`]).
+//! (`stay`).
 
 use crate::{
     flows::Flows,

@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 
 use c4_traffic::{
     Flow, Flows, Topology, plan,
-    plan::Piece,
     topology::{Builder, Port, State, SwitchId, Tier},
 };
 use checker::{Way, check};
@@ -20,7 +19,13 @@ use microlp::{ComparisonOp, OptimizationDirection, Problem};
 fn climbs(topology: &Topology, at: SwitchId) -> Vec<Vec<(SwitchId, SwitchId, u32)>> {
     let mut all = vec![Vec::new()];
     for link in topology.links().iter().filter(|link| link.state == State::Up) {
-        let other = if link.a == at { link.b } else if link.b == at { link.a } else { continue };
+        let other = if link.a == at {
+            link.b
+        } else if link.b == at {
+            link.a
+        } else {
+            continue;
+        };
         if topology.switch(other).tier > topology.switch(at).tier {
             for rest in climbs(topology, other) {
                 let mut climb = vec![(at, other, link.index)];
@@ -45,7 +50,9 @@ fn paths(topology: &Topology, src: usize, dst: usize) -> Vec<Vec<Way>> {
         for up in climbs(topology, a.switch) {
             for down in climbs(topology, b.switch) {
                 let (Some(top), Some(other)) = (up.last(), down.last()) else { continue };
-                let crossed = |list: &[(SwitchId, SwitchId, u32)], id: SwitchId| list.iter().any(|(from, ..)| *from == id);
+                let crossed = |list: &[(SwitchId, SwitchId, u32)], id: SwitchId| {
+                    list.iter().any(|(from, ..)| *from == id)
+                };
                 if top.1 != other.1 || down.iter().any(|(from, ..)| crossed(&up, *from)) {
                     continue;
                 }
@@ -88,7 +95,9 @@ fn least(topology: &Topology, flows: &Flows, ports: Option<f64>) -> f64 {
     }
     for (way, mut terms) in uses {
         match (way, ports) {
-            (Way::Out(..) | Way::Into(..), Some(limit)) => problem.add_constraint(&terms, ComparisonOp::Le, limit),
+            (Way::Out(..) | Way::Into(..), Some(limit)) => {
+                problem.add_constraint(&terms, ComparisonOp::Le, limit)
+            }
             _ => {
                 terms.push((fullest, -1.0));
                 problem.add_constraint(&terms, ComparisonOp::Le, 0.0);
@@ -127,7 +136,9 @@ fn fabric(shape: &Shape, dice: &mut Dice) -> Topology {
             let leaf = builder.switch(&format!("leaf{pod}-{n}"), Tier::Leaf).expect("new");
             for (s, spine) in spines.iter().enumerate() {
                 let state = if dice.roll(6) == 0 && s > 0 { State::Down } else { State::Up };
-                builder.links(leaf, *spine, gbps(rates[dice.roll(5)]), 1 + dice.roll(2) as u32, state).expect("fine");
+                builder
+                    .links(leaf, *spine, gbps(rates[dice.roll(5)]), 1 + dice.roll(2) as u32, state)
+                    .expect("fine");
             }
             leaves.push(leaf);
         }
@@ -159,7 +170,14 @@ fn all_to_some(topology: &Topology, count: usize, even: bool, dice: &mut Dice) -
         let id = |n: usize| topology.find_nic(topology.nics()[n].host, "nic0").expect("there");
         let demand = gbps(if even { 50.0 } else { 10.0 + dice.roll(90) as f64 });
         let max_pieces = NonZeroU32::new(64).expect("some");
-        let flow = Flow { id: format!("f{}", flows.len()), job: String::new(), src: id(src), dst: id(dst), demand, max_pieces };
+        let flow = Flow {
+            id: format!("f{}", flows.len()),
+            job: String::new(),
+            src: id(src),
+            dst: id(dst),
+            demand,
+            max_pieces,
+        };
         flows.push(flow).expect("new");
     }
     flows
@@ -174,10 +192,19 @@ fn compare(name: &str, shape: &Shape, count: usize) {
         let plan = plan(&topology, &flows, None);
         check(&topology, &flows, &plan);
         let all = least(&topology, &flows, None);
-        assert!(plan.lower_bound <= all * (1.0 + 1e-6), "seed {seed}: bound {} above {all}", plan.lower_bound);
+        assert!(
+            plan.lower_bound <= all * (1.0 + 1e-6),
+            "seed {seed}: bound {} above {all}",
+            plan.lower_bound
+        );
         let fabric = least(&topology, &flows, Some(plan.max_link_utilisation * (1.0 + 1e-9)));
         assert!(plan.fabric_lower_bound <= fabric * (1.0 + 1e-6));
-        if std::env::var_os("DBG").is_some() { eprintln!("seed {seed}: all {} lp {all}; fabric {} lp {fabric}", plan.max_link_utilisation, plan.max_fabric_utilisation); }
+        if std::env::var_os("DBG").is_some() {
+            eprintln!(
+                "seed {seed}: all {} lp {all}; fabric {} lp {fabric}",
+                plan.max_link_utilisation, plan.max_fabric_utilisation
+            );
+        }
         ratios[0].push(plan.max_link_utilisation / all);
         ratios[1].push(plan.max_fabric_utilisation / fabric);
     }

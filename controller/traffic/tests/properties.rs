@@ -30,8 +30,7 @@ fn fabric(seed: u64) -> Topology {
         1 => State::Avoid,
         _ => State::Up,
     };
-    let rate =
-        |dice: &mut Dice| gbps(if even { 100.0 } else { [50.0, 100.0, 100.0, 400.0][dice.roll(4)] });
+    let rate = |dice: &mut Dice| gbps(if even { 100.0 } else { [50.0, 100.0, 100.0, 400.0][dice.roll(4)] });
     let cores: Vec<_> = (0..if tiers == 3 { 1 + dice.roll(4) } else { 0 })
         .map(|n| builder.switch(&format!("core{n}"), Tier::Core).expect("new"))
         .collect();

@@ -74,7 +74,9 @@ fn search(
             };
             let amount = portion.amount(state, part.flow);
             for path in paths(state, piece, amount) {
-                let Some(full) = obstacle(state, &part.path, &path, resource, amount, means) else { continue };
+                let Some(full) = obstacle(state, &part.path, &path, resource, amount, means) else {
+                    continue;
+                };
                 let step = Move { piece, portion, path };
                 match full {
                     None => {
@@ -162,7 +164,9 @@ fn go(state: &mut State<'_>, moves: &[Move], relieved: Resource, means: Means) -
     let before = state.loads.load[relieved as usize];
     let mut touched = Vec::new();
     for step in moves {
-        state.fabric.each(&step.path, |resource, _| touched.push((resource, state.loads.load[resource as usize])));
+        state
+            .fabric
+            .each(&step.path, |resource, _| touched.push((resource, state.loads.load[resource as usize])));
     }
     for step in moves {
         let flow = state.part(step.piece).flow;

@@ -125,7 +125,11 @@ fn step(state: &mut State<'_>, piece: PieceId, slope: &Slope) -> bool {
         }
     }
     let Some((change, size, path)) = best.filter(|(change, ..)| *change < -1e-9) else { return false };
-    let portion = if size >= amount * (1.0 - 1e-9) { Some(Portion::whole(part.units)) } else { cut::at_most(state, piece, size) };
+    let portion = if size >= amount * (1.0 - 1e-9) {
+        Some(Portion::whole(part.units))
+    } else {
+        cut::at_most(state, piece, size)
+    };
     let Some(portion) = portion else { return false };
     let links = links(state, &part.path, &path);
     // The best size may be none that can be had.

@@ -1,5 +1,5 @@
 //! An independent reading of the rules: it knows the topology and the plan, and nothing of how the planner works.
-#![allow(unreachable_pub, reason = "each test is a crate of its own")]
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own, and uses a part")]
 
 use std::collections::{BTreeMap, HashSet};
 
