@@ -32,7 +32,14 @@ fn fabric(leaves: usize, spines: usize, nics: usize) -> Topology {
 
 /// Each of the first NICs of every leaf sends to `peers` others, and hears from as many: rings of several jobs whose
 /// ranks are scattered over the fabric.
-fn flows(topology: &Topology, (peers, each): (usize, usize), gbps: f64, max_pieces: u32, job: &str, into: &mut Flows) {
+fn flows(
+    topology: &Topology,
+    (peers, each): (usize, usize),
+    gbps: f64,
+    max_pieces: u32,
+    job: &str,
+    into: &mut Flows,
+) {
     let ids: Vec<_> =
         topology.nics().iter().map(|nic| topology.find_nic(nic.host, &nic.name).expect("there")).collect();
     let members: Vec<_> = ids.iter().step_by(each).collect();
