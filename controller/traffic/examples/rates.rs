@@ -29,9 +29,8 @@ fn gbps(rate: f64) -> Gbps {
 /// Two segments of eight hosts. A leaf serves one plane of one rail pair of its segment.
 fn fabric(oversubscription: usize) -> Topology {
     let mut builder = Builder::new();
-    let spines: Vec<_> = (0..2 * NICS)
-        .map(|n| builder.switch(&format!("spine{n}"), Tier::Spine).expect("new"))
-        .collect();
+    let spines: Vec<_> =
+        (0..2 * NICS).map(|n| builder.switch(&format!("spine{n}"), Tier::Spine).expect("new")).collect();
     // Eight leaves a segment: rails 2k and 2k + 1, plane p.
     let mut leaves = Vec::new();
     for segment in 0..2 {
@@ -138,10 +137,16 @@ fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
     let got = |flows: &Flows, plan: &Plan| row(flows, &rates::planned(&wires, flows, plan));
     let flows = jobs(&topology, count, 1);
     // Two flows a NIC: a queue pair each is two a NIC.
-    for (name, queue_pairs) in [("ECMP, 2 queue pairs a NIC", 1), ("ECMP, 4", 2), ("ECMP, 16", 8), ("ECMP, 32", 16)] {
-        print(name, &mean((0..SEEDS).map(|seed| got(&flows, &baseline::ecmp(&topology, &flows, queue_pairs, seed)))));
+    for (name, queue_pairs) in
+        [("ECMP, 2 queue pairs a NIC", 1), ("ECMP, 4", 2), ("ECMP, 16", 8), ("ECMP, 32", 16)]
+    {
+        print(
+            name,
+            &mean((0..SEEDS).map(|seed| got(&flows, &baseline::ecmp(&topology, &flows, queue_pairs, seed)))),
+        );
     }
-    let one: Vec<_> = (0..SEEDS).map(|seed| got(&flows, &baseline::ethereal(&topology, &flows, seed))).collect();
+    let one: Vec<_> =
+        (0..SEEDS).map(|seed| got(&flows, &baseline::ethereal(&topology, &flows, seed))).collect();
     print("Ethereal alone", &mean(one.into_iter()));
     let before = plan(&whole, &flows, None);
     let known = before.as_previous(&flows);
@@ -156,19 +161,29 @@ fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
     print(if dead { "plan, re-placed" } else { "plan, whole flows" }, &got(&flows, &placed));
     let cut = jobs(&topology, count, 16);
     let weighted = plan(&topology, &cut, dead.then_some(&known));
-    print(if dead { "plan, weighted by queue pairs" } else { "plan, flows may be cut" }, &got(&cut, &weighted));
+    print(
+        if dead { "plan, weighted by queue pairs" } else { "plan, flows may be cut" },
+        &got(&cut, &weighted),
+    );
     print("ideal spraying", &row(&flows, &baseline::spraying(&topology, &flows)));
     println!();
 }
 
 /// An old plan on a new topology: what crossed a dead link goes where hashing puts it.
 fn fallen_back(topology: &Topology, before: &Plan, spare: &Plan) -> Plan {
-    let dead: Vec<_> =
-        topology.links().iter().filter(|link| link.state == State::Down).map(|link| [link.a, link.b]).collect();
+    let dead: Vec<_> = topology
+        .links()
+        .iter()
+        .filter(|link| link.state == State::Down)
+        .map(|link| [link.a, link.b])
+        .collect();
     let mut plan = before.clone();
     for (planned, spare) in plan.flows.iter_mut().zip(&spare.flows) {
         let crosses = planned.pieces.iter().any(|piece| {
-            piece.path.windows(2).any(|ends| dead.iter().any(|link| link.contains(&ends[0]) && link.contains(&ends[1])))
+            piece
+                .path
+                .windows(2)
+                .any(|ends| dead.iter().any(|link| link.contains(&ends[0]) && link.contains(&ends[1])))
         });
         if crosses {
             planned.clone_from(spare);

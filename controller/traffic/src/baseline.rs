@@ -86,6 +86,9 @@ fn hashed(fabric: &Fabric, routes: &Routes, flow: usize, number: u32, seed: u64)
     Some(Path::new(src, dst, &hops))
 }
 
+/// A flow, by number, with the ports it leaves and enters by.
+type Sender = (usize, (u32, u32));
+
 /// Ethereal: each leaf spreads its n equal flows over its s spines by itself. As many as go evenly stay whole; each of the
 /// r left over is cut into s / gcd(r, s) pieces. What meets at the receivers' leaves is left to chance (the seed).
 #[must_use]
@@ -95,7 +98,7 @@ pub fn ethereal(topology: &Topology, flows: &Flows, seed: u64) -> Plan {
     let state = State::new(&fabric, &routes, flows);
     // Planes by turns, as a bond would.
     let mut turn: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut by_leaf: BTreeMap<u32, Vec<(usize, (u32, u32))>> = BTreeMap::new();
+    let mut by_leaf: BTreeMap<u32, Vec<Sender>> = BTreeMap::new();
     let mut paths: Vec<Vec<(Path, u32)>> = vec![Vec::new(); flows.len()];
     let mut cuts = vec![1u32; flows.len()];
     for (number, flow) in flows.as_slice().iter().enumerate() {

@@ -84,7 +84,12 @@ fn search(state: &State<'_>, piece: PieceId, choose: impl Fn(f64, f64) -> (f64, 
 
 /// Cuts a flow of a link anew and spreads it, queue pair by queue pair, so that less of it is on that link. A flow cut in
 /// halves can only become quarters bit by bit; this finds the thirds.
-pub(super) fn spread(state: &mut State<'_>, resource: Resource, means: Means, prefer: &dyn Preference) -> bool {
+pub(super) fn spread(
+    state: &mut State<'_>,
+    resource: Resource,
+    means: Means,
+    prefer: &dyn Preference,
+) -> bool {
     let before = state.loads.load[resource as usize];
     for piece in candidates(state, resource, means, prefer).into_iter().take(FLOWS) {
         let flow = state.part(piece).flow;
@@ -127,7 +132,9 @@ fn share_of_links(state: &State<'_>, flow: u32) -> BTreeMap<Resource, f64> {
     for piece in state.pieces_of(flow) {
         let part = state.part(piece);
         let amount = state.amount(flow, part.units);
-        state.fabric.each(&part.path, |resource, share| *links.entry(resource).or_default() += amount * share);
+        state
+            .fabric
+            .each(&part.path, |resource, share| *links.entry(resource).or_default() += amount * share);
     }
     links
 }
