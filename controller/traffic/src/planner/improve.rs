@@ -34,7 +34,7 @@ pub(crate) fn improve(state: &mut State<'_>, bounds: &Bounds, memory: &Memory<'_
     let total = match memory.is_empty() {
         true => FUEL + FUEL_PER_FLOW * count,
         // On a running fabric an answer in time is worth more than the last percent.
-        false => (FUEL * 2048 / count.max(2048)).max(FUEL / 4) + FUEL_PER_FLOW / 4 * count,
+        false => (FUEL * 2048 / count.max(2048)).max(FUEL / 6) + FUEL_PER_FLOW / 8 * count,
     };
     let splittable = state.max_pieces.iter().any(|pieces| *pieces > 1);
     for (goal, floor) in [(Goal::All, bounds.all), (Goal::Fabric, bounds.fabric)] {
