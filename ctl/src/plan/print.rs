@@ -2,7 +2,7 @@
 
 use std::io;
 
-use c4_traffic::{Flows, rates, wires::Wires};
+use c4_traffic::{Flow, Flows, rates, wires::Wires};
 
 use super::Planned;
 use crate::{
@@ -34,7 +34,8 @@ pub(super) fn plan(planned: &Planned<'_>, had_previous: bool, out: &mut Output) 
         percent(plan.max_fabric_utilisation),
         percent(plan.fabric_lower_bound)
     ))?;
-    out.line(format!("  slowest flow  {}", figures.slowest_flow(planned.flows)))?;
+    let named = figures.slowest(planned.flows).map(|(flow, _)| format!(" Gbit/s ({})", printable(&flow.id)));
+    out.line(format!("  slowest flow  {}{}", slowest(planned, &figures), named.unwrap_or_default()))?;
     if had_previous {
         out.line(format!("  moves         {}", plan.moves))?;
     }
@@ -56,7 +57,7 @@ pub(super) fn what_if(before: &Planned<'_>, after: &Planned<'_>, out: &mut Outpu
     row("  no plan below", &|planned, _| percent(planned.plan.lower_bound));
     row("fullest in the fabric", &|planned, _| percent(planned.plan.max_fabric_utilisation));
     row("  no plan below", &|planned, _| percent(planned.plan.fabric_lower_bound));
-    row("slowest flow, Gbit/s", &|_, figures| format!("{:.1}", figures.slowest()));
+    row("slowest flow, Gbit/s", &slowest);
     row("all flows, Gbit/s", &|_, figures| format!("{:.1}", figures.rates.iter().sum::<f64>()));
     table.print(out)?;
     out.line("")?;
@@ -86,20 +87,17 @@ impl Figures {
         self.loads[wire] / self.wires.capacity()[wire]
     }
 
-    fn slowest(&self) -> f64 {
-        let slowest = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
-        if slowest.is_finite() { slowest } else { 0.0 }
+    /// The flow that gets the least of what it wants, and how much it gets.
+    fn slowest<'f>(&self, flows: &'f Flows) -> Option<(&'f Flow, f64)> {
+        let rated = flows.as_slice().iter().zip(self.rates.iter().copied());
+        rated.min_by(|a, b| (a.1 / a.0.demand.get()).total_cmp(&(b.1 / b.0.demand.get())))
     }
+}
 
-    fn slowest_flow(&self, flows: &Flows) -> String {
-        let rated = flows.as_slice().iter().zip(&self.rates);
-        match rated.min_by(|a, b| a.1.total_cmp(b.1)) {
-            Some((flow, rate)) => {
-                let (id, wants) = (printable(&flow.id), flow.demand.get());
-                format!("{rate:.1} of {wants:.1} Gbit/s ({id})")
-            }
-            None => "none".into(),
-        }
+fn slowest(planned: &Planned<'_>, figures: &Figures) -> String {
+    match figures.slowest(planned.flows) {
+        Some((flow, rate)) => format!("{rate:.1} of {:.1}", flow.demand.get()),
+        None => "none".into(),
     }
 }
 

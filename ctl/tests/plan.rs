@@ -1,0 +1,225 @@
+//! `c4ctl plan` and `c4ctl what-if`, through the real binary.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{command, json as document, text};
+
+const TOPOLOGY: &str = "
+switches:
+  - {name: leaf0, tier: leaf}
+  - {name: leaf1, tier: leaf}
+  - {name: spine0, tier: spine}
+  - {name: spine1, tier: spine}
+links:
+  - {a: leaf0, b: spine0, gbps: 100}
+  - {a: leaf0, b: spine1, gbps: 100}
+  - {a: leaf1, b: spine0, gbps: 100}
+  - {a: leaf1, b: spine1, gbps: 100}
+hosts:
+  - {name: a, nics: [{name: n, ports: [{switch: leaf0, gbps: 100}]}]}
+  - {name: b, nics: [{name: n, ports: [{switch: leaf0, gbps: 100}]}]}
+  - {name: c, nics: [{name: n, ports: [{switch: leaf1, gbps: 100}]}]}
+  - {name: d, nics: [{name: n, ports: [{switch: leaf1, gbps: 100}]}]}
+";
+
+fn flow(id: &str, src: &str, dst: &str) -> Value {
+    json!({"id": id, "job": "j", "src": {"host": src, "nic": "n"}, "dst": {"host": dst, "nic": "n"}, "gbps": 50.0})
+}
+
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let files = Self { dir: tempfile::tempdir().expect("a directory") };
+        files.write("t.yaml", TOPOLOGY);
+        files.write("f.json", &json!({"flows": [flow("f0", "a", "c"), flow("f1", "b", "d")]}).to_string());
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("written");
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        command(args).current_dir(self.dir.path()).output().expect("runs")
+    }
+
+    fn plan(&self, more: &[&str]) -> Output {
+        let mut args = vec!["plan", "--topology", "t.yaml", "--flows", "f.json"];
+        args.extend(more);
+        self.run(&args)
+    }
+}
+
+#[test]
+fn two_flows_take_two_spines() {
+    let files = Files::new();
+    let output = files.plan(&["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let plan = document(&output);
+    assert_eq!(plan["max_link_utilisation"], 0.5, "{plan:#}");
+    assert_eq!(plan["max_fabric_utilisation"], 0.5);
+    assert_eq!(plan["lower_bound"], 0.5);
+    assert_eq!(plan["moves"], 0);
+    assert_eq!(plan["unplaced"], json!([]));
+    let spine = |flow: usize| plan["flows"][flow]["pieces"][0]["path"][1].clone();
+    assert_ne!(spine(0), spine(1));
+    assert_eq!(plan["flows"][0]["pieces"][0]["share"], 1.0);
+    assert_eq!(plan["flows"][0]["pieces"][0]["path"].as_array().expect("a path").len(), 3);
+    assert_eq!(output.stdout, files.plan(&["--json"]).stdout, "the same bytes");
+}
+
+#[test]
+fn what_need_not_move_stays() {
+    let files = Files::new();
+    files.write("p.json", &text(&files.plan(&["--json"]).stdout));
+    let again = document(&files.plan(&["--json", "--previous", "p.json"]));
+    assert_eq!(again["moves"], 0);
+    // The first flow's spine dies for it: it moves, the other one does not.
+    let before = document(&files.plan(&["--json"]));
+    let spine = before["flows"][0]["pieces"][0]["path"][1].as_str().expect("a name").to_owned();
+    files.write(
+        "t.yaml",
+        &TOPOLOGY.replace(
+            &format!("{{a: leaf0, b: {spine}, gbps: 100}}"),
+            &format!("{{a: leaf0, b: {spine}, gbps: 100, state: down}}"),
+        ),
+    );
+    let after = document(&files.plan(&["--json", "--previous", "p.json"]));
+    assert_eq!(after["moves"], 1, "{after:#}");
+    assert_eq!(after["flows"][1], before["flows"][1]);
+    let shown = text(&files.plan(&["--previous", "p.json"]).stdout);
+    assert!(shown.contains("moves         1"), "{shown}");
+}
+
+#[test]
+fn a_flow_without_a_path_is_named_and_the_others_are_placed() {
+    let files = Files::new();
+    files.write(
+        "t.yaml",
+        &TOPOLOGY.replace(
+            "[{switch: leaf1, gbps: 100}]}]}\n  - {name: d",
+            "[{switch: leaf1, gbps: 100, state: down}]}]}\n  - {name: d",
+        ),
+    );
+    let output = files.plan(&["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let plan = document(&output);
+    assert_eq!(plan["unplaced"][0]["id"], "f0", "{plan:#}");
+    assert!(plan["unplaced"][0]["why"].as_str().expect("a reason").contains("destination"));
+    assert_eq!(plan["flows"].as_array().expect("flows").len(), 1);
+    let shown = files.plan(&[]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(text(&shown.stdout).contains("1 flow without a path"), "{}", text(&shown.stdout));
+}
+
+#[test]
+fn no_flows_are_an_empty_plan() {
+    let files = Files::new();
+    files.write("f.json", r#"{"flows": []}"#);
+    let output = files.plan(&["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(document(&output)["flows"], json!([]));
+    assert_eq!(files.plan(&[]).status.code(), Some(0));
+}
+
+#[test]
+fn all_mistakes_are_told_with_file_line_and_field() {
+    let files = Files::new();
+    files.write(
+        "t.yaml",
+        &TOPOLOGY
+            .replace("tier: spine}\n  - {name: spine1", "tier: spin}\n  - {name: leaf1")
+            .replace("gbps: 100}\nhosts", "gbps: -1}\nhosts"),
+    );
+    let output = files.plan(&[]);
+    assert_eq!(output.status.code(), Some(64));
+    let told = text(&output.stderr);
+    for expected in
+        ["t.yaml:5: switches[2].tier", "t.yaml:6: switches[3].name", "t.yaml:11: links[3].gbps", "mistakes"]
+    {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn mistakes_in_flows_and_in_the_previous_plan_are_told_too() {
+    let files = Files::new();
+    files.write("f.json", &json!({"flows": [flow("f0", "a", "a"), flow("f1", "b", "x")]}).to_string());
+    let output = files.plan(&[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("f.json:1: flows[0].dst"), "{}", text(&output.stderr));
+    let files = Files::new();
+    files.write("p.json", "{\"flows\": [\n{}]}");
+    let output = files.plan(&["--previous", "p.json"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("p.json:2: flows[0].id"), "{}", text(&output.stderr));
+    for missing in ["gone.yaml", "."] {
+        let output = files.run(&["plan", "--topology", missing, "--flows", "f.json"]);
+        assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+    }
+    assert_eq!(files.run(&["plan", "--topology", "t.yaml"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_if_shows_before_and_after() {
+    let files = Files::new();
+    files.write("g.json", &json!({"flows": [flow("g0", "c", "a")]}).to_string());
+    let args =
+        ["what-if", "--topology", "t.yaml", "--flows", "f.json", "--down", "leaf0-spine1", "--add", "g.json"];
+    let mut with_json = args.to_vec();
+    with_json.push("--json");
+    let output = files.run(&with_json);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let both = document(&output);
+    assert_eq!(both["before"]["max_link_utilisation"], 0.5);
+    assert_eq!(both["after"]["max_link_utilisation"], 1.0);
+    assert_eq!(both["after"]["moves"], 1, "{both:#}");
+    assert_eq!(both["after"]["flows"].as_array().expect("flows").len(), 3);
+    let shown = text(&files.run(&args).stdout);
+    for expected in ["BEFORE", "AFTER", "50.0 %", "100.0 %", "1 move of flows that were there before"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+}
+
+#[test]
+fn a_link_that_is_not_there_cannot_die() {
+    let files = Files::new();
+    let output =
+        files.run(&["what-if", "--topology", "t.yaml", "--flows", "f.json", "--down", "leaf0-leaf1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("leaf0-leaf1"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_sample_files_are_planned() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let output = command(&[
+        "what-if",
+        "--json",
+        "--topology",
+        "topology.yaml",
+        "--flows",
+        "flows.json",
+        "--add",
+        "job2.json",
+    ])
+    .current_dir(samples)
+    .output()
+    .expect("runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
