@@ -30,6 +30,59 @@ fn fabric(leaves: usize, spines: usize, nics: usize) -> Topology {
     builder.build()
 }
 
+/// Racks of NICs with two ports, each on a leaf of its own; planes share the spines.
+fn two_planes(racks: usize, spines: usize, nics: usize) -> Topology {
+    let rate = Gbps::new(200.0).expect("a rate");
+    let mut builder = Builder::new();
+    let mut switches = |kind: &str, tier, count: usize| -> Vec<SwitchId> {
+        (0..count).map(|n| builder.switch(&format!("{kind}{n}"), tier).expect("new")).collect()
+    };
+    let leaves = switches("leaf", Tier::Leaf, 2 * racks);
+    let spines = switches("spine", Tier::Spine, spines);
+    for leaf in &leaves {
+        for spine in &spines {
+            builder.links(*leaf, *spine, rate, 1, State::Up).expect("few enough");
+        }
+    }
+    for (rack, pair) in leaves.chunks(2).enumerate() {
+        for n in 0..nics {
+            let host = builder.host(&format!("h{rack}-{n}")).expect("new");
+            let port = |switch: &SwitchId| Port { switch: *switch, rate, state: State::Up };
+            builder.nic(host, "nic0", pair.iter().map(port).collect()).expect("new");
+        }
+    }
+    builder.build()
+}
+
+/// Pods whose spine `k` shares the cores of group `k` with those of other pods.
+fn three_tiers(pods: usize, leaves: usize, spines: usize) -> Topology {
+    let rate = Gbps::new(400.0).expect("a rate");
+    let mut builder = Builder::new();
+    let cores: Vec<SwitchId> =
+        (0..spines * leaves).map(|n| builder.switch(&format!("core{n}"), Tier::Core).expect("new")).collect();
+    for pod in 0..pods {
+        let mut above = Vec::new();
+        for k in 0..spines {
+            let spine = builder.switch(&format!("spine{pod}-{k}"), Tier::Spine).expect("new");
+            for core in &cores[k * leaves..(k + 1) * leaves] {
+                builder.links(spine, *core, rate, 1, State::Up).expect("few enough");
+            }
+            above.push(spine);
+        }
+        for l in 0..leaves {
+            let leaf = builder.switch(&format!("leaf{pod}-{l}"), Tier::Leaf).expect("new");
+            for spine in &above {
+                builder.links(leaf, *spine, rate, 1, State::Up).expect("few enough");
+            }
+            for n in 0..spines {
+                let host = builder.host(&format!("h{pod}-{l}-{n}")).expect("new");
+                builder.nic(host, "nic0", vec![Port { switch: leaf, rate, state: State::Up }]).expect("new");
+            }
+        }
+    }
+    builder.build()
+}
+
 /// Each of the first NICs of every leaf sends to `peers` others, and hears from as many: rings of several jobs whose
 /// ranks are scattered over the fabric.
 fn flows(
@@ -87,7 +140,22 @@ fn bench(criterion: &mut Criterion) {
         report(name, &plan(&topology, &all, None));
         group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &all, None)));
     }
+    for (name, topology) in [
+        ("98k flows, two planes, 1024 leaves, 64 spines", two_planes(512, 64, 64)),
+        ("98k flows, three tiers, 1024 leaves", three_tiers(32, 32, 32)),
+    ] {
+        let mut all = Flows::new();
+        let each = all_alike(&topology);
+        flows(&topology, (3, 1), each / 3.0, 1, "a", &mut all);
+        report(name, &plan(&topology, &all, None));
+        group.bench_function(name, |bench| bench.iter(|| plan(black_box(&topology), &all, None)));
+    }
     group.finish();
+}
+
+/// What all ports of a NIC send together.
+fn all_alike(topology: &Topology) -> f64 {
+    topology.nics()[0].ports.iter().map(|port| port.rate.get()).sum()
 }
 
 fn replan(criterion: &mut Criterion) {
