@@ -69,8 +69,8 @@ fn it_says_where_it_listens_and_drains_on_sigterm() {
     let mut output = BufReader::new(child.stdout.take().expect("piped"));
     output.read_line(&mut line).expect("a line");
     assert!(line.starts_with("listening grpc=127.0.0.1:") && line.contains(" http=127.0.0.1:"), "{line}");
-    let killed = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
-    assert!(killed.success());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
     drop(dir);
 }
