@@ -149,6 +149,21 @@ fn comm_window(comm: detect::CommWindow) -> wire::CommWindow {
                 position: pending.position,
             })
             .collect(),
+        links: comm.links.into_iter().map(link).collect(),
+    }
+}
+
+fn link(link: detect::LinkTime) -> wire::LinkTime {
+    wire::LinkTime {
+        peer: link.peer,
+        is_send: link.is_send,
+        channels: link.channels,
+        steps: link.steps,
+        bytes: link.bytes,
+        network_ns: link.network_ns,
+        gpu_ns: link.gpu_ns,
+        peer_ns: link.peer_ns,
+        flush_ns: link.flush_ns,
     }
 }
 

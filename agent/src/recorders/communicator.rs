@@ -182,6 +182,7 @@ impl CommTrack {
             self.pending.iter().map(|op| pending_peer(op, now_ns)).filter(|p| p.age_us >= PENDING_US);
         Some(CommWindow {
             pending_peers: pending_peers.collect(),
+            links: Vec::new(),
             comm: CommId(self.last.id),
             enqueued,
             started,

@@ -257,7 +257,9 @@ impl<D: Dial> Stream<D> {
                 warn!(sequence = refused.sequence, reason = %refused.reason, "the controller refuses a message");
             }
             Some(Reply::Command(command)) => self.obey(command),
-            None => debug!("the controller sent something this agent does not know"),
+            Some(Reply::TimeSteps(_)) | None => {
+                debug!("the controller sent something this agent does not know")
+            }
         }
     }
 

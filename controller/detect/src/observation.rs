@@ -194,6 +194,44 @@ pub struct CommWindow {
     /// Sends and receives that have not ended for long: the oldest for each peer and direction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_peers: Vec<PendingPeer>,
+    /// Where the time of timed network steps went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkTime>,
+}
+
+/// Where the time of the timed network steps to or from one peer went, over all channels, since this was last told of
+/// that peer. Steps of very different size have entries of their own, so that like can be compared with like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkTime {
+    /// The peer's rank in the communicator.
+    pub peer: u32,
+    /// Whether this rank sends.
+    pub is_send: bool,
+    /// Channels that had timed steps.
+    pub channels: u32,
+    /// Timed steps.
+    pub steps: u64,
+    /// Bytes they moved.
+    pub bytes: u64,
+    /// Time with the network. Sending: handed over, not acknowledged. Receiving: a buffer was posted, nothing came.
+    pub network_ns: u64,
+    /// Time the own GPU took. Sending: to fill a buffer. Receiving: to take what had come.
+    #[serde(default)]
+    pub gpu_ns: u64,
+    /// Sending: time until the receiver had posted a buffer.
+    #[serde(default)]
+    pub peer_ns: u64,
+    /// Receiving: time to flush what had come to the GPU.
+    #[serde(default)]
+    pub flush_ns: u64,
+}
+
+impl LinkTime {
+    /// Steps within a factor of four of each other in size are alike: the power of four below their mean size.
+    #[must_use]
+    pub fn size_class(&self) -> u32 {
+        self.bytes.checked_div(self.steps).and_then(u64::checked_ilog2).unwrap_or(0) / 2
+    }
 }
 
 /// A send or receive that has not ended.
@@ -373,4 +411,26 @@ pub struct HealthEvent {
     pub cleared: bool,
     /// How long ago, at the time this is observed.
     pub ago_us: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_alike_within_a_factor_of_four() {
+        let class = |bytes, steps| LinkTime { bytes, steps, ..LinkTime::default() }.size_class();
+        assert_eq!(class(8 << 20, 16), class(1 << 20, 2));
+        assert_eq!(class(256 << 10, 1), class((1 << 20) - 1, 1));
+        assert_eq!(class(1 << 20, 1), class(256 << 10, 1) + 1);
+        assert_eq!((class(0, 3), class(5, 0)), (0, 0), "nothing odd breaks it");
+    }
+
+    #[test]
+    fn recordings_made_before_links_were_told_are_read() {
+        let old = r#"{"comm":7,"enqueued":3,"started":3,"completed":3}"#;
+        let window: CommWindow = serde_json::from_str(old).unwrap();
+        assert_eq!(window.links, Vec::new());
+        assert!(!serde_json::to_string(&window).unwrap().contains("links"));
+    }
 }

@@ -72,6 +72,7 @@ fn comm_window() -> impl Strategy<Value = CommWindow> {
             |((comm, enqueued, started, completed, idle_us), in_flight, blocks, edges, iterations)| {
                 CommWindow {
                     pending_peers: Vec::new(),
+                    links: Vec::new(),
                     comm: CommId(comm),
                     enqueued,
                     started,

@@ -78,6 +78,7 @@ impl Story {
             };
             CommWindow {
                 pending_peers: Vec::new(),
+                links: Vec::new(),
                 comm,
                 enqueued: completed + u64::from(wait.is_some()),
                 started: completed + u64::from(wait.is_some()),

@@ -97,6 +97,7 @@ impl World {
         for rank in (0..RANKS).filter(|rank| Some(*rank) != without) {
             let comm = CommWindow {
                 pending_peers: Vec::new(),
+                links: Vec::new(),
                 comm: CommId(900 + u64::from(incarnation)),
                 enqueued: position,
                 started: position,

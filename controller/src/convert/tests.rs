@@ -40,6 +40,7 @@ fn started() -> v1::ProcessStarted {
 fn comm() -> v1::CommWindow {
     v1::CommWindow {
         pending_peers: Vec::new(),
+        links: vec![v1::LinkTime { peer: 1, channels: 2, steps: 3, bytes: 9, ..v1::LinkTime::default() }],
         comm: 7,
         enqueued: 10,
         started: 9,
@@ -81,6 +82,8 @@ fn what_is_right_arrives() {
         panic!("another body")
     };
     assert_eq!((taken.comms[0].blocks.len(), taken.comms[0].edges.len()), (1, 1));
+    let link = &taken.comms[0].links[0];
+    assert_eq!((link.peer, link.is_send, link.channels, link.steps, link.bytes), (1, false, 2, 3, 9));
     let ended = v1::ProcessEnded { process: 5, ..v1::ProcessEnded::default() };
     let Body::ProcessEnded(end) = take(v1::agent_message::Body::ProcessEnded(ended)).unwrap() else {
         panic!("another body")
@@ -125,7 +128,7 @@ fn a_wrong_announcement_names_the_field() {
 
 #[test]
 fn a_wrong_window_names_the_field() {
-    let cases: [Spoiled<v1::CommWindow>; 15] = [
+    let cases: [Spoiled<v1::CommWindow>; 19] = [
         ("window.comms[1].started", |m| m.started = 11),
         ("window.comms[1].completed", |m| m.completed = 10),
         ("window.comms[1].enqueued", |m| m.enqueued = u64::MAX),
@@ -140,6 +143,10 @@ fn a_wrong_window_names_the_field() {
         ("window.comms[1].blocks.wait_ns", |m| m.blocks[0].min_wait_ns = 6),
         ("window.comms[1].blocks.bytes", |m| m.blocks[0].bytes = u64::MAX),
         ("window.comms[1].edges.peer", |m| m.edges[0].peer = u32::MAX),
+        ("window.comms[1].links.peer", |m| m.links[0].peer = u32::MAX),
+        ("window.comms[1].links.steps", |m| m.links[0].steps = 0),
+        ("window.comms[1].links.channels", |m| m.links[0].channels = 0),
+        ("window.comms[1].links.network_ns", |m| m.links[0].network_ns = u64::MAX),
         ("window.comms[1].iterations.operations", |m| m.iterations[0].operations = 0),
     ];
     for (field, spoil) in cases {
@@ -217,9 +224,13 @@ prop_compose! {
         in_flight in proptest::option::of(in_flight()), blocks in proptest::collection::vec(block(), 0..3),
         edge in proptest::option::of((number32(), number32(), any::<i32>(), number())),
         iteration in proptest::option::of((number(), number32(), number())),
+        link in proptest::option::of((number32(), number32(), number(), number(), number())),
     ) -> v1::CommWindow {
         v1::CommWindow {
- pending_peers: Vec::new(),
+            pending_peers: Vec::new(),
+            links: link.into_iter().map(|(peer, channels, steps, bytes, ns)| v1::LinkTime {
+                peer, is_send: false, channels, steps, bytes, network_ns: ns, gpu_ns: ns, peer_ns: ns, flush_ns: ns,
+            }).collect(),
             comm, enqueued: positions.0, started: positions.1, completed: positions.2, in_flight, blocks,
             edges: edge.into_iter().map(|(peer, channel, state, n)| v1::Edge {
                 peer, channel, is_send: true, state, state_age_us: n, steps_done: n, bytes: n,
@@ -233,7 +244,8 @@ prop_compose! {
 }
 
 fn holds(window: &Window) {
-    for CommWindow { enqueued, started, completed, in_flight, blocks, .. } in &window.comms {
+    for CommWindow { enqueued, started, completed, in_flight, blocks, links, .. } in &window.comms {
+        assert!(links.iter().all(|link| link.steps > 0 && link.channels > 0));
         assert!(completed <= started && started <= enqueued);
         assert!(in_flight.as_ref().is_none_or(|operation| operation.sequence < *enqueued));
         for block in blocks {

@@ -1,8 +1,8 @@
 //! Windows: the bulk of what agents send.
 
 use c4_detect::observation::{
-    Block, CommId, CommWindow, Edge, InFlight, Iteration, OperationSignature, PendingPeer, ProcessState,
-    StepState, Window,
+    Block, CommId, CommWindow, Edge, InFlight, Iteration, LinkTime, OperationSignature, PendingPeer,
+    ProcessState, StepState, Window,
 };
 use c4_proto::v1;
 
@@ -61,6 +61,7 @@ fn comm_window(place: &str, message: v1::CommWindow) -> Result<CommWindow, Inval
         ("edges", message.edges.len()),
         ("iterations", message.iterations.len()),
         ("pending_peers", message.pending_peers.len()),
+        ("links", message.links.len()),
     ] {
         at_most(&at(field), length as u64, limits::ENTRIES)?;
     }
@@ -69,7 +70,9 @@ fn comm_window(place: &str, message: v1::CommWindow) -> Result<CommWindow, Inval
     let edges = message.edges.into_iter().map(|m| edge(&at("edges"), m));
     let iterations = message.iterations.into_iter().map(|m| iteration(&at("iterations"), m, enqueued));
     let pending_peers = message.pending_peers.into_iter().map(|m| pending_peer(&at("pending_peers"), &m));
+    let links = message.links.into_iter().map(|m| link(&at("links"), &m));
     Ok(CommWindow {
+        links: links.collect::<Result<_, _>>()?,
         pending_peers: pending_peers.collect::<Result<_, _>>()?,
         comm: CommId(message.comm),
         enqueued,
@@ -163,6 +166,32 @@ fn pending_peer(place: &str, message: &v1::PendingPeer) -> Result<PendingPeer, I
         started: message.started,
         age_us: at_most(&at("age_us"), message.age_us, limits::AGE_US)?,
         position: at_most(&at("position"), message.position, limits::COUNT)?,
+    })
+}
+
+fn link(place: &str, message: &v1::LinkTime) -> Result<LinkTime, Invalid> {
+    let at = |field: &str| format!("{place}.{field}");
+    at_most(&at("peer"), message.peer.into(), limits::RANKS - 1)?;
+    between(&at("channels"), message.channels.into(), 1, limits::CHANNELS)?;
+    between(&at("steps"), message.steps, 1, limits::COUNT)?;
+    for (field, value) in [
+        ("network_ns", message.network_ns),
+        ("gpu_ns", message.gpu_ns),
+        ("peer_ns", message.peer_ns),
+        ("flush_ns", message.flush_ns),
+    ] {
+        at_most(&at(field), value, limits::SPAN_NS)?;
+    }
+    Ok(LinkTime {
+        peer: message.peer,
+        is_send: message.is_send,
+        channels: message.channels,
+        steps: message.steps,
+        bytes: at_most(&at("bytes"), message.bytes, limits::BYTES)?,
+        network_ns: message.network_ns,
+        gpu_ns: message.gpu_ns,
+        peer_ns: message.peer_ns,
+        flush_ns: message.flush_ns,
     })
 }
 

@@ -35,6 +35,7 @@ fn window(process: u64, comm: u64, position: u64) -> Window {
         unread: 0,
         comms: vec![CommWindow {
             pending_peers: Vec::new(),
+            links: Vec::new(),
             comm: CommId(comm),
             enqueued: position,
             started: position,

@@ -167,6 +167,7 @@ pub(crate) fn joined(process: u64, comm: u64, comm_rank: u32, size: u32) -> Body
 pub(crate) fn window(process: u64, comm: u64, position: u64) -> Body {
     let comm = v1::CommWindow {
         pending_peers: Vec::new(),
+        links: Vec::new(),
         comm,
         enqueued: position,
         started: position,

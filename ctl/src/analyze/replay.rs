@@ -356,6 +356,7 @@ impl<'a> Cursor<'a> {
         let edges = if at_rest && in_flight.is_some() { edges(series, now) } else { Vec::new() };
         CommWindow {
             pending_peers: Vec::new(),
+            links: Vec::new(),
             comm: recording.comms[series.comm].id,
             enqueued: position(self.entered),
             started: position(self.started),

@@ -311,6 +311,7 @@ impl CommTelemetry {
         let (index, _) = spec.layout.membership(rank, self.group);
         CommWindow {
             pending_peers: Vec::new(),
+            links: Vec::new(),
             comm: spec.layout.comm_id(self.group, index),
             enqueued: count(&|record| record.enqueued_ns <= seen_ns),
             started: count(&|record| before(record.start_ns)),

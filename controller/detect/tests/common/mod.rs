@@ -376,6 +376,7 @@ impl Sim {
             unread: 0,
             comms: vec![CommWindow {
                 pending_peers: Vec::new(),
+                links: Vec::new(),
                 comm: self.comm,
                 enqueued,
                 started,
