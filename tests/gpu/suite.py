@@ -14,11 +14,12 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from c4gpu import cost, healthy, lifecycle  # noqa: E402
+from c4gpu import cost, healthy, layout, lifecycle  # noqa: E402
 from c4gpu.cluster import ClusterError  # noqa: E402
 from c4gpu.faults import FaultPhase  # noqa: E402
-from c4gpu.judge import parse_faults  # noqa: E402
+from c4gpu.judge import FAULTS, parse_faults  # noqa: E402
 from c4gpu.mps import Mps  # noqa: E402
+from c4gpu.rank import LOCAL, NETWORK  # noqa: E402
 from c4gpu.run import Run  # noqa: E402
 from c4gpu.workers import WORKERS  # noqa: E402
 
@@ -32,10 +33,14 @@ def parse_arguments(arguments=None):
     parser.add_argument("--out", required=True, help="directory for results.json and artifacts.tar.gz")
     parser.add_argument("--phase", default="all", help=f"{', '.join(PHASES)}, several with commas, or all")
     parser.add_argument("--worker", choices=sorted(WORKERS), default="torch", help="the job to watch")
-    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--shape", choices=layout.SHAPES, default="dp", help="kind of parallel job")
+    parser.add_argument("--ranks", type=int, default=8)
+    parser.add_argument("--devices", type=parse_devices, default="0", help="GPUs the ranks use in turn, such as 0,1")
+    parser.add_argument("--transport", choices=(NETWORK, LOCAL), default=NETWORK, help="local: NVLink or shared memory, one rank a GPU")
     parser.add_argument("--nodes", type=int, default=2, help="agents the ranks are shared out to")
     parser.add_argument("--deadline", type=float, default=0, help="seconds after which no new work is begun; 0: none")
     parser.add_argument("--compute-ms", type=float, default=25.0, help="compute part of an iteration")
+    parser.add_argument("--bucket-kib", type=int, default=16384, help="size of the large gradient buckets")
     parser.add_argument("--no-mps", action="store_true", help="let the ranks take turns on the GPU")
     parser.add_argument("--work", help="directory for working files (default: the system's; keep it short)")
     parser.add_argument("--keep", action="store_true", help="leave the working files")
@@ -44,9 +49,10 @@ def parse_arguments(arguments=None):
     parser.add_argument("--abort-on-term", action="store_true", help="ranks abort NCCL when C4 stops them")
     group = parser.add_argument_group("healthy")
     group.add_argument("--iterations", type=int, default=2000)
+    group.add_argument("--seconds", type=float, default=0, help="end the job after so long, whatever its iteration; 0: do not")
     group.add_argument("--stop-on-alarm", action="store_true", help="do not go on after the first false alarm")
     group = parser.add_argument_group("faults")
-    group.add_argument("--faults", type=parse_faults, default="all", help="kill,stop,sleep,sleep20,busy,skip,resize,link,all")
+    group.add_argument("--faults", type=parse_faults, default="all", help=f"{', '.join(FAULTS)}, sleep, all")
     group.add_argument("--repeat", type=int, default=5, help="how often each")
     group.add_argument("--first-rank", type=int, default=0, help="rank of the first fault; the next take the next ranks")
     group = parser.add_argument_group("cost")
@@ -60,6 +66,13 @@ def parse_arguments(arguments=None):
     for phase in options.phases:
         if phase not in PHASES:
             parser.error(f"unknown phase {phase!r}")
+    lacking = [name for name in options.faults if FAULTS[name].needs_gpu and not WORKERS[options.worker].needs_gpu]
+    if lacking:
+        parser.error(f"{', '.join(lacking)}: only with --worker torch")
+    try:
+        layout.groups(options.shape, options.ranks)
+    except layout.LayoutError as error:
+        parser.error(str(error))
     if any("=" not in setting for setting in options.env):
         parser.error("--env takes NAME=VALUE")
     if options.ranks < 2 or options.repeat < 1:
@@ -68,6 +81,14 @@ def parse_arguments(arguments=None):
     if not os.path.isdir(options.bin):
         parser.error(f"--bin {options.bin}: no such directory")
     return options
+
+
+def parse_devices(text):
+    """GPU indexes separated by commas."""
+    devices = [int(part) for part in text.split(",")]
+    if any(device < 0 for device in devices):
+        raise ValueError(f"no such GPU: {text}")
+    return devices
 
 
 def interrupt(number, _):

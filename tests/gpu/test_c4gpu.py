@@ -6,99 +6,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import train  # noqa: E402
 from c4gpu import cost, fixtures, judge, recorders  # noqa: E402
 from c4gpu.cluster import controller_config, split_ranks  # noqa: E402
 from c4gpu.control import ControlError, FaultControl, parse_fault  # noqa: E402
 from c4gpu.observe import Progress, applied, new_findings, wait_for  # noqa: E402
 from c4gpu.processes import Processes, labelled  # noqa: E402
-
-
-class StubTensor:
-    """A tensor whose elements are all alike."""
-
-    def __init__(self, count, value):
-        self.count, self.value = count, value
-
-    def fill_(self, value):
-        self.value = value
-
-    def numel(self):
-        return self.count
-
-    def item(self):
-        return self.value
-
-    def tolist(self):
-        return list(self.value)
-
-    def min(self):
-        return self
-
-    max = min
-
-    def __getitem__(self, key):
-        return StubTensor(key.stop, self.value) if isinstance(key, slice) else self
-
-    def __truediv__(self, _):
-        return self
-
-
-def stub_torch(calls):
-    """Just enough of PyTorch for one rank alone; notes the collectives and groups in `calls`."""
-
-    class Event:
-        def __init__(self, **_):
-            pass
-
-        def record(self):
-            pass
-
-        def elapsed_time(self, _):
-            return 1.0
-
-    def all_reduce(tensor, op=None, async_op=False):
-        del op, async_op
-        calls.append(("all_reduce", tensor.numel()))
-        return types.SimpleNamespace(wait=lambda: None)
-
-    def note(name):
-        return lambda *_, **__: calls.append((name,))
-
-    core = types.SimpleNamespace(_abort_process_group=note("abort"))
-    distributed = types.SimpleNamespace(
-        ReduceOp=types.SimpleNamespace(AVG="avg"),
-        FileStore=lambda path, ranks: (path, ranks),
-        init_process_group=lambda *_, store=None, **__: calls.append(("init", os.path.basename(store[0]))),
-        destroy_process_group=note("destroy"),
-        all_reduce=all_reduce,
-        broadcast=lambda *_: None,
-        barrier=lambda: None,
-        distributed_c10d=core,
-    )
-    cuda = types.SimpleNamespace(
-        Event=Event,
-        set_device=lambda _: None,
-        synchronize=lambda: None,
-        _sleep=lambda cycles: calls.append(("spin", cycles)),
-    )
-    return types.SimpleNamespace(
-        distributed=distributed,
-        cuda=cuda,
-        bfloat16="bfloat16",
-        int64="int64",
-        device=lambda *_: "cuda:0",
-        empty=lambda *_, **__: None,
-        randn=lambda *_, **__: StubTensor(1, 0.0),
-        full=lambda shape, value, **_: StubTensor(shape[0], value),
-        tensor=lambda values, **_: StubTensor(len(values), values),
-        matmul=lambda *_: None,
-    )
 
 
 class Directory(unittest.TestCase):
@@ -119,70 +35,6 @@ class Directory(unittest.TestCase):
     def read(self, name):
         with open(self.path(name), encoding="utf-8") as file:
             return file.read()
-
-
-class TrainingLoop(Directory):
-    def run_rank(self, *arguments, state=None, faults=None):
-        calls = []
-        options = train.parse_arguments(["--rendezvous", self.directory, *map(str, arguments)])
-        if faults:
-            self.write("rank-0.json", json.dumps(faults))
-        control = FaultControl(self.directory, 0, log=lambda _: None)
-        train.Trainer(stub_torch(calls), options, 0, 1, control, lambda _: None).run(state or {})
-        return calls
-
-    def reductions(self, calls):
-        return [call[1] for call in calls if call[0] == "all_reduce"]
-
-    def test_an_iteration_reduces_its_buckets_and_then_the_metrics(self):
-        calls = self.run_rank("--iterations", 1)
-        # The first one belongs to the opening of the group.
-        self.assertEqual(self.reductions(calls)[1:], [*train.BUCKETS, train.METRICS])
-        self.assertEqual(calls[-1], ("destroy",))
-
-    def test_a_skip_happens_once(self):
-        calls = self.run_rank("--iterations", 2, faults={"kind": "skip", "once": True})
-        whole = [*train.BUCKETS, train.METRICS]
-        self.assertEqual(self.reductions(calls)[1:], whole[1:] + whole)
-        self.assertFalse(os.path.exists(self.path("rank-0.json")))
-
-    def test_a_resize_happens_once(self):
-        calls = self.run_rank("--iterations", 2, faults={"kind": "resize", "once": True})
-        sizes = self.reductions(calls)[1:]
-        self.assertEqual(sizes[0], train.BUCKETS[0] * 3 // 4)
-        self.assertEqual(sizes.count(train.BUCKETS[0]), 3)
-
-    def test_a_busy_stream_spins_in_every_iteration(self):
-        calls = self.run_rank("--iterations", 3, faults={"kind": "busy", "us": 1000})
-        # One spin measures the clock.
-        self.assertEqual(len([call for call in calls if call[0] == "spin"]), 1 + 3)
-        self.assertEqual(applied(self.path("rank-0.applied"), 0)[0], 0)
-
-    def test_groups_follow_one_another_in_one_process(self):
-        calls = self.run_rank("--iterations", 6, "--groups", 3)
-        groups = [call for call in calls if call[0] in ("init", "destroy")]
-        names = [("init", f"meet-0-{n}") for n in range(3)]
-        self.assertEqual(groups, [step for name in names for step in (name, ("destroy",))])
-
-    def test_an_abort_replaces_the_destroy_between_groups(self):
-        calls = self.run_rank("--iterations", 2, "--groups", 2, "--abort", "--no-destroy")
-        kinds = [call[0] for call in calls if call[0] in ("init", "destroy", "abort")]
-        self.assertEqual(kinds, ["init", "abort", "init"])
-
-    def test_a_checkpoint_is_announced_and_gone_on_from(self):
-        os.environ["C4_CHECKPOINT_MARKER"] = self.path("marker")
-        self.addCleanup(os.environ.pop, "C4_CHECKPOINT_MARKER")
-        self.run_rank("--iterations", 7, "--checkpoint-every", 3, "--checkpoint", self.path("state"))
-        self.assertEqual(self.read("marker"), "6\n")
-        state = train.read_checkpoint(self.path("state"))
-        calls = self.run_rank("--iterations", 8, state=state)
-        self.assertEqual(self.reductions(calls)[1:], 2 * [*train.BUCKETS, train.METRICS])
-
-    def test_a_wrong_sum_ends_the_job(self):
-        options = train.parse_arguments(["--rendezvous", self.directory])
-        trainer = train.Trainer(stub_torch([]), options, 0, 2, FaultControl(None, 0), lambda _: None)
-        with self.assertRaisesRegex(SystemExit, "wrong average"):
-            trainer.verify()
 
 
 class Control(Directory):
@@ -225,7 +77,7 @@ class Judgement(unittest.TestCase):
 
     def test_faults_are_named_with_their_strength(self):
         self.assertEqual(judge.parse_faults("sleep,kill,kill"), ["sleep20", "sleep50", "sleep100", "kill"])
-        self.assertEqual(judge.parse_faults("all"), list(judge.FAULTS))
+        self.assertNotIn("illegal", judge.parse_faults("all"))
         for text in ("", "kil"):
             with self.assertRaises(ValueError):
                 judge.parse_faults(text)
@@ -241,6 +93,13 @@ class Judgement(unittest.TestCase):
         self.assertTrue(judge.right_suspect(fault, self.finding("comm_hang", link=(1, 2)), 1, 2))
         self.assertFalse(judge.right_suspect(fault, self.finding("comm_hang", link=(2, 1)), 1, 2))
         self.assertFalse(judge.right_suspect(fault, self.finding("comm_hang", rank=1), 1, 2))
+
+    def test_for_a_slow_link_its_sender_will_do(self):
+        fault = judge.FAULTS["slowlink"]
+        self.assertTrue(judge.right_suspect(fault, self.finding("comm_slow", link=(1, 2)), 1, 2))
+        self.assertTrue(judge.right_suspect(fault, self.finding("comm_slow", rank=1), 1, 2))
+        self.assertFalse(judge.right_suspect(fault, self.finding("comm_slow", rank=1, link=(1, 3)), 1, 2))
+        self.assertFalse(judge.right_suspect(fault, self.finding("comm_slow", rank=2), 1, 2))
 
     def test_old_findings_are_not_verdicts(self):
         moment = judge.unix_seconds("2026-01-01T00:00:01Z")
@@ -291,12 +150,21 @@ class Measuring(unittest.TestCase):
         self.assertEqual(rows[1]["starts"], 3)
         self.assertIn("+10.00 %", cost.report(rows))
 
-    def test_the_ring_is_read_from_the_connections(self):
-        comm = [{"slot": 0, "size": 4}, {"slot": 1, "size": 2}]
-        edges = [(0, 1, 5), (0, 3, 900), (1, 1, 10_000)]
-        conns = [{"comm_slot": s, "peer": p, "bytes": b, "is_send": True} for s, p, b in edges]
-        self.assertEqual(recorders.next_rank({"communicators": comm, "connections": conns}, 2, 4), 3)
-        self.assertEqual(recorders.next_rank({}, 3, 4), 0)
+    def snapshot(self, comms, sends):
+        communicators = [{"slot": slot, "id": id_, "rank": rank, "finalized": False} for slot, id_, rank in comms]
+        connections = [{"comm_slot": slot, "peer": peer, "bytes": count, "is_send": True} for slot, peer, count in sends]
+        return {"communicators": communicators, "connections": connections}
+
+    def test_peers_are_ranks_of_the_job_and_not_of_a_communicator(self):
+        # Rank 5 is the second of communicator 8, whose first is rank 3; both are in communicator 7 of all ranks.
+        snapshots = {
+            3: self.snapshot([(0, 7, 3), (1, 8, 0)], [(1, 1, 900), (0, 4, 5)]),
+            5: self.snapshot([(0, 7, 5), (1, 8, 1)], [(0, 3, 70)]),
+        }
+        edges = recorders.edges(snapshots)
+        self.assertEqual(edges, {(3, 5): 900, (5, 3): 70})
+        self.assertEqual(recorders.busiest_peer(edges, 3), 5)
+        self.assertIsNone(recorders.busiest_peer(edges, 4))
 
     def test_ranks_are_shared_out(self):
         self.assertEqual(split_ranks(4, 2), [(0, 1), (2, 3)])

@@ -11,7 +11,7 @@ import os
 import time
 
 ITERATION_PERIOD_S = 0.1
-KINDS = ("sleep", "busy", "skip", "resize")
+KINDS = ("sleep", "busy", "skip", "resize", "stuck", "illegal")
 
 
 class ControlError(ValueError):

@@ -18,7 +18,7 @@ import time
 
 from .cluster import ClusterError, plugin_path
 from .processes import tail
-from .run import table
+from .report import table
 from .workers import HERE
 
 BASE = "none"

@@ -7,12 +7,11 @@ import os
 import time
 import traceback
 
-from . import fixtures, recorders
+from . import fixtures, recorders, report
 from .cluster import Cluster, ClusterError
 from .inject import InjectionError, Injector
-from .judge import FAULTS, choose, describe, right_suspect, unix_seconds
+from .judge import FAULTS, WINDOWS_SECONDS, choose, describe, right_suspect, unix_seconds
 from .observe import applied, new_findings, wait_for
-from .run import table
 
 VERDICT_TIMEOUT = 20.0
 CLEAR_TIMEOUT = 30.0
@@ -58,7 +57,7 @@ class FaultPhase:
         finally:
             self.close()
             if self.rows:
-                print(self.report(), flush=True)
+                print(report.faults(self.rows, self.strays, self.not_done), flush=True)
         return bool(self.rows) and not self.not_done and all(row["passed"] for row in self.rows) and not self.strays
 
     def needed(self, fault):
@@ -80,7 +79,7 @@ class FaultPhase:
         """Cuts a recording of each fault out of this cluster's."""
         cuts = [
             {
-                "name": f"{number:02}-{row['fault']}-rank{row['rank']}",
+                "name": f"{row['shape']}-{row['fault']}-rank{row['rank']}-{number:02}",
                 "until_unix": row["injected_unix"] + (row.get("seconds") or VERDICT_TIMEOUT),
                 **{key: row.get(key) for key in ("fault", "rank", "peer", "injected_unix", "said", "passed")},
                 "kinds": FAULTS[row["fault"]].kinds,
@@ -143,7 +142,7 @@ class FaultPhase:
 
     def attempt(self, fault, rank):
         """One fault; whatever goes wrong becomes part of its row."""
-        row = {"fault": fault.name, "rank": rank, "passed": False}
+        row = {"fault": fault.name, "shape": self.run.options.shape, "rank": rank, "passed": False}
         self.rows.append(row)
         try:
             row["learned"] = self.ready()
@@ -157,15 +156,14 @@ class FaultPhase:
             traceback.print_exc()
             self.close()
         row["passed"] = all(row.get(name) for name in ("right_kind", "right_rank", "in_time", "recovered"))
-        self.run.say(f"faults: {fault.name} on rank {rank}: {short(row)}")
+        self.run.say(f"faults: {fault.name} on rank {rank}: {report.short(row)}")
 
     def experiment(self, fault, rank, row):
         """Injects, waits for the verdict, judges it, and sees the job recover."""
         cluster, progress = self.cluster, self.cluster.progress
         period = progress.period(time.time() - 4.0, time.time()) or 0.1
         row.update(cluster=cluster.name, period_ms=period * 1e3, checkpoint=cluster.checkpointed())
-        peer = self.injector.peer_of(rank) if fault.family == "link" else None
-        row["peer"] = peer
+        peer = row["peer"] = self.injector.prepare(fault, rank)
         pids = [progress.pid(r) for r in range(cluster.ranks)]
         begun = self.injector.begin(fault, rank, period, peer)
         found = wait_for(
@@ -184,7 +182,7 @@ class FaultPhase:
         elif fault.deadly:
             self.look_inside(fault, rank)
         if not fault.deadly:
-            self.injector.end(rank)
+            self.injector.end(fault, rank, peer)
         self.recover(fault, row, begun, pids, bool(found))
         self.injector.clean()
         self.known |= {finding.get("id") for finding in cluster.ctl.findings() or []}
@@ -205,7 +203,8 @@ class FaultPhase:
             now = self.cluster.progress.iteration_at(rank, detected)
             begun = start[0] if start else self.cluster.progress.iteration_at(rank, row["injected_unix"])
             row["iterations"] = None if now is None or begun is None else now - begun
-            row["in_time"] = row["iterations"] is not None and row["iterations"] <= fault.max_iterations
+            quick = row["seconds"] <= WINDOWS_SECONDS
+            row["in_time"] = quick or (row["iterations"] is not None and row["iterations"] <= fault.max_iterations)
             if row["kind"] == "non_comm_hang":  # so slow that it counts as stuck: then a hang's time applies
                 row["in_time"] = row["in_time"] or row["seconds"] <= 5.0
 
@@ -230,7 +229,7 @@ class FaultPhase:
         # A finding that C4 does not act on, or none at all: nothing will come.
         acts = found and not any(text.startswith("not restarting") for text in row["finding"].get("actions") or [])
         timeout = min(self.worker.restart_timeout, self.run.remaining()) if acts or not fault.deadly else 5.0
-        if wait_for(lambda: replaced() and self.iterating(pids, begun), timeout, 0.1, cluster.alive):
+        if wait_for(lambda: replaced() and self.iterating(begun), timeout, 0.1, cluster.alive):
             first = min(progress.since(r, self.started(r))[0][0] for r in range(cluster.ranks))
             row["restart_seconds"] = time.time() - begun
             row["resumed_from"] = first
@@ -246,9 +245,8 @@ class FaultPhase:
         """When the present process of a rank announced itself."""
         return os.stat(self.cluster.progress.path(rank, "pid")).st_mtime
 
-    def iterating(self, pids, begun):
+    def iterating(self, begun):
         """Whether every rank's new process has made iterations."""
-        del pids
         moments = [max(self.started(rank), begun) for rank in range(self.cluster.ranks)]
         return all(len(self.cluster.progress.since(rank, moment)) > 1 for rank, moment in enumerate(moments))
 
@@ -259,76 +257,3 @@ class FaultPhase:
         for path in files:
             snapshot, reason = recorders.read(self.run.processes, self.cluster.binary("c4ctl"), path)
             self.run.say(recorders.line(recorders.summary(snapshot)) if snapshot else f"{path}: {reason}")
-
-    # --- the end ----------------------------------------------------------------------------------------------------
-
-    def report(self):
-        """The table a person reads."""
-        headers = ["fault", "rank", "said", "kind", "rank", "seconds", "iterations", "in time", "recovery", "also said"]
-        rows = []
-        for row in self.rows:
-            where = f"{row['rank']}>{row['peer']}" if row.get("peer") is not None else row["rank"]
-            rows.append(
-                [
-                    row["fault"],
-                    where,
-                    row.get("said") or row.get("error") or "nothing",
-                    mark(row.get("right_kind")),
-                    mark(row.get("right_rank")),
-                    number(row.get("seconds"), 2),
-                    number(row.get("iterations"), 1),
-                    mark(row.get("in_time")),
-                    row.get("recovery", ""),
-                    " ".join(row.get("others", [])),
-                ]
-            )
-        text = [table(headers, rows), "", self.totals()]
-        if self.strays:
-            text.append(f"false alarms: {', '.join(describe(finding) for finding in self.strays)}")
-        if self.not_done:
-            text.append(f"not done for want of time: {', '.join(self.not_done)}")
-        return "\n".join(text)
-
-    def totals(self):
-        """A line for each kind of fault."""
-        rows = []
-        for name in dict.fromkeys(row["fault"] for row in self.rows):
-            mine = [row for row in self.rows if row["fault"] == name]
-            seconds = sorted(row["seconds"] for row in mine if row.get("seconds") is not None)
-            iterations = sorted(row["iterations"] for row in mine if row.get("iterations") is not None)
-            rows.append(
-                [
-                    name,
-                    f"{sum(row['passed'] for row in mine)}/{len(mine)}",
-                    *(sum(bool(row.get(key)) for row in mine) for key in ("right_kind", "right_rank", "in_time", "recovered")),
-                    spread(seconds, 2),
-                    spread(iterations, 1),
-                ]
-            )
-        headers = ["fault", "passed", "right kind", "right rank", "in time", "recovered", "seconds (worst)", "iterations (worst)"]
-        return table(headers, rows)
-
-
-def mark(value):
-    """yes, NO or nothing."""
-    return "" if value is None else "yes" if value else "NO"
-
-
-def number(value, digits):
-    """A number or nothing."""
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def spread(values, digits):
-    """Median and worst."""
-    return f"{values[len(values) // 2]:.{digits}f} ({values[-1]:.{digits}f})" if values else ""
-
-
-def short(row):
-    """A row in one line."""
-    if row.get("error"):
-        return f"ERROR {row['error']}"
-    word = "passed" if row["passed"] else "FAILED"
-    summary = (row.get("finding") or {}).get("summary", "")
-    took = f"{number(row.get('seconds'), 2)} s" + (f", {row['iterations']:.1f} iterations" if row.get("iterations") else "")
-    return f"{word}: said {row.get('said', 'nothing')} after {took}; {row.get('recovery', '')}; {summary}"

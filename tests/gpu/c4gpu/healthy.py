@@ -15,7 +15,7 @@ AFTER_END_SECONDS = 4.0
 def execute(run, worker, mps):
     """Runs the phase; returns whether it passed."""
     options = run.options
-    result = {"passed": False, "iterations": options.iterations}
+    result = {"passed": False, "shape": options.shape, "iterations": options.iterations}
     run.results["phases"]["healthy"] = result
     with Cluster(run, "healthy") as cluster:
         cluster.start_controller()
@@ -41,19 +41,27 @@ def execute(run, worker, mps):
             if run.remaining() < 10:
                 result["stopped"] = f"at the deadline, in iteration {iteration}"
                 break
+            if options.seconds and time.time() - running > options.seconds:
+                result["stopped"] = f"as asked, in iteration {iteration}"
+                break
             if alarms and options.stop_on_alarm:
                 result["stopped"] = f"at the first alarm, in iteration {iteration}"
                 break
             time.sleep(0.5)
-        codes = cluster.wait_finished(0.0 if "stopped" in result else 10.0)
+        stopped = "stopped" in result
+        # A job that is stopped here was whole until now; one that ended by itself has to have ended well.
+        whole = cluster.alive() if stopped else None
+        codes = cluster.wait_finished(0.0 if stopped else 10.0)
         end = time.time()
         result["period_ms"] = 1e3 * (cluster.progress.period(running, end) or 0)
         # What comes now would be about a job that simply ended.
-        wait_for(lambda: None, min(AFTER_END_SECONDS, max(run.remaining(), 0.0)))
+        if not stopped:
+            wait_for(lambda: None, min(AFTER_END_SECONDS, max(run.remaining(), 0.0)))
         alarms = cluster.ctl.findings() or alarms
         result.update(exit_codes=codes, findings=alarms, iterations_done=iteration, seconds=end - running)
         run.keep_text("healthy-findings.json", json.dumps(alarms, indent=1))
-        result["passed"] = codes == [0] * len(codes) and not alarms and result["learned"]
+        good = whole if stopped else codes == [0] * len(codes)
+        result["passed"] = good and not alarms and result["learned"]
         if not result["passed"]:
             print(cluster.trouble())
     # The record is whole once the controller has ended.

@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-# The targets: a death under a second, a hang within five, a straggler within ten iterations of its start.
-DEATH_SECONDS, HANG_SECONDS, STRAGGLER_ITERATIONS = 1.0, 5.0, 10.0
+# The targets: a death under a second, a hang within five, a straggler within ten iterations of its start. Ten short
+# iterations pass before an agent has closed a window, so two windows are always granted.
+DEATH_SECONDS, HANG_SECONDS, STRAGGLER_ITERATIONS, WINDOWS_SECONDS = 1.0, 5.0, 10.0, 2.0
+SLOW_LINK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Fault:
     max_seconds: float = None
     max_iterations: float = None
     percent: int = None  # of an iteration, for faults that delay
+    needs_gpu: bool = False
+    common: bool = True  # part of `all`; the others need a GPU for each rank, or one that others may be disturbed on
 
     @property
     def family(self):
@@ -39,9 +43,20 @@ FAULTS = {
         Fault("skip", ("desync", "non_comm_hang"), True, max_seconds=HANG_SECONDS),
         Fault("resize", ("desync",), True, max_seconds=HANG_SECONDS),
         Fault("link", ("comm_hang",), True, max_seconds=HANG_SECONDS),
+        Fault("slowlink", ("comm_slow",), False, max_seconds=SLOW_LINK_SECONDS),
+        # A kernel that does not end: the rank's collectives are queued behind it and never start.
+        Fault("stuck", ("non_comm_hang",), True, max_seconds=HANG_SECONDS, needs_gpu=True, common=False),
+        # The process ends by CUDA's error, some time after the kernel that caused it.
+        Fault("illegal", ("process_death",), True, max_seconds=HANG_SECONDS, needs_gpu=True, common=False),
+        # Another program on the rank's GPU takes turns with it.
+        Fault("foreign", ("non_comm_slow",), False, max_iterations=STRAGGLER_ITERATIONS, needs_gpu=True, common=False),
     )
 }
-ALIASES = {"sleep": ("sleep20", "sleep50", "sleep100"), "all": tuple(FAULTS)}
+ALIASES = {
+    "sleep": ("sleep20", "sleep50", "sleep100"),
+    "all": tuple(fault.name for fault in FAULTS.values() if fault.common),
+}
+LINKS = ("link", "slowlink")
 
 
 def parse_faults(text):
@@ -83,10 +98,12 @@ def link_ranks(suspect):
 
 
 def right_suspect(fault, finding, rank, peer=None):
-    """Whether the first suspect is the rank that was hit, or for a link the link that was."""
+    """Whether the first suspect is the rank that was hit, or for a link the link that was. A rank that sends to one peer
+    only has no other link to compare with, so for a slow link its sender is as good an answer."""
     suspect = first_suspect(finding)
-    if fault.family == "link":
-        return link_ranks(suspect) == (rank, peer)
+    link = link_ranks(suspect)
+    if fault.family in LINKS and (link or fault.family == "link"):
+        return link == (rank, peer)
     return suspect.get("rank") == rank
 
 

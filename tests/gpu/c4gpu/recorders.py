@@ -50,15 +50,43 @@ def summary(snapshot):
     }
 
 
-def next_rank(snapshot, rank, ranks):
-    """The rank this one sends most to, which is the next in the ring as far as recorders show."""
-    largest = max((c for c in snapshot.get("communicators", [])), key=lambda c: c.get("size", 0), default={})
-    volume = {}
-    for conn in snapshot.get("connections", []):
-        if conn.get("is_send") and conn.get("comm_slot") == largest.get("slot"):
-            volume[conn.get("peer")] = volume.get(conn.get("peer"), 0) + conn.get("bytes", 0)
-    volume = {peer: sent for peer, sent in volume.items() if isinstance(peer, int) and 0 <= peer < ranks and peer != rank}
-    return max(volume, key=volume.get) if volume else (rank + 1) % ranks
+def read_all(processes, ctl, paths):
+    """{rank: snapshot} of the newest process of each rank."""
+    newest = {}
+    for path in paths:
+        snapshot, _ = read(processes, ctl, path)
+        identity = (snapshot or {}).get("identity", {})
+        rank = str(identity.get("labels", {}).get("RANK", ""))
+        if rank.isdigit() and (int(rank) not in newest or started(newest[int(rank)]) < started(snapshot)):
+            newest[int(rank)] = snapshot
+    return newest
+
+
+def started(snapshot):
+    """A number that is larger for processes that began later."""
+    return snapshot.get("identity", {}).get("created_ns") or 0
+
+
+def edges(snapshots):
+    """{(rank, rank): bytes sent} over all communicators, from {rank: snapshot}; ranks are those of the job."""
+    members = {}
+    for rank, snapshot in snapshots.items():
+        for comm in snapshot.get("communicators", []):
+            members.setdefault(comm.get("id"), {})[comm.get("rank")] = rank
+    sent = {}
+    for rank, snapshot in snapshots.items():
+        ids = {comm.get("slot"): comm.get("id") for comm in snapshot.get("communicators", []) if not comm.get("finalized")}
+        for conn in snapshot.get("connections", []):
+            peer = members.get(ids.get(conn.get("comm_slot")), {}).get(conn.get("peer"))
+            if conn.get("is_send") and peer is not None and peer != rank:
+                sent[rank, peer] = sent.get((rank, peer), 0) + conn.get("bytes", 0)
+    return sent
+
+
+def busiest_peer(sent, rank):
+    """The rank this one sends most to, or None."""
+    mine = {peer: count for (source, peer), count in sent.items() if source == rank and count}
+    return max(mine, key=mine.get) if mine else None
 
 
 def line(figures):

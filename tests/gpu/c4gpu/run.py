@@ -119,11 +119,3 @@ def artifact_rank(relative):
     if relative.endswith("observations.jsonl"):
         return 2
     return None
-
-
-def table(headers, rows):
-    """A table in plain text."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [headers, *cells]) for i in range(len(headers))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [headers, *cells]]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

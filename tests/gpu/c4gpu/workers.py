@@ -26,8 +26,6 @@ class TorchWorker:
     def environment(self, extra=None):
         """What every rank gets beside what the agent sets."""
         environment = {
-            "NCCL_SOCKET_IFNAME": "lo",
-            "NCCL_IB_DISABLE": "1",
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling),
             "OMP_NUM_THREADS": "2",
         }
@@ -38,10 +36,18 @@ class TorchWorker:
         return [
             sys.executable,
             os.path.join(HERE, "train.py"),
+            "--shape",
+            self.options.shape,
+            "--transport",
+            self.options.transport,
+            "--devices",
+            ",".join(str(device) for device in self.options.devices),
             "--iterations",
             iterations,
             "--compute-ms",
             self.options.compute_ms,
+            "--bucket-kib",
+            self.options.bucket_kib,
             "--rendezvous",
             place.path("meet"),
             "--checkpoint",
@@ -54,7 +60,7 @@ class TorchWorker:
 
 
 class RingWorker:
-    """ringjob: the same fault control, real TCP, no GPU. It plays NCCL to the plugin."""
+    """ringjob: the same fault control, real TCP, no GPU. It plays NCCL to the plugin, and a data-parallel job whatever the shape."""
 
     name = "ringjob"
     needs_gpu = False
