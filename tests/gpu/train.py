@@ -21,7 +21,7 @@ from c4gpu.control import FaultControl  # noqa: E402
 from c4gpu.shapes import SHAPES  # noqa: E402
 from c4gpu.trainer import Trainer, read_checkpoint  # noqa: E402
 
-MATRIX = 4096
+MATRIX = 2048
 
 
 def parse_arguments(arguments=None):
