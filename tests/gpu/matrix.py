@@ -19,7 +19,7 @@ from c4gpu import layout, plan, report  # noqa: E402
 from c4gpu.judge import describe  # noqa: E402
 from c4gpu.lanes import Lanes, pack  # noqa: E402
 from c4gpu.workers import WORKERS  # noqa: E402
-from suite import interrupt, parse_devices  # noqa: E402
+from suite import interrupt, parse_numbers  # noqa: E402
 
 KINDS = ("faults", "healthy")
 ARCHIVE_BYTES = 15 << 20
@@ -52,7 +52,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--other-repeat", type=int, default=1, help="and the other shapes")
     parser.add_argument("--healthy", type=int, default=1, help="healthy jobs of each shape")
     parser.add_argument("--ranks", type=int, default=8, help="of each job")
-    parser.add_argument("--devices", type=parse_devices, default="0", help="GPUs, such as 0,1")
+    parser.add_argument("--devices", type=parse_numbers, default="0", help="GPUs, such as 0,1")
     parser.add_argument("--lanes", type=int, default=2, help="jobs at a time; they take the GPUs in turn")
     parser.add_argument("--deadline", type=float, default=3600, help="seconds after which no new work is begun")
     parser.add_argument("--compute-ms", type=float, default=15.0, help="compute part of an iteration")

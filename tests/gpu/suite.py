@@ -14,7 +14,7 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from c4gpu import cost, healthy, layout, lifecycle  # noqa: E402
+from c4gpu import cost, healthy, layout, lifecycle, switch  # noqa: E402
 from c4gpu.cluster import ClusterError  # noqa: E402
 from c4gpu.faults import FaultPhase  # noqa: E402
 from c4gpu.judge import FAULTS, parse_faults  # noqa: E402
@@ -23,7 +23,7 @@ from c4gpu.rank import LOCAL, NETWORK  # noqa: E402
 from c4gpu.run import Run  # noqa: E402
 from c4gpu.workers import WORKERS  # noqa: E402
 
-PHASES = ("healthy", "faults", "lifecycle", "cost")
+PHASES = ("healthy", "faults", "lifecycle", "switch", "cost")
 
 
 def parse_arguments(arguments=None):
@@ -35,7 +35,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--worker", choices=sorted(WORKERS), default="torch", help="the job to watch")
     parser.add_argument("--shape", choices=layout.SHAPES, default="dp", help="kind of parallel job")
     parser.add_argument("--ranks", type=int, default=8)
-    parser.add_argument("--devices", type=parse_devices, default="0", help="GPUs the ranks use in turn, such as 0,1")
+    parser.add_argument("--devices", type=parse_numbers, default="0", help="GPUs the ranks use in turn, such as 0,1")
     parser.add_argument("--transport", choices=(NETWORK, LOCAL), default=NETWORK, help="local: NVLink or shared memory, one rank a GPU")
     parser.add_argument("--nodes", type=int, default=2, help="agents the ranks are shared out to")
     parser.add_argument("--deadline", type=float, default=0, help="seconds after which no new work is begun; 0: none")
@@ -55,7 +55,12 @@ def parse_arguments(arguments=None):
     group.add_argument("--faults", type=parse_faults, default="all", help=f"{', '.join(FAULTS)}, sleep, all")
     group.add_argument("--repeat", type=int, default=5, help="how often each")
     group.add_argument("--first-rank", type=int, default=0, help="rank of the first fault; the next take the next ranks")
-    group = parser.add_argument_group("cost")
+    group = parser.add_argument_group("switch")
+    group.add_argument("--switch-starts", type=int, default=3, help="how often all groups are started anew")
+    group.add_argument("--cell-seconds", type=float, default=4.0, help="for each size, mode and variant, each start")
+    group.add_argument("--sizes", type=parse_numbers, default="4096,1048576,67108864", help="bytes")
+    group.add_argument("--modes", type=lambda text: text.split(","), default="latency", help=f"of {','.join(switch.MODES)}")
+    group = parser.add_argument_group("cost and switch")
     group.add_argument("--starts", type=int, default=12, help="how often all groups are started anew")
     group.add_argument("--rounds", type=int, default=8, help="of turns, for each start")
     group.add_argument("--cost-ranks", type=int, default=0, help="ranks of each group; 0: as --ranks")
@@ -73,6 +78,8 @@ def parse_arguments(arguments=None):
         layout.groups(options.shape, options.ranks)
     except layout.LayoutError as error:
         parser.error(str(error))
+    if unknown := set(options.modes) - set(switch.MODES):
+        parser.error(f"unknown mode {', '.join(sorted(unknown))}")
     if any("=" not in setting for setting in options.env):
         parser.error("--env takes NAME=VALUE")
     if options.ranks < 2 or options.repeat < 1:
@@ -83,12 +90,12 @@ def parse_arguments(arguments=None):
     return options
 
 
-def parse_devices(text):
-    """GPU indexes separated by commas."""
-    devices = [int(part) for part in text.split(",")]
-    if any(device < 0 for device in devices):
-        raise ValueError(f"no such GPU: {text}")
-    return devices
+def parse_numbers(text):
+    """Whole numbers from 0 separated by commas, such as GPU indexes."""
+    numbers = [int(part) for part in text.split(",")]
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"not below 0: {text}")
+    return numbers
 
 
 def interrupt(number, _):
@@ -101,7 +108,7 @@ def execute(run, worker, phase, mps):
     try:
         if phase == "faults":
             return FaultPhase(run, worker, mps).execute(run.options.faults, run.options.repeat)
-        return {"healthy": healthy, "lifecycle": lifecycle, "cost": cost}[phase].execute(run, worker, mps)
+        return {"healthy": healthy, "lifecycle": lifecycle, "switch": switch, "cost": cost}[phase].execute(run, worker, mps)
     except ClusterError as error:
         run.say(f"{phase}: {error}")
     except Exception:  # the other phases are still worth doing

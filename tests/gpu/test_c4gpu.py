@@ -10,7 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from c4gpu import cost, fixtures, judge, recorders  # noqa: E402
+from c4gpu import cost, fixtures, judge, recorders, switch  # noqa: E402
 from c4gpu.cluster import controller_config, split_ranks  # noqa: E402
 from c4gpu.control import ControlError, FaultControl, parse_fault  # noqa: E402
 from c4gpu.observe import Progress, applied, new_findings, wait_for  # noqa: E402
@@ -149,6 +149,20 @@ class Measuring(unittest.TestCase):
         self.assertAlmostEqual(rows[1]["ratio"], 1.1)
         self.assertEqual(rows[1]["starts"], 3)
         self.assertIn("+10.00 %", cost.report(rows))
+
+    def test_a_drift_is_not_taken_for_a_cost(self):
+        cell = {"on": [], "off": [], "logs": [], "masks": []}
+        blocks = [on for quad in range(40) for on in switch.QUADS[quad % 2]]
+        # Operations take longer and longer; the plugin adds 2 %, and one rank always says less.
+        us = [(100.0 + 0.5 * index) * (1.02 if on else 1.0) for index, on in enumerate(blocks)]
+        answers = [{"us": [value * share for value in us], "masks": [[0, 0], [1, 94]]} for share in (1.0, 1.0, 0.5)]
+        switch.add(cell, blocks, answers)
+        row = switch.summarise([[{"mode": "latency", "bytes": 4096, "variant": "default", **cell}]], ["default"], 4)[0]
+        self.assertAlmostEqual(row["ratio"], 1.02, places=4)
+        self.assertLess(row["ratio_interval"][0], 1.0205)
+        self.assertGreater(row["ratio_interval"][1], 1.0195)
+        self.assertEqual((row["quads"], row["masks"]), (40, [(0, 0), (1, 94)]))
+        self.assertIn("+2.00 %", switch.report([row]))
 
     def snapshot(self, comms, sends):
         communicators = [{"slot": slot, "id": id_, "rank": rank, "finalized": False} for slot, id_, rank in comms]

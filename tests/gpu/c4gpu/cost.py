@@ -60,7 +60,15 @@ class Group:
         self.children = [self._spawn(run, rank, environment) for rank in range(ranks)]
 
     def _spawn(self, run, rank, environment):
-        extra = {**environment, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.ranks, "C4_COST_CPUS": cpus(rank)}
+        extra = {
+            **environment,
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": self.ranks,
+            "C4_COST_CPUS": cpus(rank),
+            "C4_COST_DEVICE": run.options.devices[rank % len(run.options.devices)],
+            "C4_COST_TRANSPORT": run.options.transport,
+        }
         with open(self.log(rank), "wb") as log:
             return subprocess.Popen(
                 [sys.executable, os.path.join(HERE, "costworker.py"), os.path.join(self.folder, "meet")],
@@ -91,12 +99,16 @@ class Group:
             answers.append(json.loads(line))
         return answers
 
+    def ask(self, command, timeout=TURN_TIMEOUT):
+        """The ranks' answers to a command."""
+        for child in self.children:
+            child.stdin.write(json.dumps(command) + "\n")
+            child.stdin.flush()
+        return self.answers(timeout)
+
     def turn(self, size, count, mode):
         """Microseconds of an operation: median over ranks."""
-        for child in self.children:
-            child.stdin.write(json.dumps({"bytes": size, "count": count, "mode": mode}) + "\n")
-            child.stdin.flush()
-        return statistics.median(answer["us"] for answer in self.answers(TURN_TIMEOUT))
+        return statistics.median(answer["us"] for answer in self.ask({"bytes": size, "count": count, "mode": mode}))
 
     def close(self):
         """Lets the ranks end, or makes them."""

@@ -1,0 +1,190 @@
+"""What the plugin costs an all-reduce, measured within one process by switching it on and off (tests/switch).
+
+Two processes that run the same program differ by more than the plugin costs a small all-reduce: where memory and threads came to
+lie stays with a process for its life. So the same process measures with and without, in short blocks ordered on-off-off-on
+and off-on-on-off in turn, so that neither a drift nor what a block leaves behind favours one side. Each such quad gives one
+ratio; what counts is the median of all, with a confidence interval from resampling. Groups of ranks are started anew a few times,
+and a group whose plugin is idle (its switch changes nothing) shows what the method itself takes for a difference.
+
+What cannot be switched is what the plugin costs by being there; cost.py compares processes for that.
+"""
+
+import math
+import os
+import random
+import statistics
+import time
+
+from .cluster import ClusterError, plugin_path
+from .cost import Group, percent, start_agent
+from .report import table
+
+SWITCH_FILE = "libc4_profiler_switch.so"
+VARIANTS = {
+    "default": {},
+    "all timed": {"C4_STEP_SAMPLING": "1"},
+    "idle": {"C4_PROFILER": "off"},
+}
+CONTROL = "idle"
+QUADS = ([1, 0, 0, 1], [0, 1, 1, 0])
+RESAMPLES = 1000
+# How long a block should last: long against a clock reading, short against what drifts.
+BLOCK_SECONDS = 0.004
+MODES = ("latency", "stream", "graph")
+MAX_OPERATIONS = 64  # in a block
+# A command is answered within this time, so that groups and sizes alternate.
+CHUNK_SECONDS = 1.0
+# Targets by size: as little as this.
+TARGETS = {4 << 10: 1.02, 1 << 20: 1.01, 64 << 20: 1.01}
+GIGA = 1e9
+
+
+def execute(run, worker, mps):
+    """Runs the phase; returns whether the default mask costs no more than it may."""
+    if not worker.needs_gpu:
+        run.say("switch: only real NCCL has a cost worth knowing: skipped")
+        return True
+    names = [name for name in VARIANTS if not run.options.variants or name in run.options.variants]
+    ranks = run.options.cost_ranks or run.options.ranks
+    starts = []
+    result = run.results["phases"]["switch"] = {"ranks": ranks, "transport": run.options.transport, "starts": starts}
+    agent = start_agent(run)
+    try:
+        for number in range(run.options.switch_starts):
+            begun = time.monotonic()
+            if number and run.remaining() < 1.2 * result["start_seconds"] + 10:
+                break
+            starts.append(one_start(run, names, ranks, mps, number))
+            result["start_seconds"] = time.monotonic() - begun
+            run.say(f"switch: start {number + 1} of {run.options.switch_starts} done in {time.monotonic() - begun:.0f} s")
+            run.save()
+    finally:
+        if agent is not None:
+            agent.terminate()
+    result["summary"] = summaries = summarise(starts, names, ranks)
+    print(report(summaries))
+    judged = [s for s in summaries if s["variant"] == "default" and s["mode"] == "latency" and s["bytes"] in TARGETS]
+    for one in judged:
+        one["passed"] = one["ratio"] <= TARGETS[one["bytes"]]
+        word = "passed" if one["passed"] else "FAILED"
+        run.say(f"switch: default mask on {one['bytes']} bytes: {percent(one['ratio'])}: {word}")
+    return bool(judged) and all(one["passed"] for one in judged)
+
+
+def one_start(run, names, ranks, mps, number):
+    """Starts all groups, measures, ends them; returns {(mode, bytes, variant): [[on us], [off us], [log ratios]]} as a list."""
+    switch = os.path.abspath(os.path.join(run.options.bin, SWITCH_FILE))
+    if not os.path.exists(switch):
+        raise ClusterError(f"{switch} is missing")
+    behind = {
+        "NCCL_PROFILER_PLUGIN": switch,
+        "C4_COST_SWITCH": switch,
+        "C4_SWITCHED_PROFILER": plugin_path(run.options.bin),
+    }
+    groups, cells = [], {}
+    try:
+        for name in names:
+            groups.append(Group(run, name, {**behind, **VARIANTS[name]}, ranks, mps, f"switch-{number}"))
+        for group in groups:
+            group.answers(min(150.0, run.remaining()))
+        for size in run.options.sizes:
+            for mode in run.options.modes:
+                for name, samples in measure(run, groups, size, mode).items():
+                    cells[mode, size, name] = samples
+    finally:
+        for group in groups:
+            group.close()
+    return [{"mode": mode, "bytes": size, "variant": name, **samples} for (mode, size, name), samples in cells.items()]
+
+
+def measure(run, groups, size, mode):
+    """All groups in turns, a chunk of quads each, until each had its time: {variant: samples}."""
+    samples, plans = {}, {}
+    for group in groups:
+        us = statistics.median(answer["us"] for answer in group.ask({"bytes": size, "count": 5, "mode": mode, "fresh": True}))
+        count = max(1, min(MAX_OPERATIONS, round(BLOCK_SECONDS * 1e6 / us)))
+        quads = max(1, round(CHUNK_SECONDS * 1e6 / (4 * (count + 3) * us)))
+        plans[group] = count, quads
+        samples[group.name] = {"operations": count, "on": [], "off": [], "logs": [], "masks": []}
+    end = time.monotonic() + run.options.cell_seconds * len(groups)
+    first = True
+    while first or (time.monotonic() < end and run.remaining() > 15):
+        first = False
+        for group, (count, quads) in plans.items():
+            blocks = [on for index in range(quads) for on in QUADS[index % 2]]
+            answers = group.ask({"bytes": size, "count": count, "mode": mode, "blocks": blocks}, 30.0 + 10 * CHUNK_SECONDS)
+            add(samples[group.name], blocks, answers)
+    return samples
+
+
+def add(cell, blocks, answers):
+    """Adds the blocks of one command; a block took what the median rank says."""
+    us = [statistics.median(values) for values in zip(*(answer["us"] for answer in answers))]
+    for begin in range(0, len(blocks), 4):
+        sides = {0: [], 1: []}
+        for on, value in zip(blocks[begin : begin + 4], us[begin : begin + 4]):
+            sides[on].append(value)
+        cell["on"] += sides[1]
+        cell["off"] += sides[0]
+        cell["logs"].append(math.log(sum(sides[1]) / sum(sides[0])))
+    cell["masks"] = sorted({tuple(pair) for answer in answers for pair in answer["masks"]})
+
+
+def interval(values, generator):
+    """95 % of the medians of resampled values."""
+    medians = sorted(statistics.median(generator.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return medians[int(0.025 * RESAMPLES)], medians[int(0.975 * RESAMPLES)]
+
+
+def summarise(starts, names, ranks):
+    """One entry for each mode, size and variant, over all starts."""
+    generator = random.Random(1)
+    keys = dict.fromkeys((cell["mode"], cell["bytes"]) for start in starts for cell in start)
+    out = []
+    for mode, size in keys:
+        for name in names:
+            cells = [c for start in starts for c in start if (c["mode"], c["bytes"], c["variant"]) == (mode, size, name)]
+            if not cells:
+                continue
+            logs = [value for cell in cells for value in cell["logs"]]
+            low, high = interval(logs, generator)
+            quartiles = statistics.quantiles(logs, n=4) if len(logs) > 1 else [logs[0]] * 3
+            off = statistics.median(value for cell in cells for value in cell["off"])
+            out.append(
+                {
+                    "mode": mode,
+                    "bytes": size,
+                    "variant": name,
+                    "quads": len(logs),
+                    "off_us": off,
+                    "on_us": statistics.median(value for cell in cells for value in cell["on"]),
+                    "bus_gbps": 2 * (ranks - 1) / ranks * size / (off * 1e-6) / GIGA,
+                    "ratio": math.exp(statistics.median(logs)),
+                    "ratio_interval": [math.exp(low), math.exp(high)],
+                    "ratio_quartiles": [math.exp(quartiles[0]), math.exp(quartiles[2])],
+                    "ratio_by_start": [math.exp(statistics.median(cell["logs"])) for cell in cells],
+                    "masks": cells[-1]["masks"],
+                }
+            )
+    return out
+
+
+def report(summaries):
+    """The table a person reads."""
+    rows = [
+        [
+            s["mode"],
+            s["bytes"],
+            s["variant"],
+            s["quads"],
+            f"{s['off_us']:.1f}",
+            f"{s['bus_gbps']:.2f}",
+            percent(s["ratio"]),
+            "..".join(percent(value) for value in s["ratio_interval"]),
+            "..".join(percent(value) for value in s["ratio_quartiles"]),
+            " ".join(percent(value) for value in s["ratio_by_start"]),
+        ]
+        for s in summaries
+    ]
+    headers = ["mode", "bytes", "variant", "quads", "off us", "bus GB/s", "on against off", "95 %", "quartiles of quads", "by start"]
+    return table(headers, rows)
