@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from c4gpu import layout, plan, report  # noqa: E402
 from c4gpu.judge import describe  # noqa: E402
 from c4gpu.lanes import Lanes, pack  # noqa: E402
+from c4gpu.rank import LOCAL, NETWORK  # noqa: E402
 from c4gpu.workers import WORKERS  # noqa: E402
 from suite import interrupt, parse_numbers  # noqa: E402
 
@@ -46,12 +47,15 @@ def parse_arguments(arguments=None):
     parser.add_argument("--out", required=True, help="directory for matrix.json and tasks.tar")
     parser.add_argument("--worker", choices=sorted(WORKERS), default="torch", help="the job to watch")
     parser.add_argument("--kinds", type=words(KINDS), default=list(KINDS), help=f"of {','.join(KINDS)}")
-    parser.add_argument("--shapes", type=words(layout.SHAPES), default=list(layout.SHAPES), help=f"of {','.join(layout.SHAPES)}")
+    parser.add_argument("--own-gpus", action="store_true", help="a transformer with a GPU for each rank, instead of many ranks on each")
+    known = (*layout.SHAPES, *layout.MODELS)
+    parser.add_argument("--shapes", type=words(known), help=f"of {','.join(known)}; the first is broken most")
+    parser.add_argument("--transports", type=words((LOCAL, NETWORK)), default=[LOCAL, NETWORK], help="with --own-gpus")
     parser.add_argument("--shake-out", action="store_true", help="only a little of everything")
-    parser.add_argument("--repeat", type=int, default=5, help="how often each fault hits the data-parallel job")
+    parser.add_argument("--repeat", type=int, default=5, help="how often each fault hits the first shape")
     parser.add_argument("--other-repeat", type=int, default=1, help="and the other shapes")
     parser.add_argument("--healthy", type=int, default=1, help="healthy jobs of each shape")
-    parser.add_argument("--ranks", type=int, default=8, help="of each job")
+    parser.add_argument("--ranks", type=int, default=8, help="of each job that shares GPUs")
     parser.add_argument("--devices", type=parse_numbers, default="0", help="GPUs, such as 0,1")
     parser.add_argument("--lanes", type=int, default=2, help="jobs at a time; they take the GPUs in turn")
     parser.add_argument("--deadline", type=float, default=3600, help="seconds after which no new work is begun")
@@ -63,6 +67,8 @@ def parse_arguments(arguments=None):
     options = parser.parse_args(arguments)
     if options.lanes < 1 or options.repeat < 0 or options.other_repeat < 0 or options.healthy < 0:
         parser.error("at least one lane, and no negative numbers")
+    if options.shapes is None:
+        options.shapes = list(layout.MODELS if options.own_gpus else layout.SHAPES)
     options.bin, options.out = os.path.abspath(options.bin), os.path.abspath(options.out)
     return options
 
@@ -70,10 +76,15 @@ def parse_arguments(arguments=None):
 def tasks_of(options):
     """The tasks that were asked for."""
     period = options.period_ms / 1e3
-    if options.shake_out:
-        return plan.shake_out(options.shapes, period, options.ranks)
     counts = (options.repeat, options.other_repeat, options.healthy)
-    return plan.campaign(options.kinds, options.shapes, *counts, period, options.ranks)
+    sites = [plan.Site(options.ranks, NETWORK, False, period)]
+    if options.own_gpus:
+        sites = [plan.Site(len(options.devices), transport, True, period) for transport in options.transports]
+    if options.shake_out:
+        return [task for site in sites for task in plan.shake_out(options.shapes, site)]
+    if options.own_gpus:
+        return plan.own_gpus(options.kinds, options.shapes, *counts, sites)
+    return plan.shared_gpus(options.kinds, options.shapes, *counts, sites[0])
 
 
 def summarise(outcomes, not_begun):
@@ -142,9 +153,10 @@ def main():
     begun = time.monotonic()
     os.makedirs(options.out, exist_ok=True)
     options.work = tempfile.mkdtemp(prefix="c4matrix-")
-    lanes = Lanes(tasks, options, begun + options.deadline, lambda text: print(f"[{time.monotonic() - begun:6.1f}s] {text}", flush=True))
+    lanes = Lanes(options, begun + options.deadline, lambda text: print(f"[{time.monotonic() - begun:6.1f}s] {text}", flush=True))
     try:
-        lanes.work()
+        lanes.work([task for task in tasks if not task.alone], options.lanes)
+        lanes.work([task for task in tasks if task.alone], 1)
     except KeyboardInterrupt as error:
         print(f"interrupted ({error})")
         lanes.not_begun.append("interrupted")

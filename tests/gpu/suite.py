@@ -33,7 +33,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--out", required=True, help="directory for results.json and artifacts.tar.gz")
     parser.add_argument("--phase", default="all", help=f"{', '.join(PHASES)}, several with commas, or all")
     parser.add_argument("--worker", choices=sorted(WORKERS), default="torch", help="the job to watch")
-    parser.add_argument("--shape", choices=layout.SHAPES, default="dp", help="kind of parallel job")
+    parser.add_argument("--shape", choices=(*layout.SHAPES, *layout.MODELS), default="dp", help="kind of parallel job")
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--devices", type=parse_numbers, default="0", help="GPUs the ranks use in turn, such as 0,1")
     parser.add_argument("--transport", choices=(NETWORK, LOCAL), default=NETWORK, help="local: NVLink or shared memory, one rank a GPU")

@@ -27,7 +27,7 @@ MATRIX = 2048
 def parse_arguments(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--shape", choices=layout.SHAPES, default="dp", help="kind of parallel job")
+    parser.add_argument("--shape", choices=(*layout.SHAPES, *layout.MODELS), default="dp", help="kind of parallel job")
     parser.add_argument("--transport", choices=(process.NETWORK, process.LOCAL), default=process.NETWORK)
     parser.add_argument("--devices", type=lambda text: [int(part) for part in text.split(",")], default=[0], help="GPUs, in turn")
     parser.add_argument("--iterations", type=int, default=200, help="iterations in all, over all groups; 0: until ended")
@@ -43,7 +43,21 @@ def parse_arguments(arguments=None):
     parser.add_argument("--abort-on-term", action="store_true", help="abort NCCL when told to end, so that no kernel is left spinning")
     parser.add_argument("--matrix", type=int, default=MATRIX, help="side of the matrices multiplied")
     parser.add_argument("--log-dir", help="directory for this rank's output")
+    group = parser.add_argument_group("transformer")
+    group.add_argument("--layers", type=int, default=4)
+    group.add_argument("--width", type=int, default=1024)
+    group.add_argument("--sequence", type=int, default=1024)
+    group.add_argument("--batch", type=int, default=8)
     return parser.parse_args(arguments)
+
+
+def shape_of(name):
+    """The class of a shape. Those of real models need PyTorch, which may be imported only now."""
+    if name in SHAPES:
+        return SHAPES[name]
+    from c4gpu.transformer import MODELS
+
+    return MODELS[name]
 
 
 def main():
@@ -69,7 +83,7 @@ def main():
     import torch.distributed  # noqa: F401
 
     log(f"pid {os.getpid()}, torch {torch.__version__} loaded in {time.monotonic() - started:.2f} s")
-    trainer = Trainer(torch, options, rank, world_size, control, log, SHAPES[options.shape])
+    trainer = Trainer(torch, options, rank, world_size, control, log, shape_of(options.shape))
     trainers.append(trainer)
     trainer.run(read_checkpoint(options.checkpoint))
     log("done")

@@ -22,18 +22,19 @@ CLOSING_SECONDS = 15.0
 class Lanes:
     """A queue of tasks and the threads that work it off."""
 
-    def __init__(self, tasks, options, deadline, say):
+    def __init__(self, options, deadline, say):
         self.options, self.deadline, self.say = options, deadline, say
-        self.waiting = list(tasks)
+        self.waiting = []
         self.outcomes = []
         self.not_begun = []
         self._children = set()
         self._lock = threading.Lock()
         self._stopped = False
 
-    def work(self):
-        """Until no task is left or time is up."""
-        threads = [threading.Thread(target=self._lane, args=(number,)) for number in range(self.options.lanes)]
+    def work(self, tasks, lanes):
+        """Until none of these tasks is left or time is up."""
+        self.waiting = list(tasks)
+        threads = [threading.Thread(target=self._lane, args=(number,)) for number in range(lanes)]
         for thread in threads:
             thread.start()
         try:

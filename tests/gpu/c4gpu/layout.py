@@ -5,6 +5,8 @@ stages are blocks of neighbouring ranks.
 """
 
 SHAPES = ("dp", "tpdp", "pp", "fsdp", "graphs", "streams")
+# A transformer, spread by PyTorch itself, which makes its own groups.
+MODELS = ("gpt-dp", "gpt-fsdp", "gpt-tp", "gpt-pp")
 TENSOR = 2
 STAGES = 4
 

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-from .judge import FAULTS, parse_faults
-from .layout import SHAPES
+from .judge import FAULTS, LINKS, parse_faults
 from .rank import LOCAL, NETWORK
 
 COMMON = parse_faults("all")
-# Kinds that need a GPU for each rank: a fatal error or a kernel that hangs takes all down that share one.
-EXCLUSIVE = ["stuck", "illegal", "foreign"]
-# Iterations of a healthy job, and how long they may take.
+# A healthy job is this long.
 HEALTHY_ITERATIONS = 2000
 # Seconds to start and end a job and its cluster, and those that a fault takes, until it is known better.
 START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 20.0, 12.0
@@ -22,43 +19,78 @@ class Task:
     name: str
     arguments: tuple
     seconds: float  # about how long it takes
-    ranks: int = 8
-    every_gpu: bool = False  # one rank on each GPU, so that nothing else may run there meanwhile
+    ranks: int
+    every_gpu: bool = False  # one rank on each GPU
+    alone: bool = False  # disturbs whatever else runs
 
 
-def fault_task(shape, faults, first_rank, *, ranks=8, transport=NETWORK, every_gpu=False):
-    """Each of these faults once, on consecutive ranks."""
-    seconds = START_SECONDS + sum(DEADLY_SECONDS if FAULTS[name].deadly else LASTING_SECONDS for name in faults)
-    arguments = ("--phase", "faults", "--shape", shape, "--faults", ",".join(faults), "--repeat", "1")
-    arguments += ("--first-rank", str(first_rank), "--transport", transport)
-    return Task(f"{shape}-{transport}-faults-{first_rank}", arguments, seconds, ranks, every_gpu)
+@dataclass(frozen=True)
+class Site:
+    """How jobs sit on the machine."""
+
+    ranks: int
+    transport: str = NETWORK
+    every_gpu: bool = False
+    period_s: float = 0.06  # what an iteration is thought to take
+
+    def task(self, shape, label, arguments, seconds, alone=False):
+        """A task of this site."""
+        arguments = ("--shape", shape, "--transport", self.transport, *arguments)
+        return Task(f"{shape}-{self.transport}-{label}", arguments, START_SECONDS + seconds, self.ranks, self.every_gpu, alone)
+
+    def faults(self, shape, names, first_rank, repeat=1, label="faults", alone=False):
+        """Each of these faults, on consecutive ranks."""
+        seconds = repeat * sum(DEADLY_SECONDS if FAULTS[name].deadly else LASTING_SECONDS for name in names)
+        arguments = ("--phase", "faults", "--faults", ",".join(names), "--repeat", str(repeat), "--first-rank", str(first_rank))
+        return self.task(shape, f"{label}-{first_rank}", arguments, seconds, alone)
+
+    def healthy(self, shape, number=0, iterations=HEALTHY_ITERATIONS):
+        """A job without a fault."""
+        arguments = ("--phase", "healthy", "--iterations", str(iterations))
+        return self.task(shape, f"healthy-{number}", arguments, iterations * self.period_s)
 
 
-def healthy_task(shape, number, iterations, period_s, *, ranks=8, transport=NETWORK, every_gpu=False):
-    """A job without a fault."""
-    arguments = ("--phase", "healthy", "--shape", shape, "--iterations", str(iterations), "--transport", transport)
-    seconds = START_SECONDS + iterations * period_s
-    return Task(f"{shape}-{transport}-healthy-{number}", arguments, seconds, ranks, every_gpu)
+def rounds(site, shapes, names, repeat, other_repeat):
+    """Every fault, `repeat` times for the first shape and `other_repeat` times for the others, hitting other ranks each time."""
+    return [
+        site.faults(shape, names, number)
+        for number in range(max(repeat, other_repeat))
+        for shape in shapes
+        if number < (repeat if shape == shapes[0] else other_repeat)
+    ]
 
 
-def campaign(kinds, shapes, repeat, other_repeat, healthy, period_s, ranks=8):
-    """Tasks on shared GPUs: `repeat` times every fault for the data-parallel job, `other_repeat` times for the other shapes, and
-    `healthy` jobs of each shape."""
-    tasks = []
-    if "faults" in kinds:
-        for number in range(max(repeat, other_repeat)):
-            chosen = [shape for shape in shapes if number < (repeat if shape == "dp" else other_repeat)]
-            tasks += [fault_task(shape, COMMON, number, ranks=ranks) for shape in chosen]
+def shared_gpus(kinds, shapes, repeat, other_repeat, healthy, site):
+    """Many ranks on each GPU, over the network."""
+    tasks = rounds(site, shapes, COMMON, repeat, other_repeat) if "faults" in kinds else []
     if "healthy" in kinds:
-        for number in range(healthy):
-            tasks += [healthy_task(shape, number, HEALTHY_ITERATIONS, period_s, ranks=ranks) for shape in shapes]
+        tasks += [site.healthy(shape, number) for number in range(healthy) for shape in shapes]
     return tasks
 
 
-def shake_out(shapes, period_s, ranks=8):
-    """The least that shows whether everything works: some faults and a short healthy job in each shape."""
+def own_gpus(kinds, shapes, repeat, other_repeat, healthy, sites):
+    """A transformer with a GPU for each rank, over NVLink or shared memory and over the network, and the faults that need that."""
     tasks = []
-    for number, shape in enumerate(shapes):
-        chosen = COMMON if shape == "dp" else ["kill", "sleep50", "skip", "link", "slowlink"]
-        tasks.append(fault_task(shape, chosen, number, ranks=ranks))
-    return tasks + [healthy_task(shape, 0, 400, period_s, ranks=ranks) for shape in shapes if shape != "dp"]
+    for site in sites:
+        if "faults" in kinds:
+            local = site.transport == LOCAL
+            # Where nothing goes through sockets, none can be hindered.
+            names = [name for name in COMMON if not local or name not in LINKS]
+            tasks += rounds(site, shapes, names, repeat if local else other_repeat, other_repeat)
+            if local and repeat:
+                tasks.append(site.faults(shapes[0], ["stuck", "illegal"], 0, repeat, "fatal"))
+                tasks.append(site.faults(shapes[0], ["foreign"], 0, repeat, "foreign", alone=True))
+        if "healthy" in kinds:
+            tasks += [site.healthy(shape, number) for number in range(healthy) for shape in shapes]
+    return tasks
+
+
+def shake_out(shapes, site):
+    """The least that shows whether everything works: some faults in each shape, and a short healthy job."""
+    first, others = COMMON, ["kill", "sleep50", "skip", "link", "slowlink"]
+    if site.every_gpu:
+        first, others = ["sleep50", "skip", "link", "slowlink"], ["kill", "skip"]
+    if site.transport == LOCAL:
+        first = [name for name in first if name not in LINKS] + ["stuck", "illegal"]
+    tasks = [site.faults(shape, first if shape == shapes[0] else others, number) for number, shape in enumerate(shapes)]
+    return tasks + [site.healthy(shape, 0, 400) for shape in shapes[1:]]
