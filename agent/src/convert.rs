@@ -132,6 +132,7 @@ fn comm_window(comm: detect::CommWindow) -> wire::CommWindow {
             .iterations
             .into_iter()
             .map(|turn| wire::Iteration {
+                count: turn.count,
                 first: turn.first,
                 operations: turn.operations,
                 duration_ns: turn.duration_ns,
@@ -180,6 +181,7 @@ fn block(block: detect::Block) -> wire::Block {
         bytes: block.bytes,
         own_ns: block.own_ns,
         silent_ns: block.silent_ns.filter(|_| block.silent_ns != block.own_ns),
+        longest_own_ns: block.longest_own_ns,
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     metrics::Metrics,
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
     report::{Captured, Command, Report},
-    sensors::Sensors,
+    sensors::{Sensors, nic_class},
     stream::{Stream, StreamSettings, Tcp},
 };
 
@@ -164,6 +164,7 @@ fn stream_settings(config: &Config, session: &str) -> StreamSettings {
     StreamSettings {
         node: config.node.clone(),
         session_id: session.to_owned(),
+        nic_class: config.sensors.nic.as_deref().and_then(nic_class),
         limits: config.spool,
         backoff: config.reconnect,
         connect_timeout: config.connect_timeout,

@@ -6,7 +6,7 @@
 //! the [`crate::registry`]'s.
 
 use c4_detect::observation::{
-    HealthEvent, JobId, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, Severity, Window,
+    HealthEvent, JobId, Membership, NicClass, NodeName, ProcessEnd, ProcessId, ProcessInfo, Severity, Window,
 };
 use c4_proto::v1;
 use thiserror::Error;
@@ -47,6 +47,8 @@ pub struct Hello {
     pub next_sequence: u64,
     /// What it can see.
     pub sensors: Vec<Sensor>,
+    /// What the node's NICs are, where the agent knows.
+    pub nic_class: Option<NicClass>,
 }
 
 /// A sensor of an agent.
@@ -179,6 +181,10 @@ impl TryFrom<v1::Hello> for Hello {
             session: name("hello.session_id", hello.session_id)?,
             next_sequence: at_most("hello.next_sequence", hello.next_sequence, limits::COUNT)?,
             sensors: sensors.collect::<Result<_, _>>()?,
+            nic_class: match hello.nic_class {
+                class if class.is_empty() => None,
+                class => Some(NicClass(name("hello.nic_class", class)?)),
+            },
         })
     }
 }

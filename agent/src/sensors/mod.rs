@@ -8,6 +8,7 @@
 mod host;
 mod kmsg;
 mod nic;
+mod nic_class;
 mod nvml;
 mod transitions;
 mod xid;
@@ -25,6 +26,7 @@ use std::{
 pub use host::{HostReading, HostSensor, HostSettings, parse_cpu};
 pub use kmsg::{KmsgSensor, parse_record};
 pub use nic::{NicReading, NicSensor};
+pub use nic_class::nic_class;
 pub use nvml::NvmlSensor;
 use tokio::{
     sync::{mpsc, watch},

@@ -65,12 +65,12 @@ pub(super) fn read_all(root: &Path) -> BTreeMap<String, NicReading> {
     readings
 }
 
-fn children(path: &Path) -> Vec<(String, PathBuf)> {
+pub(super) fn children(path: &Path) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
 }
 
-fn text(path: &Path) -> Option<String> {
+pub(super) fn text(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 

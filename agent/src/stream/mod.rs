@@ -54,6 +54,8 @@ pub struct StreamSettings {
     pub node: String,
     /// New at each agent start.
     pub session_id: String,
+    /// What the node's NICs are, where that is known.
+    pub nic_class: Option<String>,
     /// How much is kept.
     pub limits: SpoolLimits,
     /// How reconnects are spaced.
@@ -208,6 +210,7 @@ impl<D: Dial> Stream<D> {
             next_sequence: self.desk.spool.first_sequence(),
             protocol: PROTOCOL,
             sensors: self.sensors.borrow().iter().map(convert::sensor).collect(),
+            nic_class: self.settings.nic_class.clone().unwrap_or_default(),
         }
     }
 

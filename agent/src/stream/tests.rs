@@ -156,6 +156,7 @@ fn rig(messages: usize) -> Rig {
     let settings = StreamSettings {
         node: "n0".to_owned(),
         session_id: "s1".to_owned(),
+        nic_class: Some("ib-400".to_owned()),
         limits: SpoolLimits { messages, bytes: 1 << 20 },
         backoff: BackoffPolicy {
             first: Duration::from_millis(100),
@@ -273,6 +274,7 @@ async fn hello_comes_first_and_everything_has_its_number() {
     let Some(Body::Hello(hello)) = &messages[0].body else { panic!("no hello") };
     assert_eq!((hello.node.as_str(), hello.session_id.as_str(), hello.protocol), ("n0", "s1", 1));
     assert_eq!(hello.sensors[0].detail, "no driver");
+    assert_eq!(hello.nic_class, "ib-400");
     let numbered: Vec<_> = told(&messages).into_iter().filter(|(sequence, _)| *sequence > 0).collect();
     assert_eq!(numbered, pairs(&[(1, "started 7"), (2, "joined 7"), (3, "window 1")]));
 }

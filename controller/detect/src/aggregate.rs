@@ -24,6 +24,8 @@ pub const MAX_BLOCK_LENGTH: u32 = 1024;
 /// Span over which the rate is measured: longer than the bursts inside an iteration, short enough to follow a job
 /// that speeds up.
 const RATE_SPAN_NS: u64 = 1_000_000_000;
+/// Iterations are told one by one if they take this long, so that there are some eight a second of them, too.
+const TOLD_NS: u64 = 125_000_000;
 /// Blocks and iterations kept for a caller that does not take them; the oldest go first.
 const MAX_UNTAKEN: usize = 4096;
 
@@ -98,7 +100,7 @@ impl Aggregator {
         self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
 
         if let Some(iteration) = self.period.push(operation.sequence, hash, operation.start_ns, gap_ns) {
-            push_bounded(&mut self.iterations, iteration);
+            self.add_iteration(iteration);
         }
         self.rate.push(end_ns);
         self.add(operation, hash, end_ns, gap_ns, own_ns);
@@ -127,6 +129,7 @@ impl Aggregator {
                 bytes: 0,
                 own_ns: Some(0),
                 silent_ns: Some(0),
+                longest_own_ns: Some(0),
             },
             filled: 0,
             start_ns: operation.start_ns,
@@ -140,6 +143,7 @@ impl Aggregator {
         let add = |sum: Option<u64>, more: Option<u64>| Some(sum?.saturating_add(more?));
         block.own_ns = add(block.own_ns, own_ns.map(|(own, _)| own));
         block.silent_ns = add(block.silent_ns, own_ns.map(|(_, silent)| silent));
+        block.longest_own_ns = block.longest_own_ns.zip(own_ns).map(|(longest, (own, _))| longest.max(own));
         block.bytes = block.bytes.saturating_add(operation.bytes);
         block.span_ns = block.span_ns.max(end_ns.saturating_sub(open.start_ns));
         open.filled += 1;
@@ -147,6 +151,23 @@ impl Aggregator {
             && let Some(open) = self.open.take()
         {
             push_bounded(&mut self.blocks, open.block);
+        }
+    }
+
+    /// Short iterations are told several at a time.
+    fn add_iteration(&mut self, iteration: Iteration) {
+        if let Some(last) = self.iterations.last_mut()
+            && last.operations == iteration.operations
+            && last.first.saturating_add(u64::from(last.operations) * u64::from(last.count))
+                == iteration.first
+            && last.duration_ns.saturating_mul(u64::from(last.count)) < TOLD_NS
+        {
+            let sum =
+                last.duration_ns.saturating_mul(u64::from(last.count)).saturating_add(iteration.duration_ns);
+            last.count += 1;
+            last.duration_ns = sum / u64::from(last.count);
+        } else {
+            push_bounded(&mut self.iterations, iteration);
         }
     }
 

@@ -74,7 +74,7 @@ impl Detector {
             Observation::Window(window) => self.window(window, now, &mut out),
             Observation::ProcessEnded(end) => self.process_ended(&end, now, &mut out),
             Observation::Health(event) => self.health(event, now, &mut out),
-            Observation::NodeSeen { node } => self.nodes.seen(node),
+            Observation::NodeSeen { node, nic_class } => self.nodes.seen(node, nic_class),
             Observation::NodeLost { node } => self.nodes.lost(node),
             Observation::JobStopping { job, incarnation } => {
                 if let Some(job) = self.jobs.get_mut(&job)

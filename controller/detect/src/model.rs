@@ -450,7 +450,8 @@ impl Comm {
         member.edges.truncate(1024);
         member.pending_peers = window.pending_peers;
         member.pending_peers.truncate(1024);
-        member.iterations = member.iterations.saturating_add(window.iterations.len() as u64);
+        let ended = window.iterations.iter().map(|iteration| u64::from(iteration.count)).sum();
+        member.iterations = member.iterations.saturating_add(ended);
         self.completed_max = self.completed_max.max(member.completed);
         let wait_us = member.wait_us(kernel_events);
         self.rhythm.take(

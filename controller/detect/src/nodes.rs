@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::observation::{HealthEvent, NodeName, Timestamp};
+use crate::observation::{HealthEvent, NicClass, NodeName, Timestamp};
 
 /// Health events remembered per node.
 const MAX_EVENTS: usize = 64;
@@ -16,12 +16,21 @@ pub(crate) struct Nodes {
 #[derive(Debug, Default)]
 struct Node {
     lost: bool,
+    nic_class: Option<NicClass>,
     events: VecDeque<(Timestamp, HealthEvent)>,
 }
 
 impl Nodes {
-    pub(crate) fn seen(&mut self, node: NodeName) {
-        self.nodes.entry(node).or_default().lost = false;
+    /// The agent of a node is in sight. One that does not know the NICs does not unsay what another said.
+    pub(crate) fn seen(&mut self, node: NodeName, nic_class: Option<NicClass>) {
+        let node = self.nodes.entry(node).or_default();
+        node.lost = false;
+        node.nic_class = nic_class.or(node.nic_class.take());
+    }
+
+    /// What the NICs of a node are, where its agent has told.
+    pub(crate) fn nic_class(&self, node: &NodeName) -> Option<&NicClass> {
+        self.nodes.get(node)?.nic_class.as_ref()
     }
 
     pub(crate) fn lost(&mut self, node: NodeName) {

@@ -39,6 +39,12 @@ pub struct JobId(pub String);
 #[serde(transparent)]
 pub struct NodeName(pub String);
 
+/// The kind of network that a node's training traffic uses: link and Gbit/s of the ports that most of its NICs have, such
+/// as "ib-400", "roce-200" or "eth-25". Nodes of different classes are not expected to be equally fast.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NicClass(pub String);
+
 /// One training process, unique for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -67,6 +73,9 @@ pub enum Observation {
     NodeSeen {
         /// The node.
         node: NodeName,
+        /// What its NICs are, where the agent knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nic_class: Option<NicClass>,
     },
     /// The agent of a node is out of sight: what its ranks do is unknown from now on.
     NodeLost {
@@ -309,17 +318,32 @@ pub struct Block {
     /// The part of `own_ns` in which it sent nothing either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent_ns: Option<u64>,
+    /// The longest stretch of `own_ns` between two operations: a pause is one stretch, slow work is many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_own_ns: Option<u64>,
 }
 
-/// One turn of the repeating pattern of a rank's collectives.
+/// One turn of the repeating pattern of a rank's collectives, or several in a row where they are short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Iteration {
     /// Position of its first operation.
     pub first: u64,
     /// Operations in it.
     pub operations: u32,
-    /// Time from its first operation's start to the next iteration's.
+    /// Time from its first operation's start to the next iteration's; the mean where this stands for several.
     pub duration_ns: u64,
+    /// How many iterations this stands for.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_one(count: &u32) -> bool {
+    *count == 1
 }
 
 /// State of the oldest open network step of a connection, as NCCL's proxy reports it.

@@ -31,6 +31,7 @@ fn block() -> impl Strategy<Value = Block> {
             bytes: 0,
             own_ns: (wait_ns % 2 == 0).then_some(gap_ns / 2),
             silent_ns: (wait_ns % 4 == 0).then_some(gap_ns / 3),
+            longest_own_ns: (wait_ns % 4 == 0).then_some(gap_ns / 5),
         })
 }
 
@@ -60,6 +61,7 @@ fn comm_window() -> impl Strategy<Value = CommWindow> {
         first,
         operations,
         duration_ns,
+        count: operations % 5,
     });
     (
         (0..3u64, number(), number(), number(), number()),
@@ -154,7 +156,10 @@ fn observation() -> impl Strategy<Value = Observation> {
         8 => window,
         1 => ended,
         1 => health,
-        1 => node().prop_map(|node| Observation::NodeSeen { node }),
+        1 => node().prop_map(|node| {
+            let nic_class = (node.0.len() % 2 == 0).then(|| NicClass("eth-25".into()));
+            Observation::NodeSeen { node, nic_class }
+        }),
         1 => node().prop_map(|node| Observation::NodeLost { node }),
         1 => (job, 0..3u32).prop_map(|(job, incarnation)| Observation::JobStopping { job, incarnation }),
         3 => Just(Observation::Tick),

@@ -99,7 +99,7 @@ impl Story {
                 blocks: Vec::new(),
                 edges: Vec::new(),
                 iterations: (0..6)
-                    .map(|i| Iteration { first: i, operations: 1, duration_ns: 100_000_000 })
+                    .map(|i| Iteration { first: i, operations: 1, duration_ns: 100_000_000, count: 1 })
                     .filter(|_| completed == 10)
                     .collect(),
             }

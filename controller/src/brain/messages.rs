@@ -22,7 +22,7 @@ impl Brain {
             self.say("node", "", format!("{} is in sight (agent {})", key.node.0, hello.agent_version), now);
         }
         self.missing(&key.node, opened.missing, now);
-        self.observe(Observation::NodeSeen { node: hello.node }, now);
+        self.observe(Observation::NodeSeen { node: hello.node, nic_class: hello.nic_class }, now);
         self.effects.push(Effect::Taken(stream, opened.taken));
     }
 

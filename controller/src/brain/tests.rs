@@ -38,6 +38,7 @@ impl World {
                 session: "s".into(),
                 next_sequence: 1,
                 sensors: Vec::new(),
+                nic_class: None,
             };
             world.put(Input::Opened { stream: StreamId(node), hello });
         }

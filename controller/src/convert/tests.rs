@@ -23,6 +23,7 @@ fn hello() -> v1::Hello {
         next_sequence: 1,
         protocol: 1,
         sensors: vec![v1::Sensor { name: "nvml".into(), present: false, detail: "no driver".into() }],
+        nic_class: "roce-200".into(),
     }
 }
 
@@ -61,7 +62,7 @@ fn comm() -> v1::CommWindow {
             ..v1::Block::default()
         }],
         edges: vec![v1::Edge { peer: 1, ..v1::Edge::default() }],
-        iterations: vec![v1::Iteration { first: 4, operations: 4, duration_ns: 1 }],
+        iterations: vec![v1::Iteration { first: 4, operations: 4, duration_ns: 1, count: 2 }],
         idle_us: 0,
     }
 }
@@ -74,6 +75,7 @@ fn window(comms: Vec<v1::CommWindow>) -> v1::Window {
 fn what_is_right_arrives() {
     let taken = Hello::try_from(hello()).unwrap();
     assert_eq!((taken.node, taken.sensors.len()), (node(), 1));
+    assert_eq!(taken.nic_class, Some(NicClass("roce-200".into())));
     let Body::ProcessStarted(info) = take(v1::agent_message::Body::ProcessStarted(started())).unwrap() else {
         panic!("another body")
     };
@@ -93,7 +95,8 @@ fn what_is_right_arrives() {
 
 #[test]
 fn a_wrong_hello_names_the_field() {
-    let cases: [Spoiled<v1::Hello>; 6] = [
+    let cases: [Spoiled<v1::Hello>; 7] = [
+        ("hello.nic_class", |m| m.nic_class = "a\nb".into()),
         ("hello.protocol", |m| m.protocol = 2),
         ("hello.node", |m| m.node = " ".into()),
         ("hello.node", |m| m.node = "a\nb".into()),
@@ -204,7 +207,7 @@ prop_compose! {
     fn block()(first in number(), length in number32(), waits in (number(), number(), number()), bytes in number()) -> v1::Block {
         v1::Block {
             first, length, signature: bytes, wait_ns: waits.0, min_wait_ns: waits.1, max_wait_ns: waits.2,
-            span_ns: waits.0, gap_ns: waits.1, bytes, own_ns: (waits.1 % 2 == 0).then_some(waits.1 / 2), silent_ns: None,
+            span_ns: waits.0, gap_ns: waits.1, bytes, own_ns: (waits.1 % 2 == 0).then_some(waits.1 / 2), silent_ns: None, longest_own_ns: None,
         }
     }
 }
@@ -236,7 +239,7 @@ prop_compose! {
                 peer, channel, is_send: true, state, state_age_us: n, steps_done: n, bytes: n,
             }).collect(),
             iterations: iteration.into_iter().map(|(first, operations, duration_ns)| v1::Iteration {
-                first, operations, duration_ns,
+                first, operations, duration_ns, count: operations % 7,
             }).collect(),
             idle_us: positions.0,
         }

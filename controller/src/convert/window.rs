@@ -132,6 +132,7 @@ fn block(place: &str, message: v1::Block, enqueued: u64) -> Result<Block, Invali
         ("gap_ns", message.gap_ns),
         ("own_ns", message.own_ns.unwrap_or(0)),
         ("silent_ns", message.silent_ns.unwrap_or(0)),
+        ("longest_own_ns", message.longest_own_ns.unwrap_or(0)),
     ] {
         at_most(&at(field), value, limits::SPAN_NS)?;
     }
@@ -154,6 +155,7 @@ fn block(place: &str, message: v1::Block, enqueued: u64) -> Result<Block, Invali
         bytes: at_most(&at("bytes"), message.bytes, limits::BYTES)?,
         own_ns: message.own_ns,
         silent_ns: message.silent_ns.or(message.own_ns),
+        longest_own_ns: message.longest_own_ns,
     })
 }
 
@@ -233,5 +235,7 @@ fn iteration(place: &str, message: v1::Iteration, enqueued: u64) -> Result<Itera
         first: message.first,
         operations: message.operations,
         duration_ns: at_most(&at("duration_ns"), message.duration_ns, limits::SPAN_NS)?,
+        // Agents that know of no other number than one say nothing.
+        count: u32::try_from(at_most(&at("count"), message.count.into(), limits::BLOCK)?).unwrap_or(1).max(1),
     })
 }

@@ -7,6 +7,7 @@ fn hello(node: &str, session: &str, next_sequence: u64) -> Hello {
         session: session.into(),
         next_sequence,
         sensors: Vec::new(),
+        nic_class: None,
     }
 }
 

@@ -165,7 +165,7 @@ impl<'a> Show<'a> {
         nodes.sort();
         nodes.dedup();
         for node in nodes {
-            self.observe(Observation::NodeSeen { node: node.clone() }, first);
+            self.observe(Observation::NodeSeen { node: node.clone(), nic_class: None }, first);
         }
         for process in &recording.processes {
             self.observe(Observation::ProcessStarted(process.info.clone()), first);

@@ -114,7 +114,7 @@ impl Telemetry {
     fn announce(&self, sink: &mut impl FnMut(Timestamp, Observation)) {
         let layout = &self.spec.layout;
         for node in 0..=layout.node(layout.ranks() - 1) {
-            sink(timestamp(0), Observation::NodeSeen { node: node_name(node) });
+            sink(timestamp(0), Observation::NodeSeen { node: node_name(node), nic_class: None });
         }
         for rank in 0..layout.ranks() {
             sink(

@@ -160,6 +160,7 @@ impl PeriodFinder {
                     first: begun.first,
                     operations: u32::try_from(sequence - begun.first).unwrap_or(u32::MAX),
                     duration_ns: start_ns.saturating_sub(begun.start_ns),
+                    count: 1,
                 })
             }
         }

@@ -203,6 +203,7 @@ mod tests {
             bytes: 0,
             own_ns: None,
             silent_ns: None,
+            longest_own_ns: None,
         }
     }
 

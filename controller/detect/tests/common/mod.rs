@@ -430,7 +430,7 @@ impl Sim {
         for rank in 0..n {
             let node = self.node_name(rank / self.shape.ranks_per_node);
             if rank % self.shape.ranks_per_node == 0 {
-                out.push((start, Observation::NodeSeen { node: node.clone() }));
+                out.push((start, Observation::NodeSeen { node: node.clone(), nic_class: None }));
             }
             out.push((
                 start,
