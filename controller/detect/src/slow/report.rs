@@ -81,6 +81,10 @@ fn tell(
         draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
     }
     if draft.kind == Kind::NonCommSlow {
+        let node = draft.suspects.first().and_then(|suspect| suspect.node.as_ref());
+        if let Some(class) = node.and_then(|node| nodes.nic_class(node)) {
+            draft.evidence.insert("nic_class".into(), json!(class));
+        }
         health::join(&mut draft, nodes, config, now);
     }
     let (name, incarnation) = (job.id.clone(), job.incarnation);
