@@ -65,6 +65,7 @@ impl Agent {
             next_sequence,
             protocol: 1,
             sensors: Vec::new(),
+            nic_class: String::new(),
         };
         Self::connect_as(running, hello).await.expect("connects")
     }
