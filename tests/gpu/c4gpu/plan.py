@@ -8,8 +8,11 @@ from .rank import LOCAL, NETWORK
 COMMON = parse_faults("all")
 # A healthy job is this long.
 HEALTHY_ITERATIONS = 2000
+# A straggler has to be named within ten iterations of its start. They have to last longer than the windows of an agent, or
+# the table would show windows; what has to be named within seconds is shown with short ones, which learn faster.
+LONG_COMPUTE_MS = 150
 # Seconds to start and end a job and its cluster, and those that a fault takes, until it is known better.
-START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 20.0, 12.0
+START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 18.0, 14.0
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,20 @@ class Site:
         return Task(f"{shape}-{self.transport}-{label}", arguments, START_SECONDS + seconds, self.ranks, self.every_gpu, alone)
 
     def faults(self, shape, names, first_rank, repeat=1, label="faults", alone=False):
-        """Each of these faults, on consecutive ranks."""
-        seconds = repeat * sum(DEADLY_SECONDS if FAULTS[name].deadly else LASTING_SECONDS for name in names)
-        arguments = ("--phase", "faults", "--faults", ",".join(names), "--repeat", str(repeat), "--first-rank", str(first_rank))
+        """Each of these faults, on consecutive ranks; all must be deadly, or none."""
+        lasting = not FAULTS[names[0]].deadly
+        seconds = repeat * len(names) * (LASTING_SECONDS if lasting else DEADLY_SECONDS)
+        arguments = ["--phase", "faults", "--faults", ",".join(names), "--repeat", str(repeat), "--first-rank", str(first_rank)]
+        if lasting:
+            arguments += ["--compute-ms", str(LONG_COMPUTE_MS)]
         return self.task(shape, f"{label}-{first_rank}", arguments, seconds, alone)
+
+    def both(self, shape, names, first_rank):
+        """These faults, the deadly and the lasting ones apart."""
+        deadly = [name for name in names if FAULTS[name].deadly]
+        lasting = [name for name in names if not FAULTS[name].deadly]
+        tasks = [self.faults(shape, deadly, first_rank, label="deadly")] if deadly else []
+        return tasks + ([self.faults(shape, lasting, first_rank, label="lasting")] if lasting else [])
 
     def healthy(self, shape, number=0, iterations=HEALTHY_ITERATIONS):
         """A job without a fault."""
@@ -53,10 +66,11 @@ class Site:
 def rounds(site, shapes, names, repeat, other_repeat):
     """Every fault, `repeat` times for the first shape and `other_repeat` times for the others, hitting other ranks each time."""
     return [
-        site.faults(shape, names, number)
+        task
         for number in range(max(repeat, other_repeat))
         for shape in shapes
         if number < (repeat if shape == shapes[0] else other_repeat)
+        for task in site.both(shape, names, number)
     ]
 
 
@@ -87,10 +101,12 @@ def own_gpus(kinds, shapes, repeat, other_repeat, healthy, sites):
 
 def shake_out(shapes, site):
     """The least that shows whether everything works: some faults in each shape, and a short healthy job."""
-    first, others = COMMON, ["kill", "sleep50", "skip", "link", "slowlink"]
+    first, others = COMMON, ["kill", "skip", "link"]
     if site.every_gpu:
-        first, others = ["sleep50", "skip", "link", "slowlink"], ["kill", "skip"]
+        first, others = ["sleep50", "slowlink", "skip", "link"], ["kill"]
     if site.transport == LOCAL:
-        first = [name for name in first if name not in LINKS] + ["stuck", "illegal"]
-    tasks = [site.faults(shape, first if shape == shapes[0] else others, number) for number, shape in enumerate(shapes)]
-    return tasks + [site.healthy(shape, 0, 400) for shape in shapes[1:]]
+        first = [*(name for name in first if name not in LINKS), "stuck", "illegal"]
+    tasks = site.both(shapes[0], first, 0)
+    for number, shape in enumerate(shapes[1:], 1):
+        tasks += [*site.both(shape, others, number), site.healthy(shape, 0, 400)]
+    return tasks

@@ -9,14 +9,13 @@ import os
 import time
 from datetime import timedelta
 
-from . import layout
+from . import illegal, layout
 from .control import write_atomically
 from .rank import take_device
 
 METRICS = 1 << 10  # float32 elements: 4 KiB
 CALIBRATION_MATMULS = 16
 STUCK_SECONDS = 90.0  # a kernel that "never" ends still does, should nobody kill its process
-BOGUS_ADDRESS = 0x7F00DEAD0000
 
 
 def read_checkpoint(path):
@@ -171,19 +170,11 @@ class Trainer:
             self.spin(STUCK_SECONDS * 1e6)
         elif kind == "illegal":
             self.control.done(fault)
-            self.touch_nothing()
+            illegal.launch()
 
     def spin(self, us):
         """Keeps the current stream busy."""
         self.torch.cuda._sleep(int(us * self.cycles_per_us))
-
-    def touch_nothing(self):
-        """Lets a kernel write where no memory is."""
-        import cupy  # only here: nothing else needs it
-
-        memory = cupy.cuda.UnownedMemory(BOGUS_ADDRESS, 1 << 20, self)
-        with cupy.cuda.Device(self.device.index):
-            cupy.ndarray((1 << 10,), cupy.float32, cupy.cuda.MemoryPointer(memory, 0)).fill(1.0)
 
     # --- the whole run ----------------------------------------------------------------------------------------------
 
