@@ -3,7 +3,8 @@
 //! It puts each flow where the fullest link stays emptiest (`search`), the largest flows first; then it takes what is
 //! too full and makes room, by moves and chains of exchanges (`repair`), below ever lower limits down to a bound that
 //! no plan can beat (`bound`). Only when whole flows cannot get there, some are cut (`cut`). First the fullest of
-//! all links counts, NIC ports included; then, with that kept, the fullest link between switches. With an earlier plan
+//! all links counts, NIC ports included; then, with that kept, the fullest link between switches. Few flows that end
+//! above the bound are planned again from elsewhere (`starts`). With an earlier plan
 //! it starts from there, moves what is on dead links or too much, and in the end moves back what need not have moved
 //! (`stay`).
 
@@ -18,11 +19,13 @@ mod bound;
 mod colour;
 mod cut;
 pub(crate) mod fabric;
+pub(crate) mod hashed;
 mod improve;
 mod level;
 pub(crate) mod repair;
 pub(crate) mod routes;
 mod search;
+mod starts;
 pub(crate) mod state;
 mod stay;
 mod tiers;
@@ -45,6 +48,9 @@ pub fn plan(topology: &Topology, flows: &Flows, previous: Option<&Previous>) -> 
     let homeless = memory.restore(&mut state);
     place(&mut state, homeless, &bounds);
     improve::improve(&mut state, &bounds, &memory);
+    if previous.is_none() {
+        starts::others(&mut state, flows, &bounds);
+    }
     answer(&mut state, flows, &bounds, &memory)
 }
 

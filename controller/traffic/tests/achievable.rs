@@ -216,9 +216,7 @@ fn leaf_spine() {
     compare("leaf–spine", &Shape { pods: 1, leaves: 5, spines: 4, cores: 0, planes: 1 }, 40);
 }
 
-/// Not reached yet: 1.031 over all links, 1.144 over the fabric at worst, since ports are balanced before spines.
 #[test]
-#[ignore = "two planes with broken links are planned up to 14 % above what is achievable"]
 fn two_planes() {
     compare("two planes", &Shape { pods: 1, leaves: 6, spines: 3, cores: 0, planes: 2 }, 30);
 }

@@ -188,10 +188,8 @@ proptest! {
         }
     }
 
-    /// Not so yet: on a few drawn fabrics with broken links a lucky hash beats the plan (0.083 to 0.125 of the fullest link).
     #[test]
-    #[ignore = "on a few fabrics with broken links a lucky hash still beats the plan"]
-    fn no_plan_is_worse_than_hashing(seed: u64, count in 0usize..60, queue_pairs in 1u32..4) {
+    fn no_plan_is_worse_than_hashing(seed: u64, count in 0usize..60, queue_pairs in 1u32..4, luck: u64) {
         let (topology, mut flows) = drawn(seed, 0);
         some_flows(&topology, seed ^ 1, count, "a", &mut flows);
         // Hashing may cut as finely as the planner: by as many queue pairs as all flows may have.
@@ -200,7 +198,8 @@ proptest! {
             cut.push(Flow { max_pieces: NonZeroU32::new(queue_pairs).expect("some"), ..flow.clone() }).expect("new");
         }
         let planned = plan(&topology, &cut, None);
-        for hash in 0..4 {
+        // Other hashes than those that the planner itself may start from.
+        for hash in (0..4).map(|n| luck.wrapping_add(n) | 1 << 60) {
             let hashed = baseline::ecmp(&topology, &cut, queue_pairs, hash);
             prop_assert!(planned.lower_bound <= hashed.max_link_utilisation * (1.0 + 1e-9));
             prop_assert!(

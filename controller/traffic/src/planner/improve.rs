@@ -11,7 +11,7 @@ use super::{
 /// How often a limit between what is known to work and what is known not to is tried.
 const ROUNDS: usize = 12;
 /// Limits this close together, relative to each other, are one.
-const CLOSE: f64 = 1e-3;
+pub(super) const CLOSE: f64 = 1e-3;
 /// How often a plan is levelled.
 const LEVELLINGS: usize = 3;
 /// How many links may be looked at to improve a plan: so many, and so many more for each flow. There is always one more
