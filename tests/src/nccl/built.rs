@@ -20,6 +20,14 @@ pub fn chained() -> io::Result<PathBuf> {
     library("libc4_chained_profiler.so", "c4-chained-profiler")
 }
 
+/// `libc4-path.so`, which chooses source ports.
+///
+/// # Errors
+/// It is not there and cargo cannot build it.
+pub fn path_shim() -> io::Result<PathBuf> {
+    library("libc4_path.so", "c4-path-shim")
+}
+
 /// A library beside this executable. Tests lie in `deps/`, programs above it; cargo keeps the copy in `deps/`, which
 /// every build of this crate brings up to date, so it is looked for first.
 fn library(file: &str, package: &str) -> io::Result<PathBuf> {
