@@ -4,21 +4,27 @@
 //! launched it and its stream has come to it; a collective ends for all its members at once, a transfer time after the
 //! last of them came; an event is seen after it was recorded. A rank that is stuck simply never gets on, and with it
 //! everybody who waits for it.
+//!
+//! Months of job time are simulated to count false alarms, so nothing is allocated in an iteration: times, events and
+//! meetings are kept and overwritten.
 
-use std::collections::HashMap;
+mod meetings;
+mod plans;
 
 use super::{
-    fault::{Fault, FaultKind},
-    layout::{Group, Layout},
-    noise::{Noise, RankNoise},
-    program::{Function, Model, Op, Program, Stream},
+    fault::{Fault, FaultKind, Place},
+    layout::{Coordinates, Group, Layout},
+    noise::{HostWork, Noise, RankNoise},
+    program::{Function, Model, Op, Stream},
+    workload::{self, Workload},
 };
+use meetings::Meetings;
+use plans::{Plans, StagePlan};
 
 /// Host time to launch one operation.
 const LAUNCH_NS: u64 = 8_000;
-/// Latency of a transfer, and bandwidth of a NIC in bytes per nanosecond.
-const LATENCY_NS: u64 = 30_000;
-const BYTES_PER_NS: f64 = 40.0;
+/// What has not happened.
+const NEVER: u64 = u64::MAX;
 
 /// A collective as one rank saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +54,8 @@ pub struct TransferRecord {
     pub peer: u32,
     /// Whether this rank sends.
     pub is_send: bool,
+    /// Whether the other one is the next stage.
+    pub is_next: bool,
     /// When the host launched it.
     pub enqueued_ns: u64,
     /// When its stream came to it, if it did.
@@ -56,164 +64,195 @@ pub struct TransferRecord {
     pub end_ns: Option<u64>,
 }
 
-/// What the ranks did in one iteration.
-#[derive(Debug, Default)]
-pub struct IterationRecord {
-    /// Collectives, in launch order for each rank.
-    pub collectives: Vec<CollectiveRecord>,
-    /// Sends and receives, in launch order for each rank.
-    pub transfers: Vec<TransferRecord>,
+/// Something that a rank did in an iteration. Each rank's are told in launch order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Record {
+    /// A collective.
+    Collective(CollectiveRecord),
+    /// A send or receive.
+    Transfer(TransferRecord),
+    /// Its host had other things to do before it began: until when.
+    Host {
+        /// The rank.
+        rank: u32,
+        /// What.
+        work: HostWork,
+        /// Its end.
+        until_ns: u64,
+    },
+}
+
+/// How an iteration went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
     /// Whether some rank did not finish: the job hangs from here on.
-    pub stuck: bool,
+    pub is_stuck: bool,
+    /// When the first rank began to wait in vain, if one did.
+    pub stalled_ns: Option<u64>,
     /// When the last rank that finished did so.
     pub end_ns: u64,
+    /// Whether it was an evaluation pass.
+    pub is_evaluation: bool,
 }
 
 /// The job.
 #[derive(Debug)]
 pub struct Engine {
     layout: Layout,
-    programs: Vec<StagePlan>,
+    plans: Plans,
+    workload: Workload,
     ranks: Vec<RankState>,
     faults: Vec<Fault>,
+    meetings: Meetings,
+    work: Vec<(u32, usize)>,
+    seed: u64,
+    /// Steps begun, evaluation passes among them.
+    step: u64,
     iteration: u64,
-}
-
-#[derive(Debug)]
-struct StagePlan {
-    program: Program,
-    /// Indices into the program, by stream.
-    streams: [Vec<u32>; Stream::COUNT],
 }
 
 #[derive(Debug)]
 struct RankState {
     noise: RankNoise,
+    at: Coordinates,
+    plan: usize,
+    is_faulty: bool,
+    host: HostWork,
+    /// How many times as long as the model says its kernels take in this iteration, and how long its sequences are.
+    load: f64,
+    length: f64,
     /// When the host begins the iteration.
     begin_ns: u64,
     free_ns: [u64; Stream::COUNT],
     position: [usize; Stream::COUNT],
-    events: Vec<Option<u64>>,
+    events: Vec<u64>,
     /// Start and end of each operation of the program in this iteration.
-    times: Vec<(Option<u64>, Option<u64>)>,
-}
-
-#[derive(Debug, Default)]
-struct Meeting {
-    members: Vec<(u32, usize, usize)>,
-    latest_ns: u64,
-}
-
-/// Whom an operation meets: a group, or one direction between two ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
-    Group(Group, u32),
-    Pair(u32, u32),
+    times: Vec<(u64, u64)>,
 }
 
 impl Engine {
     /// A job at time zero.
     #[must_use]
-    pub fn new(layout: Layout, model: &Model, noise: Noise, faults: Vec<Fault>, seed: u64) -> Self {
-        let programs = (0..layout.pp).map(|stage| StagePlan::new(Program::of_stage(&layout, model, stage)));
-        let ranks = (0..layout.ranks()).map(|rank| RankState::new(RankNoise::new(noise, seed, rank)));
-        Self { programs: programs.collect(), ranks: ranks.collect(), layout, faults, iteration: 0 }
+    pub fn new(
+        layout: Layout,
+        model: &Model,
+        workload: Workload,
+        noise: Noise,
+        faults: Vec<Fault>,
+        seed: u64,
+    ) -> Self {
+        let rank = |rank| {
+            let is_faulty = faults.iter().any(|fault: &Fault| fault.rank == rank);
+            RankState::new(RankNoise::new(noise, seed, rank), layout.coordinates(rank), is_faulty)
+        };
+        Self {
+            plans: Plans::new(&layout, model, &workload),
+            meetings: Meetings::new(&layout),
+            ranks: (0..layout.ranks()).map(rank).collect(),
+            work: Vec::new(),
+            layout,
+            workload,
+            faults,
+            seed,
+            step: 0,
+            iteration: 0,
+        }
     }
 
-    /// Number of the iteration that [`Engine::step`] will run.
+    /// Number of the training iteration that is next.
     #[must_use]
     pub fn iteration(&self) -> u64 {
         self.iteration
     }
 
-    /// Runs one iteration.
-    pub fn step(&mut self) -> IterationRecord {
-        let mut work = Vec::new();
+    /// Runs one iteration, or one evaluation pass, and tells `sink` what each rank did.
+    pub fn step(&mut self, sink: &mut impl FnMut(Record)) -> Progress {
+        let is_evaluation = self.workload.evaluates(self.step);
+        self.meetings.clear();
         for rank in 0..self.layout.ranks() {
-            self.begin(rank);
-            work.extend((0..Stream::COUNT).map(|stream| (rank, stream)));
+            self.begin(rank, is_evaluation);
+            self.work.extend((0..Stream::COUNT).map(|stream| (rank, stream)));
         }
-        let mut meetings: HashMap<Place, Meeting> = HashMap::new();
-        while let Some((rank, stream)) = work.pop() {
-            self.advance(rank, stream, &mut meetings, &mut work);
+        while let Some((rank, stream)) = self.work.pop() {
+            self.advance(rank, stream);
         }
-        let record = self.record();
-        self.iteration += 1;
-        record
+        let progress = self.tell(is_evaluation, sink);
+        self.step += 1;
+        self.iteration += u64::from(!is_evaluation);
+        progress
+    }
+
+    fn begin(&mut self, rank: u32, is_evaluation: bool) {
+        let (iteration, seed) = (self.iteration, self.seed);
+        let state = &mut self.ranks[rank as usize];
+        let free_ns = state.free_ns.into_iter().max().unwrap_or(0);
+        state.host = if is_evaluation { HostWork::default() } else { state.noise.host(rank, iteration) };
+        state.begin_ns = free_ns + state.host.ns;
+        let of_rank = |fault: &&Fault| state.is_faulty && fault.rank == rank;
+        let mut is_disordered = false;
+        for fault in self.faults.iter().filter(of_rank) {
+            match fault.kind {
+                FaultKind::LateHost { ns } if fault.acts(free_ns) => state.begin_ns += ns,
+                FaultKind::Deadlock => is_disordered |= fault.catches(free_ns),
+                _ => {}
+            }
+        }
+        let phase = self.workload.phase(iteration);
+        state.plan = self.plans.find(phase, state.at.pp, is_evaluation, is_disordered);
+        state.length = self.workload.length(state.at, iteration, seed);
+        state.load = self.workload.load(&self.layout, state.at, iteration, seed)
+            * state.noise.pace(state.begin_ns, iteration);
+        let program = &self.plans[state.plan].program;
+        state.free_ns = [state.begin_ns; Stream::COUNT];
+        state.position = [0; Stream::COUNT];
+        state.events.clear();
+        state.events.resize(program.events as usize, NEVER);
+        state.times.clear();
+        state.times.resize(program.ops.len(), (NEVER, NEVER));
     }
 
     fn plan(&self, rank: u32) -> &StagePlan {
-        &self.programs[self.layout.coordinates(rank).pp as usize]
-    }
-
-    fn begin(&mut self, rank: u32) {
-        let iteration = self.iteration;
-        let (ops, events) = {
-            let program = &self.plan(rank).program;
-            (program.ops.len(), program.events as usize)
-        };
-        let late: u64 = self.faults.iter().map(|fault| self.lateness(fault, rank)).sum();
-        let state = &mut self.ranks[rank as usize];
-        state.begin_ns = state.free_ns.into_iter().max().unwrap_or(0);
-        state.begin_ns += state.noise.host(rank, iteration) + late;
-        state.free_ns = [state.begin_ns; Stream::COUNT];
-        state.position = [0; Stream::COUNT];
-        state.events = vec![None; events];
-        state.times = vec![(None, None); ops];
-    }
-
-    fn lateness(&self, fault: &Fault, rank: u32) -> u64 {
-        let now = self.ranks[rank as usize].free_ns[0];
-        match fault.kind {
-            FaultKind::LateHost { ns } if fault.rank == rank && fault.acts(now) => ns,
-            _ => 0,
-        }
+        &self.plans[self.ranks[rank as usize].plan]
     }
 
     /// Takes a stream of a rank as far as it goes.
-    fn advance(
-        &mut self,
-        rank: u32,
-        stream: usize,
-        meetings: &mut HashMap<Place, Meeting>,
-        work: &mut Vec<(u32, usize)>,
-    ) {
+    fn advance(&mut self, rank: u32, stream: usize) {
         loop {
-            let plan = self.plan(rank);
             let state = &self.ranks[rank as usize];
+            let plan = &self.plans[state.plan];
             let Some(&index) = plan.streams[stream].get(state.position[stream]) else { return };
             let index = index as usize;
             let op = plan.program.ops[index].1;
-            if state.times[index].0.is_some() && !matches!(op, Op::Record { .. } | Op::Wait { .. }) {
+            if state.times[index].0 != NEVER {
                 return; // It has come and waits for the others.
             }
             let launched = state.launched_ns(index);
-            if !self.launches(rank, launched) {
+            if state.is_faulty && !self.launches(rank, launched) {
                 return;
             }
             let start = state.free_ns[stream].max(launched);
             match op {
-                Op::Compute { ns } => match self.compute(rank, ns, start) {
-                    Some(end) => self.finish(rank, stream, index, start, end),
-                    None => {
-                        self.ranks[rank as usize].times[index].0 = Some(start);
+                Op::Compute { ns } => {
+                    let end = self.compute(rank, ns, start);
+                    self.ranks[rank as usize].times[index].0 = start;
+                    if end == NEVER {
                         return;
                     }
-                },
-                Op::Record { event } => {
-                    self.ranks[rank as usize].events[event as usize] = Some(start);
-                    self.finish(rank, stream, index, start, start);
-                    work.extend(
-                        (0..Stream::COUNT).filter(|&other| other != stream).map(|other| (rank, other)),
-                    );
+                    self.finish(rank, stream, index, start, end);
                 }
-                Op::Wait { event } => match self.ranks[rank as usize].events[event as usize] {
-                    Some(at) => self.finish(rank, stream, index, start, start.max(at)),
-                    None => return,
+                Op::Record { event } => {
+                    let waiter = plan.waiters[event as usize];
+                    self.ranks[rank as usize].events[event as usize] = start;
+                    self.finish(rank, stream, index, start, start);
+                    self.work.extend(waiter.map(|waiter| (rank, waiter)));
+                }
+                Op::Wait { event } => match state.events[event as usize] {
+                    NEVER => return,
+                    at => self.finish(rank, stream, index, start, start.max(at)),
                 },
                 Op::Collective { .. } | Op::Send { .. } | Op::Recv { .. } => {
-                    self.ranks[rank as usize].times[index].0 = Some(start);
-                    self.meet(rank, stream, index, op, start, meetings, work);
+                    self.ranks[rank as usize].times[index].0 = start;
+                    self.meet(rank, stream, index, op, start);
                     return;
                 }
             }
@@ -222,7 +261,7 @@ impl Engine {
 
     fn finish(&mut self, rank: u32, stream: usize, index: usize, start: u64, end: u64) {
         let state = &mut self.ranks[rank as usize];
-        state.times[index] = (Some(start), Some(end));
+        state.times[index] = (start, end);
         state.free_ns[stream] = end;
         state.position[stream] += 1;
     }
@@ -236,150 +275,110 @@ impl Engine {
         })
     }
 
-    /// When a kernel ends, if it does.
-    fn compute(&mut self, rank: u32, ns: u64, start: u64) -> Option<u64> {
-        let iteration = self.iteration;
-        let mut factor = 1.0;
-        for fault in &self.faults {
-            let here = fault.rank == rank;
-            let turn = u64::from(self.layout.ranks());
-            match fault.kind {
-                FaultKind::SlowCompute { factor: by, every }
-                    if here && fault.acts(start) && iteration.is_multiple_of(every.max(1)) =>
-                {
-                    factor *= by;
-                }
-                FaultKind::HeavyStage { factor: by }
-                    if self.layout.coordinates(rank).pp == self.layout.coordinates(fault.rank).pp
-                        && fault.acts(start) =>
-                {
-                    factor *= by;
-                }
-                // A multiplicative hash, so that turns follow no pattern over the ranks.
-                FaultKind::TakingTurns { factor: by }
-                    if (iteration.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17) % turn == u64::from(rank)
-                        && fault.acts(start) =>
-                {
-                    factor *= by;
-                }
-                _ => {}
-            }
+    /// When a kernel ends, `NEVER` if it does not.
+    fn compute(&mut self, rank: u32, ns: u64, start: u64) -> u64 {
+        let state = &mut self.ranks[rank as usize];
+        let ns = ns as f64 * state.load * state.noise.kernel();
+        if !state.is_faulty {
+            return start + ns as u64;
         }
-        let took = self.ranks[rank as usize].noise.kernel((ns as f64 * factor) as u64, start, iteration);
-        let end = start + took;
-        let lost = self.faults.iter().any(|fault| {
-            fault.rank == rank
-                && fault.catches(end)
-                && matches!(fault.kind, FaultKind::Death | FaultKind::GpuHang)
-        });
-        (!lost).then_some(end)
+        let (seed, iteration) = (self.seed, self.iteration);
+        let happens = |every| workload::happens(seed, iteration, every);
+        let own = || self.faults.iter().filter(|fault| fault.rank == rank);
+        let factor: f64 = own().map(|fault| fault.slows(start, happens)).product();
+        let end = start + (ns * factor) as u64;
+        let is_lost = own()
+            .any(|fault| fault.catches(end) && matches!(fault.kind, FaultKind::Death | FaultKind::GpuHang));
+        if is_lost { NEVER } else { end }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the state of the search is passed along, not kept")]
-    fn meet(
-        &mut self,
-        rank: u32,
-        stream: usize,
-        index: usize,
-        op: Op,
-        start: u64,
-        meetings: &mut HashMap<Place, Meeting>,
-        work: &mut Vec<(u32, usize)>,
-    ) {
-        let (place, size, bytes) = match op {
+    fn meet(&mut self, rank: u32, stream: usize, index: usize, op: Op, start: u64) {
+        let (place, bytes) = match op {
             Op::Collective { group, bytes, .. } => {
-                let (index, _) = self.layout.membership(rank, group);
-                (Place::Group(group, index), self.layout.group_size(group), bytes)
+                (Place::Group(group, self.layout.membership(rank, group).0), bytes)
             }
-            Op::Send { next, bytes } => match self.layout.stage_neighbour(rank, next) {
-                Some(peer) => (Place::Pair(rank, peer), 2, bytes),
-                None => return,
-            },
-            Op::Recv { next, bytes } => match self.layout.stage_neighbour(rank, next) {
-                Some(peer) => (Place::Pair(peer, rank), 2, bytes),
-                None => return,
-            },
+            Op::Send { next, bytes } => (Place::Pair(rank, self.layout.stage_neighbour(rank, next)), bytes),
+            Op::Recv { next, bytes } => (Place::Pair(self.layout.stage_neighbour(rank, next), rank), bytes),
             Op::Compute { .. } | Op::Record { .. } | Op::Wait { .. } => return,
         };
-        let meeting = meetings.entry(place).or_default();
-        meeting.members.push((rank, stream, index));
-        meeting.latest_ns = meeting.latest_ns.max(start);
-        if meeting.members.len() < size as usize {
+        // What goes to the next stage and what comes back are two queues, even between the same two ranks.
+        let is_forward = matches!(op, Op::Send { next: true, .. } | Op::Recv { next: false, .. });
+        let slot = self.meetings.slot(place, is_forward);
+        if !self.meetings.join(slot, (rank, stream, index), start) {
             return;
         }
-        let Some(meeting) = meetings.remove(&place) else { return };
-        let Some(end) = self.transfer(&meeting, bytes) else { return };
-        for (rank, stream, index) in meeting.members {
-            let start = self.ranks[rank as usize].times[index].0.unwrap_or(end);
-            self.finish(rank, stream, index, start, end);
-            work.push((rank, stream));
-        }
-    }
-
-    /// When a transfer among the members ends, if it does.
-    fn transfer(&mut self, meeting: &Meeting, bytes: u64) -> Option<u64> {
-        let first = meeting.members[0].0;
-        let size = meeting.members.len() as f64;
-        let mut ns = LATENCY_NS as f64 + 2.0 * (size - 1.0) / size * bytes as f64 / BYTES_PER_NS;
-        ns *= self.ranks[first as usize].noise.transfer();
-        let has = |rank: u32| meeting.members.iter().any(|member| member.0 == rank);
-        // In a ring, a link is used if its ends are neighbours among the members, by rank.
-        let mut ring: Vec<u32> = meeting.members.iter().map(|member| member.0).collect();
-        ring.sort_unstable();
-        let linked = |src: u32, dst: u32| {
-            ring.iter().position(|&rank| rank == src).is_some_and(|at| ring[(at + 1) % ring.len()] == dst)
-        };
-        for fault in &self.faults {
-            let acts = fault.acts(meeting.latest_ns);
-            match fault.kind {
-                FaultKind::SlowNic { factor } if acts && has(fault.rank) => ns *= factor,
-                FaultKind::SlowLink { peer, factor } if acts && linked(fault.rank, peer) => ns *= factor,
-                _ => {}
+        let (members, latest_ns) = self.meetings.take(slot);
+        let end = self.transfer(place, &members, latest_ns, bytes);
+        if end != NEVER {
+            for &(rank, stream, index) in &members {
+                let start = self.ranks[rank as usize].times[index].0;
+                self.finish(rank, stream, index, start, end);
+                self.work.push((rank, stream));
             }
         }
-        let end = meeting.latest_ns + ns as u64;
-        let lost = self.faults.iter().any(|fault| match fault.kind {
-            FaultKind::Death | FaultKind::Stop => fault.catches(end) && has(fault.rank),
+        self.meetings.give_back(slot, members);
+    }
+
+    /// When a transfer among the members ends, `NEVER` if it does not.
+    fn transfer(&mut self, place: Place, members: &[(u32, usize, usize)], latest_ns: u64, bytes: u64) -> u64 {
+        let first = &mut self.ranks[members[0].0 as usize];
+        let mut ns = self.meetings.usual_ns(place, bytes as f64 * first.length) * first.noise.transfer();
+        for fault in &self.faults {
+            ns *= fault.delays(&self.layout, place, latest_ns);
+        }
+        let end = latest_ns + ns as u64;
+        let is_lost = self.faults.iter().any(|fault| match fault.kind {
+            FaultKind::Death | FaultKind::Stop => fault.catches(end) && place.has(&self.layout, fault.rank),
             // What was launched before the fault is still alike on all ranks.
-            FaultKind::Desync => meeting.members.iter().any(|&(rank, _, index)| {
+            FaultKind::Desync => members.iter().any(|&(rank, _, index)| {
                 rank == fault.rank && fault.catches(self.ranks[rank as usize].launched_ns(index))
             }),
-            FaultKind::LinkBlocked { peer } => fault.catches(end) && linked(fault.rank, peer),
+            FaultKind::LinkBlocked { peer } => {
+                fault.catches(end) && place.links(&self.layout, fault.rank, peer)
+            }
             _ => false,
         });
-        (!lost).then_some(end)
+        if is_lost { NEVER } else { end }
     }
 
-    fn record(&self) -> IterationRecord {
-        let mut record = IterationRecord::default();
-        for rank in 0..self.layout.ranks() {
+    fn tell(&self, is_evaluation: bool, sink: &mut impl FnMut(Record)) -> Progress {
+        let mut progress = Progress { is_evaluation, ..Progress::default() };
+        for (rank, state) in (0u32..).zip(&self.ranks) {
             let plan = self.plan(rank);
-            let state = &self.ranks[rank as usize];
             for (stream, ops) in plan.streams.iter().enumerate() {
-                record.stuck |= state.position[stream] < ops.len();
+                progress.is_stuck |= state.position[stream] < ops.len();
             }
-            for (index, (_, op)) in plan.program.ops.iter().enumerate() {
-                let enqueued_ns = state.launched_ns(index);
-                if !self.launches(rank, enqueued_ns) {
+            if state.host.ns > 0 {
+                sink(Record::Host { rank, work: state.host, until_ns: state.begin_ns });
+            }
+            for &index in &plan.told {
+                let enqueued_ns = state.launched_ns(index as usize);
+                if state.is_faulty && !self.launches(rank, enqueued_ns) {
                     break;
                 }
-                let (start_ns, end_ns) = state.times[index];
-                if let Op::Send { next, .. } | Op::Recv { next, .. } = *op
-                    && let Some(peer) = self.layout.stage_neighbour(rank, next)
-                {
-                    let is_send = matches!(op, Op::Send { .. });
-                    record.transfers.push(TransferRecord {
-                        rank,
-                        peer,
-                        is_send,
-                        enqueued_ns,
-                        start_ns,
-                        end_ns,
-                    });
+                let (start, end) = state.times[index as usize];
+                if end != NEVER {
+                    progress.end_ns = progress.end_ns.max(end);
+                } else if start != NEVER {
+                    progress.stalled_ns = Some(progress.stalled_ns.unwrap_or(NEVER).min(start));
                 }
-                let Op::Collective { group, function, bytes } = *op else { continue };
-                let bytes = if self.desynced(rank, enqueued_ns) { bytes / 2 } else { bytes };
-                record.collectives.push(CollectiveRecord {
+                sink(self.record(rank, plan.program.ops[index as usize].1, enqueued_ns, start, end));
+            }
+        }
+        progress
+    }
+
+    fn record(&self, rank: u32, op: Op, enqueued_ns: u64, start: u64, end: u64) -> Record {
+        let happened = |at: u64| (at != NEVER).then_some(at);
+        let (start_ns, end_ns) = (happened(start), happened(end));
+        match op {
+            Op::Collective { group, function, bytes } => {
+                let state = &self.ranks[rank as usize];
+                let scaled = matches!(group, Group::Tensor | Group::Context | Group::Expert);
+                let bytes = if scaled { (bytes as f64 * state.length) as u64 } else { bytes };
+                let is_desynced = state.is_faulty && self.desynced(rank, enqueued_ns);
+                let bytes = if is_desynced { bytes / 2 } else { bytes };
+                Record::Collective(CollectiveRecord {
                     rank,
                     group,
                     function,
@@ -387,11 +386,23 @@ impl Engine {
                     enqueued_ns,
                     start_ns,
                     end_ns,
-                });
-                record.end_ns = record.end_ns.max(end_ns.unwrap_or(0));
+                })
+            }
+            op => {
+                let is_send = matches!(op, Op::Send { .. });
+                let is_next = matches!(op, Op::Send { next: true, .. } | Op::Recv { next: true, .. });
+                let peer = self.layout.stage_neighbour(rank, is_next);
+                Record::Transfer(TransferRecord {
+                    rank,
+                    peer,
+                    is_send,
+                    is_next,
+                    enqueued_ns,
+                    start_ns,
+                    end_ns,
+                })
             }
         }
-        record
     }
 
     fn desynced(&self, rank: u32, at_ns: u64) -> bool {
@@ -399,20 +410,16 @@ impl Engine {
     }
 }
 
-impl StagePlan {
-    fn new(program: Program) -> Self {
-        let mut streams: [Vec<u32>; Stream::COUNT] = Default::default();
-        for (index, (stream, _)) in program.ops.iter().enumerate() {
-            streams[*stream as usize].push(index as u32);
-        }
-        Self { program, streams }
-    }
-}
-
 impl RankState {
-    fn new(noise: RankNoise) -> Self {
+    fn new(noise: RankNoise, at: Coordinates, is_faulty: bool) -> Self {
         Self {
             noise,
+            at,
+            plan: 0,
+            is_faulty,
+            host: HostWork::default(),
+            load: 1.0,
+            length: 1.0,
             begin_ns: 0,
             free_ns: [0; Stream::COUNT],
             position: [0; Stream::COUNT],

@@ -1,15 +1,23 @@
 //! What a rank's GPU runs in one iteration: kernels in order on a few streams, tied together by events, as CUDA does
 //! it. Ranks of one pipeline stage share their program.
+//!
+//! Each communicator is used from one stream at a time, as NCCL wants it, and every iteration ends with an all-reduce
+//! over all ranks (the norm of the gradients, or the loss), so no rank is ever two iterations ahead of another.
+
+mod schedule;
 
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Group, Layout};
+use schedule::Builder;
 
 /// Streams of a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Kernels of the model, and the collectives it waits for at once.
     Compute,
+    /// Collectives of a layer (tensor, context, expert) where they overlap with computation.
+    Layer,
     /// Pipeline traffic, a stream for each of (to next, from next, to previous, from previous).
     SendNext,
     /// See `SendNext`.
@@ -18,13 +26,13 @@ pub enum Stream {
     SendPrevious,
     /// See `SendNext`.
     RecvPrevious,
-    /// Gradient reduction that overlaps with the backward pass.
+    /// Parameters and gradients: gathered ahead of the forward pass, reduced beside the backward pass.
     Gradients,
 }
 
 impl Stream {
     /// Number of streams.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 }
 
 /// Something that is put on a stream.
@@ -96,21 +104,39 @@ impl Function {
     }
 }
 
+/// How the parameters of a model are shared out in data parallelism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharding {
+    /// Every replica has all of them; gradients are all-reduced.
+    None,
+    /// The optimizer's state is sharded (ZeRO-1): gradients are reduce-scattered, parameters gathered.
+    Optimizer,
+    /// The parameters are (ZeRO-3, FSDP): each layer is gathered before it is used, and its gradients are
+    /// reduce-scattered right after.
+    Full,
+}
+
 /// How the model is cut up and how long its pieces take.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// Microbatches in an iteration.
+    /// Microbatches in an iteration; a multiple of the number of stages if stages hold several chunks.
     pub microbatches: u32,
-    /// Layers on a stage.
+    /// Layers in a chunk.
     pub layers: u32,
+    /// Chunks of the model on each stage: more than 1 for an interleaved pipeline.
+    pub chunks: u32,
     /// Forward time of a layer for one microbatch.
     pub layer_ns: u64,
     /// Bytes of a microbatch's activations.
     pub activation_bytes: u64,
     /// Bytes of a layer's gradients on one rank.
     pub gradient_bytes: u64,
-    /// Whether gradients are sharded (reduce-scatter and all-gather) or all-reduced.
-    pub sharded: bool,
+    /// How parameters are shared out.
+    pub sharding: Sharding,
+    /// Whether communication overlaps with computation wherever it can: gradients beside the backward pass, parameters
+    /// beside the next forward pass, a layer's collectives beside the other half of its microbatch.
+    pub overlap: bool,
     /// Optimizer step.
     pub optimizer_ns: u64,
 }
@@ -125,130 +151,34 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program of pipeline stage `stage`: 1F1B over the microbatches, gradients reduced while the last backward
-    /// pass runs, an optimizer step, and an all-reduce of the loss over all ranks.
+    /// The program of pipeline stage `stage`: 1F1B over the microbatches, interleaved if stages hold several chunks, the
+    /// reduction of gradients, an optimizer step, and an all-reduce over all ranks.
     #[must_use]
     pub fn of_stage(layout: &Layout, model: &Model, stage: u32) -> Self {
-        let mut builder = Builder { layout, model, stage, ops: Vec::new(), events: 0 };
-        let warm_up = model.microbatches.min(layout.pp - 1 - stage);
-        for _ in 0..warm_up {
-            builder.forward();
-        }
-        for _ in warm_up..model.microbatches {
-            builder.forward();
-            builder.backward(false);
-        }
-        for left in (0..warm_up).rev() {
-            builder.backward(left == 0);
-        }
-        builder.step();
-        Self { ops: builder.ops, events: builder.events }
-    }
-}
-
-struct Builder<'a> {
-    layout: &'a Layout,
-    model: &'a Model,
-    stage: u32,
-    ops: Vec<(Stream, Op)>,
-    events: u16,
-}
-
-impl Builder<'_> {
-    fn push(&mut self, stream: Stream, op: Op) {
-        self.ops.push((stream, op));
+        let mut builder = Builder::new(layout, model, stage);
+        builder.train();
+        builder.build()
     }
 
-    /// Makes `after` wait for all that is on `before` by now.
-    fn order(&mut self, before: Stream, after: Stream) {
-        let event = self.events;
-        self.events += 1;
-        self.push(before, Op::Record { event });
-        self.push(after, Op::Wait { event });
+    /// An evaluation pass: forward only, and an all-reduce of the loss.
+    #[must_use]
+    pub fn evaluation(layout: &Layout, model: &Model, stage: u32) -> Self {
+        let mut builder = Builder::new(layout, model, stage);
+        builder.evaluate();
+        builder.build()
     }
 
-    fn receive(&mut self, next: bool) {
-        let stream = if next { Stream::RecvNext } else { Stream::RecvPrevious };
-        // PyTorch has NCCL's stream wait for what is on the current one, so nothing is received ahead.
-        self.order(Stream::Compute, stream);
-        self.push(stream, Op::Recv { next, bytes: self.model.activation_bytes });
-        self.order(stream, Stream::Compute);
-    }
-
-    fn send(&mut self, next: bool) {
-        let stream = if next { Stream::SendNext } else { Stream::SendPrevious };
-        self.order(Stream::Compute, stream);
-        self.push(stream, Op::Send { next, bytes: self.model.activation_bytes });
-    }
-
-    fn layer(&mut self, ns: u64) {
-        let bytes = self.model.activation_bytes;
-        let collective = |group, function| Op::Collective { group, function, bytes };
-        self.push(Stream::Compute, Op::Compute { ns });
-        if self.layout.tp > 1 {
-            self.push(Stream::Compute, collective(Group::Tensor, Function::AllReduce));
-        }
-        if self.layout.ep > 1 {
-            self.push(Stream::Compute, collective(Group::Expert, Function::AlltoAll));
-            self.push(Stream::Compute, Op::Compute { ns: ns / 2 });
-            self.push(Stream::Compute, collective(Group::Expert, Function::AlltoAll));
-        }
-    }
-
-    fn forward(&mut self) {
-        if self.stage > 0 {
-            self.receive(false);
-        }
-        for _ in 0..self.model.layers {
-            self.layer(self.model.layer_ns);
-        }
-        if self.stage + 1 < self.layout.pp {
-            self.send(true);
-        }
-    }
-
-    fn backward(&mut self, last: bool) {
-        if self.stage + 1 < self.layout.pp {
-            self.receive(true);
-        }
-        for _ in 0..self.model.layers {
-            self.layer(2 * self.model.layer_ns);
-            if last {
-                self.reduce_gradients();
-            }
-        }
-        if self.stage > 0 {
-            self.send(false);
-        }
-    }
-
-    fn reduce_gradients(&mut self) {
-        if self.layout.dp > 1 {
-            let function = if self.model.sharded { Function::ReduceScatter } else { Function::AllReduce };
-            self.order(Stream::Compute, Stream::Gradients);
-            let bytes = self.model.gradient_bytes;
-            self.push(Stream::Gradients, Op::Collective { group: Group::Data, function, bytes });
-        }
-    }
-
-    fn step(&mut self) {
-        // Stages whose last backward pass was not the overlapped one reduce now.
-        let reduced = self.ops.iter().any(|(stream, _)| *stream == Stream::Gradients);
-        if !reduced {
-            for _ in 0..self.model.layers {
-                self.reduce_gradients();
-            }
-        }
-        if self.layout.dp > 1 {
-            self.order(Stream::Gradients, Stream::Compute);
-        }
-        self.push(Stream::Compute, Op::Compute { ns: self.model.optimizer_ns });
-        if self.layout.dp > 1 && self.model.sharded {
-            let bytes = self.model.gradient_bytes * u64::from(self.model.layers);
-            let function = Function::AllGather;
-            self.push(Stream::Compute, Op::Collective { group: Group::Data, function, bytes });
-        }
-        let function = Function::AllReduce;
-        self.push(Stream::Compute, Op::Collective { group: Group::World, function, bytes: 8 });
+    /// The same with its last two collectives on the compute stream in the opposite order; `None` if both are on one
+    /// communicator, where that would be another fault.
+    #[must_use]
+    pub fn disordered(&self) -> Option<Self> {
+        let mut last = self.ops.iter().enumerate().rev().filter_map(|(index, (stream, op))| match op {
+            Op::Collective { group, .. } if *stream == Stream::Compute => Some((index, *group)),
+            _ => None,
+        });
+        let ((later, of_later), (earlier, of_earlier)) = (last.next()?, last.next()?);
+        let mut ops = self.ops.clone();
+        ops.swap(later, earlier);
+        (of_later != of_earlier).then_some(Self { ops, events: self.events })
     }
 }
