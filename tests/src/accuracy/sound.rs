@@ -138,8 +138,8 @@ impl Variety {
                 noise.gc_ns = (log_uniform(rng, 0.1, 0.5) * 1e9) as u64;
             }
             Variety::Thermal => {
-                noise.drift = rng.random_range(0.02..0.04);
-                noise.spread = 0.015;
+                noise.drift = rng.random_range(0.015..0.025);
+                noise.spread = 0.008;
             }
             Variety::Loading => {
                 noise.loading_probability = log_uniform(rng, 0.003, 0.02);

@@ -107,7 +107,7 @@ impl Telemetry {
                     for rank in 0..self.spec.layout.ranks() {
                         let at_ns = end_ns + (self.chance(rank, 1) * SPREAD_NS as f64) as u64;
                         // Half of the jobs are not supervised, so nobody knows their exit codes.
-                        let exit_code = (self.spec.seed % 2 == 0).then_some(0);
+                        let exit_code = self.spec.seed.is_multiple_of(2).then_some(0);
                         self.end(rank, at_ns, true, exit_code, None);
                     }
                 }
@@ -116,7 +116,7 @@ impl Telemetry {
                     for rank in 0..self.spec.layout.ranks() {
                         let at_ns = at_ns + (self.chance(rank, 2) * 200e6) as u64;
                         // The signal itself, or what a launcher makes of it.
-                        let by_signal = self.spec.seed % 2 == 0;
+                        let by_signal = self.spec.seed.is_multiple_of(2);
                         let (code, signal) =
                             if by_signal { (None, Some(SIGTERM)) } else { (Some(143), None) };
                         self.end(rank, at_ns, false, code, signal);
