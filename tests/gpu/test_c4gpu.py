@@ -10,6 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import pick  # noqa: E402
 from c4gpu import cost, fixtures, judge, recorders, switch  # noqa: E402
 from c4gpu.cluster import controller_config, split_ranks  # noqa: E402
 from c4gpu.control import ControlError, FaultControl, parse_fault  # noqa: E402
@@ -132,12 +133,29 @@ class Fixtures(Directory):
             '{"now": 60',
         ]
         self.write("record", "".join(lines))
-        texts = fixtures.cut(fixtures.read_lines(self.path("record")), 500.5, 502)
+        texts = fixtures.cut(fixtures.read_lines(self.path("record")), 500.5, 505)
         found = [(one["now"] // 1_000_000, one["observation"]["type"]) for one in map(json.loads, texts)]
         begin = [(500, "node_seen"), (500, "process_started"), (500, "communicator_joined")]
         self.assertEqual(found, begin + [(500, "window"), (501, "process_ended")])
-        fixtures.keep(self.path("kept"), self.path("record"), [{"name": "one", "injected_unix": 500.5, "until_unix": 502}])
+        fixtures.keep(self.path("kept"), self.path("record"), [{"name": "one", "injected_unix": 500.5, "end_unix": 505}])
         self.assertEqual(sorted(os.listdir(self.path("kept"))), ["index.json", "one.jsonl.gz"])
+
+
+    def test_a_cut_ends_before_the_next_fault(self):
+        rows = [{"injected_unix": 10.0, "seconds": 2.0}, {"injected_unix": 14.0, "seconds": None}, {"injected_unix": 90.0, "seconds": 1.0}]
+        self.assertEqual(fixtures.ends(rows, 20.0), [14.0, 37.0, 94.0])
+
+    def test_a_case_lists_all_that_was_done_in_it(self):
+        entry = {"fault": "stop", "kinds": ["non_comm_hang"], "said": "non_comm_hang@2", "rank": 2, "seconds": 2.0}
+        index = [
+            {**entry, "injected_unix": 5.0},
+            {**entry, "injected_unix": 20.0},
+            {**entry, "injected_unix": 24.0, "seconds": None},
+            {**entry, "fault": "sleep20", "injected_unix": 30.0, "said": "non_comm_slow@1", "rank": 1, "period_ms": 300.0},
+        ]
+        done = pick.faults_in(index, 10.0, 35.0)
+        self.assertEqual([(one["kind"], one["rank"], one["at_us"]) for one in done], [("non_comm_hang", 2, 20_000_000), ("non_comm_slow", 1, 30_000_000)])
+        self.assertEqual([one["within_us"] for one in done], [5_000_000, 3_000_000])
 
 
 class Measuring(unittest.TestCase):

@@ -17,7 +17,8 @@ VERDICT_TIMEOUT = 20.0
 CLEAR_TIMEOUT = 30.0
 # What else C4 says within this time of its first finding is said of the same fault.
 SETTLE_SECONDS = 1.0
-WARM_ITERATIONS = 30
+# Iterations before the next fault: of a job that has just started, and of one that was only slow.
+WARM_ITERATIONS, CALM_ITERATIONS = 30, 10
 # Clusters that may go wrong under the multi-process service before it is given up.
 MAX_SPOILT = 3
 # What one fault may cost, so that the last one before a deadline is not cut in two.
@@ -34,7 +35,7 @@ class FaultPhase:
         self.clusters = 0
         self.took = {}
         self.known = set()
-        self.moment = 0.0
+        self.moment, self.iterations = 0.0, WARM_ITERATIONS
         run.results["phases"]["faults"] = {"rows": self.rows, "strays": self.strays, "not_done": self.not_done}
 
     def execute(self, names, repeat):
@@ -77,15 +78,16 @@ class FaultPhase:
 
     def keep_fixtures(self, cluster):
         """Cuts a recording of each fault out of this cluster's."""
+        rows = [row for row in self.rows if row.get("cluster") == cluster.name and "injected_unix" in row]
+        kept = ("fault", "rank", "peer", "injected_unix", "seconds", "said", "passed", "period_ms")
         cuts = [
             {
                 "name": f"{row['shape']}-{row['fault']}-rank{row['rank']}-{number:02}",
-                "until_unix": row["injected_unix"] + (row.get("seconds") or VERDICT_TIMEOUT),
-                **{key: row.get(key) for key in ("fault", "rank", "peer", "injected_unix", "said", "passed")},
+                "end_unix": end,
+                **{key: row.get(key) for key in kept},
                 "kinds": FAULTS[row["fault"]].kinds,
             }
-            for number, row in enumerate(self.rows, 1)
-            if row.get("cluster") == cluster.name and "injected_unix" in row
+            for number, (row, end) in enumerate(zip(rows, fixtures.ends(rows, VERDICT_TIMEOUT)), 1)
         ]
         if os.path.exists(cluster.record):
             fixtures.keep(os.path.join(self.run.work, "keep", "fixtures"), cluster.record, cuts)
@@ -108,7 +110,7 @@ class FaultPhase:
         self.injector = Injector(self.run, self.cluster)
         self.known = set()
         self.cluster.start_controller()
-        self.moment = time.time()
+        self.moment, self.iterations = time.time(), WARM_ITERATIONS
         command = self.worker.command(self.cluster.place, 0)
         self.cluster.start_agents(command, self.worker.environment(self.mps.environment))
 
@@ -121,7 +123,7 @@ class FaultPhase:
         """Waits until the job runs, C4 knows it, and nothing is open. What C4 says meanwhile is a false alarm."""
         self.open()
         timeout = min(self.worker.start_timeout, self.run.remaining())
-        if not self.cluster.wait_running(self.moment, WARM_ITERATIONS, timeout):
+        if not self.cluster.wait_running(self.moment, self.iterations, timeout):
             raise ClusterError(f"the job does not iterate:\n{self.cluster.trouble()}")
         learned = self.cluster.wait_learned(min(20.0, self.run.remaining()))
         if not learned:
@@ -219,12 +221,12 @@ class FaultPhase:
             lambda: self.nothing_open() or replaced(), min(CLEAR_TIMEOUT, self.run.remaining()), 0.2, cluster.alive
         ):
             row["recovered"], row["recovery"] = False, "did not clear"
-            self.moment = time.time()
+            self.moment, self.iterations = time.time(), CALM_ITERATIONS
             return
         if not fault.deadly and not replaced():
             row["recovered"] = found
             row["recovery"] = "cleared" if found else "nothing to clear"
-            self.moment = time.time()
+            self.moment, self.iterations = time.time(), CALM_ITERATIONS
             return
         # A finding that C4 does not act on, or none at all: nothing will come.
         acts = found and not any(text.startswith("not restarting") for text in row["finding"].get("actions") or [])
@@ -235,7 +237,7 @@ class FaultPhase:
             row["resumed_from"] = first
             row["recovered"] = first >= row["checkpoint"]
             row["recovery"] = f"restarted in {row['restart_seconds']:.1f} s from {first}"
-            self.moment = max(self.started(r) for r in range(cluster.ranks))
+            self.moment, self.iterations = max(self.started(r) for r in range(cluster.ranks)), WARM_ITERATIONS
             return
         row["recovered"], row["recovery"] = False, "no restart"
         self.run.say(f"faults: the job did not come back, starting over\n{cluster.trouble()}")

@@ -31,9 +31,19 @@ def subject(observation):
     return tuple(observation.get(key) for key in ("type", "process", "comm", "node"))
 
 
-def cut(lines, injected, until):
+def ends(rows, timeout):
+    """When the cut of each of these rows ends, in Unix seconds: a while after the verdict (or, without one, after `timeout`), but
+    before the next fault."""
+    injected = [row["injected_unix"] for row in rows]
+    return [
+        min([row["injected_unix"] + (row.get("seconds") or timeout) + AFTER_SECONDS, *(at for at in injected if at > row["injected_unix"])])
+        for row in rows
+    ]
+
+
+def cut(lines, injected, end_unix):
     """The lines of a cut, as text; times in Unix seconds."""
-    end = (until + AFTER_SECONDS) * 1e6
+    end = end_unix * 1e6
     earliest = (injected - BEFORE_SECONDS) * 1e6
     announced, body, ended = {}, [], set()
     for now, observation, text in lines:
@@ -61,7 +71,7 @@ def cut(lines, injected, until):
 
 
 def keep(folder, record, cuts):
-    """Writes one file a cut and adds to the index. `cuts` are dicts with name, injected_unix, until_unix and what to expect."""
+    """Writes one file a cut and adds to the index. `cuts` are dicts with name, injected_unix, end_unix and what to expect."""
     os.makedirs(folder, exist_ok=True)
     index_path = os.path.join(folder, "index.json")
     index = []
@@ -69,7 +79,7 @@ def keep(folder, record, cuts):
         with open(index_path, encoding="utf-8") as file:
             index = json.load(file)
     for one in cuts:
-        texts = cut(read_lines(record), one["injected_unix"], one["until_unix"])
+        texts = cut(read_lines(record), one["injected_unix"], one["end_unix"])
         if not texts:
             continue
         with gzip.open(os.path.join(folder, f"{one['name']}.jsonl.gz"), "wt", encoding="utf-8") as file:

@@ -75,10 +75,11 @@ def execute(run, worker, mps):
     return result["passed"]
 
 
-def keep_fixture(run, cluster, begun, until):
+def keep_fixture(run, cluster, begun, end):
     """Keeps the beginning of the recording: start, learning, and some healthy time."""
     if os.path.exists(cluster.record):
-        one = {"name": "00-healthy", "injected_unix": begun + fixtures.BEFORE_SECONDS, "until_unix": until, "kinds": []}
+        name = f"{run.options.shape}-healthy"
+        one = {"name": name, "injected_unix": begun + fixtures.BEFORE_SECONDS, "end_unix": end, "kinds": []}
         fixtures.keep(os.path.join(run.work, "keep", "fixtures"), cluster.record, [one])
 
 

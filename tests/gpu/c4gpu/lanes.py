@@ -95,8 +95,13 @@ class Lanes:
             try:
                 code = child.wait(left + 2 * CLOSING_SECONDS)
             except subprocess.TimeoutExpired:
-                child.kill()
-                code = child.wait()
+                # As on Ctrl-C: it ends its jobs first, which nobody else would.
+                child.terminate()
+                try:
+                    code = child.wait(2 * CLOSING_SECONDS)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    code = child.wait()
             with self._lock:
                 self._children.discard(child)
         outcome = {"task": task.name, "lane": number, "devices": devices, "code": code, "seconds": time.monotonic() - begun}
