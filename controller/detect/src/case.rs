@@ -31,6 +31,8 @@ pub(crate) enum Slot {
     Desync(CommId),
     /// A slow rank.
     Slow(ProcessId),
+    /// Slow links with a common cause, by number.
+    Network(u64),
     /// A workload that is unbalanced.
     Imbalance(CommId),
     /// A broken component that nobody suffers from.
@@ -74,6 +76,10 @@ impl Cases {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Slot, &Case)> {
         self.open.iter()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
     }
 
     /// Opens the slot, or amends what is open there. A finding whose kind changes is a new one that explains the old.
@@ -130,11 +136,6 @@ impl Cases {
         }
     }
 
-    /// All open findings, to add to them; what `change` returns true for is told again.
-    pub(crate) fn amend_where(&mut self, out: &mut Vec<Finding>, mut change: impl FnMut(&mut Case) -> bool) {
-        out.extend(self.open.values_mut().filter_map(|case| change(case).then(|| case.finding.clone())));
-    }
-
     /// Clears a finding and returns it.
     pub(crate) fn clear(&mut self, slot: &Slot, now: Timestamp, out: &mut Vec<Finding>) -> Option<Finding> {
         let mut finding = self.open.remove(slot)?.finding;
@@ -165,8 +166,7 @@ impl Case {
             draft.explains.into_iter().filter(|symptom| !finding.explains.contains(symptom)).collect();
         let others = self.accused != draft.accused
             || finding.suspects.iter().map(|s| &s.link).ne(draft.suspects.iter().map(|s| &s.link));
-        let news = |name: &str| draft.evidence.contains_key(name) && !finding.evidence.contains_key(name);
-        let joined = news("health") || news("cause");
+        let joined = draft.evidence.contains_key("health") && !finding.evidence.contains_key("health");
         let surer = (finding.confidence - draft.confidence).abs() >= CONFIDENCE_STEP;
         if !others && !joined && !surer && new_symptoms.is_empty() {
             return;

@@ -7,22 +7,24 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::{
     case::{Cases, Slot},
-    death,
+    comm_slow, death,
     finding::{Finding, Verdict},
     hang, health,
     model::Job,
     nodes::Nodes,
-    observation::{HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window},
+    observation::{
+        HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Severity, Timestamp, Window,
+    },
     rhythm::Prior,
     slow,
     view::{self, JobView},
 };
 
-pub use crate::config::Config;
+pub use crate::{comm_slow::Wish, config::Config};
 
 /// Least time between two looks at the same job.
 const EXAMINE_US: u64 = 200_000;
-/// Health events that wait for a symptom.
+/// Fatal health events that wait for a symptom.
 const MAX_WAITING_EVENTS: usize = 1_024;
 
 /// The state machine.
@@ -32,7 +34,7 @@ pub struct Detector {
     jobs: BTreeMap<JobId, Job>,
     job_of: HashMap<ProcessId, JobId>,
     nodes: Nodes,
-    /// Events for which no symptom was seen yet, with the time they happened.
+    /// Fatal events for which no symptom was seen yet, with the time they happened.
     waiting_events: VecDeque<(Timestamp, HealthEvent)>,
     /// Warnings about nodes on which no job runs.
     unattached: Cases,
@@ -95,6 +97,12 @@ impl Detector {
         self.jobs.values().map(|job| view::of(job, &self.nodes, &self.config, self.now)).collect()
     }
 
+    /// Processes whose network steps should all be timed for a while. Each wish is returned once; it is made again as
+    /// long as it stands.
+    pub fn wishes(&mut self) -> Vec<Wish> {
+        self.jobs.values_mut().flat_map(|job| job.network.take_wishes()).collect()
+    }
+
     fn job_of(&mut self, process: ProcessId) -> Option<&mut Job> {
         self.jobs.get_mut(self.job_of.get(&process)?)
     }
@@ -155,16 +163,7 @@ impl Detector {
                 job.cases.clear(&slot, now, out);
             }
             self.unattached.clear(&slot, now, out);
-            return;
-        }
-        for job in self.jobs.values_mut() {
-            health::arrived(job, &event, &self.nodes, &self.config, now, out);
-        }
-        let known = |(_, waiting): &(Timestamp, HealthEvent)| health::slot(waiting) == health::slot(&event);
-        if health::is_news(&event)
-            && self.waiting_events.len() < MAX_WAITING_EVENTS
-            && !self.waiting_events.iter().any(known)
-        {
+        } else if event.severity == Severity::Fatal && self.waiting_events.len() < MAX_WAITING_EVENTS {
             self.waiting_events.push_back((at, event));
         }
     }
@@ -177,7 +176,7 @@ impl Detector {
         self.forget(now, out);
     }
 
-    /// Reports events that have waited long enough for a symptom.
+    /// Reports fatal events that have waited long enough for a symptom.
     fn report_events(&mut self, now: Timestamp, out: &mut Vec<Finding>) {
         let hold_us = self.config.health_hold_ms.saturating_mul(1_000);
         let (due, waiting): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting_events)
@@ -241,6 +240,7 @@ fn attend(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &m
     if due && concerned {
         hang::assess(job, nodes, config, now, out);
     }
+    comm_slow::assess(job, nodes, config, now, out);
     if !out.is_empty() {
         health::absorb(job, now, out);
     }
@@ -253,7 +253,8 @@ fn replaced(job: &mut Job, info: &ProcessInfo, now: Timestamp, out: &mut Vec<Fin
         return;
     }
     job.cases.clear_where(now, out, |slot, case| {
-        matches!(slot, Slot::Death | Slot::Hang | Slot::Slow(_)) && case.accused.contains(&before)
+        matches!(slot, Slot::Death | Slot::Hang | Slot::Slow(_) | Slot::Network(_))
+            && case.accused.contains(&before)
     });
 }
 

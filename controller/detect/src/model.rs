@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     case::Cases,
+    comm_slow::{Network, Place, Where},
     config::Config,
     nodes::Nodes,
     observation::{
-        CommId, CommWindow, InFlight, JobId, Membership, PendingPeer, ProcessId, ProcessInfo, ProcessState,
-        Timestamp, Window,
+        Block, CommId, CommWindow, InFlight, JobId, LinkTime, Membership, PendingPeer, ProcessId,
+        ProcessInfo, ProcessState, Timestamp, Window,
     },
     rhythm::{Prior, Rhythm},
+    signature,
     slow::{Counts, Setting, Slowness},
     survey::{self, Survey},
 };
@@ -26,6 +28,8 @@ const SETTLED: u64 = 5;
 const SETTLED_US: u64 = 60_000_000;
 /// Communicators a process may be in; a bound on what a confused agent can make us remember.
 const MAX_MEMBERSHIPS: usize = 1024;
+/// Part of a new window in the share of time that a member spends in collectives.
+const BUSY_WEIGHT: f64 = 0.1;
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
 const LEVEL_WINDOWS: u32 = 5;
 
@@ -144,6 +148,8 @@ pub(crate) struct Member {
     /// Its process no longer reports the communicator: finalised or aborted there.
     pub(crate) left: bool,
     pub(crate) iterations: u64,
+    /// Share of the time that it spends in collectives here, waits for others included.
+    busy: f64,
 }
 
 impl Member {
@@ -160,6 +166,7 @@ impl Member {
             at: None,
             left: false,
             iterations: 0,
+            busy: 0.0,
         }
     }
 
@@ -219,6 +226,7 @@ pub(crate) struct Job {
     pub(crate) last_heard: Timestamp,
     /// Communicators whose blocks have told something.
     pub(crate) news: Vec<CommId>,
+    pub(crate) network: Network,
     survey: Survey,
 }
 
@@ -241,6 +249,7 @@ impl Job {
             conflicts: BTreeSet::new(),
             last_heard: now,
             news: Vec::new(),
+            network: Network::default(),
             survey: Survey::default(),
         }
     }
@@ -362,14 +371,23 @@ impl Job {
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
         let present: BTreeSet<CommId> = window.comms.iter().map(|comm| comm.comm).collect();
         let mut level = process.level_since_loss;
+        let mut told: Vec<(CommId, u32, Vec<LinkTime>)> = Vec::new();
         for (id, comm_rank) in &process.memberships {
             if let Some(comm) = self.comms.get_mut(id) {
                 comm.set_left(*comm_rank, !present.contains(id));
             }
         }
-        for comm_window in window.comms {
+        let paces = self.by_rank.first_key_value().is_some_and(|(_, first)| *first == window.process);
+        for mut comm_window in window.comms {
             let Some(comm_rank) = process.memberships.get(&comm_window.comm) else { continue };
             let Some(comm) = self.comms.get_mut(&comm_window.comm) else { continue };
+            if !lossy && !comm_window.links.is_empty() {
+                told.push((comm.id, *comm_rank, std::mem::take(&mut comm_window.links)));
+            }
+            if paces {
+                self.network.pace(&comm_window.iterations, self.survey.iteration_us, self.cases.is_empty());
+            }
+            comm.note_busy(*comm_rank, &comm_window.blocks, window.duration_us);
             let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, now);
             if comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max) {
                 level = level.map(|level| level.saturating_add(1));
@@ -382,6 +400,31 @@ impl Job {
             }
         }
         process.level_since_loss = level;
+        for (comm, comm_rank, links) in told {
+            self.take_links(comm, comm_rank, &links, now);
+        }
+    }
+
+    /// Takes in what a member of a communicator tells of its network links.
+    fn take_links(&mut self, id: CommId, comm_rank: u32, links: &[LinkTime], now: Timestamp) {
+        let Some(comm) = self.comms.get(&id) else { return };
+        let place = |comm_rank: u32| {
+            let process = comm.members.get(&comm_rank)?.process;
+            Some(Place { comm_rank, process, node: &self.processes.get(&process)?.info.node })
+        };
+        let Some(own) = place(comm_rank) else { return };
+        let name = signature::fnv(signature::fnv_start(), comm.name.as_bytes());
+        let at = Where { comm: id, size: comm.size, name };
+        for link in links {
+            if let Some(peer) = place(link.peer) {
+                self.network.take(at, own, peer, link, now);
+            }
+        }
+    }
+
+    /// How long an iteration of the job takes, 0 while that is not known.
+    pub(crate) fn iteration_us(&self) -> u64 {
+        self.survey.iteration_us
     }
 
     /// The process of a member.
@@ -475,6 +518,23 @@ impl Comm {
         }
         // Half the threshold: a wait that is the consequence of another may be younger than it.
         wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000)
+    }
+
+    /// Notes how much of a window a member spent in collectives.
+    fn note_busy(&mut self, comm_rank: u32, blocks: &[Block], duration_us: u64) {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return };
+        if duration_us == 0 {
+            return;
+        }
+        let wait_ns: u64 = blocks.iter().fold(0, |sum, block| sum.saturating_add(block.wait_ns));
+        let share = wait_ns as f64 / (duration_us as f64 * 1e3);
+        member.busy += (share - member.busy) * BUSY_WEIGHT;
+    }
+
+    /// Share of the time that its operations take by themselves: whoever comes last waits for nobody.
+    pub(crate) fn busy(&self) -> f64 {
+        let reporting = self.members.values().filter(|member| member.at.is_some() && !member.left);
+        reporting.map(|member| member.busy).min_by(f64::total_cmp).map_or(0.0, |busy| busy.min(1.0))
     }
 
     /// A member has left the communicator, or is back.

@@ -49,6 +49,7 @@ fn tell(
     let Some(comm) = job.comms.get(&id) else { return };
     let (slot, mut draft) = match news {
         News::Late(comm_rank, lateness) => match late(job, comm, comm_rank, &lateness, now) {
+            Some((_, draft)) if starved(job, &draft.accused) => return explain_starved(job, draft, out),
             Some(found) if !disturbed => found,
             _ => return,
         },
@@ -85,7 +86,7 @@ fn tell(
         if let Some(class) = node.and_then(|node| nodes.nic_class(node)) {
             draft.evidence.insert("nic_class".into(), json!(class));
         }
-        health::join(&mut draft, job, nodes, config, now);
+        health::join(&mut draft, nodes, config, now);
     }
     let (name, incarnation) = (job.id.clone(), job.incarnation);
     job.cases.tell(slot, draft, &name, incarnation, now, out);
@@ -159,6 +160,19 @@ fn late(
         place: Some((comm.id, 0)),
     };
     Some((slot, draft))
+}
+
+/// Whether all of them are at the end of a slow link of which a finding tells: it makes them late.
+fn starved(job: &Job, accused: &[ProcessId]) -> bool {
+    accused.iter().all(|process| job.process(*process).is_some_and(|p| job.network.touches(&p.memberships)))
+        && job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Network(_)))
+}
+
+fn explain_starved(job: &mut Job, draft: Draft, out: &mut Vec<Finding>) {
+    let slot = job.cases.iter().map(|(slot, _)| slot).find(|slot| matches!(slot, Slot::Network(_))).cloned();
+    if let Some(slot) = slot {
+        job.cases.explain(&slot, format!("{}: {}", draft.kind.name(), draft.summary), out);
+    }
 }
 
 /// A finding about several ranks is over when none of them is late any more.

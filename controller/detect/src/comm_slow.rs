@@ -1,0 +1,330 @@
+//! Slow communication: which link, sender, receiver or part of the fabric moves data more slowly than its peers do.
+//!
+//! The measure is network time per byte of a directed link: of the two ends' times the smaller one, and the receiver's
+//! flush. A sender's data is "with the network" for long also when the receiver comes late and takes none of it (with
+//! sockets, at least), and a receiver waits for data also when the sender comes late. Only on a slow link both last, so a
+//! late rank, a slow GPU or a bubble of the pipeline never looks like one. Where only one end tells, nothing is claimed.
+//!
+//! Like is compared with like: links of one communicator (or, where that has few, of communicators of the same size and
+//! name), steps of one size class, inside a node or between nodes. Two questions are asked of a link, each against the noise of its kind:
+//! has it become slower, relative to its peers, than it used to be; and does it stand out from them, as one of
+//! few. Links of another NIC class, always slower and not few, answer no to both. Samples are summed up as in `slow`
+//! (a cumulative sum test), so that one bad second accuses nobody.
+//!
+//! Slow links together make the delay matrix of the job, over all communicators: `locate` finds the simplest cause of
+//! its pattern. And it must matter: a link is only reported when the job loses time to it.
+
+mod cell;
+mod locate;
+mod report;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    config::Config,
+    observation::{CommId, Iteration, LinkTime, NodeName, ProcessId, Timestamp},
+    stats::Histogram,
+};
+use cell::{Cell, Verdict};
+pub(crate) use report::assess;
+pub use watch::Wish;
+
+/// Steps smaller than this are ruled by latency, which says more of hosts than of links.
+const MIN_STEP_BYTES: u64 = 4_096;
+/// Links of one communicator that are enough to be compared among themselves.
+const ENOUGH: usize = 6;
+/// Least time between two looks.
+const EXAMINE_US: u64 = 1_000_000;
+/// A link that is ready waits this long for the others of its kind.
+const PATIENCE_US: u64 = 3_000_000;
+/// Links remembered per job: a bound on what an all-to-all of a large job takes.
+const MAX_CELLS: usize = 1 << 20;
+/// A link that nothing was heard of for this long is forgotten.
+const FORGET_US: u64 = 600_000_000;
+/// What peers are measured against is the lower quartile: up to three quarters of a kind may be slow.
+const REFERENCE: f64 = 0.25;
+
+/// A directed link of a communicator, by ranks in it, and a size class of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    comm: CommId,
+    src: u32,
+    dst: u32,
+    class: u32,
+}
+
+/// Links that are compared with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kin {
+    /// Those of one communicator.
+    Comm(CommId, Likeness),
+    /// Those of small communicators that are alike: size and hash of the name.
+    Pool(u32, u64, Likeness),
+}
+
+/// Size class, and whether both ends are on one node.
+type Likeness = (u32, bool);
+
+/// Links of one kind.
+#[derive(Debug)]
+struct Group {
+    /// Differences from sample to sample.
+    differences: Histogram,
+    ready: Vec<Key>,
+    ready_since: Timestamp,
+    links: usize,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { differences: Histogram::new(4_096), ready: Vec::new(), ready_since: Timestamp(0), links: 0 }
+    }
+}
+
+/// One end of a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) comm_rank: u32,
+    pub(crate) process: ProcessId,
+    pub(crate) node: &'a NodeName,
+}
+
+/// A communicator, as far as links are told apart by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Where {
+    pub(crate) comm: CommId,
+    pub(crate) size: u32,
+    /// Hash of its name.
+    pub(crate) name: u64,
+}
+
+/// The delay matrix of a job.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    cells: BTreeMap<Key, Cell>,
+    groups: BTreeMap<Kin, Group>,
+    /// Links of each communicator and likeness, to choose whom they are compared with.
+    counts: BTreeMap<(CommId, Likeness), usize>,
+    /// Links that are slow, or on their way there.
+    suspicious: BTreeSet<Key>,
+    /// Links that were found slow and have not recovered.
+    slow: BTreeSet<Key>,
+    examined: Timestamp,
+    swept: Timestamp,
+    incidents: report::Incidents,
+    watch: watch::Watch,
+    wishes: Vec<Wish>,
+    pace: Pace,
+}
+
+impl Network {
+    /// Takes in what a rank told of one of its links.
+    pub(crate) fn take(
+        &mut self,
+        place: Where,
+        own: Place<'_>,
+        peer: Place<'_>,
+        link: &LinkTime,
+        now: Timestamp,
+    ) {
+        let step_bytes = link.bytes.checked_div(link.steps).unwrap_or(0);
+        if step_bytes < MIN_STEP_BYTES || own.process == peer.process {
+            return;
+        }
+        let (src, dst) = if link.is_send { (own, peer) } else { (peer, own) };
+        let class = link.size_class();
+        let key = Key { comm: place.comm, src: src.comm_rank, dst: dst.comm_rank, class };
+        let local = !src.node.0.is_empty() && src.node == dst.node;
+        if !self.cells.contains_key(&key) {
+            if self.cells.len() >= MAX_CELLS {
+                return;
+            }
+            *self.counts.entry((place.comm, (class, local))).or_default() += 1;
+        }
+        let cell = self.cells.entry(key).or_insert_with(|| Cell::new(local, place.size, place.name, now));
+        if cell.take(link, now) {
+            let kin = kin(&self.counts, &key, cell);
+            let group = self.groups.entry(kin).or_default();
+            if group.ready.is_empty() {
+                group.ready_since = now;
+            }
+            group.ready.push(key);
+        }
+    }
+
+    /// Takes in iterations that one rank tells of; those of a part of the job's iteration are left out.
+    pub(crate) fn pace(&mut self, iterations: &[Iteration], whole_us: u64, undisturbed: bool) {
+        let undisturbed = undisturbed && self.suspicious.is_empty();
+        for iteration in iterations.iter().filter(|i| whole_us > 0 && i.duration_ns / 500 >= whole_us) {
+            self.pace.push(iteration.duration_ns, !undisturbed);
+        }
+    }
+
+    /// Compares links that have become ready. True if the set of suspicious links may have changed.
+    fn compare(&mut self, config: &Config, now: Timestamp) -> bool {
+        let mut compared = false;
+        for (kin, group) in &mut self.groups {
+            let all = group.ready.len() * 4 >= group.links * 3 && group.ready.len() > 1;
+            if group.ready.is_empty() || !(all || now.micros_since(group.ready_since) >= PATIENCE_US) {
+                continue;
+            }
+            compared = true;
+            let mut ready = std::mem::take(&mut group.ready);
+            // While a communicator's links become known, they may move from a pool to a group of their own.
+            ready.retain(|key| match self.cells.get_mut(key) {
+                Some(cell) if kin_is(&self.counts, key, cell, kin) => true,
+                Some(cell) => {
+                    cell.postpone();
+                    false
+                }
+                None => false,
+            });
+            group.links = group.links.max(ready.len());
+            judge(group, &ready, &mut self.cells, config, now);
+            for key in ready {
+                let verdict = self.cells.get(&key).map_or(Verdict::Fine, Cell::verdict);
+                set(&mut self.suspicious, key, verdict != Verdict::Fine);
+                set(&mut self.slow, key, verdict == Verdict::Slow);
+            }
+        }
+        compared
+    }
+
+    /// Forgets links of which nothing was heard for long.
+    fn sweep(&mut self, now: Timestamp) {
+        if now.micros_since(self.swept) < FORGET_US / 10 {
+            return;
+        }
+        self.swept = now;
+        let (counts, suspicious, slow) = (&mut self.counts, &mut self.suspicious, &mut self.slow);
+        self.cells.retain(|key, cell| {
+            let keep = now.micros_since(cell.heard) < FORGET_US;
+            if !keep {
+                if let Some(count) = counts.get_mut(&(key.comm, (key.class, cell.local))) {
+                    *count = count.saturating_sub(1);
+                }
+                suspicious.remove(key);
+                slow.remove(key);
+            }
+            keep
+        });
+        counts.retain(|_, count| *count > 0);
+        for group in self.groups.values_mut() {
+            group.links = 0;
+        }
+    }
+
+    /// Whether a rank is at an end of a link that was found slow.
+    pub(crate) fn touches(&self, memberships: &BTreeMap<CommId, u32>) -> bool {
+        self.slow
+            .iter()
+            .any(|key| memberships.get(&key.comm).is_some_and(|rank| *rank == key.src || *rank == key.dst))
+    }
+}
+
+fn set(set: &mut BTreeSet<Key>, key: Key, present: bool) {
+    if present {
+        set.insert(key);
+    } else {
+        set.remove(&key);
+    }
+}
+
+fn kin(counts: &BTreeMap<(CommId, Likeness), usize>, key: &Key, cell: &Cell) -> Kin {
+    let likeness = (key.class, cell.local);
+    if counts.get(&(key.comm, likeness)).is_some_and(|count| *count >= ENOUGH) {
+        Kin::Comm(key.comm, likeness)
+    } else {
+        Kin::Pool(cell.size, cell.name, likeness)
+    }
+}
+
+fn kin_is(counts: &BTreeMap<(CommId, Likeness), usize>, key: &Key, cell: &Cell, is: &Kin) -> bool {
+    kin(counts, key, cell) == *is
+}
+
+/// Sets the links of a group against each other.
+fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, config: &Config, now: Timestamp) {
+    let costs: Vec<(Key, f64)> =
+        ready.iter().filter_map(|key| Some((*key, cells.get_mut(key)?.cost()?))).collect();
+    if costs.len() < 2 {
+        return;
+    }
+    let mut sorted: Vec<f64> = costs.iter().map(|(_, cost)| cost.ln()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let reference = sorted[((sorted.len() - 1) as f64 * REFERENCE) as usize];
+    let middle = sorted[sorted.len() / 2];
+    // How far healthy links of this kind are apart: what lies below the middle is certainly not slow.
+    let spread = middle - sorted[sorted.len() / 10];
+    let noise = group.differences.median().unwrap_or(0.0) * cell::DIFFERENCE_TO_SIGMA;
+    let changed = cell::LEAST_CHANGE.max(noise * config.slow_noise);
+    let differs = cell::LEAST_DIFFERENCE.max(noise * config.slow_noise).max(spread * 4.0);
+    // One of few: in a group of another NIC class, each has many like itself.
+    let apart = sorted.iter().filter(|cost| **cost > middle + differs).count();
+    let few = costs.len() >= ENOUGH && apart * 4 <= costs.len();
+    for (key, cost) in &costs {
+        let Some(cell) = cells.get_mut(key) else { continue };
+        let relative = cost.ln() - reference;
+        let setting = cell::Setting {
+            changed,
+            differs: few.then_some(differs),
+            from_middle: cost.ln() - middle,
+            peers_cost: middle.exp(),
+            peers: costs.len(),
+            noise,
+        };
+        if let Some(difference) = cell.judge(relative, &setting, now) {
+            group.differences.push(difference);
+        }
+    }
+}
+
+/// How long the job's iterations take now, and took before: as one rank tells it, which is as good as another.
+#[derive(Debug)]
+struct Pace {
+    recent: std::collections::VecDeque<u64>,
+    usual: Histogram,
+    count: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { recent: std::collections::VecDeque::new(), usual: Histogram::new(512), count: 0 }
+    }
+}
+
+/// Iterations whose median is "now".
+const RECENT: usize = 9;
+/// Iterations that make "usual" known.
+const USUAL: u64 = 20;
+
+impl Pace {
+    /// An iteration has ended. It takes part in what is usual once it is no longer recent, unless something is wrong
+    /// now.
+    fn push(&mut self, duration_ns: u64, disturbed: bool) {
+        self.recent.push_back(duration_ns);
+        if self.recent.len() > RECENT
+            && let Some(old) = self.recent.pop_front()
+            && (!disturbed || self.count < USUAL)
+        {
+            self.usual.push(old as f64);
+            self.count += 1;
+        }
+    }
+
+    /// Share of the present iteration that is more than usual; 0 where either is not known.
+    fn loss(&self) -> f64 {
+        if self.count < USUAL || self.recent.len() < RECENT {
+            return 0.0;
+        }
+        let mut recent: Vec<u64> = self.recent.iter().copied().collect();
+        recent.sort_unstable();
+        let now = recent[recent.len() / 2] as f64;
+        let usual = self.usual.median().unwrap_or(now);
+        (1.0 - usual / now.max(1.0)).max(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

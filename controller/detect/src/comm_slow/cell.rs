@@ -1,0 +1,256 @@
+//! One directed link for steps of one size: what both ends told, what is usual for it, and how sure it is that it is slow.
+
+use crate::observation::{LinkTime, Timestamp};
+
+/// Steps that each end has to tell of for a sample.
+const MIN_STEPS: u64 = 4;
+/// How long what one end told waits for the other.
+const WAIT_US: u64 = 120_000_000;
+/// Samples that make known what is usual for a link.
+const LEARN: usize = 8;
+/// Part of a new sample in what is usual, once that is known.
+const ADAPT: f64 = 0.02;
+/// Least change and least difference from its peers that count, as logarithms: a fifth and a half more.
+pub(super) const LEAST_CHANGE: f64 = 0.182;
+pub(super) const LEAST_DIFFERENCE: f64 = 0.405;
+/// What a sample has to exceed, and may count at most, in thresholds (as in `slow`).
+const REFERENCE: f64 = 0.6;
+const CAP: f64 = 2.0;
+/// The sum at which a link is slow: five samples far above the threshold, or some ten just above it.
+const LIMIT: f64 = 6.3;
+/// The sum from which on it is worth a closer look: two such samples.
+const SUSPICION: f64 = 2.5;
+/// Samples in a row that clear a link, at least.
+const QUIET: u32 = 5;
+/// Standard deviation of normal noise over the median of the difference of two draws from it.
+pub(super) const DIFFERENCE_TO_SIGMA: f64 = 1.048;
+
+/// What is thought of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Fine,
+    Suspicious,
+    Slow,
+}
+
+/// What one end told since the last sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    steps: u64,
+    bytes: u64,
+    network_ns: u64,
+    flush_ns: u64,
+    since: Timestamp,
+}
+
+impl End {
+    fn add(&mut self, link: &LinkTime, now: Timestamp) {
+        if self.steps == 0 {
+            self.since = now;
+        }
+        self.steps = self.steps.saturating_add(link.steps);
+        self.bytes = self.bytes.saturating_add(link.bytes);
+        self.network_ns = self.network_ns.saturating_add(link.network_ns);
+        self.flush_ns = self.flush_ns.saturating_add(link.flush_ns);
+    }
+
+    fn per_byte(&self, ns: u64) -> f64 {
+        ns as f64 / self.bytes.max(1) as f64
+    }
+}
+
+/// The kind that a link is compared with, at the moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    /// Threshold of a change.
+    pub(super) changed: f64,
+    /// Threshold of a difference; absent where those apart are not few.
+    pub(super) differs: Option<f64>,
+    /// Distance from the median of the kind.
+    pub(super) from_middle: f64,
+    /// Median of the kind, ns per byte.
+    pub(super) peers_cost: f64,
+    pub(super) peers: usize,
+    pub(super) noise: f64,
+}
+
+/// The numbers behind a slow link.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    /// ns per byte of the link and of the median of its kind, at the last bad sample.
+    pub(super) cost: f64,
+    pub(super) peers_cost: f64,
+    pub(super) peers: usize,
+    pub(super) noise: f64,
+    /// Mean excess over the run, as a logarithm.
+    pub(super) excess: f64,
+    pub(super) samples: u32,
+    pub(super) bytes: u64,
+    /// Share of the flush in the cost.
+    pub(super) flush: f64,
+    pub(super) since: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) local: bool,
+    pub(super) size: u32,
+    pub(super) name: u64,
+    pub(super) heard: Timestamp,
+    send: End,
+    receive: End,
+    ready: bool,
+    /// When the bytes that are judged next were first told of.
+    sample_since: Timestamp,
+    sample_bytes: u64,
+    sample_cost: f64,
+    sample_flush: f64,
+    learning: Vec<f64>,
+    usual: Option<f64>,
+    before: Option<f64>,
+    sum: f64,
+    pub(super) numbers: Numbers,
+    slow: bool,
+    quiet: u32,
+}
+
+impl Cell {
+    pub(super) fn new(local: bool, size: u32, name: u64, now: Timestamp) -> Self {
+        Self {
+            local,
+            size,
+            name,
+            heard: now,
+            send: End::default(),
+            receive: End::default(),
+            ready: false,
+            sample_since: now,
+            sample_bytes: 0,
+            sample_cost: 0.0,
+            sample_flush: 0.0,
+            learning: Vec::new(),
+            usual: None,
+            before: None,
+            sum: 0.0,
+            numbers: Numbers::default(),
+            slow: false,
+            quiet: 0,
+        }
+    }
+
+    /// Takes in what one end told. True when both ends have told enough, once for each sample.
+    pub(super) fn take(&mut self, link: &LinkTime, now: Timestamp) -> bool {
+        self.heard = now;
+        let (own, other) = if link.is_send {
+            (&mut self.send, &mut self.receive)
+        } else {
+            (&mut self.receive, &mut self.send)
+        };
+        // What the other end told long ago is of other operations.
+        if other.steps > 0 && !self.ready && now.micros_since(other.since) > WAIT_US {
+            *other = End::default();
+        }
+        own.add(link, now);
+        let enough = self.send.steps >= MIN_STEPS && self.receive.steps >= MIN_STEPS;
+        enough && !std::mem::replace(&mut self.ready, true)
+    }
+
+    /// The sample is judged another time, with others.
+    pub(super) fn postpone(&mut self) {
+        self.ready = false;
+    }
+
+    /// Network time per byte since the last sample, in ns; begins the next one.
+    pub(super) fn cost(&mut self) -> Option<f64> {
+        let (send, receive) = (std::mem::take(&mut self.send), std::mem::take(&mut self.receive));
+        self.ready = false;
+        let network = send.per_byte(send.network_ns).min(receive.per_byte(receive.network_ns));
+        self.sample_flush = receive.per_byte(receive.flush_ns);
+        self.sample_cost = network + self.sample_flush;
+        self.sample_bytes = send.bytes;
+        self.sample_since = send.since.min(receive.since);
+        (self.sample_cost > 0.0).then_some(self.sample_cost)
+    }
+
+    /// Judges the sample whose logarithm is `relative` above the reference of its kind. Returns how far it is from the
+    /// sample before.
+    pub(super) fn judge(&mut self, relative: f64, setting: &Setting, now: Timestamp) -> Option<f64> {
+        let difference = self.before.replace(relative).map(|before| (relative - before).abs());
+        let change = self.usual.map(|usual| relative - usual.max(0.0));
+        let by_change = change.map_or(f64::MIN, |change| change / setting.changed);
+        let by_peers = setting.differs.map_or(f64::MIN, |differs| setting.from_middle / differs);
+        let z = by_change.max(by_peers).clamp(-CAP, CAP);
+        let excess = if by_change >= by_peers { change.unwrap_or(0.0) } else { setting.from_middle };
+        self.learn(relative, setting.noise, z);
+        if self.slow {
+            self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
+            if z >= REFERENCE {
+                self.note(excess, setting);
+            }
+            if self.quiet >= QUIET.max(self.numbers.samples.min(20)) {
+                (self.slow, self.sum, self.numbers) = (false, 0.0, Numbers::default());
+            }
+            return difference;
+        }
+        self.sum = (self.sum + z - REFERENCE).max(0.0);
+        if self.sum == 0.0 {
+            self.numbers = Numbers { since: now, ..Numbers::default() };
+            return difference;
+        }
+        if self.numbers.samples == 0 {
+            self.numbers.since = self.sample_since;
+        }
+        if z >= REFERENCE {
+            self.note(excess, setting);
+        }
+        if self.sum >= LIMIT {
+            (self.slow, self.quiet) = (true, 0);
+        }
+        difference
+    }
+
+    fn note(&mut self, excess: f64, setting: &Setting) {
+        let numbers = &mut self.numbers;
+        numbers.samples = numbers.samples.saturating_add(1);
+        let weight = 1.0 / f64::from(numbers.samples.min(16));
+        numbers.excess += (excess - numbers.excess) * weight;
+        numbers.bytes = numbers.bytes.saturating_add(self.sample_bytes);
+        numbers.cost = self.sample_cost;
+        numbers.flush = self.sample_flush / self.sample_cost.max(f64::MIN_POSITIVE);
+        numbers.peers_cost = setting.peers_cost;
+        numbers.peers = setting.peers;
+        numbers.noise = setting.noise;
+    }
+
+    /// What is usual for the link, learned as long as nothing is wrong with it.
+    fn learn(&mut self, relative: f64, noise: f64, z: f64) {
+        match &mut self.usual {
+            Some(usual) if z < REFERENCE && !self.slow => {
+                *usual += (relative - *usual).clamp(-noise, noise) * ADAPT;
+            }
+            Some(_) => {}
+            None => {
+                self.learning.push(relative);
+                if self.learning.len() >= LEARN {
+                    self.learning.sort_by(f64::total_cmp);
+                    self.usual = Some(self.learning[LEARN / 2]);
+                    self.learning = Vec::new();
+                }
+            }
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.sum {
+            _ if self.slow => Verdict::Slow,
+            sum if sum >= SUSPICION => Verdict::Suspicious,
+            _ => Verdict::Fine,
+        }
+    }
+
+    /// Whether it was sampled at all.
+    pub(super) fn sampled(&self) -> bool {
+        self.before.is_some()
+    }
+}

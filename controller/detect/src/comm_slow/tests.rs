@@ -1,0 +1,155 @@
+use super::*;
+
+#[test]
+fn the_pace_is_compared_with_what_was_usual_before_anything_was_wrong() {
+    let mut pace = Pace::default();
+    (0..40).for_each(|i| pace.push(100_000_000 + i % 3, false));
+    assert!(pace.loss() < 0.05, "{}", pace.loss());
+    (0..100).for_each(|_| pace.push(150_000_000, true));
+    assert!((0.25..0.4).contains(&pace.loss()), "a third of the iteration is lost: {}", pace.loss());
+    (0..20).for_each(|_| pace.push(100_000_000, false));
+    assert!(pace.loss() < 0.05, "{}", pace.loss());
+}
+
+#[test]
+fn a_pace_that_is_not_known_tells_of_no_loss() {
+    let mut pace = Pace::default();
+    (0..10).for_each(|i| pace.push(1_000 * (i + 1), false));
+    assert_eq!(pace.loss(), 0.0);
+}
+
+/// A ring of so many ranks, one on a node, as its members tell of it once a second.
+struct Ring {
+    network: Network,
+    nodes: Vec<NodeName>,
+    second: u64,
+    random: u64,
+}
+
+impl Ring {
+    fn new(ranks: u32) -> Self {
+        let nodes = (0..ranks).map(|n| NodeName(format!("node-{n}"))).collect();
+        Self { network: Network::default(), nodes, second: 0, random: 1 }
+    }
+
+    /// A number that is zero on average and at most `scale` away from it.
+    fn noise(&mut self, scale: f64) -> f64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.random >> 33) as f64 / f64::from(1_u32 << 31) * 2.0 - 1.0) * scale
+    }
+
+    /// Seconds pass; `times` says by which factors the sender's and the receiver's network time of a link are longer.
+    fn run(&mut self, seconds: u64, times: impl Fn(u32) -> (f64, f64)) {
+        for _ in 0..seconds {
+            self.second += 1;
+            let now = Timestamp(1_000_000_000_000 + self.second * 1_000_000);
+            let size = self.nodes.len() as u32;
+            for src in 0..size {
+                let dst = (src + 1) % size;
+                for is_send in [true, false] {
+                    let (send, receive) = times(src);
+                    let factor = (if is_send { send } else { receive * 2.0 }) * (1.0 + self.noise(0.1));
+                    let (own, peer) = if is_send { (src, dst) } else { (dst, src) };
+                    let place = |comm_rank: u32| Place {
+                        comm_rank,
+                        process: ProcessId(u64::from(comm_rank) + 1),
+                        node: &self.nodes[comm_rank as usize],
+                    };
+                    let link = LinkTime {
+                        peer,
+                        is_send,
+                        channels: 2,
+                        steps: 32,
+                        bytes: 32 << 19,
+                        network_ns: (32.0 * 20_000.0 * factor) as u64,
+                        ..LinkTime::default()
+                    };
+                    let at = Where { comm: CommId(7), size, name: 0 };
+                    self.network.take(at, place(own), place(peer), &link, now);
+                }
+            }
+            self.network.compare(&Config::default(), now);
+        }
+    }
+
+    fn slow(&self) -> Vec<(u32, u32)> {
+        self.network.slow.iter().map(|key| (key.src, key.dst)).collect()
+    }
+}
+
+#[test]
+fn a_link_that_becomes_slow_is_found_and_clears() {
+    let mut ring = Ring::new(8);
+    ring.run(30, |_| (1.0, 1.0));
+    assert_eq!(ring.slow(), []);
+    ring.run(12, |src| if src == 3 { (1.6, 1.6) } else { (1.0, 1.0) });
+    assert_eq!(ring.slow(), [(3, 4)]);
+    let numbers = ring.network.cells[&ring.network.slow.first().copied().unwrap()].numbers;
+    assert!((1.4..1.8).contains(&numbers.excess.exp()), "{numbers:?}");
+    assert_eq!(numbers.peers, 8);
+    ring.run(30, |_| (1.0, 1.0));
+    assert_eq!(ring.slow(), []);
+}
+
+#[test]
+fn a_late_rank_is_no_slow_link_whichever_end_waits_for_it() {
+    // Rank 4 is late: what is sent to it lies with the network, and what it sends is waited for.
+    let mut ring = Ring::new(8);
+    ring.run(20, |_| (1.0, 1.0));
+    ring.run(200, |src| match src {
+        3 => (50.0, 0.2),
+        4 => (1.0, 50.0),
+        _ => (1.0, 10.0),
+    });
+    assert_eq!(ring.slow(), []);
+}
+
+#[test]
+fn a_link_that_was_always_slow_is_found_as_one_of_few() {
+    let mut ring = Ring::new(16);
+    ring.run(40, |src| if src == 3 { (2.5, 2.5) } else { (1.0, 1.0) });
+    assert_eq!(ring.slow(), [(3, 4)]);
+}
+
+#[test]
+fn links_of_another_class_are_not_slow_but_one_of_them_may_become_so() {
+    let slow_class = |src: u32| src % 2 == 1;
+    let mut ring = Ring::new(16);
+    ring.run(200, |src| if slow_class(src) { (4.0, 4.0) } else { (1.0, 1.0) });
+    assert_eq!(ring.slow(), []);
+    ring.run(15, |src| match src {
+        5 => (8.0, 8.0),
+        _ if slow_class(src) => (4.0, 4.0),
+        _ => (1.0, 1.0),
+    });
+    assert_eq!(ring.slow(), [(5, 6)]);
+}
+
+#[test]
+fn what_slows_every_link_accuses_none() {
+    let mut ring = Ring::new(8);
+    ring.run(30, |_| (1.0, 1.0));
+    ring.run(60, |_| (3.0, 3.0));
+    assert_eq!(ring.slow(), []);
+}
+
+#[test]
+fn one_end_alone_proves_nothing_and_nothing_odd_breaks_it() {
+    let mut network = Network::default();
+    let node = NodeName("n".into());
+    let place = |rank: u32| Place { comm_rank: rank, process: ProcessId(rank.into()), node: &node };
+    let at = Where { comm: CommId(1), size: 4, name: 0 };
+    for second in 0..100 {
+        let now = Timestamp(second * 1_000_000);
+        for (bytes, steps, ns) in [(1 << 20, 8, u64::MAX), (u64::MAX, 8, 0), (0, 0, 1), (1 << 20, 0, 5)] {
+            for peer in [1, 2, 3] {
+                let link =
+                    LinkTime { peer, is_send: true, steps, bytes, network_ns: ns, ..LinkTime::default() };
+                network.take(at, place(0), place(peer), &link, now);
+            }
+        }
+        network.compare(&Config::default(), now);
+    }
+    assert!(network.slow.is_empty() && network.suspicious.is_empty());
+}
