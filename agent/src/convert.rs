@@ -7,12 +7,15 @@ use c4_proto::v1 as wire;
 use thiserror::Error;
 
 use crate::report::{
-    Command, CommandAction, GroupState, GroupStatus, Health, ProcessStart, Report, SensorStatus,
+    Command, CommandAction, GroupState, GroupStatus, Health, ProcessStart, Report, SensorStatus, TimeSteps,
 };
 
 /// Longest time a controller may leave between SIGTERM and SIGKILL: ten minutes, so that a garbled number cannot keep
 /// a dead job on its GPUs.
 const MAX_GRACE: Duration = Duration::from_secs(600);
+
+/// Longest time that all steps are timed for one wish: a controller that still wants it says it again.
+const MAX_TIMING: Duration = Duration::from_secs(60);
 
 /// Longest name a controller takes, in bytes.
 const MAX_NAME: usize = 256;
@@ -288,6 +291,15 @@ impl TryFrom<wire::Command> for Command {
     }
 }
 
+impl From<wire::TimeSteps> for TimeSteps {
+    fn from(wish: wire::TimeSteps) -> Self {
+        Self {
+            processes: wish.processes.into_iter().map(detect::ProcessId).collect(),
+            duration: Duration::from_micros(wish.duration_us).min(MAX_TIMING),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,5 +327,11 @@ mod tests {
             panic!("not a stop")
         };
         assert_eq!(grace, MAX_GRACE);
+    }
+
+    #[test]
+    fn steps_are_not_timed_for_ever() {
+        let wish = TimeSteps::from(wire::TimeSteps { processes: vec![7], duration_us: u64::MAX });
+        assert_eq!(wish, TimeSteps { processes: vec![detect::ProcessId(7)], duration: MAX_TIMING });
     }
 }

@@ -3,7 +3,8 @@
 //! Tasks: the sampler (recorders), the stream (or, without a controller, a sink), `/metrics`, and with `run` the
 //! supervisor; sensors have threads. One channel for reports, `REPORTS` deep: whoever reports waits when it is full, and
 //! the stream empties it into its spool without waiting for anybody, so it is never full for long. One for commands, `COMMANDS`
-//! deep. At the end the sampler looks once more (so that deaths are told), then the stream delivers what is left.
+//! deep. One for wishes to time all steps, from the stream to the sampler, `WISHES` deep: what does not fit is dropped, since
+//! the controller says it again. At the end the sampler looks once more (so that deaths are told), then the stream delivers what is left.
 
 mod run;
 
@@ -34,7 +35,7 @@ use crate::{
     http,
     metrics::Metrics,
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
-    report::{Captured, Command, Report},
+    report::{Captured, Command, Report, TimeSteps},
     sensors::{Sensors, nic_class},
     stream::{Stream, StreamSettings, Tcp},
 };
@@ -44,6 +45,9 @@ const REPORTS: usize = 1024;
 
 /// Commands on their way to the supervisor.
 const COMMANDS: usize = 64;
+
+/// Wishes for all steps to be timed on their way to the sampler.
+const WISHES: usize = 16;
 
 /// How long the first connection waits for sensors that are slow to start.
 const SENSORS_SETTLE: Duration = Duration::from_secs(3);
@@ -72,6 +76,7 @@ impl Agent {
 
         let (reports, reports_receiver) = mpsc::channel(REPORTS);
         let (commands_sender, commands) = mpsc::channel(COMMANDS);
+        let (wishes, wishes_receiver) = mpsc::channel(WISHES);
         let (sampled, sampled_receiver) = watch::channel(Instant::now());
         let (sampling, streaming) = (CancellationToken::new(), CancellationToken::new());
 
@@ -82,6 +87,7 @@ impl Agent {
             exits,
             config.sample_interval,
             reports.clone(),
+            wishes_receiver,
             sampled,
             metrics.clone(),
             sampling.clone(),
@@ -100,7 +106,7 @@ impl Agent {
             Some(dial) => {
                 sensors.settle(SENSORS_SETTLE).await;
                 let settings = stream_settings(config, session);
-                let stream = Stream::new(dial, settings, status, commands_sender, metrics);
+                let stream = Stream::new(dial, settings, status, commands_sender, wishes, metrics);
                 tokio::spawn(stream.run(reports_receiver, streaming.clone()))
             }
             None => tokio::spawn(discard(reports_receiver, streaming.clone())),
@@ -172,11 +178,13 @@ fn stream_settings(config: &Config, session: &str) -> StreamSettings {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the ends of the sampler's channels")]
 async fn sample(
     mut sampler: Sampler<RecorderDirectory>,
     exits: Exits,
     pause: Duration,
     reports: mpsc::Sender<Captured>,
+    mut wishes: mpsc::Receiver<TimeSteps>,
     sampled: watch::Sender<Instant>,
     metrics: Metrics,
     shutdown: CancellationToken,
@@ -195,6 +203,9 @@ async fn sample(
         };
         for _ in 0..if last { 2 } else { 1 } {
             let begin = Instant::now();
+            while let Ok(wish) = wishes.try_recv() {
+                sampler.time_steps(&wish, c4_recorder::monotonic_now_ns());
+            }
             let said = sampler.sample(c4_recorder::monotonic_now_ns());
             metrics.sampled(sampler.figures(), begin.elapsed());
             sampled.send_replace(begin);

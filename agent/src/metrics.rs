@@ -32,6 +32,7 @@ struct Inner {
     recorders: IntGauge,
     recorders_unreadable: IntGauge,
     recorder_errors: IntCounter,
+    step_requests: IntCounter,
     sample_seconds: Histogram,
     sensors: IntGaugeVec,
     cpu_seconds: Counter,
@@ -73,6 +74,11 @@ impl Metrics {
                 &registry,
                 "c4_agent_recorder_errors_total",
                 "Looks at recorders that failed",
+            )?,
+            step_requests: counter(
+                &registry,
+                "c4_agent_step_requests_total",
+                "Times a process was asked to time all its network steps",
             )?,
             sample_seconds: add(&registry, Histogram::with_opts(sample)?)?,
             sensors: add(&registry, IntGaugeVec::new(sensors, &["sensor"])?)?,
@@ -118,6 +124,7 @@ impl Metrics {
         self.0.recorders.set(clamp(figures.live as u64));
         self.0.recorders_unreadable.set(clamp(figures.unreadable as u64));
         raise(&self.0.recorder_errors, figures.errors);
+        raise(&self.0.step_requests, figures.step_requests);
         self.0.sample_seconds.observe(took.as_secs_f64());
     }
 

@@ -185,3 +185,12 @@ pub enum CommandAction {
         incarnation: u32,
     },
 }
+
+/// All network steps of these processes are to be timed for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeSteps {
+    /// Processes, of which some may not be of this node.
+    pub processes: Vec<ProcessId>,
+    /// For how long; zero ends it now.
+    pub duration: std::time::Duration,
+}

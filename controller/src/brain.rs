@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc};
 use c4_detect::{
     detector::Detector,
     finding::{Finding, FindingId},
-    observation::{JobId, Observation, Timestamp},
+    observation::{JobId, Observation, ProcessId, Timestamp},
 };
 
 use crate::{
@@ -91,6 +91,8 @@ pub enum Effect {
     Close(StreamId, &'static str),
     /// Somebody is to carry this out.
     Act(Order),
+    /// The agents at the other end are to have all network steps of these processes timed, for so many microseconds.
+    TimeSteps(StreamId, Vec<ProcessId>, u64),
     /// Receivers of alerts are to know this.
     Notify(Box<Notice>),
     /// The recording gets a line.
@@ -182,6 +184,7 @@ impl Brain {
             self.groups.forget(&session);
         }
         self.observe(Observation::Tick, now);
+        self.look_closer();
         let outputs = self.steer.tick(now);
         self.carry(outputs, now);
         self.watch_conflicts(now);
@@ -189,6 +192,16 @@ impl Brain {
         if now.micros_since(self.pruned) >= PRUNE_US {
             self.pruned = now;
             self.registry.prune(now);
+        }
+    }
+
+    /// Passes on whose network steps the detector wants timed.
+    fn look_closer(&mut self) {
+        for wish in self.detector.wishes() {
+            for stream in self.nodes.streams(&wish.node) {
+                self.metrics.step_requests.inc_by(wish.processes.len() as u64);
+                self.effects.push(Effect::TimeSteps(stream, wish.processes.clone(), wish.duration_us));
+            }
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub streams_closed: IntCounterVec,
     /// Messages to agents that found no room.
     pub replies_dropped: IntCounter,
+    /// Processes whose agents were asked to have all network steps timed.
+    pub step_requests: IntCounter,
     /// Nodes, by whether an agent is in sight.
     pub nodes: IntGaugeVec,
     /// Jobs, by state.
@@ -76,6 +78,11 @@ impl Metrics {
                 &["reason"],
             )?,
             replies_dropped: counter(&r, "replies_dropped_total", "Messages to agents that found no room")?,
+            step_requests: counter(
+                &r,
+                "step_requests_total",
+                "Processes whose agents were asked to have all network steps timed",
+            )?,
             nodes: gauges(&r, "nodes", "Nodes", &["state"])?,
             jobs: gauges(&r, "jobs", "Jobs", &["state"])?,
             ranks: gauge(&r, "ranks", "Ranks announced and alive")?,

@@ -170,6 +170,15 @@ impl Nodes {
         self.sessions.get(key)?.stream
     }
 
+    /// The open streams of a node's agents.
+    #[must_use]
+    pub fn streams(&self, node: &NodeName) -> Vec<StreamId> {
+        let mut streams: Vec<StreamId> =
+            self.streams.iter().filter(|(_, key)| key.node == *node).map(|(stream, _)| *stream).collect();
+        streams.sort_unstable();
+        streams
+    }
+
     /// Looks at a message's number. Unnumbered messages (0) are always taken.
     pub fn sequence(&mut self, stream: StreamId, sequence: u64, now: Timestamp) -> Sequence {
         let Some(key) = self.streams.get(&stream) else { return Sequence::Stale };

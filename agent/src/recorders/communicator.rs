@@ -12,6 +12,8 @@ use c4_detect::{
 };
 use c4_recorder::snapshot::{self, Communicator, Connection, Operation, OperationKind};
 
+use super::links::Links;
+
 /// Completed operations held back for an older open one. Beyond it the older one is given up: NCCL runs the collectives
 /// of a communicator in order, so this many mean that its end was missed.
 const MAX_HELD: usize = 1024;
@@ -68,6 +70,7 @@ pub(super) struct CommTrack {
     last_done_ns: Option<u64>,
     oldest: Option<Operation>,
     edges: Vec<Edge>,
+    links: Links,
     pending: Vec<Operation>,
     urgent_for: Option<u64>,
     reported: Option<(u64, u64, u64)>,
@@ -110,6 +113,7 @@ impl CommTrack {
                 self.aggregator.push_within(&op, coverage);
             }
         }
+        self.links.update(connections);
         let mut stuck: Vec<_> =
             connections.iter().filter(|connection| connection.state != snapshot::StepState::Idle).collect();
         stuck.sort_by_key(|connection| connection.state_since_ns);
@@ -154,6 +158,7 @@ impl CommTrack {
     /// nothing can be seen of it.
     pub(super) fn close(&mut self, rule: Overdue, now_ns: u64) -> Option<CommWindow> {
         let (blocks, iterations) = self.aggregator.take();
+        let links = self.links.take();
         // Where ends cannot be seen there is nothing true to say: no window is "unknown", which it is.
         if !self.last.observable {
             return None;
@@ -182,7 +187,7 @@ impl CommTrack {
             self.pending.iter().map(|op| pending_peer(op, now_ns)).filter(|p| p.age_us >= PENDING_US);
         Some(CommWindow {
             pending_peers: pending_peers.collect(),
-            links: Vec::new(),
+            links,
             comm: CommId(self.last.id),
             enqueued,
             started,

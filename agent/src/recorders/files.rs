@@ -84,6 +84,10 @@ impl RecorderHandle for Reader {
     fn alive(&mut self) -> Result<bool, SourceError> {
         self.liveness().map(|liveness| liveness == Liveness::Alive).map_err(source_error)
     }
+
+    fn request_all_steps(&mut self, until_ns: u64) -> Result<(), SourceError> {
+        Reader::request_all_steps(self, until_ns).map_err(source_error)
+    }
 }
 
 fn source_error(error: impl std::fmt::Display) -> SourceError {

@@ -10,6 +10,7 @@ mod evidence;
 mod exits;
 mod files;
 mod identity;
+mod links;
 mod source;
 mod tracked;
 
@@ -28,7 +29,10 @@ pub use source::{RecorderHandle, RecorderSource, Sample, SourceError};
 use tracing::{info, warn};
 use tracked::Tracked;
 
-use crate::{procfs, report::Report};
+use crate::{
+    procfs,
+    report::{Report, TimeSteps},
+};
 
 /// A recorder that cannot be read is reported after this time: one that is just being created is none of the bad ones.
 const PATIENCE_NS: u64 = 1_000_000_000;
@@ -60,6 +64,8 @@ pub struct Figures {
     pub unreadable: usize,
     /// Looks that failed, since the start.
     pub errors: u64,
+    /// Times that a process was asked to time all its network steps, since the start.
+    pub step_requests: u64,
 }
 
 #[derive(Debug)]
@@ -82,6 +88,7 @@ pub struct Sampler<S: RecorderSource> {
     evidence: evidence::Evidence,
     window_opened_ns: u64,
     errors: u64,
+    step_requests: u64,
 }
 
 impl<S: RecorderSource> Sampler<S> {
@@ -99,12 +106,39 @@ impl<S: RecorderSource> Sampler<S> {
             evidence: evidence::Evidence::default(),
             window_opened_ns: now_ns,
             errors: 0,
+            step_requests: 0,
         }
     }
 
     /// Figures for the metrics.
     pub fn figures(&self) -> Figures {
-        Figures { live: self.tracked.len(), unreadable: self.unreadable.len(), errors: self.errors }
+        Figures {
+            live: self.tracked.len(),
+            unreadable: self.unreadable.len(),
+            errors: self.errors,
+            step_requests: self.step_requests,
+        }
+    }
+
+    /// Has all network steps of some processes timed, for a while: it ends by itself, whatever becomes of this agent or
+    /// of the controller.
+    pub fn time_steps(&mut self, wish: &TimeSteps, now_ns: u64) {
+        let until_ns = match u64::try_from(wish.duration.as_nanos()) {
+            Ok(0) => 0,
+            length => now_ns.saturating_add(length.unwrap_or(u64::MAX)),
+        };
+        for (name, tracked) in &mut self.tracked {
+            if !tracked.process.is_some_and(|process| wish.processes.contains(&process)) {
+                continue;
+            }
+            match tracked.handle.request_all_steps(until_ns) {
+                Ok(()) => self.step_requests += 1,
+                Err(error) => {
+                    self.errors += 1;
+                    warn!(recorder = %name, %error, "cannot ask for all network steps");
+                }
+            }
+        }
     }
 
     /// One look at everything. Reports are in the order in which they must be told.

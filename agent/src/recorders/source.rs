@@ -75,4 +75,10 @@ pub trait RecorderHandle {
     /// # Errors
     /// The lock cannot be tested.
     fn alive(&mut self) -> Result<bool, SourceError>;
+
+    /// Asks the writer to time all network steps until `until_ns` (the host's monotonic clock); 0 takes it back.
+    ///
+    /// # Errors
+    /// The wish cannot be written.
+    fn request_all_steps(&mut self, until_ns: u64) -> Result<(), SourceError>;
 }

@@ -18,6 +18,7 @@ struct Fake {
     broken: bool,
     identity: Identity,
     sample: Sample,
+    all_steps_until_ns: u64,
 }
 
 #[derive(Clone, Default)]
@@ -76,6 +77,12 @@ impl RecorderHandle for Handle {
     fn alive(&mut self) -> Result<bool, SourceError> {
         self.get(|fake| fake.alive)
     }
+
+    fn request_all_steps(&mut self, until_ns: u64) -> Result<(), SourceError> {
+        self.get(|_| ())?;
+        self.0.with(&self.1, |fake| fake.all_steps_until_ns = until_ns);
+        Ok(())
+    }
 }
 
 fn rank(rank: u32) -> Fake {
@@ -103,6 +110,7 @@ fn rank(rank: u32) -> Fake {
             }],
             ..Sample::default()
         },
+        all_steps_until_ns: 0,
     }
 }
 
@@ -408,4 +416,31 @@ fn operations_reach_the_aggregator_once_and_in_order() {
         next += u64::from(block.length);
     }
     assert_eq!(window.enqueued, 64, "never behind what was seen");
+}
+
+#[test]
+fn all_steps_are_timed_where_that_is_wished_for_and_not_for_longer() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    table.with("b.c4r", |fake| *fake = rank(1));
+    let mut sampler = sampler(&table, &Exits::default());
+    let said = sampler.sample(START + 10 * MS);
+    let process = said.iter().find_map(|report| match report {
+        Report::ProcessStarted(start) if start.rank == Some(1) => Some(start.process),
+        _ => None,
+    });
+    let until = || {
+        let table = table.0.borrow();
+        ["a.c4r", "b.c4r"].map(|name| table[name].all_steps_until_ns)
+    };
+    let wish = |seconds| TimeSteps {
+        processes: process.into_iter().chain([c4_detect::observation::ProcessId(1)]).collect(),
+        duration: Duration::from_secs(seconds),
+    };
+    let now = START + 20 * MS;
+    sampler.time_steps(&wish(30), now);
+    assert_eq!(until(), [0, now + 30_000 * MS]);
+    sampler.time_steps(&wish(0), now + MS);
+    assert_eq!(until(), [0, 0], "taken back");
+    assert_eq!(sampler.figures().step_requests, 2);
 }

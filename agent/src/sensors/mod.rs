@@ -11,6 +11,7 @@ mod nic;
 mod nic_class;
 mod nvml;
 mod transitions;
+mod xid;
 
 use std::{
     path::PathBuf,
@@ -33,6 +34,7 @@ use tokio::{
 };
 use tracing::warn;
 pub use transitions::Transitions;
+pub use xid::severity as xid_severity;
 
 use crate::report::{Captured, Health, Report, SensorStatus};
 

@@ -4,7 +4,8 @@
 //! when it is full, and taking from it is only a push into the spool, so they never wait long); messages go out over a
 //! queue of `OUTBOUND`, small so that the age put into a message is still true when it leaves; commands go to the
 //! supervisor over a bounded queue, and one that finds it full is refused, said so, and not forgotten by the controller,
-//! which keeps its own list. Cancelling is safe at every point: what is not acknowledged stays in the spool.
+//! which keeps its own list. Wishes for all steps to be timed go to the sampler over a bounded queue and are dropped when
+//! it is full. Cancelling is safe at every point: what is not acknowledged stays in the spool.
 
 mod backoff;
 mod desk;
@@ -38,7 +39,7 @@ use tracing::{debug, info, warn};
 use crate::{
     convert,
     metrics::Metrics,
-    report::{Captured, Command, Report, SensorStatus},
+    report::{Captured, Command, Report, SensorStatus, TimeSteps},
 };
 
 /// Messages on their way out.
@@ -108,6 +109,7 @@ pub struct Stream<D> {
     backoff: Backoff,
     sensors: watch::Receiver<Vec<SensorStatus>>,
     commands: mpsc::Sender<Command>,
+    wishes: mpsc::Sender<TimeSteps>,
     desk: Desk,
     said_absent: bool,
 }
@@ -119,6 +121,7 @@ impl<D: Dial> Stream<D> {
         settings: StreamSettings,
         sensors: watch::Receiver<Vec<SensorStatus>>,
         commands: mpsc::Sender<Command>,
+        wishes: mpsc::Sender<TimeSteps>,
         metrics: Metrics,
     ) -> Self {
         let seed = settings.session_id.bytes().fold(0_u64, |sum, byte| sum.rotate_left(5) ^ u64::from(byte));
@@ -129,6 +132,7 @@ impl<D: Dial> Stream<D> {
             settings,
             sensors,
             commands,
+            wishes,
             said_absent: false,
         }
     }
@@ -260,7 +264,9 @@ impl<D: Dial> Stream<D> {
                 warn!(sequence = refused.sequence, reason = %refused.reason, "the controller refuses a message");
             }
             Some(Reply::Command(command)) => self.obey(command),
-            Some(Reply::TimeSteps(_)) | None => {
+            // Whoever finds no room is told again, as long as the wish stands.
+            Some(Reply::TimeSteps(wish)) => drop(self.wishes.try_send(wish.into())),
+            None => {
                 debug!("the controller sent something this agent does not know")
             }
         }

@@ -142,6 +142,7 @@ struct Rig {
     door: Door,
     reports: mpsc::Sender<Captured>,
     commands: mpsc::Receiver<Command>,
+    wishes: mpsc::Receiver<TimeSteps>,
     shutdown: CancellationToken,
     stream: JoinHandle<()>,
     metrics: Metrics,
@@ -151,6 +152,7 @@ fn rig(messages: usize) -> Rig {
     let door = Door::default();
     let (reports, receiver) = mpsc::channel(64);
     let (commands_sender, commands) = mpsc::channel(4);
+    let (wishes_sender, wishes) = mpsc::channel(1);
     let sensor = SensorStatus { name: "nvml", present: false, detail: "no driver".to_owned() };
     let (_, sensors) = watch::channel(vec![sensor]);
     let settings = StreamSettings {
@@ -168,10 +170,16 @@ fn rig(messages: usize) -> Rig {
     };
     let metrics = Metrics::new().unwrap();
     let shutdown = CancellationToken::new();
-    let stream =
-        Stream::new(InMemory(Arc::clone(&door)), settings, sensors, commands_sender, metrics.clone());
+    let stream = Stream::new(
+        InMemory(Arc::clone(&door)),
+        settings,
+        sensors,
+        commands_sender,
+        wishes_sender,
+        metrics.clone(),
+    );
     let stream = tokio::spawn(stream.run(receiver, shutdown.clone()));
-    Rig { door, reports, commands, shutdown, stream, metrics }
+    Rig { door, reports, commands, wishes, shutdown, stream, metrics }
 }
 
 impl Rig {
@@ -422,4 +430,17 @@ async fn without_a_controller_the_end_comes_after_the_drain_time() {
     let begin = Instant::now();
     rig.stream.await.unwrap();
     assert_eq!(begin.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_for_all_steps_reaches_the_sampler() {
+    let mut rig = rig(100);
+    let mut controller = Controller::open(&rig.door, u64::MAX);
+    rig.window(1).await;
+    controller.until(is_window(1)).await;
+    let wish = c4_proto::v1::TimeSteps { processes: vec![7, 8], duration_us: 30_000_000 };
+    controller.replies.send(reply(Reply::TimeSteps(wish))).unwrap();
+    let heard = rig.wishes.recv().await.unwrap();
+    let processes = vec![ProcessId(7), ProcessId(8)];
+    assert_eq!(heard, TimeSteps { processes, duration: Duration::from_secs(30) });
 }

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use c4_proto::v1::{ControllerMessage, Refused, controller_message};
+use c4_proto::v1::{ControllerMessage, Refused, TimeSteps, controller_message};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -138,6 +138,13 @@ impl Driver {
                 Effect::Close(stream, reason) => {
                     self.metrics.streams_closed.with_label_values(&[reason]).inc();
                     self.streams.close(stream, reason);
+                }
+                Effect::TimeSteps(stream, processes, duration_us) => {
+                    let processes = processes.into_iter().map(|process| process.0).collect();
+                    let wish = controller_message::Body::TimeSteps(TimeSteps { processes, duration_us });
+                    if !self.streams.send(stream, ControllerMessage { body: Some(wish) }) {
+                        self.metrics.replies_dropped.inc();
+                    }
                 }
                 Effect::Act(order) => self.act(order, cancel.clone()),
                 Effect::Notify(notice) => {
