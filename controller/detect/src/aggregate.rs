@@ -54,6 +54,8 @@ pub struct Aggregator {
     period: PeriodFinder,
     blocks: Vec<Block>,
     iterations: Vec<Iteration>,
+    /// The last signature and its hash.
+    hashed: Option<(OperationSignature, u64)>,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl Aggregator {
             };
             (gap_ns.saturating_sub(waiting), gap_ns.saturating_sub(all))
         });
-        let hash = signature::hash(&operation.signature);
+        let hash = self.hash(&operation.signature);
         self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
 
         if let Some(iteration) = self.period.push(operation.sequence, hash, operation.start_ns, gap_ns) {
@@ -104,6 +106,18 @@ impl Aggregator {
         }
         self.rate.push(end_ns);
         self.add(operation, hash, end_ns, gap_ns, own_ns);
+    }
+
+    /// The hash of a signature. Layers repeat, so it is often the one before.
+    fn hash(&mut self, signature: &OperationSignature) -> u64 {
+        match &self.hashed {
+            Some((known, hash)) if known == signature => *hash,
+            _ => {
+                let hash = signature::hash(signature);
+                self.hashed = Some((signature.clone(), hash));
+                hash
+            }
+        }
     }
 
     fn add(

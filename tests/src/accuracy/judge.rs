@@ -42,14 +42,6 @@ pub struct Outcome {
     pub said: Option<String>,
 }
 
-impl Outcome {
-    /// Whether the detector said what it ought to.
-    #[must_use]
-    pub fn is_right(&self) -> bool {
-        self.is_right_suspect && self.is_right_kind && self.false_alarms.is_empty()
-    }
-}
-
 /// A finding as it was when it was opened, and when it was taken back.
 struct Said {
     finding: Finding,

@@ -18,18 +18,20 @@ const MAX_SPANS: usize = 8192;
 pub struct Coverage {
     /// Collectives and receives.
     waiting: Spans,
-    /// Sends too.
-    all: Spans,
-    sends: bool,
+    /// Sends too; absent until the first send, before which it would be the same.
+    all: Option<Spans>,
 }
 
 impl Coverage {
     /// Adds the span of an operation. One that still goes on is added with the present as its end, and again later.
     pub fn add(&mut self, start_ns: u64, end_ns: u64, is_send: bool) {
-        self.all.add(start_ns, end_ns);
-        self.sends |= is_send;
-        if !is_send {
-            self.waiting.add(start_ns, end_ns);
+        if is_send {
+            self.all.get_or_insert_with(|| self.waiting.clone()).add(start_ns, end_ns);
+            return;
+        }
+        self.waiting.add(start_ns, end_ns);
+        if let Some(all) = &mut self.all {
+            all.add(start_ns, end_ns);
         }
     }
 
@@ -37,17 +39,20 @@ impl Coverage {
     #[must_use]
     pub fn within(&self, from_ns: u64, to_ns: u64) -> (u64, u64) {
         let waiting = self.waiting.within(from_ns, to_ns);
-        (waiting, if self.sends { self.all.within(from_ns, to_ns) } else { waiting })
+        (waiting, self.all.as_ref().map_or(waiting, |all| all.within(from_ns, to_ns)))
     }
 
     /// Forgets everything that ended before `ns`.
     pub fn forget_before(&mut self, ns: u64) {
         self.waiting.forget_before(ns);
-        self.all.forget_before(ns);
+        if let Some(all) = &mut self.all {
+            all.forget_before(ns);
+        }
     }
 }
 
-/// A union of spans: disjoint, in order.
+/// A union of spans: disjoint, in order. What is added and asked for is nearly always recent, so it is looked for from the
+/// end.
 #[derive(Clone, Debug, Default)]
 struct Spans {
     spans: VecDeque<(u64, u64)>,
@@ -58,8 +63,8 @@ impl Spans {
         if end_ns <= start_ns {
             return;
         }
-        let from = self.spans.partition_point(|span| span.1 < start_ns);
-        let to = self.spans.partition_point(|span| span.0 <= end_ns);
+        let from = self.first_not(|span| span.1 < start_ns);
+        let to = self.first_not(|span| span.0 <= end_ns);
         if from >= to {
             self.spans.insert(from, (start_ns, end_ns));
         } else {
@@ -72,8 +77,30 @@ impl Spans {
         }
     }
 
+    /// The first span that is not `before` something, where all before it are: a search that doubles its distance from the
+    /// end.
+    fn first_not(&self, before: impl Fn(&(u64, u64)) -> bool) -> usize {
+        let (mut high, mut reach) = (self.spans.len(), 1);
+        let mut low = loop {
+            let Some(at) = self.spans.len().checked_sub(reach) else { break 0 };
+            if before(&self.spans[at]) {
+                break at + 1;
+            }
+            (high, reach) = (at, reach * 2);
+        };
+        while low < high {
+            let middle = low.midpoint(high);
+            if before(&self.spans[middle]) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     fn within(&self, from_ns: u64, to_ns: u64) -> u64 {
-        let first = self.spans.partition_point(|span| span.1 <= from_ns);
+        let first = self.first_not(|span| span.1 <= from_ns);
         self.spans
             .range(first..)
             .take_while(|span| span.0 < to_ns)
