@@ -278,7 +278,7 @@ impl Engine {
     /// When a kernel ends, `NEVER` if it does not.
     fn compute(&mut self, rank: u32, ns: u64, start: u64) -> u64 {
         let state = &mut self.ranks[rank as usize];
-        let ns = ns as f64 * state.load * state.noise.kernel();
+        let ns = state.noise.kernel(ns as f64 * state.load);
         if !state.is_faulty {
             return start + ns as u64;
         }
@@ -374,7 +374,8 @@ impl Engine {
         match op {
             Op::Collective { group, function, bytes } => {
                 let state = &self.ranks[rank as usize];
-                let scaled = matches!(group, Group::Tensor | Group::Context | Group::Expert);
+                // Experts take tokens up to a fixed capacity.
+                let scaled = matches!(group, Group::Tensor | Group::Context);
                 let bytes = if scaled { (bytes as f64 * state.length) as u64 } else { bytes };
                 let is_desynced = state.is_faulty && self.desynced(rank, enqueued_ns);
                 let bytes = if is_desynced { bytes / 2 } else { bytes };

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 
 /// Longest wait for data of a host that is well.
 pub const LONGEST_LOADING_NS: u64 = 2_500_000_000;
-/// Most that the tail of a kernel makes of its duration.
-const LONGEST_TAIL: f64 = 20.0;
+/// Most that a tail adds to a kernel. What is one kernel here stands for the many of a layer: only one of them is hit.
+const LONGEST_TAIL_NS: f64 = 300e6;
 
 /// How unsteady a healthy job is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Standard deviation of the logarithm of a kernel's duration.
     pub kernel_sigma: f64,
-    /// Probability that a kernel has a heavy tail (Pareto, shape 2, at most 20 times its duration).
+    /// Probability that a kernel has a heavy tail (Pareto, shape 2, at most 300 ms).
     pub tail_probability: f64,
     /// Amplitude of the thermal drift of a GPU, as a share of its speed; each GPU has its own period and phase.
     pub drift: f64,
@@ -132,14 +132,14 @@ impl RankNoise {
         if iteration < warm_up { factor * longer } else { factor }
     }
 
-    /// A factor for the duration of one kernel.
-    pub fn kernel(&mut self) -> f64 {
+    /// How long a kernel takes that takes `ns` on average.
+    pub fn kernel(&mut self, ns: f64) -> f64 {
         let noise = self.noise;
-        let mut factor = (noise.kernel_sigma * normal_of(self.rng.next_u64())).exp();
+        let took = ns * (noise.kernel_sigma * normal_of(self.rng.next_u64())).exp();
         if noise.tail_probability > 0.0 && unit(self.rng.next_u64()) < noise.tail_probability {
-            factor *= pareto(self.rng.next_u64(), 2.0).min(LONGEST_TAIL);
+            return took + (took * (pareto(self.rng.next_u64(), 2.0) - 1.0)).min(LONGEST_TAIL_NS);
         }
-        factor
+        took
     }
 
     /// How long the host of `rank` is busy with other things before iteration `iteration`.

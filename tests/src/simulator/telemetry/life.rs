@@ -16,6 +16,7 @@ const SAMPLE_NS: u64 = 100_000_000;
 /// Ranks of a job that is done end within this time.
 const SPREAD_NS: u64 = 3 * SECOND_NS;
 const SIGKILL: i32 = 9;
+const SIGSEGV: i32 = 11;
 const SIGTERM: i32 = 15;
 
 /// What happens to the job and its agents, beside faults of ranks.
@@ -130,24 +131,26 @@ impl Telemetry {
         }
     }
 
-    /// Plans the ends of ranks that die. In every other job their peers, whose connections break, fail soon after.
+    /// Plans the ends of ranks that die. In every other job their peers, whose connections break, fail soon after. Of one
+    /// job in four nobody learns exit codes and signals.
     fn let_die(&mut self) {
         let deaths = self.spec.faults.iter().filter(|fault| fault.kind == FaultKind::Death);
         let deaths: Vec<(u32, u64)> = deaths.map(|fault| (fault.rank, fault.start_ns)).collect();
+        let is_supervised = !mix(self.spec.seed ^ 1).is_multiple_of(4);
         let Some(first_ns) = deaths.iter().map(|(_, at_ns)| *at_ns).min() else { return };
         for (rank, at_ns) in deaths {
-            let (exit_code, signal) = match mix(self.spec.seed ^ u64::from(rank)) % 4 {
+            let (exit_code, signal) = match mix(self.spec.seed ^ u64::from(rank)) % 3 {
+                _ if !is_supervised => (None, None),
                 0 => (None, Some(SIGKILL)),
-                1 => (None, Some(11)),
-                2 => (Some(1), None),
-                _ => (None, None),
+                1 => (None, Some(SIGSEGV)),
+                _ => (Some(1), None),
             };
             self.end(rank, at_ns, false, exit_code, signal);
         }
         if mix(self.spec.seed).is_multiple_of(2) {
             for rank in 0..self.spec.layout.ranks() {
                 let at_ns = first_ns + 300_000_000 + (self.chance(rank, 3) * 20e9) as u64;
-                self.end(rank, at_ns, false, Some(1), None);
+                self.end(rank, at_ns, false, is_supervised.then_some(1), None);
             }
         }
     }
