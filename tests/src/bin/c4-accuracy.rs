@@ -89,8 +89,8 @@ fn explain(case: &Case, outcome: &Outcome) {
     for alarm in &outcome.false_alarms {
         eprintln!("false alarm: {what}: {alarm}");
     }
-    let is_sound = matches!(case.expected, Expected::Silence);
-    if !is_sound && !(outcome.is_right_suspect && outcome.is_right_kind) {
+    let is_right = outcome.is_right_suspect && outcome.is_right_kind;
+    if !matches!(case.expected, Expected::Silence) && !is_right {
         eprintln!("wrong: {what}: expected {}, got {}", expected(&case.expected), got(outcome));
     }
 }
