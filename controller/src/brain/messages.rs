@@ -4,7 +4,7 @@ use c4_detect::observation::{NodeName, Observation, Timestamp};
 
 use super::{Brain, Effect};
 use crate::{
-    convert::{Body, GroupReport, Hello, Incoming},
+    convert::{Body, GroupReport, GroupState, Hello, Incoming},
     nodes::{Sequence, SessionKey, StreamId},
     registry::{Announced, Refusal},
 };
@@ -180,6 +180,13 @@ impl Brain {
                 key.node.0, report.incarnation
             );
             self.say("job", &job.0, text, now);
+        }
+        // Whoever told the agent to end, it was on purpose: what dies of it accuses nobody. A group that had failed by
+        // itself stays accused when its agent gives up.
+        let (incarnation, stopping) = (report.incarnation, report.state == GroupState::Stopping);
+        if stopping && known == Some((GroupState::Running, incarnation)) && self.steer.running(&job).is_none()
+        {
+            self.observe(Observation::JobStopping { job: job.clone(), incarnation }, now);
         }
         if let Some(checkpoint) = self.groups.report(&key, stream, report, captured) {
             self.ledger.checkpoint(&job, checkpoint);

@@ -242,6 +242,27 @@ fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
 }
 
 #[test]
+fn a_job_whose_agent_is_told_to_end_accuses_nobody() {
+    let mut world = World::new(Mode::Auto);
+    world.groups(0, GroupState::Running);
+    world.start(0);
+    for position in 1..=30 {
+        world.pass(STEP_US);
+        world.windows(0, position * 4, None);
+    }
+    world.groups(0, GroupState::Stopping);
+    let end =
+        ProcessEnd { process: process(0, 0), ago_us: 300, finalized: false, exit_code: None, signal: None };
+    world.say(0, Body::ProcessEnded(end));
+    for _ in 0..20 {
+        world.pass(STEP_US);
+        world.windows(0, 120, Some(0));
+    }
+    assert!(world.notices().is_empty(), "{:?}", world.notices());
+    assert!(world.orders().is_empty());
+}
+
+#[test]
 fn while_a_rank_is_claimed_twice_nobody_is_accused_and_nothing_is_done() {
     let mut world = World::new(Mode::Auto);
     world.groups(0, GroupState::Running);
