@@ -14,6 +14,9 @@ use crate::{
     words::{duration_us, moment, moment_ago, printable},
 };
 
+/// Evidence that is not a number but advice: what to do about the cause.
+const ADVICE: &str = "recommended_action";
+
 /// A finding and what was done about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -151,8 +154,10 @@ pub fn explain(report: &Report, moments: Moments, out: &mut Output) -> io::Resul
         .map(|(index, who)| format!("{}. {}, score {:.2}", index + 1, suspect(who), who.score))
         .collect();
     section("Suspects", &suspects, out)?;
+    let advice = finding.evidence.get(ADVICE).and_then(Value::as_str).map(str::to_owned);
+    section("What to do", &advice.into_iter().collect::<Vec<_>>(), out)?;
     let mut numbers = Vec::new();
-    for (name, value) in &finding.evidence {
+    for (name, value) in finding.evidence.iter().filter(|(name, _)| *name != ADVICE) {
         flatten(&name.replace('_', " "), value, &mut numbers);
     }
     let widest = numbers.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(40);

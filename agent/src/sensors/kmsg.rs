@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use c4_detect::observation::Severity;
+use c4_detect::{catalogue, observation::Severity};
 use tokio::time::Instant;
 
-use super::{Sampled, Sensor, xid};
+use super::{Sampled, Sensor};
 use crate::report::Health;
 
 /// Records taken in one look. The rest waits for the next: a log that is flooded must not flood the controller.
@@ -44,13 +44,9 @@ fn parse_xid(text: &str) -> Option<Health> {
     };
     let (_, rest) = rest.split_once("):")?;
     let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
-    let number: u64 = digits.parse().ok()?;
-    let severity = match kind {
-        "xid" => xid::severity(number),
-        _ if rest.contains("Non-fatal") => Severity::Warning,
-        _ => Severity::Fatal,
-    };
-    Some(event("gpu", &format!("{kind}-{number}"), severity, text))
+    let code = format!("{kind}-{}", digits.parse::<u32>().ok()?);
+    let severity = catalogue::entry(&code, rest)?.severity;
+    Some(event("gpu", &code, severity, text))
 }
 
 /// `mlx5_core 0000:3b:00.0 eth2: Link down`, and the driver's own health reports.

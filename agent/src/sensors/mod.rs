@@ -11,7 +11,6 @@ mod nic;
 mod nic_class;
 mod nvml;
 mod transitions;
-mod xid;
 
 use std::{
     path::PathBuf,
@@ -34,7 +33,6 @@ use tokio::{
 };
 use tracing::warn;
 pub use transitions::Transitions;
-pub use xid::severity as xid_severity;
 
 use crate::report::{Captured, Health, Report, SensorStatus};
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, path::Path, time::Duration};
 
-use c4_detect::observation::Severity;
+use c4_detect::{catalogue, observation::Severity};
 use nvml_wrapper::{
     Device, EventSet, Nvml,
     bitmasks::{device::ThrottleReasons, event::EventTypes},
@@ -19,7 +19,7 @@ use nvml_wrapper::{
 };
 use tokio::time::Instant;
 
-use super::{Sampled, Sensor, Transitions, xid};
+use super::{Sampled, Sensor, Transitions};
 use crate::report::Health;
 
 /// Where the library is, if nobody says otherwise: the driver's package has the first, development machines the second.
@@ -216,8 +216,9 @@ fn wait_for_xid(events: &EventSet<'static>, interval: Duration) -> Result<Option
 }
 
 fn xid_event(gpu: Option<u32>, number: u64) -> Health {
-    let detail = format!("Xid {number} {}", xid::name(number)).trim_end().to_owned();
-    let (component, code, severity) = ("gpu", format!("xid-{number}"), xid::severity(number));
+    let entry = catalogue::xid::entry(u32::try_from(number).unwrap_or(u32::MAX), "");
+    let (component, code, severity) = ("gpu", format!("xid-{number}"), entry.severity);
+    let detail = format!("the GPU {}", entry.said);
     Health { component, gpu, nic: None, code, detail, severity, cleared: false }
 }
 

@@ -136,6 +136,11 @@ impl Cases {
         }
     }
 
+    /// All open findings, to add to them; what `change` returns true for is told again.
+    pub(crate) fn amend_where(&mut self, out: &mut Vec<Finding>, mut change: impl FnMut(&mut Case) -> bool) {
+        out.extend(self.open.values_mut().filter_map(|case| change(case).then(|| case.finding.clone())));
+    }
+
     /// Clears a finding and returns it.
     pub(crate) fn clear(&mut self, slot: &Slot, now: Timestamp, out: &mut Vec<Finding>) -> Option<Finding> {
         let mut finding = self.open.remove(slot)?.finding;
@@ -166,7 +171,8 @@ impl Case {
             draft.explains.into_iter().filter(|symptom| !finding.explains.contains(symptom)).collect();
         let others = self.accused != draft.accused
             || finding.suspects.iter().map(|s| &s.link).ne(draft.suspects.iter().map(|s| &s.link));
-        let joined = draft.evidence.contains_key("health") && !finding.evidence.contains_key("health");
+        let news = |name: &str| draft.evidence.contains_key(name) && !finding.evidence.contains_key(name);
+        let joined = news("health") || news("cause");
         let surer = (finding.confidence - draft.confidence).abs() >= CONFIDENCE_STEP;
         if !others && !joined && !surer && new_symptoms.is_empty() {
             return;

@@ -288,7 +288,7 @@ pub(crate) fn blame(
     if let Some(old) = job.cases.clear(&Slot::Slow(id), now, out) {
         draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
     }
-    health::join(&mut draft, nodes, config, now);
+    health::join(&mut draft, job, nodes, config, now);
     let (name, incarnation) = (job.id.clone(), job.incarnation);
     job.cases.tell(Slot::Death, draft, &name, incarnation, now, out);
 }

@@ -12,9 +12,7 @@ use crate::{
     hang, health,
     model::Job,
     nodes::Nodes,
-    observation::{
-        HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Severity, Timestamp, Window,
-    },
+    observation::{HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window},
     rhythm::Prior,
     slow,
     view::{self, JobView},
@@ -24,7 +22,7 @@ pub use crate::{comm_slow::Wish, config::Config};
 
 /// Least time between two looks at the same job.
 const EXAMINE_US: u64 = 200_000;
-/// Fatal health events that wait for a symptom.
+/// Health events that wait for a symptom.
 const MAX_WAITING_EVENTS: usize = 1_024;
 
 /// The state machine.
@@ -34,7 +32,7 @@ pub struct Detector {
     jobs: BTreeMap<JobId, Job>,
     job_of: HashMap<ProcessId, JobId>,
     nodes: Nodes,
-    /// Fatal events for which no symptom was seen yet, with the time they happened.
+    /// Events for which no symptom was seen yet, with the time they happened.
     waiting_events: VecDeque<(Timestamp, HealthEvent)>,
     /// Warnings about nodes on which no job runs.
     unattached: Cases,
@@ -163,7 +161,16 @@ impl Detector {
                 job.cases.clear(&slot, now, out);
             }
             self.unattached.clear(&slot, now, out);
-        } else if event.severity == Severity::Fatal && self.waiting_events.len() < MAX_WAITING_EVENTS {
+            return;
+        }
+        for job in self.jobs.values_mut() {
+            health::arrived(job, &event, &self.nodes, &self.config, now, out);
+        }
+        let known = |(_, waiting): &(Timestamp, HealthEvent)| health::slot(waiting) == health::slot(&event);
+        if health::is_news(&event)
+            && self.waiting_events.len() < MAX_WAITING_EVENTS
+            && !self.waiting_events.iter().any(known)
+        {
             self.waiting_events.push_back((at, event));
         }
     }
@@ -176,7 +183,7 @@ impl Detector {
         self.forget(now, out);
     }
 
-    /// Reports fatal events that have waited long enough for a symptom.
+    /// Reports events that have waited long enough for a symptom.
     fn report_events(&mut self, now: Timestamp, out: &mut Vec<Finding>) {
         let hold_us = self.config.health_hold_ms.saturating_mul(1_000);
         let (due, waiting): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting_events)

@@ -86,7 +86,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     match draft {
         Some(mut draft) => {
             draft.explains.extend(symptoms(job, &stalls, id));
-            health::join(&mut draft, nodes, config, now);
+            health::join(&mut draft, job, nodes, config, now);
             accuse(job, draft, now, out);
         }
         None if long && !stall.unseen.is_empty() => job.undecided = missing(job, comm, stall),

@@ -1,44 +1,42 @@
 //! Health events joined with behaviour: an event turns "rank 12 hangs" into the cause; an event that nobody suffers
 //! from stays a warning.
+//!
+//! Not every event explains every symptom. A GPU that is too hot makes a rank late, but does not make it hang; a fault
+//! of the program kills a rank, and names the program, not the hardware. [`catalogue`] says what an event does to a
+//! rank, [`explains`] what follows for the kinds of findings. All events about the suspects are shown as evidence; one of
+//! them, at most, becomes the sentence.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use crate::{
     case::{Case, Draft, Slot},
+    catalogue::{self, Effect, Entry, Origin, Part},
     config::Config,
     finding::{Finding, Kind, Suspect},
     model::Job,
-    nodes::Nodes,
+    nodes::{Heard, Nodes},
     observation::{HealthEvent, Severity, Timestamp},
-    words::rfc3339,
+    words::{clock, rfc3339},
 };
+use symptom::Symptom;
 
-/// Events that follow from the end of a process and therefore never are its cause.
-const CONSEQUENCES: [&str; 2] = ["xid-43", "xid-45"];
+mod symptom;
 
-/// What an event means, in words that end a sentence about its GPU or node.
-fn meaning(event: &HealthEvent) -> String {
-    let known = match event.code.as_str() {
-        "xid-48" => "double-bit ECC error",
-        "xid-62" => "internal microcontroller halted",
-        "xid-63" | "xid-64" => "row remapping of GPU memory",
-        "xid-74" => "NVLink error",
-        "xid-79" => "fell off the bus",
-        "xid-92" => "high rate of single-bit ECC errors",
-        "xid-94" => "contained ECC error",
-        "xid-95" => "uncontained ECC error",
-        "xid-119" | "xid-120" => "GSP firmware does not answer",
-        "xid-140" => "unrecovered ECC error",
-        _ => "",
-    };
-    let code = match event.code.strip_prefix("xid-") {
-        Some(number) => format!("XID {number}"),
-        None => event.code.clone(),
-    };
-    match (known, event.detail.as_str()) {
-        ("", "") => code,
-        ("", detail) => format!("{detail} ({code})"),
-        (known, _) => format!("{known} ({code})"),
+/// Whether what happened can be why a finding of this kind is there.
+fn explains(kind: Kind, entry: &Entry) -> bool {
+    match (kind, entry.effect) {
+        (_, Effect::Nothing) => false,
+        (Kind::ProcessDeath | Kind::NonCommHang, effect) => effect == Effect::Stops,
+        (Kind::CommHang, effect) => effect == Effect::Stops || entry.part == Part::Nic,
+        (Kind::Desync, _) => entry.origin == Origin::Application && entry.part != Part::Host,
+        (Kind::NonCommSlow, effect) => effect == Effect::Slows && entry.part != Part::Nic,
+        (Kind::CommSlow, effect) => {
+            entry.part == Part::Nic
+                || (effect == Effect::Slows && matches!(entry.part, Part::Pcie | Part::Fabric))
+        }
+        (Kind::Health | Kind::WorkloadImbalance | Kind::PathFault, _) => false,
     }
 }
 
@@ -47,8 +45,48 @@ fn place(event: &HealthEvent) -> String {
     match (event.gpu, &event.nic) {
         (Some(gpu), _) => format!("GPU {gpu} of {}", event.node.0),
         (None, Some(nic)) => format!("NIC {nic} of {}", event.node.0),
+        (None, None) if event.code.starts_with("xid-") => format!("a GPU of {}", event.node.0),
+        (None, None) if event.code.starts_with("sxid-") => format!("an NVSwitch of {}", event.node.0),
         (None, None) => event.node.0.clone(),
     }
+}
+
+/// "rank 12, GPU 4 of node-07, fell off the bus at 02:58:14 UTC (XID 79)".
+fn sentence(event: &HealthEvent, rank: Option<u32>, at: Timestamp) -> String {
+    let (place, title, at) = (place(event), catalogue::title(&event.code), clock(at));
+    let subject = match (rank, event.gpu.is_some() || event.nic.is_some()) {
+        (Some(rank), true) => format!("rank {rank}, {place},"),
+        (Some(rank), false) => format!("{place}, where rank {rank} runs,"),
+        (None, _) => place,
+    };
+    match catalogue::entry(&event.code, &event.detail) {
+        Some(Entry { said, moment: true, .. }) => format!("{subject} {said} at {at} UTC ({title})"),
+        Some(Entry { said, .. }) => format!("{subject} {said} since {at} UTC ({title}: {})", event.detail),
+        None if event.detail.is_empty() => format!("{subject} reported {title} at {at} UTC"),
+        None => format!("{subject} reported {title} at {at} UTC: {}", event.detail),
+    }
+}
+
+fn value(event: &HealthEvent, at: Timestamp) -> Value {
+    let mut value = json!({
+        "code": event.code, "detail": event.detail, "node": event.node.0, "severity": event.severity, "at": rfc3339(at),
+    });
+    if let Some(gpu) = event.gpu {
+        value["gpu"] = json!(gpu);
+    }
+    if let Some(nic) = &event.nic {
+        value["nic"] = json!(nic);
+    }
+    if let Some(entry) = catalogue::entry(&event.code, &event.detail) {
+        value["origin"] = json!(entry.origin);
+        value["action"] = json!(entry.action.words());
+    }
+    value
+}
+
+/// Whether two names mean the same NIC: sysfs says "mlx5_0:1" where NCCL says "mlx5_0".
+fn same_nic(a: &str, b: &str) -> bool {
+    a.split(':').next() == b.split(':').next()
 }
 
 fn concerns(event: &HealthEvent, suspect: &Suspect) -> bool {
@@ -57,41 +95,74 @@ fn concerns(event: &HealthEvent, suspect: &Suspect) -> bool {
             (Some(a), Some(b)) => a == b,
             _ => true,
         }
+        && match (&event.nic, &suspect.nic) {
+            (Some(a), Some(b)) => same_nic(a, b),
+            _ => true,
+        }
 }
 
-/// Adds what sensors said about the first suspects to a draft.
-pub(crate) fn join(draft: &mut Draft, nodes: &Nodes, config: &Config, now: Timestamp) {
-    let earliest = draft.since.before(config.health_join_ms.saturating_mul(1_000));
-    let mut told: Vec<Value> = Vec::new();
-    let mut worst: Option<&HealthEvent> = None;
-    let top = draft.suspects.iter().map(|suspect| suspect.score).fold(0.0, f64::max);
-    for suspect in draft.suspects.iter_mut().take(4) {
-        let Some(node) = suspect.node.clone() else { continue };
-        for (at, event) in nodes.events(&node) {
-            let near = *at >= earliest && *at <= now;
-            if !near || !concerns(event, suspect) || CONSEQUENCES.contains(&event.code.as_str()) {
-                continue;
-            }
-            if event.severity >= Severity::Warning && told.len() < 8 {
-                told.push(json!({
-                    "code": event.code, "detail": event.detail, "gpu": event.gpu, "nic": event.nic,
-                    "node": event.node.0, "severity": event.severity, "at": rfc3339(*at),
-                }));
-            }
-            if event.severity == Severity::Fatal && suspect.score >= top && worst.is_none() {
-                worst = Some(event);
-                if suspect.nic.is_none() {
-                    suspect.nic.clone_from(&event.nic);
-                }
-            }
+/// The process that the driver names in an XID: "pid=4711".
+fn pid(event: &HealthEvent) -> Option<u32> {
+    let (_, rest) = event.detail.split_once("pid=")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}
+
+/// Whether what a program did wrong was done by the suspect's process. The kernel log names a process id, which need not
+/// be the one that the process has in its container; then the GPU must tell.
+fn is_its_own(job: &Job, suspect: &Suspect, heard: &Heard) -> bool {
+    let event = &heard.event;
+    let process = suspect.rank.and_then(|rank| job.process(*job.by_rank.get(&rank)?));
+    let Some(process) = process else { return false };
+    let by_name = pid(event).filter(|pid| {
+        job.processes.values().any(|other| other.info.pid == *pid && other.info.node == event.node)
+    });
+    match by_name {
+        Some(pid) => process.info.pid == pid,
+        None => event.gpu.is_some() && event.gpu == suspect.gpu && heard.at >= process.first_seen,
+    }
+}
+
+/// Adds what sensors said about the suspects to a draft.
+pub(crate) fn join(draft: &mut Draft, job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) {
+    let Draft { kind, since, suspects, accused, confidence, summary, evidence, .. } = draft;
+    Symptom { kind: *kind, since: *since, suspects, accused, confidence, summary, evidence }
+        .join(job, nodes, config, now);
+}
+
+/// Adds an event that has just come in to the findings that are open and have no cause yet.
+pub(crate) fn arrived(
+    job: &mut Job,
+    event: &HealthEvent,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) {
+    let mut cases = std::mem::take(&mut job.cases);
+    cases.amend_where(out, |case| {
+        let Case { finding, accused, .. } = case;
+        let about = finding
+            .suspects
+            .iter()
+            .any(|suspect| suspect.node.as_ref() == Some(&event.node) || suspect.link.is_some());
+        if finding.kind == Kind::Health || finding.evidence.contains_key("cause") || !about {
+            return false;
         }
-    }
-    if let Some(event) = worst {
-        draft.summary = format!("{}; {}: {}", draft.summary, place(event), meaning(event));
-        draft.confidence = (draft.confidence + 0.1).min(0.99);
-    }
-    if !told.is_empty() {
-        draft.evidence.insert("health".into(), Value::Array(told));
+        let Finding { kind, since, suspects, confidence, summary, evidence, .. } = finding;
+        Symptom { kind: *kind, since: *since, suspects, accused, confidence, summary, evidence }
+            .join(job, nodes, config, now)
+    });
+    job.cases = cases;
+}
+
+/// Whether an event is told even if nobody suffers from it: what is broken, and what is about to be. Hosts that are busy
+/// and programs with mistakes are everyday.
+pub(crate) fn is_news(event: &HealthEvent) -> bool {
+    match (event.severity, catalogue::entry(&event.code, &event.detail)) {
+        (Severity::Fatal, entry) => entry.is_none_or(|entry| entry.origin != Origin::Application),
+        (Severity::Warning, Some(entry)) => entry.origin == Origin::Hardware && entry.part != Part::Host,
+        _ => false,
     }
 }
 
@@ -120,7 +191,7 @@ pub(crate) fn slot(event: &HealthEvent) -> Slot {
     Slot::Health(event.node.clone(), event.gpu, code)
 }
 
-/// A fatal event that no symptom has shown up for.
+/// An event that no symptom has shown up for.
 pub(crate) fn warning(event: &HealthEvent, job: Option<&Job>, at: Timestamp) -> Draft {
     let rank = job.and_then(|job| {
         let mut on_it = job.processes.values().filter(|p| {
@@ -129,6 +200,13 @@ pub(crate) fn warning(event: &HealthEvent, job: Option<&Job>, at: Timestamp) -> 
         on_it.next().and_then(|process| process.info.rank)
     });
     let suffers = if job.is_some() { "; the job does not suffer from it so far" } else { "" };
+    let confidence = if event.severity == Severity::Fatal { 0.4 } else { 0.3 };
+    let mut evidence = BTreeMap::from([("health".to_owned(), json!([value(event, at)]))]);
+    let known = catalogue::entry(&event.code, &event.detail);
+    if let Some(entry) = known {
+        evidence.insert("recommended_action".into(), json!(entry.action.words()));
+    }
+    let lasts = known.is_none_or(|entry| !entry.moment);
     Draft {
         kind: Kind::Health,
         suspects: vec![Suspect {
@@ -137,19 +215,15 @@ pub(crate) fn warning(event: &HealthEvent, job: Option<&Job>, at: Timestamp) -> 
             gpu: event.gpu,
             nic: event.nic.clone(),
             link: None,
-            score: 0.4,
+            score: confidence,
         }],
         accused: Vec::new(),
-        confidence: 0.4,
+        confidence,
         since: at,
-        summary: format!("{}: {}{suffers}", place(event), meaning(event)),
-        evidence: std::iter::once((
-            "health".to_owned(),
-            json!([{ "code": event.code, "detail": event.detail, "severity": event.severity, "at": rfc3339(at) }]),
-        ))
-        .collect(),
+        summary: format!("{}{suffers}", sentence(event, rank, at)),
+        evidence,
         explains: Vec::new(),
-        refuted_by: "the sensor takes the event back",
+        refuted_by: if lasts { "the sensor takes the event back" } else { "it does not come again" },
         place: None,
     }
 }

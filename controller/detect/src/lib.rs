@@ -6,10 +6,11 @@
 //! How it is put together: `model` holds what is known, one communicator at a time (`rhythm`: what is normal there,
 //! `slow`: who comes late). `comm_slow` compares network links. `stall` reads the evidence of one communicator, `wait` follows it from communicator to
 //! communicator to the root, `hang`, `comm_hang`, `desync`, `death` and `edges` turn it into an accusation, `health` joins what
-//! sensors say, and `case` sees to it that one cause has one finding. [`aggregate`] runs on the nodes.
+//! sensors say ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. [`aggregate`] runs on the nodes.
 
 pub mod aggregate;
 mod case;
+pub mod catalogue;
 mod comm_hang;
 mod comm_slow;
 pub mod config;

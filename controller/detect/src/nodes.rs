@@ -1,11 +1,19 @@
 //! What is known of nodes: whether their agents are in sight, and what their sensors said lately.
+//!
+//! A condition that has ended is remembered for as long as others push it out: a link that was down for five seconds is
+//! why ranks stand still a minute later.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::observation::{HealthEvent, NicClass, NodeName, Timestamp};
+use crate::{
+    catalogue,
+    observation::{HealthEvent, NicClass, NodeName, Timestamp},
+};
 
 /// Health events remembered per node.
 const MAX_EVENTS: usize = 64;
+/// The same error within this time is the same trouble: a driver may write it a thousand times.
+const SAME_US: u64 = 60_000_000;
 
 /// What is known of nodes.
 #[derive(Debug, Default)]
@@ -17,7 +25,36 @@ pub(crate) struct Nodes {
 struct Node {
     lost: bool,
     nic_class: Option<NicClass>,
-    events: VecDeque<(Timestamp, HealthEvent)>,
+    events: VecDeque<Heard>,
+}
+
+/// A health event, and when it was so.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) at: Timestamp,
+    /// When a condition ended.
+    pub(crate) until: Option<Timestamp>,
+    /// Whether it happened at a moment, or else lasts.
+    pub(crate) moment: bool,
+    pub(crate) event: HealthEvent,
+}
+
+impl Heard {
+    pub(crate) fn new(at: Timestamp, event: HealthEvent) -> Self {
+        let moment = catalogue::entry(&event.code, &event.detail).is_some_and(|entry| entry.moment);
+        Self { at, until: None, moment, event }
+    }
+
+    fn is(&self, event: &HealthEvent) -> bool {
+        self.until.is_none()
+            && (&self.event.code, self.event.gpu, &self.event.nic) == (&event.code, event.gpu, &event.nic)
+    }
+
+    /// Whether it was so at some time between `from` and `to`.
+    pub(crate) fn within(&self, from: Timestamp, to: Timestamp) -> bool {
+        let end = if self.moment { Some(self.at) } else { self.until };
+        self.at <= to && end.is_none_or(|end| end >= from)
+    }
 }
 
 impl Nodes {
@@ -41,21 +78,33 @@ impl Nodes {
         self.nodes.get(node).is_some_and(|node| node.lost)
     }
 
-    /// Remembers an event, or takes back those that it clears.
+    /// Remembers an event, or the end of those that it takes back.
     pub(crate) fn remember(&mut self, at: Timestamp, event: HealthEvent) {
         let events = &mut self.nodes.entry(event.node.clone()).or_default().events;
         if event.cleared {
-            events.retain(|(_, old)| (&old.code, old.gpu, &old.nic) != (&event.code, event.gpu, &event.nic));
-        } else {
-            if events.len() >= MAX_EVENTS {
-                events.pop_front();
+            for heard in events.iter_mut().filter(|heard| heard.is(&event)) {
+                heard.until = Some(at);
             }
-            events.push_back((at, event));
+            return;
         }
+        let heard = Heard::new(at, event);
+        let known = events.iter_mut().rfind(|known| {
+            known.is(&heard.event) && (!heard.moment || heard.at.micros_since(known.at) < SAME_US)
+        });
+        if let Some(known) = known {
+            // Told again, or become worse: it began when it began.
+            known.event = heard.event;
+            return;
+        }
+        if events.len() >= MAX_EVENTS {
+            let over = events.iter().position(|old| old.moment || old.until.is_some()).unwrap_or(0);
+            events.remove(over);
+        }
+        events.push_back(heard);
     }
 
     /// Events of a node, oldest first.
-    pub(crate) fn events(&self, node: &NodeName) -> impl Iterator<Item = &(Timestamp, HealthEvent)> {
+    pub(crate) fn events(&self, node: &NodeName) -> impl Iterator<Item = &Heard> {
         self.nodes.get(node).into_iter().flat_map(|node| &node.events)
     }
 }

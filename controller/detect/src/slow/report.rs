@@ -86,7 +86,7 @@ fn tell(
         if let Some(class) = node.and_then(|node| nodes.nic_class(node)) {
             draft.evidence.insert("nic_class".into(), json!(class));
         }
-        health::join(&mut draft, nodes, config, now);
+        health::join(&mut draft, job, nodes, config, now);
     }
     let (name, incarnation) = (job.id.clone(), job.incarnation);
     job.cases.tell(slot, draft, &name, incarnation, now, out);
