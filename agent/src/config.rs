@@ -2,6 +2,7 @@
 //! anything is bound or started, and all of its mistakes are told at once.
 
 mod fields;
+mod sensors;
 
 #[cfg(test)]
 mod tests;
@@ -14,13 +15,13 @@ use std::{
 };
 
 pub use fields::Mistake;
-use fields::{Fields, milliseconds, number, or_null, path, text, truth, whole};
+use fields::{Fields, milliseconds, or_null, path, text, whole};
 use thiserror::Error;
 use tonic::transport::Endpoint;
 
 use crate::{
     recorders::{Overdue, Retention},
-    sensors::{HostSettings, SensorSettings},
+    sensors::SensorSettings,
     stream::{BackoffPolicy, SpoolLimits},
 };
 
@@ -64,7 +65,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long to go on at the end, to deliver what is left. Default 2 s.
     pub drain: Duration,
-    /// The sensors. Default: all, each second.
+    /// The sensors. Default: all, each second; `sensors` says from where the thresholds are.
     pub sensors: SensorSettings,
     /// Supervision (`c4-agent run`).
     pub supervise: Supervise,
@@ -105,18 +106,7 @@ impl Default for Config {
             },
             connect_timeout: Duration::from_secs(5),
             drain: Duration::from_secs(2),
-            sensors: SensorSettings {
-                interval: Duration::from_secs(1),
-                host: Some(HostSettings {
-                    proc_root: PathBuf::from("/proc"),
-                    steal_percent: 10.0,
-                    memory_available_percent: 3.0,
-                    load_per_cpu: 4.0,
-                }),
-                nvml: Some(None),
-                nic: Some(PathBuf::from("/sys")),
-                kmsg: Some(PathBuf::from("/dev/kmsg")),
-            },
+            sensors: SensorSettings::default(),
             supervise: Supervise {
                 restart_grace: Duration::from_secs(30),
                 stop_grace: Duration::from_secs(10),
@@ -218,7 +208,7 @@ impl Config {
         reconnect.value("drain_ms", &mut config.drain, mistakes, milliseconds(0, 60_000));
         reconnect.finish(mistakes);
 
-        config.sensors = sensors(config.sensors, root.section("sensors", mistakes), mistakes);
+        sensors::read(&mut config.sensors, root.section("sensors", mistakes), mistakes);
 
         let mut supervise = root.section("supervise", mistakes);
         let knobs = &mut config.supervise;
@@ -248,52 +238,6 @@ impl Config {
         }
         if found.is_empty() { Ok(config) } else { Err(ConfigError::Mistakes(Mistakes(found))) }
     }
-}
-
-/// A sensor is on unless `enabled: false`. Where it looks can be said even then.
-fn sensors(mut sensors: SensorSettings, mut section: Fields, mistakes: &mut Vec<Mistake>) -> SensorSettings {
-    section.value("interval_ms", &mut sensors.interval, mistakes, milliseconds(100, 600_000));
-
-    let mut keys = section.section("host", mistakes);
-    let mut on = true;
-    keys.value("enabled", &mut on, mistakes, truth);
-    if let Some(host) = &mut sensors.host {
-        keys.value("proc_root", &mut host.proc_root, mistakes, path);
-        keys.value("steal_percent", &mut host.steal_percent, mistakes, number(0.0, 100.0));
-        let memory = &mut host.memory_available_percent;
-        keys.value("memory_available_percent", memory, mistakes, number(0.0, 100.0));
-        keys.value("load_per_cpu", &mut host.load_per_cpu, mistakes, number(0.0, 1e6));
-    }
-    keys.finish(mistakes);
-    sensors.host = sensors.host.filter(|_| on);
-
-    let mut keys = section.section("nvml", mistakes);
-    let (mut on, mut library) = (true, None);
-    keys.value("enabled", &mut on, mistakes, truth);
-    keys.value("library", &mut library, mistakes, or_null(path));
-    keys.finish(mistakes);
-    sensors.nvml = on.then_some(library);
-
-    sensors.nic = place(&mut section, "nic", "sys_root", sensors.nic, mistakes);
-    sensors.kmsg = place(&mut section, "kmsg", "path", sensors.kmsg, mistakes);
-    section.finish(mistakes);
-    sensors
-}
-
-/// A sensor that knows only whether and where.
-fn place(
-    section: &mut Fields,
-    name: &'static str,
-    key: &'static str,
-    default: Option<PathBuf>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<PathBuf> {
-    let mut keys = section.section(name, mistakes);
-    let (mut on, mut place) = (true, default.unwrap_or_default());
-    keys.value("enabled", &mut on, mistakes, truth);
-    keys.value(key, &mut place, mistakes, path);
-    keys.finish(mistakes);
-    on.then_some(place)
 }
 
 fn size(low: usize, high: usize) -> impl FnOnce(&serde_yaml::Value) -> Result<usize, String> {

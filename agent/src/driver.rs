@@ -170,7 +170,7 @@ fn stream_settings(config: &Config, session: &str) -> StreamSettings {
     StreamSettings {
         node: config.node.clone(),
         session_id: session.to_owned(),
-        nic_class: config.sensors.nic.as_deref().and_then(nic_class),
+        nic_class: config.sensors.nic.as_ref().and_then(|nic| nic_class(&nic.sys_root)),
         limits: config.spool,
         backoff: config.reconnect,
         connect_timeout: config.connect_timeout,

@@ -65,6 +65,26 @@ impl Fields {
         Self::of(self.join(key), value, mistakes)
     }
 
+    /// Entries below `key` whose names are the user's, each with its own keys; none where it is `null`.
+    pub(super) fn entries(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Vec<(String, Option<Self>)> {
+        let Self { path, rest, .. } = self.section(key, mistakes);
+        let entry = |(name, value): (Value, Value)| {
+            let name = name.as_str().map_or_else(|| show(&name), str::to_owned);
+            let keys = (!value.is_null()).then(|| Self::of(format!("{path}.{name}"), value, mistakes));
+            (name, keys)
+        };
+        rest.into_iter().map(entry).collect()
+    }
+
+    /// A value that must be there.
+    pub(super) fn missing(&self, key: &str, mistakes: &mut Vec<Mistake>) {
+        mistakes.push(Mistake { path: self.join(key), what: "is missing".to_owned() });
+    }
+
     /// A value, if there is one and `parse` likes it. `parse` says what it expected.
     pub(super) fn value<T>(
         &mut self,
@@ -124,6 +144,11 @@ pub(super) fn whole(low: u64, high: u64) -> impl FnOnce(&Value) -> Result<u64, S
 /// Milliseconds between two bounds.
 pub(super) fn milliseconds(low: u64, high: u64) -> impl FnOnce(&Value) -> Result<Duration, String> {
     move |value| whole(low, high)(value).map(Duration::from_millis)
+}
+
+/// Seconds between two bounds.
+pub(super) fn seconds(low: u64, high: u64) -> impl FnOnce(&Value) -> Result<Duration, String> {
+    move |value| whole(low, high)(value).map(Duration::from_secs)
 }
 
 /// A number between two others.

@@ -65,6 +65,26 @@ fn things_can_be_turned_off() {
 }
 
 #[test]
+fn counters_can_be_changed_added_and_turned_off() {
+    let document = "sensors: {nic: {flap: {sticky: true}, counters: {symbol-errors: {more_than: 7}, out-of-sequence: null, efa-drops: {counter: rx_drops, within_s: 10, fatal: true}}}}";
+    let nic = Config::parse(document).unwrap().sensors.nic.unwrap();
+    assert!(nic.flap.sticky && !nic.counters.contains_key("out-of-sequence"));
+    let rule = &nic.counters["symbol-errors"];
+    assert_eq!((rule.counter.as_str(), rule.gain.more_than), ("symbol_error", 7));
+    assert!(nic.counters["efa-drops"].fatal);
+    let wrong = "sensors: {nic: {counters: {mine: {more_than: 1}, other: {counter: ../x}, third: 5}}, nvml: {slowdown: {bad: 10, of: 10}}}";
+    let told = mistakes(wrong);
+    for start in [
+        "sensors.nic.counters.mine.counter: is missing",
+        "sensors.nic.counters.other.counter: expected the name",
+        "sensors.nic.counters.third: expected keys and values",
+        "sensors.nvml.slowdown.bad: less than",
+    ] {
+        assert!(told.iter().any(|mistake| mistake.starts_with(start)), "{start} is not among {told:#?}");
+    }
+}
+
+#[test]
 fn keys_that_contradict_each_other_are_mistakes() {
     let told =
         mistakes("{sample_interval_ms: 5000, window_ms: 1000, reconnect: {first_ms: 5000, max_ms: 100}}");

@@ -5,15 +5,16 @@
 //! bounded report queue; a sensor that hangs takes nothing else with it. Threads end at the next turn after `stop`,
 //! and do not outlive the process. What they decide is in pure functions on text and numbers.
 
+mod gpu;
 mod host;
 mod kmsg;
+mod limits;
 mod nic;
 mod nic_class;
 mod nvml;
 mod transitions;
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,11 +23,13 @@ use std::{
     time::Duration,
 };
 
-pub use host::{HostReading, HostSensor, HostSettings, parse_cpu};
-pub use kmsg::{KmsgSensor, parse_record};
-pub use nic::{NicReading, NicSensor};
+pub use gpu::GpuLimits;
+pub use host::{HostReading, HostSensor, HostSettings, parse_cpu, parse_full_pressure, parse_task};
+pub use kmsg::{Address, KmsgSensor, KmsgSettings, Places, parse_record};
+pub use limits::{GainLimit, ShareLimit};
+pub use nic::{CounterRule, FlapLimit, NicReading, NicSensor, NicSettings, read_all as read_nics};
 pub use nic_class::nic_class;
-pub use nvml::NvmlSensor;
+pub use nvml::{NvmlSensor, NvmlSettings};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -61,12 +64,24 @@ pub struct SensorSettings {
     pub interval: Duration,
     /// Host, if wanted.
     pub host: Option<HostSettings>,
-    /// NVML, if wanted: path of the library, or the system's.
-    pub nvml: Option<Option<PathBuf>>,
-    /// NICs, if wanted: root of sysfs.
-    pub nic: Option<PathBuf>,
-    /// Kernel log, if wanted: path.
-    pub kmsg: Option<PathBuf>,
+    /// NVML, if wanted.
+    pub nvml: Option<NvmlSettings>,
+    /// NICs, if wanted.
+    pub nic: Option<NicSettings>,
+    /// Kernel log, if wanted.
+    pub kmsg: Option<KmsgSettings>,
+}
+
+impl Default for SensorSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            host: Some(HostSettings::default()),
+            nvml: Some(NvmlSettings::default()),
+            nic: Some(NicSettings::default()),
+            kmsg: Some(KmsgSettings::default()),
+        }
+    }
 }
 
 /// Sensors that run.
@@ -91,7 +106,7 @@ impl Sensors {
         let (status, receiver) = watch::channel(vec![first]);
         let kernel_log = settings.kmsg.clone();
         // An XID shows in the kernel log and in NVML. The log has the better text; NVML is for where there is no log.
-        let xid_events = kernel_log.as_ref().is_none_or(|path| KmsgSensor::open(path).is_err());
+        let xid_events = kernel_log.as_ref().is_none_or(|log| KmsgSensor::open(log.clone()).is_err());
         let wanted: [(&'static str, Option<Open>); 4] = [
             (
                 "host",
@@ -101,23 +116,22 @@ impl Sensors {
             ),
             (
                 "nvml",
-                settings.nvml.clone().map(|path| -> Open {
+                settings.nvml.clone().map(|nvml| -> Open {
                     Box::new(move || {
-                        NvmlSensor::open(path.as_deref(), xid_events)
-                            .map(|(sensor, detail)| (sensor.boxed(), detail))
+                        NvmlSensor::open(&nvml, xid_events).map(|(sensor, detail)| (sensor.boxed(), detail))
                     })
                 }),
             ),
             (
                 "nic",
-                settings.nic.clone().map(|root| -> Open {
-                    Box::new(move || NicSensor::open(&root).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                settings.nic.clone().map(|nic| -> Open {
+                    Box::new(move || NicSensor::open(nic).map(|(sensor, detail)| (sensor.boxed(), detail)))
                 }),
             ),
             (
                 "kmsg",
-                kernel_log.map(|path| -> Open {
-                    Box::new(move || KmsgSensor::open(&path).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                kernel_log.map(|log| -> Open {
+                    Box::new(move || KmsgSensor::open(log).map(|(sensor, detail)| (sensor.boxed(), detail)))
                 }),
             ),
         ];

@@ -211,7 +211,7 @@ fn tell(
         return;
     }
     let mut draft = draft(job, matrix, found, &keys, lost, now);
-    health::join(&mut draft, nodes, config, now);
+    health::join(&mut draft, job, nodes, config, now);
     for number in related.iter().skip(1) {
         if let Some(old) = job.cases.clear(&Slot::Network(*number), now, out) {
             draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
