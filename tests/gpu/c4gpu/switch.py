@@ -25,6 +25,15 @@ VARIANTS = {
     "all timed": {"C4_STEP_SAMPLING": "1"},
     "idle": {"C4_PROFILER": "off"},
 }
+# What the parts cost, and how much of it is NCCL's own: a plugin that only counts its calls, under masks made of the bits for
+# collectives and sends (6), network operations (8), network steps (16) and kernels (64). Measured where they are asked for.
+COUNTING_FILE = "libc4_chained_profiler.so"
+PARTS = {
+    "no kernel events": {"C4_KERNEL_EVENTS": "off"},
+    "few steps": {"C4_STEP_STATE": "off"},
+    "no steps": {"C4_STEP_SAMPLING": "0", "C4_STEP_STATE": "off"},
+    **{f"counting {mask}": {"C4_CHAINED_MASK": str(mask)} for mask in (94, 78, 30, 14, 6)},
+}
 CONTROL = "idle"
 QUADS = ([1, 0, 0, 1], [0, 1, 1, 0])
 RESAMPLES = 1000
@@ -44,7 +53,7 @@ def execute(run, worker, mps):
     if not worker.needs_gpu:
         run.say("switch: only real NCCL has a cost worth knowing: skipped")
         return True
-    names = [name for name in VARIANTS if not run.options.variants or name in run.options.variants]
+    names = [name for name in VARIANTS | PARTS if name in (run.options.variants or VARIANTS)]
     ranks = run.options.cost_ranks or run.options.ranks
     starts = []
     result = run.results["phases"]["switch"] = {"ranks": ranks, "transport": run.options.transport, "starts": starts}
@@ -81,10 +90,13 @@ def one_start(run, names, ranks, mps, number):
         "C4_COST_SWITCH": switch,
         "C4_SWITCHED_PROFILER": plugin_path(run.options.bin),
     }
+    counting = {"C4_SWITCHED_PROFILER": os.path.abspath(os.path.join(run.options.bin, COUNTING_FILE))}
     groups, cells = [], {}
     try:
         for name in names:
-            groups.append(Group(run, name, {**behind, **VARIANTS[name]}, ranks, mps, f"switch-{number}"))
+            other = counting if name.startswith("counting") else {}
+            settings = {**behind, **other, **(VARIANTS | PARTS)[name]}
+            groups.append(Group(run, name, settings, ranks, mps, f"switch-{number}"))
         for group in groups:
             group.answers(min(150.0, run.remaining()))
         for size in run.options.sizes:
