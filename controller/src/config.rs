@@ -117,7 +117,8 @@ pub struct Steer {
     /// Time between the beginnings of two restarts of one job. Default 30 s: a job that cannot even initialise in
     /// that time would otherwise be restarted in a loop.
     pub cooldown_seconds: f64,
-    /// Findings less sure than this are not acted on (0 to 1). Default 0.8.
+    /// Findings of which it is less sure that the job suffers, whoever is to blame, are not acted on (0 to 1). Default
+    /// 0.8: a hang is that sure once it has lasted twice as long as anything that ever resolved by itself.
     pub min_confidence: f64,
     /// What processes get between SIGTERM and SIGKILL. Default 5 s; a hung rank does not react to SIGTERM anyway.
     pub stop_grace_seconds: f64,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
-    finding::{Finding, FindingId, Kind, Suspect},
+    finding::{Finding, FindingId, Kind, Suspect, certainty},
     observation::{CommId, JobId, NodeName, ProcessId, Timestamp},
     signature::{fnv, fnv_start},
 };
@@ -27,6 +27,8 @@ pub(crate) enum Slot {
     Death,
     /// A stall of the job.
     Hang,
+    /// Another stall beside it, with a cause of its own.
+    Beside(u8),
     /// Ranks that disagree without a stall.
     Desync(CommId),
     /// A slow rank.
@@ -80,6 +82,11 @@ impl Cases {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Open stalls of the job.
+    pub(crate) fn hangs(&self) -> impl Iterator<Item = (&Slot, &Case)> {
+        self.iter().filter(|(slot, _)| matches!(slot, Slot::Hang | Slot::Beside(_)))
     }
 
     /// Opens the slot, or amends what is open there. A finding whose kind changes is a new one that explains the old.
@@ -173,7 +180,8 @@ impl Case {
             || finding.suspects.iter().map(|s| &s.link).ne(draft.suspects.iter().map(|s| &s.link));
         let news = |name: &str| draft.evidence.contains_key(name) && !finding.evidence.contains_key(name);
         let joined = news("health") || news("cause");
-        let surer = (finding.confidence - draft.confidence).abs() >= CONFIDENCE_STEP;
+        let surer = (finding.confidence - draft.confidence).abs() >= CONFIDENCE_STEP
+            || (finding.certainty() - certainty(draft.confidence, &draft.evidence)).abs() >= CONFIDENCE_STEP;
         if !others && !joined && !surer && new_symptoms.is_empty() {
             return;
         }

@@ -8,7 +8,7 @@ use crate::{
     case::Draft,
     edges::{self, EdgeEvidence},
     finding::{Kind, Link, Suspect},
-    hang::numbers,
+    held::{self, numbers},
     model::{Comm, Job},
     names,
     observation::ProcessId,
@@ -46,7 +46,7 @@ pub(crate) fn nobody_finishes(job: &Job, comm: &Comm, stall: &Stall, threshold_u
         );
         (suspects, stall.waiting.clone(), 0.3, text)
     };
-    Draft {
+    let mut draft = Draft {
         kind: Kind::CommHang,
         suspects,
         accused,
@@ -57,7 +57,9 @@ pub(crate) fn nobody_finishes(job: &Job, comm: &Comm, stall: &Stall, threshold_u
         explains: Vec::new(),
         refuted_by: "the operation finishes, or one of the ranks turns out not to be in it",
         place: Some((comm.id, stall.operation)),
-    }
+    };
+    held::certain(&mut draft, stall.shortest_us, threshold_us);
+    draft
 }
 
 type Suspicion = (Vec<Suspect>, Vec<ProcessId>, f64, String);

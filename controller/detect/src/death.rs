@@ -67,9 +67,10 @@ pub(crate) fn ended(
         finalized: told.finalized,
         exit_code: told.exit_code,
         signal: told.signal,
-        fate: if job.stopping { Fate::Orderly } else { Fate::Pending },
+        fate: Fate::Pending,
     };
     let crashed = crashed(&end);
+    let excused = job.stopping && is_excused(&end, job.stopping_since);
     process.end = Some(end);
     for (comm, comm_rank) in &process.memberships {
         if let Some(comm) = job.comms.get_mut(comm) {
@@ -77,7 +78,10 @@ pub(crate) fn ended(
         }
     }
     job.last_heard = now;
-    if job.stopping {
+    if excused {
+        if let Some(end) = job.processes.get_mut(&told.process).and_then(|process| process.end.as_mut()) {
+            end.fate = Fate::Orderly;
+        }
         return;
     }
     if crashed {
@@ -85,6 +89,28 @@ pub(crate) fn ended(
     } else {
         job.pending_ends.insert(told.process);
     }
+}
+
+/// Somebody stops the job on purpose. What ended before that is judged as if nobody had; the two may be told in either
+/// order, even within one microsecond.
+pub(crate) fn stopping(job: &mut Job, now: Timestamp) {
+    if job.stopping {
+        return;
+    }
+    (job.stopping, job.stopping_since) = (true, now);
+    for id in job.pending_ends.clone() {
+        let end = job.processes.get_mut(&id).and_then(|process| process.end.as_mut());
+        if let Some(end) = end.filter(|end| is_excused(end, now)) {
+            end.fate = Fate::Orderly;
+            job.pending_ends.remove(&id);
+        }
+    }
+}
+
+/// Whether a process ended because somebody stopped the job then. Agents look every 100 ms, and who stops a job may say
+/// so a moment after the first process is gone.
+fn is_excused(end: &End, stopping: Timestamp) -> bool {
+    end.at > stopping || (!crashed(end) && end.at.after(SIMULTANEOUS_US) >= stopping)
 }
 
 /// Whether a process ended as a failure, of its own or after a peer's. What fails after somebody has asked a peer to end
@@ -270,15 +296,16 @@ pub(crate) fn blame(
             job.cases.explain(&Slot::Death, symptom, out);
             return;
         }
-    } else if let Some(case) = job.cases.get(&Slot::Hang) {
-        // Peers of a hung rank end when their watchdogs give up; only the end of the suspect is news.
-        if !case.accused.contains(&id) {
-            job.cases.explain(&Slot::Hang, symptom, out);
-            return;
-        }
+    }
+    let hangs: Vec<Slot> = job.cases.hangs().map(|(slot, _)| slot.clone()).collect();
+    // Peers of a hung rank end when their watchdogs give up; only the end of a suspect is news.
+    let suspected = job.cases.hangs().any(|(_, case)| case.accused.contains(&id));
+    if let Some(hang) = hangs.first().filter(|_| !suspected && job.cases.get(&Slot::Death).is_none()) {
+        job.cases.explain(hang, symptom, out);
+        return;
     }
     let mut draft = accusation(job, id, &end, &story);
-    if let Some(old) = job.cases.clear(&Slot::Hang, now, out) {
+    for old in hangs.iter().filter_map(|slot| job.cases.clear(slot, now, out)) {
         draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
     }
     if let Some(old) = job.cases.get(&Slot::Death) {

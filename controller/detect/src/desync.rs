@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     case::Draft,
     finding::Kind,
-    hang::numbers,
+    held::numbers,
     model::{Comm, Job},
     names,
     observation::{OperationSignature, ProcessId},

@@ -78,8 +78,7 @@ impl Detector {
                 if let Some(job) = self.jobs.get_mut(&job)
                     && job.incarnation == incarnation
                 {
-                    job.stopping = true;
-                    job.pending_ends.clear();
+                    death::stopping(job, now);
                     job.undecided.clear();
                     job.cases.clear_where(now, &mut out, |_, _| true);
                 }
@@ -243,7 +242,7 @@ fn attend(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &m
     }
     let due = now.micros_since(job.examined) >= EXAMINE_US;
     let concerned =
-        !job.suspicious.is_empty() || job.cases.get(&Slot::Hang).is_some() || !job.undecided.is_empty();
+        !job.suspicious.is_empty() || job.cases.hangs().next().is_some() || !job.undecided.is_empty();
     if due && concerned {
         hang::assess(job, nodes, config, now, out);
     }
@@ -260,7 +259,7 @@ fn replaced(job: &mut Job, info: &ProcessInfo, now: Timestamp, out: &mut Vec<Fin
         return;
     }
     job.cases.clear_where(now, out, |slot, case| {
-        matches!(slot, Slot::Death | Slot::Hang | Slot::Slow(_) | Slot::Network(_))
+        matches!(slot, Slot::Death | Slot::Hang | Slot::Beside(_) | Slot::Slow(_) | Slot::Network(_))
             && case.accused.contains(&before)
     });
 }

@@ -111,6 +111,23 @@ pub struct Finding {
     pub refuted_by: String,
 }
 
+/// The key of the evidence that says how sure it is that the job suffers, whoever is to blame.
+pub const CERTAINTY: &str = "certainty";
+
+impl Finding {
+    /// How sure it is that the job suffers, from 0 to 1. `confidence` is about who is to blame; that nobody gets on may
+    /// be certain where it cannot be told why.
+    #[must_use]
+    pub fn certainty(&self) -> f64 {
+        certainty(self.confidence, &self.evidence)
+    }
+}
+
+/// See [`Finding::certainty`].
+pub(crate) fn certainty(confidence: f64, evidence: &BTreeMap<String, Value>) -> f64 {
+    evidence.get(CERTAINTY).and_then(Value::as_f64).map_or(confidence, |told| told.max(confidence))
+}
+
 /// What can be said of a job as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]

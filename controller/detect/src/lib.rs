@@ -4,9 +4,11 @@
 //! and spawns nothing; whoever drives it hands it the time.
 //!
 //! How it is put together: `model` holds what is known, one communicator at a time (`rhythm`: what is normal there,
-//! `slow`: who comes late). `comm_slow` compares network links. `stall` reads the evidence of one communicator, `wait` follows it from communicator to
-//! communicator to the root, `hang`, `comm_hang`, `desync`, `death` and `edges` turn it into an accusation, `health` joins what
-//! sensors say ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. [`aggregate`] runs on the nodes.
+//! `slow`: who comes late). `comm_slow` compares network links. `stall` reads the evidence of one communicator, `wait` follows
+//! it over all communicators and pairs to the root, `hang` decides what that amounts to, and `held`, `comm_hang`,
+//! `peer_hang`, `deadlock`, `desync`, `death` and `edges` turn it into an accusation. `health` joins what sensors say
+//! ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. [`aggregate`] runs on the
+//! nodes.
 
 pub mod aggregate;
 mod case;
@@ -14,6 +16,7 @@ pub mod catalogue;
 mod comm_hang;
 mod comm_slow;
 pub mod config;
+mod deadlock;
 mod death;
 mod desync;
 pub mod detector;
@@ -21,10 +24,12 @@ mod edges;
 pub mod finding;
 mod hang;
 mod health;
+mod held;
 mod model;
 mod names;
 mod nodes;
 pub mod observation;
+mod peer_hang;
 pub mod report;
 mod rhythm;
 pub mod signature;

@@ -214,6 +214,8 @@ pub(crate) struct Job {
     pub(crate) prior: Option<Prior>,
     /// Somebody is stopping it on purpose.
     pub(crate) stopping: bool,
+    /// Since when.
+    pub(crate) stopping_since: Timestamp,
     /// Communicators in which somebody has waited for long.
     pub(crate) suspicious: BTreeSet<CommId>,
     pub(crate) examined: Timestamp,
@@ -242,6 +244,7 @@ impl Job {
             cases: Cases::default(),
             prior,
             stopping: false,
+            stopping_since: Timestamp(0),
             suspicious: BTreeSet::new(),
             examined: Timestamp(0),
             pending_ends: BTreeSet::new(),
@@ -427,6 +430,13 @@ impl Job {
         self.survey.iteration_us
     }
 
+    /// From which wait on somebody hangs, where it cannot be learned: on pairs of ranks.
+    pub(crate) fn hang_us(&self, config: &Config) -> u64 {
+        let known = self.comms.values().filter(|comm| comm.rhythm.known());
+        let longest = known.map(|comm| comm.rhythm.hang_us(config)).max();
+        longest.unwrap_or_else(|| config.learning_hang_ms.saturating_mul(1_000))
+    }
+
     /// The process of a member.
     pub(crate) fn process(&self, id: ProcessId) -> Option<&Process> {
         self.processes.get(&id)
@@ -496,7 +506,8 @@ impl Comm {
         let ended = window.iterations.iter().map(|iteration| u64::from(iteration.count)).sum();
         member.iterations = member.iterations.saturating_add(ended);
         self.completed_max = self.completed_max.max(member.completed);
-        let wait_us = member.wait_us(kernel_events);
+        let pending = member.pending_peers.iter().filter(|pending| pending.started).map(|p| p.age_us).max();
+        let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0));
         self.rhythm.take(
             &window.iterations,
             &window.blocks,

@@ -15,7 +15,7 @@ use crate::{
 
 /// Of the time that others have waited, how much a member must have been observed to hold them up. Windows of
 /// different ranks are taken at different times.
-const OBSERVED: f64 = 0.6;
+pub(crate) const OBSERVED: f64 = 0.6;
 
 /// Why a member holds others up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,16 @@ pub(crate) enum Why {
     Queued,
     /// It has finalised or aborted the communicator.
     Left,
+}
+
+impl Why {
+    /// What is known for sure: that it has ended, that it is stopped, or only that it does not come.
+    pub(crate) fn class(self) -> Why {
+        match self {
+            Why::NotEntered | Why::Queued | Why::Left => Why::NotEntered,
+            sure => sure,
+        }
+    }
 }
 
 /// A member that holds others up.
@@ -66,13 +76,6 @@ pub(crate) struct Stall {
     pub(crate) entered: BTreeMap<ProcessId, OperationSignature>,
     /// Members of which nothing can be said, and why: rank in the communicator, reason.
     pub(crate) unseen: Vec<(u32, String)>,
-}
-
-impl Stall {
-    /// Whether the process waits in this operation.
-    pub(crate) fn is_waiting(&self, process: ProcessId) -> bool {
-        self.waiting.contains(&process)
-    }
 }
 
 /// Looks at a communicator; nothing if nobody has waited for `least_us`.

@@ -107,7 +107,9 @@ pub fn check(
     if history.busy {
         return Some(Hold::Busy);
     }
-    if finding.confidence.is_nan() || finding.confidence < config.min_confidence {
+    // A restart in place helps a job that stands still whoever is to blame; only to isolate somebody, that must be sure.
+    let certainty = finding.certainty();
+    if certainty.is_nan() || certainty < config.min_confidence {
         return Some(Hold::Confidence);
     }
     if let Some(conflict) = &facts.conflict {

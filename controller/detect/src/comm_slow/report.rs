@@ -66,7 +66,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     job.network.examined = now;
     job.network.sweep(now);
     // While the job stands still or is being stopped, slowness is a symptom.
-    if job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.get(&Slot::Hang).is_some() {
+    if job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.hangs().next().is_some() {
         return;
     }
     job.network.compare(config, now);

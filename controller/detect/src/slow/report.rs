@@ -29,7 +29,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
         for item in news {
             // While the job stands still or is being stopped, lateness is a symptom.
             let disturbed =
-                job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.get(&Slot::Hang).is_some();
+                job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.hangs().next().is_some();
             tell(job, id, item, disturbed, nodes, config, now, out);
         }
     }

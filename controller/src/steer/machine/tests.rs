@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use c4_detect::finding::Kind;
+use c4_detect::finding::{CERTAINTY, Kind};
 
 use super::*;
 use crate::{config::Mode, steer::journal::JournalError};
@@ -145,6 +145,20 @@ fn at_most_so_many_restarts_and_not_before_the_cool_down() {
 
 /// Words of a rail, and what makes it hold.
 type Rail = (&'static str, fn(&mut Finding, &mut JobFacts));
+
+#[test]
+fn a_certain_hang_is_restarted_even_if_nobody_can_be_blamed() {
+    let hang = |certainty: f64| Finding {
+        kind: Kind::CommHang,
+        confidence: 0.3,
+        evidence: BTreeMap::from([(CERTAINTY.to_owned(), certainty.into())]),
+        ..finding("f", 0)
+    };
+    let mut steer = Steer::new(config(Mode::Auto), Box::new(Shared::default()));
+    assert!(orders(&review(&mut steer, &[hang(0.7)], &facts(0), at(0))).is_empty());
+    let ordered = orders(&review(&mut steer, &[hang(0.95)], &facts(0), at(1)));
+    assert_eq!(ordered.iter().map(|order| order.step).collect::<Vec<_>>(), [Step::Stop]);
+}
 
 #[test]
 fn every_rail_holds() {
