@@ -5,6 +5,10 @@
 //! follows from the number of the group on its communicator alone, so all ranks pick the same ones and their steps can
 //! be compared. One is picked from each N, but at a scattered place: every N-th would lock on to a job whose iteration
 //! has a multiple of N operations.
+//!
+//! The steps of the other operations are recorded too, without times, so that a link that blocks can be named whenever it
+//! does. That costs a call for each step, which operations of microseconds feel and operations of milliseconds do not. So it
+//! follows the pace: while operations come thick and fast, only the picked ones have steps.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
@@ -17,6 +21,12 @@ use crate::abi::event;
 /// The bit that comes and goes.
 const STEP: i32 = event::PROXY_STEP as i32;
 
+/// Groups of operations over which the pace is taken.
+const PACE_GROUPS: u32 = 64;
+/// Thick and fast: so many groups in less than this time, which is one in half a millisecond. A call for each step then costs
+/// more than a percent.
+const PACE_NS: u64 = 32_000_000;
+
 /// How much is recorded. Zeroes mean: nothing.
 #[repr(C)]
 pub struct Depth {
@@ -28,6 +38,11 @@ pub struct Depth {
     pub one_in: AtomicU32,
     /// Whether steps of the other operations are recorded too, without times.
     pub untimed_steps: AtomicBool,
+    /// Whether that follows the pace.
+    pub follows_pace: AtomicBool,
+    /// Groups since the pace was last taken, and when that was.
+    groups: AtomicU32,
+    paced_ns: AtomicU64,
     /// Until when the agent has all steps timed, as it was last found valid; and as it was asked.
     all_until_ns: AtomicU64,
 }
@@ -71,18 +86,41 @@ impl Depth {
         if asked != 0 || self.all_until_ns.load(Relaxed) != 0 {
             self.heed(recorder, asked);
         }
+        let follows_pace = self.follows_pace.load(Relaxed);
+        if follows_pace {
+            self.count_group(recorder);
+        }
         let Some(mask) = mask else { return };
         let now = mask.load(Relaxed);
-        if self.steps_are_constant() || now & event::COLL as i32 == 0 {
+        let constant = self.steps_are_constant();
+        if (constant && !follows_pace) || now & event::COLL as i32 == 0 {
             self.show(recorder, now);
             return;
         }
-        let wants = self.picks(next) || self.all_until_ns.load(Relaxed) != 0;
+        let wants = constant || self.picks(next) || self.all_until_ns.load(Relaxed) != 0;
         let wanted = if wants { now | STEP } else { now & !STEP };
         if wanted != now {
             mask.store(wanted, Relaxed);
         }
         self.show(recorder, wanted);
+    }
+
+    /// Threads that count at once may lose a group: the pace is no exact number.
+    #[inline]
+    fn count_group(&self, recorder: &Recorder) {
+        let groups = self.groups.load(Relaxed) + 1;
+        if groups < PACE_GROUPS {
+            self.groups.store(groups, Relaxed);
+        } else {
+            self.take_pace(recorder.now_ns());
+        }
+    }
+
+    #[cold]
+    fn take_pace(&self, now_ns: u64) {
+        self.groups.store(0, Relaxed);
+        let before = self.paced_ns.swap(now_ns, Relaxed);
+        self.untimed_steps.store(now_ns.saturating_sub(before) >= PACE_NS, Relaxed);
     }
 
     #[inline]
@@ -112,6 +150,9 @@ mod tests {
             chained_mask: AtomicI32::new(0),
             one_in: AtomicU32::new(one_in),
             untimed_steps: AtomicBool::new(false),
+            follows_pace: AtomicBool::new(false),
+            groups: AtomicU32::new(0),
+            paced_ns: AtomicU64::new(0),
             all_until_ns: AtomicU64::new(0),
         }
     }
@@ -131,5 +172,16 @@ mod tests {
         }
         assert!((0..1000).all(|number| depth(1).picks(number)));
         assert!(!(0..1000).any(|number| depth(0).picks(number)));
+    }
+
+    #[test]
+    fn untimed_steps_follow_the_pace() {
+        let depth = depth(16);
+        depth.take_pace(1_000_000_000);
+        assert!(depth.untimed_steps.load(Relaxed), "the first operations had all the time before them");
+        depth.take_pace(1_000_000_000 + PACE_NS / 2);
+        assert!(!depth.untimed_steps.load(Relaxed), "thick and fast");
+        depth.take_pace(1_000_000_000 + PACE_NS * 2);
+        assert!(depth.untimed_steps.load(Relaxed), "slower again");
     }
 }

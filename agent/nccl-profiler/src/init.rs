@@ -16,7 +16,7 @@ use crate::describe::{self, Told};
 use crate::events::{self, NO_COMMUNICATOR};
 use crate::handle::{Handle, Kind};
 use crate::log::Log;
-use crate::settings::Settings;
+use crate::settings::{Settings, StepState};
 use crate::state::{self, State};
 use crate::version;
 
@@ -144,6 +144,7 @@ fn configure(state: &State, api: u32, log: Log) {
     state.recorder().set_interface(api, version.load(Relaxed));
     let settings = Settings::read(api, log);
     state.depth.one_in.store(settings.step_sampling, Relaxed);
-    state.depth.untimed_steps.store(settings.untimed_steps, Relaxed);
+    state.depth.untimed_steps.store(settings.step_state != StepState::Off, Relaxed);
+    state.depth.follows_pace.store(settings.step_state == StepState::Auto, Relaxed);
     state.depth.mask.store(settings.mask(), Relaxed);
 }

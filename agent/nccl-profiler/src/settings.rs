@@ -15,10 +15,21 @@ pub struct Settings {
     pub step_sampling: u32,
     /// `C4_STEP_STATE`: the steps of the other operations are recorded too, without times. Costs a call for each step, and
     /// shows what every connection waits for at any moment: without it, a link that blocks in an operation whose steps are
-    /// not timed cannot be named, and NCCL takes no new wishes for an operation under way. So it is on.
-    pub untimed_steps: bool,
+    /// not timed cannot be named, and NCCL takes no new wishes for an operation under way.
+    pub step_state: StepState,
     /// `C4_KERNEL_EVENTS`.
     pub kernel_events: bool,
+}
+
+/// When the steps of operations whose steps are not timed are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepState {
+    /// Unless operations come thick and fast, see [`crate::depth`].
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Steps of one operation in so many, unless it is said otherwise.
@@ -75,12 +86,13 @@ impl Settings {
                 STEP_SAMPLING
             }),
         };
-        let untimed_steps = match STEP_STATE.text().as_str() {
-            "" | "on" => true,
-            "off" => false,
+        let step_state = match STEP_STATE.text().as_str() {
+            "" | "auto" => StepState::Auto,
+            "on" => StepState::On,
+            "off" => StepState::Off,
             _ => {
-                STEP_STATE.complain(log, "on or off", "on");
-                true
+                STEP_STATE.complain(log, "auto, on or off", "auto");
+                StepState::Auto
             }
         };
         // Kernel events below 2.28.3 are harmful (NCCL fails with "Proxy append out of bounds"), and v5 is the first
@@ -94,7 +106,7 @@ impl Settings {
                 api >= 5
             }
         };
-        Self { step_sampling, untimed_steps, kernel_events }
+        Self { step_sampling, step_state, kernel_events }
     }
 
     /// Bits of the mask that are always set. The events of groups and calls come with them.

@@ -1,4 +1,5 @@
-//! The agent asks for all network steps, through the recorder; the plugin sets the bit in NCCL's mask, and only for as long.
+//! Which operations have network steps, as the bit in NCCL's mask says: all while the agent asks, through the recorder, and
+//! by default all unless they come thick and fast.
 //!
 //! A program of its own: the plugin's state is its process's, and the environment is set before anything runs.
 
@@ -60,4 +61,15 @@ fn steps_on_request() {
         reader.request_all_steps(until).expect("asks");
         assert!(!group(context), "{why}: not heeded");
     }
+
+    // SAFETY: still the only thread.
+    unsafe { std::env::remove_var("C4_STEP_STATE") };
+    // SAFETY: as above.
+    assert_eq!(unsafe { init(&mut context, 8, MASK.as_ptr(), null(), 2, 8, 3, None) }, 0);
+    assert!((0..100_000).any(|_| !group(context)), "as fast as they can be called, no steps");
+    let slow = |_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        group(context)
+    };
+    assert!((0..10_000).any(slow), "one in a millisecond, steps again");
 }
