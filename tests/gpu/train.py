@@ -76,6 +76,7 @@ def main():
 
     control = FaultControl(os.environ.get("C4_FAULT_DIR"), rank, log)
     trainers = []
+    await_device = process.watch_device(options.devices[rank % len(options.devices)])
     if options.abort_on_term:
         process.abort_on_term(trainers, log)
     started = time.monotonic()
@@ -83,6 +84,7 @@ def main():
     import torch.distributed  # noqa: F401
 
     log(f"pid {os.getpid()}, torch {torch.__version__} loaded in {time.monotonic() - started:.2f} s")
+    await_device()
     trainer = Trainer(torch, options, rank, world_size, control, log, shape_of(options.shape))
     trainers.append(trainer)
     trainer.run(read_checkpoint(options.checkpoint))

@@ -1,5 +1,6 @@
 """What every rank process does before and around its training: environment, output, opening the GPU, a decent end."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 
 MAX_TRIES = 20  # to open the GPU, a second apart
+PROBE_PAUSE = 0.3
 NETWORK, LOCAL = "network", "local"
 
 
@@ -45,9 +47,40 @@ def open_log(directory, rank):
     os.close(descriptor)
 
 
+def watch_device(index):
+    """Starts to try whether the GPU opens, in processes of their own, while this one loads PyTorch; returns what waits until it did.
+
+    The multi-process service turns new clients away until the last one that was killed is gone, CUDA does not recover from that
+    within a process, and to load PyTorch again takes seconds."""
+    watcher = os.fork()
+    if watcher == 0:
+        for _ in range(MAX_TRIES * 3):
+            probe = os.fork()
+            if probe == 0:
+                os._exit(0 if opens(index) else 1)
+            if os.waitpid(probe, 0)[1] == 0:
+                break
+            time.sleep(PROBE_PAUSE)
+        os._exit(0)
+    return lambda: os.waitpid(watcher, 0)
+
+
+def opens(index):
+    """Whether the driver makes a context on the GPU. Without a driver there is nothing to wait for."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    return (
+        cuda.cuInit(0) == 0
+        and cuda.cuDeviceGet(ctypes.byref(device), index) == 0
+        and cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
+    )
+
+
 def take_device(torch, device, log):
-    """Opens the GPU. The multi-process service turns new clients away until the last one that was killed is gone, and
-    CUDA does not recover from that within a process: begin again, as a job launcher would."""
+    """Opens the GPU. Where it is not to be had after all (see watch_device): begin again, as a job launcher would."""
     try:
         torch.cuda.set_device(device)
         torch.empty(1, device=device)
