@@ -182,7 +182,9 @@ impl Draft {
 
     /// A moment at which the job has found its rhythm.
     pub(super) fn onset_ns(&mut self) -> u64 {
-        let iterations = self.rng.random_range(25..60);
+        // What a simulated second costs grows with the job.
+        let most = if self.spec.layout.ranks() > 4_096 { 30 } else { 60 };
+        let iterations = self.rng.random_range(25..most);
         (self.iteration_ns * iterations).max(self.rng.random_range(60 * SECOND_NS..120 * SECOND_NS))
     }
 

@@ -6,11 +6,15 @@ use c4_detect::{
     observation::Timestamp,
 };
 
-use super::cases::{Case, Expected, Truth};
+use super::cases::{Case, Class, Expected, Truth};
 use crate::simulator::telemetry::{EPOCH_US, History, Telemetry};
 
 /// How long after an agent is lost, or is back, the job's verdict must follow.
 const VERDICT_DELAY_US: u64 = 15_000_000;
+/// Findings that follow on the first one in a job that stands still are waited for so long.
+const AFTERMATH_NS: u64 = 20_000_000_000;
+/// How often is looked whether a case is over.
+const STRIDE_NS: u64 = 10_000_000_000;
 /// Iterations before a fault from which the usual length of one is taken.
 const USUAL: usize = 21;
 
@@ -55,20 +59,36 @@ pub fn judge(case: &Case) -> Outcome {
     let mut said: Vec<Said> = Vec::new();
     let mut probes = Probes::new(&case.expected);
     let mut telemetry = Telemetry::new(case.spec.clone());
-    telemetry.run(case.length_ns, |now, observation| {
-        for finding in detector.observe(observation, now) {
-            match said.iter_mut().find(|known| known.finding.id == finding.id) {
-                Some(known) => known.cleared = finding.cleared,
-                None => said.push(Said { cleared: finding.cleared, finding }),
+    let mut until_ns = 0;
+    while until_ns < case.length_ns && !is_over(case, &said, until_ns) {
+        until_ns = (until_ns + STRIDE_NS).min(case.length_ns);
+        telemetry.run(until_ns, |now, observation| {
+            for finding in detector.observe(observation, now) {
+                match said.iter_mut().find(|known| known.finding.id == finding.id) {
+                    Some(known) => known.cleared = finding.cleared,
+                    None => said.push(Said { cleared: finding.cleared, finding }),
+                }
             }
-        }
-        probes.look(&detector, now);
-    });
+            probes.look(&detector, now);
+        });
+    }
     match &case.expected {
         Expected::Silence => of_sound(&said),
         Expected::Faults(truths) => of_faults(&said, truths, telemetry.history()),
         Expected::Unknown { truth, .. } => of_unseen(&said, truth.as_ref(), &probes),
     }
+}
+
+/// Whether a job that stands still has been diagnosed, and watched for a while after that: nothing more happens in it.
+fn is_over(case: &Case, said: &[Said], until_ns: u64) -> bool {
+    let (Class::Death | Class::Hang, Expected::Faults(truths)) = (case.row.class, &case.expected) else {
+        return false;
+    };
+    let fault_ns = truths.iter().map(|truth| truth.start_ns).min().unwrap_or(0);
+    let enough_us = EPOCH_US + until_ns.saturating_sub(AFTERMATH_NS) / 1000;
+    said.iter().any(|said| {
+        (EPOCH_US + fault_ns / 1000..enough_us).contains(&said.finding.detected.0) && accuses(said)
+    })
 }
 
 fn accuses(said: &Said) -> bool {

@@ -72,6 +72,8 @@ pub struct Telemetry {
     /// Whether no further iteration follows.
     is_over: bool,
     simulated_ns: u64,
+    /// The second that is told next.
+    second: u64,
     history: History,
     ranks: Vec<RankTelemetry>,
     nodes: Vec<NodeTelemetry>,
@@ -136,6 +138,7 @@ impl Telemetry {
             progress: Progress::default(),
             is_over: false,
             simulated_ns: 0,
+            second: 0,
             history: History::default(),
             ranks: (0..layout.ranks()).map(|rank| RankTelemetry::new(&layout, &groups, rank)).collect(),
             nodes: (0..layout.nodes()).map(node).collect(),
@@ -157,20 +160,22 @@ impl Telemetry {
         &self.history
     }
 
-    /// Tells `sink` of everything until `until_ns`, in the order in which the controller would hear it.
+    /// Tells `sink` of everything that it was not told yet until `until_ns`, rounded up to a second, in the order in which
+    /// the controller would hear it.
     pub fn run(&mut self, until_ns: u64, mut sink: impl FnMut(Timestamp, Observation)) {
-        for node in 0..self.spec.layout.nodes() {
-            self.announce(node, timestamp(0), &mut sink);
+        if self.second == 0 {
+            for node in 0..self.spec.layout.nodes() {
+                self.announce(node, timestamp(0), &mut sink);
+            }
         }
         let mut agenda = Vec::new();
-        for second in 0..until_ns.div_ceil(SECOND_NS) {
-            self.simulate((second + 1) * SECOND_NS);
-            self.plan(second, &mut agenda);
+        while self.second * SECOND_NS < until_ns {
+            self.simulate((self.second + 1) * SECOND_NS);
+            self.plan(self.second, &mut agenda);
             for &(now_ns, event) in &agenda {
-                if now_ns < until_ns {
-                    self.happen(now_ns, event, &mut sink);
-                }
+                self.happen(now_ns, event, &mut sink);
             }
+            self.second += 1;
         }
     }
 

@@ -18,9 +18,6 @@ use crate::simulator::{
     program::Function,
 };
 
-/// How long an agent remembers when a rank was in communication.
-const COVERED_NS: u64 = 60 * SECOND_NS;
-
 #[derive(Debug)]
 pub(super) struct RankTelemetry {
     rank: u32,
@@ -138,7 +135,9 @@ impl RankTelemetry {
 
     /// Notes when the rank was in communication, as far as its recorder shows it, and forgets transfers that are over.
     fn cover(&mut self, clock: &Clock, seen_ns: u64) {
-        self.coverage.forget_before(clock.shows(seen_ns).saturating_sub(COVERED_NS));
+        // Nothing asks what was before the last operation of each communicator.
+        let oldest_ns = self.comms.iter().filter_map(|comm| comm.last_end_ns).min().unwrap_or(0);
+        self.coverage.forget_before(clock.shows(oldest_ns));
         let mut add = |start_ns: Option<u64>, end_ns: Option<u64>, is_send: bool| {
             let Some(start_ns) = start_ns.filter(|start| *start <= seen_ns) else { return false };
             let end_ns = end_ns.unwrap_or(seen_ns).min(seen_ns);
