@@ -44,6 +44,8 @@ pub struct Outcome {
     pub further: usize,
     /// What the first finding said, for a person who asks why.
     pub said: Option<String>,
+    /// Observations that the detector was given.
+    pub observations: u64,
 }
 
 /// A finding as it was when it was opened, and when it was taken back.
@@ -59,10 +61,11 @@ pub fn judge(case: &Case) -> Outcome {
     let mut said: Vec<Said> = Vec::new();
     let mut probes = Probes::new(&case.expected);
     let mut telemetry = Telemetry::new(case.spec.clone());
-    let mut until_ns = 0;
+    let (mut until_ns, mut observations) = (0, 0);
     while until_ns < case.length_ns && !is_over(case, &said, until_ns) {
         until_ns = (until_ns + STRIDE_NS).min(case.length_ns);
         telemetry.run(until_ns, |now, observation| {
+            observations += 1;
             for finding in detector.observe(observation, now) {
                 match said.iter_mut().find(|known| known.finding.id == finding.id) {
                     Some(known) => known.cleared = finding.cleared,
@@ -72,11 +75,14 @@ pub fn judge(case: &Case) -> Outcome {
             probes.look(&detector, now);
         });
     }
-    match &case.expected {
+    let outcome = match &case.expected {
         Expected::Silence => of_sound(&said),
         Expected::Faults(truths) => of_faults(&said, truths, telemetry.history()),
-        Expected::Unknown { truth, .. } => of_unseen(&said, truth.as_ref(), &probes),
-    }
+        Expected::Unknown { truth, from_ns, .. } => {
+            of_unseen(&said, truth.as_ref(), EPOCH_US + from_ns / 1000, &probes)
+        }
+    };
+    Outcome { observations, ..outcome }
 }
 
 /// Whether a job that stands still has been diagnosed, and watched for a while after that: nothing more happens in it.
@@ -141,15 +147,17 @@ fn of_faults(said: &[Said], truths: &[Truth], history: &History) -> Outcome {
 }
 
 /// A job of which part is out of sight: no accusation but the right one, and a verdict that says what is missing.
-fn of_unseen(said: &[Said], truth: Option<&Truth>, probes: &Probes) -> Outcome {
+fn of_unseen(said: &[Said], truth: Option<&Truth>, from_us: u64, probes: &Probes) -> Outcome {
     let right = |said: &&Said| truth.is_some_and(|truth| is_first(&said.finding, truth));
-    let wrong = words(said.iter().filter(|said| !right(said)));
+    let is_wrong = |said: &&Said| accuses(said) && !right(said);
+    let is_misled = said.iter().filter(is_wrong).any(|said| said.finding.detected.0 >= from_us);
+    let wrong = words(said.iter().filter(is_wrong));
     let is_named = said.iter().any(|said| right(&said));
     let is_unknown = probes.all_right || is_named;
     Outcome {
         is_found: is_unknown,
         is_right_kind: is_unknown,
-        is_right_suspect: is_unknown && wrong.is_empty(),
+        is_right_suspect: is_unknown && !is_misled,
         accusations: said.iter().filter(|said| accuses(said)).count(),
         right_accusations: said.iter().filter(right).count(),
         said: said.first().map(|said| said.finding.summary.clone()),

@@ -65,6 +65,14 @@ impl Table {
         self.rows.iter().map(|(row, judged)| line(row, judged)).collect()
     }
 
+    /// Jobs, their simulated time in days, and the observations they gave.
+    #[must_use]
+    pub fn totals(&self) -> (usize, f64, u64) {
+        let judged = || self.rows.values().flatten();
+        let observations = judged().map(|judged| judged.outcome.observations).sum();
+        (judged().count(), judged().map(|judged| judged.days).sum(), observations)
+    }
+
     /// For a person.
     #[must_use]
     pub fn text(&self) -> String {

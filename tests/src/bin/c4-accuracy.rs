@@ -1,12 +1,17 @@
 //! Prints how often the detector is right, over simulated jobs with known faults, and whether that is what C4 promises.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::IsTerminal as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use c4_tests::accuracy::{
     FIRST_TEST_SEED,
     cases::{Case, Expected},
     judge::Outcome,
     suite::{Suite, run},
+    table::Table,
     targets::{self, Answer, targets},
 };
 use clap::Parser;
@@ -52,7 +57,9 @@ struct Args {
     explain: bool,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a driver, which measures how long it takes")]
 fn main() -> ExitCode {
+    let begun = Instant::now();
     let args = Args::parse();
     let suite = Suite {
         seed: args.seed,
@@ -73,14 +80,25 @@ fn main() -> ExitCode {
     if args.json {
         let document = serde_json::json!({
             "seed": args.seed, "jobs": args.jobs, "sound_days": args.sound_days,
-            "rows": table.lines(), "targets": targets,
+            "rows": table.lines(), "targets": targets, "seconds": begun.elapsed().as_secs_f64(),
         });
         println!("{document:#}");
     } else {
-        print!("{}{}", table.text(), targets::text(&targets));
+        print!("{}{}{}", table.text(), targets::text(&targets), cost(&table, begun.elapsed(), args.threads));
     }
     let is_missed = targets.iter().any(|target| target.answer == Answer::Fail);
     if is_missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What it took to simulate all that.
+fn cost(table: &Table, took: Duration, threads: usize) -> String {
+    let (jobs, days, observations) = table.totals();
+    let seconds = took.as_secs_f64();
+    format!(
+        "\n{jobs} jobs, {days:.1} job-days, {observations} observations in {seconds:.0} s with {threads} threads: \
+         {:.0} thousand observations a second\n",
+        observations as f64 / seconds / 1e3
+    )
 }
 
 fn explain(case: &Case, outcome: &Outcome) {
