@@ -10,6 +10,8 @@ use crate::report::{
     Command, CommandAction, GroupState, GroupStatus, Health, ProcessStart, Report, SensorStatus, TimeSteps,
 };
 
+mod windows;
+
 /// Longest time a controller may leave between SIGTERM and SIGKILL: ten minutes, so that a garbled number cannot keep
 /// a dead job on its GPUs.
 const MAX_GRACE: Duration = Duration::from_secs(600);
@@ -50,7 +52,7 @@ pub fn body(report: Report) -> wire::agent_message::Body {
                 nodes,
             })
         }
-        Report::Window(window) => Body::Window(self::window(window)),
+        Report::Windows(windows) => Body::Windows(windows::windows(windows)),
         Report::ProcessEnded(end) => Body::ProcessEnded(wire::ProcessEnded {
             process: end.process.0,
             finalized: end.finalized,
@@ -95,130 +97,6 @@ fn process_started(start: ProcessStart) -> wire::ProcessStarted {
         profiler_api: start.profiler_api,
         blind_spots: start.blind_spots.into_iter().map(clean).collect(),
         labels: start.labels.into_iter().map(|(key, value)| (clean(key), clean(value))).collect(),
-    }
-}
-
-fn window(window: detect::Window) -> wire::Window {
-    wire::Window {
-        process: window.process.0,
-        duration_us: window.duration_us,
-        state: process_state(window.state) as i32,
-        kernel_events: window.kernel_events,
-        dropped: window.dropped,
-        unread: window.unread,
-        comms: window.comms.into_iter().map(comm_window).collect(),
-        profiling: window.profiling,
-    }
-}
-
-fn comm_window(comm: detect::CommWindow) -> wire::CommWindow {
-    wire::CommWindow {
-        comm: comm.comm.0,
-        enqueued: comm.enqueued,
-        started: comm.started,
-        completed: comm.completed,
-        in_flight: comm.in_flight.map(|op| wire::InFlight {
-            sequence: op.sequence,
-            signature: Some(wire::OperationSignature {
-                function: op.signature.function,
-                count: op.signature.count,
-                datatype: op.signature.datatype,
-                root: op.signature.root,
-            }),
-            started: op.started,
-            age_us: op.age_us,
-            started_age_us: op.started_age_us,
-        }),
-        blocks: comm.blocks.into_iter().map(block).collect(),
-        edges: comm.edges.into_iter().map(edge).collect(),
-        iterations: comm
-            .iterations
-            .into_iter()
-            .map(|turn| wire::Iteration {
-                count: turn.count,
-                first: turn.first,
-                operations: turn.operations,
-                duration_ns: turn.duration_ns,
-            })
-            .collect(),
-        idle_us: comm.idle_us,
-        pending_peers: comm
-            .pending_peers
-            .into_iter()
-            .map(|pending| wire::PendingPeer {
-                peer: pending.peer,
-                is_send: pending.is_send,
-                started: pending.started,
-                age_us: pending.age_us,
-                position: pending.position,
-            })
-            .collect(),
-        links: comm.links.into_iter().map(link).collect(),
-    }
-}
-
-fn link(link: detect::LinkTime) -> wire::LinkTime {
-    wire::LinkTime {
-        peer: link.peer,
-        is_send: link.is_send,
-        channels: link.channels,
-        steps: link.steps,
-        bytes: link.bytes,
-        network_ns: link.network_ns,
-        gpu_ns: link.gpu_ns,
-        peer_ns: link.peer_ns,
-        flush_ns: link.flush_ns,
-    }
-}
-
-fn block(block: detect::Block) -> wire::Block {
-    wire::Block {
-        first: block.first,
-        length: block.length,
-        signature: block.signature,
-        wait_ns: block.wait_ns,
-        min_wait_ns: block.min_wait_ns,
-        max_wait_ns: block.max_wait_ns,
-        span_ns: block.span_ns,
-        gap_ns: block.gap_ns,
-        bytes: block.bytes,
-        own_ns: block.own_ns,
-        silent_ns: block.silent_ns.filter(|_| block.silent_ns != block.own_ns),
-        longest_own_ns: block.longest_own_ns,
-    }
-}
-
-fn edge(edge: detect::Edge) -> wire::Edge {
-    use wire::StepState as Wire;
-    let state = match edge.state {
-        detect::StepState::Unknown => Wire::Unknown,
-        detect::StepState::Idle => Wire::Idle,
-        detect::StepState::SendGpuWait => Wire::SendGpuWait,
-        detect::StepState::SendPeerWait => Wire::SendPeerWait,
-        detect::StepState::SendWait => Wire::SendWait,
-        detect::StepState::RecvWait => Wire::RecvWait,
-        detect::StepState::RecvFlushWait => Wire::RecvFlushWait,
-        detect::StepState::RecvGpuWait => Wire::RecvGpuWait,
-    };
-    wire::Edge {
-        peer: edge.peer,
-        channel: edge.channel,
-        is_send: edge.is_send,
-        state: state as i32,
-        state_age_us: edge.state_age_us,
-        steps_done: edge.steps_done,
-        bytes: edge.bytes,
-    }
-}
-
-fn process_state(state: detect::ProcessState) -> wire::ProcessState {
-    match state {
-        detect::ProcessState::Unknown => wire::ProcessState::Unknown,
-        detect::ProcessState::Running => wire::ProcessState::Running,
-        detect::ProcessState::Sleeping => wire::ProcessState::Sleeping,
-        detect::ProcessState::DiskWait => wire::ProcessState::DiskWait,
-        detect::ProcessState::Stopped => wire::ProcessState::Stopped,
-        detect::ProcessState::Zombie => wire::ProcessState::Zombie,
     }
 }
 

@@ -18,7 +18,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use c4_detect::observation::Window;
 pub use run::run_job;
 use tokio::{
     net::TcpListener,
@@ -243,7 +242,7 @@ async fn discard(mut reports: mpsc::Receiver<Captured>, shutdown: CancellationTo
             Some(Report::Health(health)) => {
                 info!(code = %health.code, detail = %health.detail, cleared = health.cleared, "health");
             }
-            Some(Report::Window(Window { .. })) => {}
+            Some(Report::Windows(_)) => {}
             Some(other) => tracing::debug!(report = ?other, "nobody to tell"),
         }
     }

@@ -96,7 +96,7 @@ impl Metrics {
             Body::Hello(_) => "hello",
             Body::ProcessStarted(_) => "process_started",
             Body::CommunicatorJoined(_) => "communicator_joined",
-            Body::Window(_) => "window",
+            Body::Window(_) | Body::Windows(_) => "window",
             Body::ProcessEnded(_) => "process_ended",
             Body::Health(_) => "health",
             Body::GroupReport(_) => "group_report",

@@ -18,8 +18,8 @@ pub enum Report {
         /// Nodes in the communicator.
         nodes: u32,
     },
-    /// What one process did in one window.
-    Window(Window),
+    /// What the processes of the node did in one window.
+    Windows(Vec<Window>),
     /// A process ended.
     ProcessEnded(ProcessEnd),
     /// A sensor saw something.

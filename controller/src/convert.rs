@@ -12,11 +12,13 @@ use c4_proto::v1;
 use thiserror::Error;
 
 pub(crate) mod limits;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use limits::{at_most, flat, name, text};
+use shared::Shared;
 
 /// A message that cannot be believed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,6 +33,11 @@ pub struct Invalid {
 impl Invalid {
     pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
+    }
+
+    /// The same error, of a field inside `place`.
+    fn within(self, place: &str) -> Self {
+        Self { field: format!("{place}.{}", self.field), ..self }
     }
 }
 
@@ -82,6 +89,8 @@ pub enum Body {
     CommunicatorJoined(Membership),
     /// What a process did.
     Window(Window),
+    /// What the processes of a node did.
+    Windows(Vec<Window>),
     /// A process ended.
     ProcessEnded(ProcessEnd),
     /// Something is wrong, or right again, with a node.
@@ -102,6 +111,7 @@ impl Body {
             Body::ProcessStarted(_) => "process_started",
             Body::CommunicatorJoined(_) => "communicator_joined",
             Body::Window(_) => "window",
+            Body::Windows(_) => "windows",
             Body::ProcessEnded(_) => "process_ended",
             Body::Health(_) => "health",
             Body::Group(_) => "group_report",
@@ -203,7 +213,12 @@ impl Incoming {
             Wire::Hello(_) => return Err(Invalid::new("hello", "may only be the first message of a stream")),
             Wire::ProcessStarted(m) => Body::ProcessStarted(process_started(m, node)?),
             Wire::CommunicatorJoined(m) => Body::CommunicatorJoined(communicator_joined(m)?),
-            Wire::Window(m) => Body::Window(window::window(m)?),
+            Wire::Window(m) => Body::Window(
+                window::window(m, &Shared::default()).map_err(|invalid| invalid.within("window"))?,
+            ),
+            Wire::Windows(m) => {
+                Body::Windows(window::windows(m).map_err(|invalid| invalid.within("windows"))?)
+            }
             Wire::ProcessEnded(m) => Body::ProcessEnded(ProcessEnd {
                 process: process("process_ended.process", m.process)?,
                 ago_us: age_us,

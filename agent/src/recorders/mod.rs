@@ -39,6 +39,8 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// An unreadable file is tried again after this time.
 const RETRY_NS: u64 = 10_000_000_000;
+/// Windows in one message at most: far more than a node has GPUs, far less than fills a message.
+const MAX_TOGETHER: usize = 64;
 
 /// How the sampler works.
 #[derive(Clone, Debug)]
@@ -161,7 +163,8 @@ impl<S: RecorderSource> Sampler<S> {
             self.window_opened_ns = now_ns;
             let rule = self.settings.overdue;
             let windows = self.tracked.values_mut().filter_map(|tracked| tracked.close_window(rule, now_ns));
-            reports.extend(windows.map(Report::Window));
+            let windows: Vec<_> = windows.collect();
+            reports.extend(windows.chunks(MAX_TOGETHER).map(|some| Report::Windows(some.to_vec())));
         }
         for name in ended {
             reports.extend(self.bury(name, now_ns));

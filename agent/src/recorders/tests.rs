@@ -167,27 +167,26 @@ fn watch(sampler: &mut Sampler<Table>, from_ms: u64, to_ms: u64) -> Vec<(u64, Re
         .collect()
 }
 
+/// What was said when; windows that are said together count one by one.
 fn kinds(reports: &[(u64, Report)]) -> Vec<(u64, &'static str)> {
     let kind = |report: &Report| match report {
-        Report::ProcessStarted(_) => "started",
-        Report::CommunicatorJoined { .. } => "joined",
-        Report::Window(_) => "window",
-        Report::ProcessEnded(_) => "ended",
-        _ => "other",
+        Report::ProcessStarted(_) => ("started", 1),
+        Report::CommunicatorJoined { .. } => ("joined", 1),
+        Report::Windows(windows) => ("window", windows.len()),
+        Report::ProcessEnded(_) => ("ended", 1),
+        _ => ("other", 1),
     };
-    reports.iter().map(|(at, report)| (*at, kind(report))).collect()
+    let said = reports.iter().map(|(at, report)| (*at, kind(report)));
+    said.flat_map(|(at, (kind, times))| std::iter::repeat_n((at, kind), times)).collect()
 }
 
 fn windows(reports: &[(u64, Report)]) -> Vec<(u64, &Window)> {
-    let window = |(at, report): &'_ (u64, Report)| match report {
-        Report::Window(_) => Some(*at),
-        _ => None,
-    };
-    let windows = reports.iter().filter_map(|entry| Some((window(entry)?, &entry.1)));
-    windows
+    reports
+        .iter()
         .filter_map(
-            |(at, report)| if let Report::Window(window) = report { Some((at, window)) } else { None },
+            |(at, report)| if let Report::Windows(windows) = report { Some((*at, windows)) } else { None },
         )
+        .flat_map(|(at, windows)| windows.iter().map(move |window| (at, window)))
         .collect()
 }
 
@@ -264,7 +263,7 @@ fn a_death_is_told_at_the_next_look_after_a_last_window() {
     let told = watch(&mut sampler, 300, 400);
     assert_eq!(kinds(&told), [(400, "window"), (400, "window"), (400, "ended")]);
     assert_eq!(windows(&told)[0].1.comms[0].completed, 1, "what it did last is told");
-    let Report::ProcessEnded(end) = &told[2].1 else { panic!("not an end") };
+    let Some((_, Report::ProcessEnded(end))) = told.last() else { panic!("not an end") };
     assert!(!end.finalized && end.exit_code.is_none());
     assert_eq!(kinds(&watch(&mut sampler, 400, 1000)), [], "once");
 }

@@ -50,7 +50,7 @@ impl Entry {
     }
 
     fn is_window(&self) -> bool {
-        matches!(self.body, Body::Window(_))
+        matches!(self.body, Body::Window(_) | Body::Windows(_))
     }
 
     fn losses(&self) -> u64 {

@@ -189,7 +189,7 @@ impl Rig {
 
     /// A window whose length tells it from the others.
     async fn window(&self, n: u64) {
-        self.say(Report::Window(Window {
+        self.say(Report::Windows(vec![Window {
             process: ProcessId(7),
             duration_us: n,
             state: c4_detect::observation::ProcessState::Running,
@@ -198,7 +198,7 @@ impl Rig {
             dropped: 0,
             unread: 0,
             comms: Vec::new(),
-        }))
+        }]))
         .await;
     }
 
@@ -251,7 +251,8 @@ fn kind(message: &AgentMessage) -> String {
         Body::Hello(hello) => format!("hello {}", hello.next_sequence),
         Body::ProcessStarted(start) => format!("started {}", start.process),
         Body::CommunicatorJoined(joined) => format!("joined {}", joined.process),
-        Body::Window(window) => format!("window {}", window.duration_us),
+        Body::Windows(windows) => format!("window {}", windows.windows[0].duration_us),
+        Body::Window(_) => "window by itself".into(),
         Body::ProcessEnded(end) => format!("ended {}", end.process),
         Body::SpoolLoss(loss) => format!("lost {}", loss.dropped),
         Body::CommandResult(result) => format!("result {} {}", result.command_id, result.ok),
@@ -265,7 +266,7 @@ fn told(messages: &[AgentMessage]) -> Vec<(u64, String)> {
 }
 
 fn is_window(n: u64) -> impl Fn(&AgentMessage) -> bool {
-    move |message| matches!(&message.body, Some(Body::Window(window)) if window.duration_us == n)
+    move |message| matches!(&message.body, Some(Body::Windows(windows)) if windows.windows[0].duration_us == n)
 }
 
 fn pairs(expected: &[(u64, &str)]) -> Vec<(u64, String)> {

@@ -1,12 +1,12 @@
 //! What agents say.
 
-use c4_detect::observation::{NodeName, Observation, Timestamp};
+use c4_detect::observation::{NodeName, Observation, Timestamp, Window};
 
 use super::{Brain, Effect};
 use crate::{
     convert::{Body, GroupReport, GroupState, Hello, Incoming},
     nodes::{Sequence, SessionKey, StreamId},
-    registry::{Announced, Refusal},
+    registry::{Announced, Progress, Refusal},
 };
 
 impl Brain {
@@ -119,19 +119,11 @@ impl Brain {
                     self.observe(Observation::CommunicatorJoined(member), now);
                 }
             }
-            Body::Window(window) => {
-                let progress = self.registry.window(&window, node)?;
-                self.observe(Observation::Window(window), now);
-                if let Some(progress) = progress {
-                    let incarnation = progress.incarnation;
-                    self.say(
-                        "job",
-                        &progress.job.0,
-                        format!("all ranks of incarnation {incarnation} make progress"),
-                        now,
-                    );
-                    self.ledger.progress(&progress.job, incarnation, now);
-                }
+            Body::Window(window) => self.window(window, node, now)?,
+            Body::Windows(windows) => {
+                // One that is refused does not take the others with it.
+                let taken = windows.into_iter().map(|window| self.window(window, node, now));
+                taken.fold(Ok(()), Result::and)?;
             }
             Body::ProcessEnded(end) => {
                 if self.registry.end(&end, node, now)? {
@@ -159,6 +151,17 @@ impl Brain {
                     now,
                 );
             }
+        }
+        Ok(())
+    }
+
+    fn window(&mut self, window: Window, node: &NodeName, now: Timestamp) -> Result<(), Refusal> {
+        let progress = self.registry.window(&window, node)?;
+        self.observe(Observation::Window(window), now);
+        if let Some(Progress { job, incarnation }) = progress {
+            let text = format!("all ranks of incarnation {incarnation} make progress");
+            self.say("job", &job.0, text, now);
+            self.ledger.progress(&job, incarnation, now);
         }
         Ok(())
     }

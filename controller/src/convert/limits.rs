@@ -16,6 +16,8 @@ pub(crate) const BYTES: u64 = 1 << 62;
 pub(crate) const AGE_US: u64 = 366 * 24 * 3600 * 1_000_000;
 /// Any duration in nanoseconds, summed over a block: a year for each of 2^16 operations still fits 64 bits at 2^62.
 pub(crate) const SPAN_NS: u64 = 1 << 62;
+/// Windows in a message.
+pub(crate) const WINDOWS: u64 = 1024;
 /// Communicators in a window.
 pub(crate) const COMMS: u64 = 4096;
 /// Blocks, iterations or edges of a communicator in a window.

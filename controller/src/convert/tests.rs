@@ -41,6 +41,7 @@ fn started() -> v1::ProcessStarted {
 fn comm() -> v1::CommWindow {
     v1::CommWindow {
         pending_peers: Vec::new(),
+        packed_blocks: Vec::new(),
         links: vec![v1::LinkTime { peer: 1, channels: 2, steps: 3, bytes: 9, ..v1::LinkTime::default() }],
         comm: 7,
         enqueued: 10,
@@ -52,6 +53,7 @@ fn comm() -> v1::CommWindow {
             started: true,
             age_us: 1,
             started_age_us: 1,
+            operation: 0,
         }),
         blocks: vec![v1::Block {
             first: 4,
@@ -161,6 +163,68 @@ fn a_wrong_window_names_the_field() {
     }
 }
 
+/// One window whose block is a row, and whose operation is listed.
+fn packed() -> v1::Windows {
+    let mut comm = comm();
+    comm.blocks.clear();
+    comm.packed_blocks = vec![4, 2, 1, 10, 1, 5, 100, 40, 4096, 31, 10, 21];
+    let in_flight = comm.in_flight.as_mut().unwrap();
+    (in_flight.signature, in_flight.operation) = (None, 2);
+    let operation = v1::OperationSignature { function: "Broadcast".into(), ..Default::default() };
+    v1::Windows {
+        windows: vec![window(vec![comm])],
+        operations: vec![v1::OperationSignature::default(), operation],
+        signatures: vec![7, 8],
+        block_columns: 12,
+    }
+}
+
+#[test]
+fn windows_that_share_what_they_repeat_arrive_whole() {
+    let windows = |message| match take(v1::agent_message::Body::Windows(message)).unwrap() {
+        Body::Windows(windows) => windows,
+        other => panic!("became {other:?}"),
+    };
+    let taken = windows(packed());
+    let comm = &taken[0].comms[0];
+    assert_eq!(comm.in_flight.as_ref().unwrap().signature.function, "Broadcast");
+    let block = &comm.blocks[0];
+    assert_eq!((block.first, block.length, block.signature, block.wait_ns), (4, 4, 8, 10));
+    assert_eq!((block.own_ns, block.silent_ns, block.longest_own_ns), (Some(30), Some(20), Some(20)));
+    // An agent that knows of one column less, and one that knows of one more.
+    for (columns, longest_own_ns) in [(11, None), (13, Some(20))] {
+        let mut message = packed();
+        message.block_columns = columns;
+        message.windows[0].comms[0].packed_blocks.resize(columns as usize, 99);
+        assert_eq!(windows(message)[0].comms[0].blocks[0].longest_own_ns, longest_own_ns);
+    }
+}
+
+#[test]
+fn wrong_windows_of_a_node_name_the_field() {
+    fn comm(message: &mut v1::Windows) -> &mut v1::CommWindow {
+        &mut message.windows[0].comms[0]
+    }
+    let cases: [Spoiled<v1::Windows>; 8] = [
+        ("windows.windows", |m| m.windows = vec![window(Vec::new()); 5000]),
+        ("windows.block_columns", |m| m.block_columns = 3),
+        ("windows.operations.function", |m| m.operations[0].function = "a\nb".into()),
+        ("windows.windows[0].comms[0].packed_blocks", |m| m.block_columns = 0),
+        ("windows.windows[0].comms[0].packed_blocks", |m| comm(m).packed_blocks.push(1)),
+        ("windows.windows[0].comms[0].packed_blocks.length", |m| comm(m).packed_blocks[1] = 32),
+        ("windows.windows[0].comms[0].packed_blocks.signature", |m| comm(m).packed_blocks[2] = 2),
+        ("windows.windows[0].comms[0].in_flight.operation", |m| {
+            comm(m).in_flight.as_mut().unwrap().operation = 3;
+        }),
+    ];
+    for (field, spoil) in cases {
+        let mut wrong = packed();
+        spoil(&mut wrong);
+        let error = take(v1::agent_message::Body::Windows(wrong)).unwrap_err();
+        assert_eq!(error.field, field, "{error}");
+    }
+}
+
 #[test]
 fn a_wrong_group_report_names_the_field() {
     let right = v1::GroupReport {
@@ -217,6 +281,7 @@ prop_compose! {
         let signature = v1::OperationSignature { function: name, ..Default::default() };
         v1::InFlight {
             sequence, signature: has.then_some(signature), started: has, age_us: ages.0, started_age_us: ages.1,
+            operation: (ages.1 % 4) as u32,
         }
     }
 }
@@ -228,9 +293,11 @@ prop_compose! {
         edge in proptest::option::of((number32(), number32(), any::<i32>(), number())),
         iteration in proptest::option::of((number(), number32(), number())),
         link in proptest::option::of((number32(), number32(), number(), number(), number())),
+        packed_blocks in proptest::collection::vec(number(), 0..40),
     ) -> v1::CommWindow {
         v1::CommWindow {
             pending_peers: Vec::new(),
+            packed_blocks,
             links: link.into_iter().map(|(peer, channels, steps, bytes, ns)| v1::LinkTime {
                 peer, is_send: false, channels, steps, bytes, network_ns: ns, gpu_ns: ns, peer_ns: ns, flush_ns: ns,
             }).collect(),
@@ -276,6 +343,31 @@ proptest! {
             Ok(Body::Window(window)) => holds(&window),
             Ok(other) => prop_assert!(false, "became {other:?}"),
             Err(error) => prop_assert!(error.field.starts_with("window."), "{error}"),
+        }
+    }
+
+    /// The same of windows that refer to what their message says once.
+    #[test]
+    fn hostile_messages_of_windows_are_refused_or_hold(
+        comm in hostile(), columns in 0..14_u32, signatures in proptest::collection::vec(number(), 0..3),
+        rows in proptest::collection::vec((0..40_u64, 0..6_u64, 0..4_u64, number()), 0..3),
+    ) {
+        let packed_blocks = rows.iter().flat_map(|(first, log, signature, n)| {
+            let mut row = vec![*first, *log, *signature, 9, 1, 5, *n, 1, 2, 3, *n, 0, 0, 0];
+            row.truncate(columns as usize);
+            row
+        });
+        let comm = v1::CommWindow { packed_blocks: packed_blocks.collect(), ..comm };
+        let message = v1::Windows {
+            windows: vec![window(vec![comm])],
+            operations: vec![v1::OperationSignature::default(); 2],
+            signatures,
+            block_columns: columns,
+        };
+        match take(v1::agent_message::Body::Windows(message)) {
+            Ok(Body::Windows(windows)) => windows.iter().for_each(holds),
+            Ok(other) => prop_assert!(false, "became {other:?}"),
+            Err(error) => prop_assert!(error.field.starts_with("windows."), "{error}"),
         }
     }
 

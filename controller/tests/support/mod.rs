@@ -169,6 +169,7 @@ pub(crate) fn window(process: u64, comm: u64, position: u64) -> Body {
     let comm = v1::CommWindow {
         pending_peers: Vec::new(),
         links: Vec::new(),
+        packed_blocks: Vec::new(),
         comm,
         enqueued: position,
         started: position,
