@@ -167,6 +167,12 @@ impl Brain {
         std::mem::take(&mut self.effects)
     }
 
+    /// The findings.
+    #[must_use]
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
     /// The table of process groups.
     #[must_use]
     pub fn groups(&self) -> &Groups {
@@ -347,7 +353,7 @@ fn facts(registry: &Registry, groups: &Groups, ledger: &Ledger, job: &JobId) -> 
     let conflicts = registry.conflicts(job);
     Some(JobFacts {
         incarnation,
-        supervised: groups.supervised(job, &registry.nodes_of(job)),
+        supervised: groups.supervised(job, || registry.nodes_of(job)),
         conflict: (!conflicts.is_empty()).then(|| conflicts.join("; ")),
         checkpoint: ledger.newest_checkpoint(job),
     })

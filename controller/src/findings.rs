@@ -42,11 +42,13 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Findings {
     records: BTreeMap<FindingId, Record>,
+    version: u64,
 }
 
 impl Findings {
     /// Takes in what the detector said.
     pub fn take(&mut self, finding: Finding, contested: bool) -> Change {
+        self.version += 1;
         let id = finding.id.clone();
         let Some(record) = self.records.get_mut(&id) else {
             if finding.cleared.is_some() {
@@ -87,6 +89,7 @@ impl Findings {
         for (id, record) in self.records.iter_mut().filter(|(_, record)| !record.shown) {
             if !contested(&record.finding) {
                 record.shown = true;
+                self.version += 1;
                 released.push(id.clone());
             }
         }
@@ -103,7 +106,14 @@ impl Findings {
             record.actions.remove(0);
         }
         record.actions.push(text.to_owned());
+        self.version += 1;
         true
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// One of them.

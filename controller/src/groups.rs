@@ -119,13 +119,13 @@ impl Groups {
     }
 
     /// Whether the groups make up the whole job, which runs on `nodes`. If not, says why it cannot be restarted.
-    pub fn supervised(&self, job: &JobId, nodes: &BTreeSet<NodeName>) -> Result<(), String> {
+    pub fn supervised(&self, job: &JobId, nodes: impl FnOnce() -> BTreeSet<NodeName>) -> Result<(), String> {
         let groups: Vec<_> = self.of(job).collect();
         if groups.is_empty() {
             return Err("no actuator: nobody supervises this job".into());
         }
         let with_group: BTreeSet<_> = groups.iter().map(|(key, _)| &key.node).collect();
-        if let Some(without) = nodes.iter().find(|node| !with_group.contains(node)) {
+        if let Some(without) = nodes().iter().find(|node| !with_group.contains(node)) {
             return Err(format!("no actuator: nobody supervises this job's processes on {}", without.0));
         }
         let mut seen = BTreeSet::new();

@@ -37,7 +37,8 @@ struct Positions {
 #[derive(Debug)]
 struct Process {
     info: ProcessInfo,
-    comms: HashMap<CommId, (u32, Positions)>,
+    /// Few, so a sorted array is quickest.
+    comms: BTreeMap<CommId, (u32, Positions)>,
     ended_at: Option<Timestamp>,
     progressed: bool,
     /// Whether its claims count: it has not ended and its node is in sight.
@@ -123,7 +124,7 @@ impl Registry {
         self.set_live(info.process, false);
         let process = self.processes.entry(info.process).or_insert_with(|| Process {
             info: info.clone(),
-            comms: HashMap::new(),
+            comms: BTreeMap::new(),
             ended_at: None,
             progressed: false,
             live: false,
@@ -176,7 +177,6 @@ impl Registry {
         let Some(process) = self.processes.get_mut(&window.process) else { return Ok(None) };
         for seen in &window.comms {
             let (id, comm) = (window.process.0, seen.comm.0);
-            let size = self.comms.get(&seen.comm).map_or(0, |comm| comm.size);
             let Some((_, before)) = process.comms.get(&seen.comm) else {
                 return Err(Refusal::NotJoined { process: id, comm });
             };
@@ -189,6 +189,8 @@ impl Registry {
                     return Err(Refusal::WentBack { process: id, comm, what, before, now });
                 }
             }
+            let size =
+                if seen.edges.is_empty() { 0 } else { self.comms.get(&seen.comm).map_or(0, |c| c.size) };
             if let Some(edge) = seen.edges.iter().find(|edge| edge.peer >= size) {
                 return Err(Refusal::NoSuchPeer { process: id, comm, peer: edge.peer, size });
             }
@@ -252,9 +254,11 @@ impl Registry {
     /// Nodes on which processes of the job's newest incarnation were announced.
     #[must_use]
     pub fn nodes_of(&self, job: &JobId) -> BTreeSet<NodeName> {
-        let run = self.jobs.get(job).and_then(|runs| runs.values().next_back());
-        let processes = run.into_iter().flat_map(|run| &run.processes);
-        processes.filter_map(|id| self.processes.get(id)).map(|process| process.info.node.clone()).collect()
+        let Some(run) = self.jobs.get(job).and_then(|runs| runs.values().next_back()) else {
+            return BTreeSet::new();
+        };
+        let runs_on = |ids: &HashSet<ProcessId>| ids.iter().any(|id| run.processes.contains(id));
+        self.by_node.iter().filter(|(_, ids)| runs_on(ids)).map(|(node, _)| node.clone()).collect()
     }
 
     /// Ranks announced and alive, by node.

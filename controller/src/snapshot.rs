@@ -1,6 +1,6 @@
 //! A picture of everything the controller knows, for those who only read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use c4_detect::{
     finding::FindingId,
@@ -28,9 +28,9 @@ pub struct Snapshot {
     /// Who decides about actions.
     pub mode: Mode,
     /// Nodes, by name.
-    pub nodes: Vec<NodeState>,
+    pub nodes: Arc<Vec<NodeState>>,
     /// Jobs.
-    pub jobs: BTreeMap<JobId, JobState>,
+    pub jobs: Arc<BTreeMap<JobId, JobState>>,
     /// Findings, open and cleared.
     pub findings: BTreeMap<FindingId, Record>,
 }
@@ -43,8 +43,8 @@ impl Snapshot {
             taken: started,
             started,
             mode,
-            nodes: Vec::new(),
-            jobs: BTreeMap::new(),
+            nodes: Arc::default(),
+            jobs: Arc::default(),
             findings: BTreeMap::new(),
         }
     }

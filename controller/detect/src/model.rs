@@ -372,12 +372,16 @@ impl Job {
         self.last_heard = now;
         let (kernel_events, stopped) = (window.kernel_events, window.state == ProcessState::Stopped);
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
-        let present: BTreeSet<CommId> = window.comms.iter().map(|comm| comm.comm).collect();
         let mut level = process.level_since_loss;
         let mut told: Vec<(CommId, u32, Vec<LinkTime>)> = Vec::new();
-        for (id, comm_rank) in &process.memberships {
-            if let Some(comm) = self.comms.get_mut(id) {
-                comm.set_left(*comm_rank, !present.contains(id));
+        let named = window.comms.iter().filter(|comm| process.memberships.contains_key(&comm.comm)).count();
+        if named < process.memberships.len() {
+            // Seldom: it has left one, or has only just joined it.
+            let absent = |id: &CommId| window.comms.iter().all(|comm| comm.comm != *id);
+            for (id, comm_rank) in process.memberships.iter().filter(|(id, _)| absent(id)) {
+                if let Some(comm) = self.comms.get_mut(id) {
+                    comm.set_left(*comm_rank, true);
+                }
             }
         }
         let paces = self.by_rank.first_key_value().is_some_and(|(_, first)| *first == window.process);
@@ -392,8 +396,10 @@ impl Job {
             }
             comm.note_busy(*comm_rank, &comm_window.blocks, window.duration_us);
             let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, now);
-            if comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max) {
-                level = level.map(|level| level.saturating_add(1));
+            if let Some(level) = &mut level
+                && comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max)
+            {
+                *level = level.saturating_add(1);
             }
             if !comm.slowness.news.is_empty() {
                 self.news.push(comm.id);
@@ -491,7 +497,7 @@ impl Comm {
         now: Timestamp,
     ) -> bool {
         let Some(member) = self.members.get_mut(&comm_rank) else { return false };
-        if member.at.replace(now).is_none() {
+        if member.at.replace(now).is_none() || std::mem::take(&mut member.left) {
             self.reporting += 1;
         }
         member.enqueued = window.enqueued;

@@ -19,6 +19,8 @@ const SAME_US: u64 = 60_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     nodes: BTreeMap<NodeName, Node>,
+    /// How many are lost. Normally none, and then nobody needs to be looked up.
+    lost: usize,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +63,7 @@ impl Nodes {
     /// The agent of a node is in sight. One that does not know the NICs does not unsay what another said.
     pub(crate) fn seen(&mut self, node: NodeName, nic_class: Option<NicClass>) {
         let node = self.nodes.entry(node).or_default();
-        node.lost = false;
+        self.lost -= usize::from(std::mem::replace(&mut node.lost, false));
         node.nic_class = nic_class.or(node.nic_class.take());
     }
 
@@ -71,11 +73,12 @@ impl Nodes {
     }
 
     pub(crate) fn lost(&mut self, node: NodeName) {
-        self.nodes.entry(node).or_default().lost = true;
+        let node = self.nodes.entry(node).or_default();
+        self.lost += usize::from(!std::mem::replace(&mut node.lost, true));
     }
 
     pub(crate) fn is_lost(&self, node: &NodeName) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.lost)
+        self.lost > 0 && self.nodes.get(node).is_some_and(|node| node.lost)
     }
 
     /// Remembers an event, or the end of those that it takes back.

@@ -88,7 +88,8 @@ pub(crate) struct Lateness {
 pub(crate) struct Slowness {
     cells: Cells,
     open: Sample,
-    ranks: BTreeMap<u32, RankState>,
+    /// Boxed: a node of the tree has room for eleven, and small communicators fill half of one.
+    ranks: BTreeMap<u32, Box<RankState>>,
     scales: [Scale; SCALES],
     samples: u64,
     /// Time an operation takes, gaps included, in samples.
@@ -332,7 +333,7 @@ impl Slowness {
         for (comm_rank, state) in &mut self.ranks {
             if let Some(i) = state.late {
                 if state.tracks[i].has_recovered() {
-                    *state = RankState::default();
+                    **state = RankState::default();
                     self.news.push(News::Recovered(*comm_rank));
                 }
                 continue;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     finding::Verdict,
-    model::{Comm, Fate, Job, Process},
+    model::{Comm, Fate, Job, Member, Process},
     names,
     nodes::Nodes,
     observation::{JobId, NodeName, ProcessId, ProcessState, Timestamp},
@@ -97,13 +97,14 @@ pub(crate) fn of(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> J
     let mut ranks: Vec<RankView> =
         job.processes.iter().map(|(id, process)| rank_view(job, *id, process, nodes, config, now)).collect();
     ranks.sort_by_key(|rank| (rank.rank.is_none(), rank.rank, rank.process));
+    let any_unknown = ranks.iter().any(|rank| rank.state == RankState::Unknown);
     let members = largest.map(|comm| &comm.members);
     let iterations = members.and_then(|members| members.values().map(|m| m.iterations).min()).unwrap_or(0);
     JobView {
         job: job.id.clone(),
         incarnation: job.incarnation,
         world_size: job.world_size,
-        verdict: crate::detector::verdict(job, missing(job, nodes, config, now)),
+        verdict: crate::detector::verdict(job, missing(job, nodes, config, now, any_unknown)),
         iteration_ns: largest.and_then(|comm| comm.rhythm.iteration_us()).map(|us| us.saturating_mul(1_000)),
         iterations,
         ranks,
@@ -123,15 +124,20 @@ fn rank_view(
     config: &Config,
     now: Timestamp,
 ) -> RankView {
-    let largest = process.memberships.iter().filter_map(|(comm, rank)| Some((job.comms.get(comm)?, rank)));
-    let largest = largest.max_by_key(|(comm, _)| (comm.size, comm.completed_max));
-    let member = largest.and_then(|(comm, rank)| comm.members.get(rank));
-    let waits = process.memberships.iter().any(|(comm, rank)| {
-        job.comms.get(comm).is_some_and(|comm| {
-            let wait_us = comm.members.get(rank).map_or(0, |m| m.wait_us(process.kernel_events));
-            wait_us > 0 && wait_us >= comm.rhythm.hang_us(config) / 2
-        })
-    });
+    // Below this nobody hangs anywhere, so what is normal in each communicator need not be asked.
+    let least_us = config.hang_floor_ms.min(config.learning_hang_ms).saturating_mul(500).max(1);
+    let (mut largest, mut waits): (Option<(&Comm, &Member)>, bool) = (None, false);
+    for (id, rank) in &process.memberships {
+        let Some(comm) = job.comms.get(id) else { continue };
+        let Some(member) = comm.members.get(rank) else { continue };
+        let wait_us = member.wait_us(process.kernel_events);
+        waits |= wait_us >= least_us && wait_us >= comm.rhythm.hang_us(config) / 2;
+        let extent = |comm: &Comm| (comm.size, comm.completed_max);
+        if largest.is_none_or(|(known, _)| extent(comm) >= extent(known)) {
+            largest = Some((comm, member));
+        }
+    }
+    let member = largest.map(|(_, member)| member);
     let state = match &process.end {
         Some(end) if end.fate == Fate::Death => RankState::Dead,
         Some(_) => RankState::Ended,
@@ -155,10 +161,10 @@ fn rank_view(
 }
 
 /// Evidence that is missing for a verdict on the job.
-fn missing(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> Vec<String> {
+fn missing(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp, any_unknown: bool) -> Vec<String> {
     let mut missing = job.undecided.clone();
     missing.extend(job.conflicts.iter().cloned());
-    for (id, process) in &job.processes {
+    for (id, process) in job.processes.iter().filter(|_| any_unknown) {
         if missing.len() >= MAX_MISSING {
             break;
         }

@@ -2,7 +2,7 @@
 //!
 //! | channel | holds | depth | when full |
 //! |---|---|---|---|
-//! | inputs | what streams and actuators say | 4096 | the stream waits, and HTTP/2 makes its agent wait: nothing is lost |
+//! | inputs | what streams and actuators say, a node's windows being one | 1024 | the stream waits, and HTTP/2 makes its agent wait: nothing is lost |
 //! | snapshot (`watch`) | the newest picture | 1 | readers see the newest only |
 //! | groups (`watch`) | the newest table of process groups | 1 | likewise |
 //! | notices, one for each receiver of alerts | findings to tell | 1024 | dropped and counted |
@@ -40,11 +40,13 @@ use crate::{
 };
 
 /// Inputs that may wait.
-pub const DEPTH: usize = 4096;
+pub const DEPTH: usize = 1024;
 /// The detector and the policy hear this often that time goes on.
 const TICK: Duration = Duration::from_millis(100);
 /// Inputs taken before anybody else gets a turn.
 const BATCH: usize = 512;
+/// A picture takes at most one part in so many of the time: of a very large cluster, it is made less often.
+const PICTURE_SHARE: u64 = 30;
 
 /// Everything the task works with.
 pub struct Driver {
@@ -85,6 +87,7 @@ impl Driver {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         let mut next_picture = self.clock.now();
+        let mut shown = 0;
         loop {
             // Ticks first: under load, time must go on all the same.
             tokio::select! {
@@ -95,9 +98,13 @@ impl Driver {
                     let now = self.clock.now();
                     if now >= next_picture {
                         self.publish();
-                        // A tenth of the time at most: a picture of a very large cluster is made less often.
                         let spent_us = self.clock.now().micros_since(now);
-                        next_picture = now.after(spent_us.saturating_mul(10));
+                        next_picture = now.after(spent_us.saturating_mul(PICTURE_SHARE));
+                        shown = self.brain.findings().version();
+                    } else if shown != self.brain.findings().version() {
+                        shown = self.brain.findings().version();
+                        let with_findings = self.brain.with_findings(&self.snapshot.borrow());
+                        self.snapshot.send_replace(Arc::new(with_findings));
                     }
                 }
                 taken = self.inputs.recv_many(&mut batch, BATCH) => {

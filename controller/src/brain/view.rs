@@ -1,15 +1,16 @@
 //! What the brain shows: a picture of everything, made at most ten times a second and read by all interfaces.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use c4_detect::{
-    finding::Verdict,
+    finding::{FindingId, Verdict},
     observation::{JobId, Timestamp},
     view::JobView,
 };
 
 use super::Brain;
 use crate::{
+    findings::Record,
     ledger::Parts,
     metrics::Metrics,
     snapshot::{JobState, NodeState, Snapshot},
@@ -26,17 +27,26 @@ impl Brain {
             node: node.clone(),
         });
         let jobs: Vec<_> = self.detector.jobs().into_iter().map(|view| self.job(view, now)).collect();
-        let findings = self.findings.shown().map(|record| (record.finding.id.clone(), record.clone()));
         let snapshot = Snapshot {
             taken: now,
             started: self.started,
             mode: self.config.steer.mode,
-            nodes: nodes.collect(),
-            jobs: jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect(),
-            findings: findings.collect(),
+            nodes: Arc::new(nodes.collect()),
+            jobs: Arc::new(jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect()),
+            findings: self.shown(),
         };
         self.measure(&snapshot);
         snapshot
+    }
+
+    /// An earlier picture with the findings of now: what must not wait for a picture of a very large cluster.
+    #[must_use]
+    pub fn with_findings(&self, picture: &Snapshot) -> Snapshot {
+        Snapshot { findings: self.shown(), ..picture.clone() }
+    }
+
+    fn shown(&self) -> BTreeMap<FindingId, Record> {
+        self.findings.shown().map(|record| (record.finding.id.clone(), record.clone())).collect()
     }
 
     fn job(&self, view: JobView, now: Timestamp) -> JobState {

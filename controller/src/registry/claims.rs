@@ -1,22 +1,24 @@
-//! Who claims which rank. Contested ranks are kept apart, so asking for them costs nothing when there are none.
+//! Who claims which rank. Contested ranks are kept apart, so asking for them costs nothing when there are none, and
+//! what others claim too, so that the usual rank costs no allocation: a job of a hundred thousand has half a million.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use c4_detect::observation::ProcessId;
 
 /// Claims of live processes to ranks.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    claimants: HashMap<u32, BTreeSet<ProcessId>>,
-    contested: BTreeSet<u32>,
+    /// The first to claim a rank.
+    first: HashMap<u32, ProcessId>,
+    /// All who claim it, where they are several.
+    contested: BTreeMap<u32, BTreeSet<ProcessId>>,
 }
 
 impl Claims {
     pub(super) fn add(&mut self, rank: u32, process: ProcessId) {
-        let claimants = self.claimants.entry(rank).or_default();
-        claimants.insert(process);
-        if claimants.len() > 1 {
-            self.contested.insert(rank);
+        let first = *self.first.entry(rank).or_insert(process);
+        if first != process {
+            self.contested.entry(rank).or_insert_with(|| BTreeSet::from([first])).insert(process);
         }
     }
 
@@ -24,13 +26,18 @@ impl Claims {
         if live {
             return self.add(rank, process);
         }
-        let Some(claimants) = self.claimants.get_mut(&rank) else { return };
+        let Some(claimants) = self.contested.get_mut(&rank) else {
+            if self.first.get(&rank) == Some(&process) {
+                self.first.remove(&rank);
+            }
+            return;
+        };
         claimants.remove(&process);
+        if let Some(left) = claimants.first().copied() {
+            self.first.insert(rank, left);
+        }
         if claimants.len() < 2 {
             self.contested.remove(&rank);
-        }
-        if claimants.is_empty() {
-            self.claimants.remove(&rank);
         }
     }
 
@@ -39,6 +46,6 @@ impl Claims {
     }
 
     pub(super) fn contested(&self) -> impl Iterator<Item = (u32, &BTreeSet<ProcessId>)> {
-        self.contested.iter().filter_map(|rank| Some((*rank, self.claimants.get(rank)?)))
+        self.contested.iter().map(|(rank, claimants)| (*rank, claimants))
     }
 }
