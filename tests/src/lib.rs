@@ -6,4 +6,5 @@ pub mod demo;
 pub mod faults;
 pub mod nccl;
 pub mod ringjob;
+pub mod scale;
 pub mod simulator;
