@@ -133,7 +133,8 @@ pub enum Recorder {
 #[command(after_help = "\
 All paths together are one job: flight recorders (files or their directory), operation traces (JSON lines), or dumps \
 of PyTorch's Flight Recorder (pickle or JSON, one file a rank; the file's name tells the rank); plain, gzip or zstd. \
-Pickles are read as data, nothing in them is run. A recorder that a living process holds is a moment in time; recorders that nobody holds are judged as \
+Pickles are read as data, nothing in them is run. Dumps beside recorders or a trace, and what `ncclras -f json` printed \
+beside any of them, are taken as corroboration. A recorder that a living process holds is a moment in time; recorders that nobody holds are judged as \
 what is left after the job's end, or as copies, and what cannot be claimed from them is not claimed.")]
 pub struct Analyze {
     /// Files, or one directory

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::Output,
 };
@@ -207,6 +207,36 @@ fn bad_lines_are_named_and_the_rest_is_still_analysed() {
     assert_eq!(document["problems_total"], 4);
 }
 
+/// Gigabytes on one line, in a process that may not have half of one: they are passed over, not kept.
+#[test]
+fn gigabytes_on_one_line_cost_no_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lines = Job { fate: |rank, n| hang(rank == 5, n), ..Job::default() }.lines();
+    let path = write(dir.path(), "trace.jsonl", &lines);
+    // A hole in the file reads as zeros and takes no room on the disk.
+    let mut file = fs::OpenOptions::new().write(true).open(&path).expect("opens");
+    let end = file.seek(SeekFrom::End(2 << 30)).expect("seeks");
+    file.write_all(b"\n{\"rank\":0,\"com").expect("written");
+    let dump = dir.path().join("nccl_trace_rank_0");
+    let mut file = fs::File::create(&dump).expect("created");
+    file.write_all(b"\x80\x02").expect("written");
+    file.set_len(2 << 30).expect("grown");
+    drop(file);
+    let limited = |path: &Path| {
+        let program = command(&[]).get_program().to_owned();
+        let limit = "ulimit -v 500000 && exec \"$0\" analyze --json \"$1\"";
+        std::process::Command::new("sh").args(["-c", limit]).arg(program).arg(path).output().expect("runs")
+    };
+    let output = limited(&path);
+    let said = text(&output.stderr);
+    assert_eq!(json(&output)["findings"][0]["suspects"][0]["rank"], 5, "{said}");
+    let long = format!(":{}: the line is longer than", lines.len() + 1);
+    let half = format!(":{}: the line ends in the middle", lines.len() + 2);
+    assert!(said.contains(&long) && said.contains(&half), "{said} ({end} bytes)");
+    let said = text(&limited(&dump).stderr);
+    assert!(said.contains("expected the dump of one rank"), "{said}");
+}
+
 #[test]
 fn a_healthy_trace_with_a_bad_line_is_not_called_fine() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -249,9 +279,13 @@ fn what_cannot_be_analysed_is_refused_with_a_reason() {
         assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
     }
     let trace = write(dir.path(), "t.jsonl", &Job { iterations: 1, ..Job::default() }.lines());
-    let mixed = command(&["analyze"]).arg(&trace).arg(dir.path().join("x_dump_0")).output().expect("runs");
+    let mixed = command(&["analyze"]).arg(&trace).arg(dir.path().join("bad.c4r")).output().expect("runs");
     assert_eq!(mixed.status.code(), Some(2));
     assert!(text(&mixed.stderr).contains("one format"), "{}", text(&mixed.stderr));
+    // A dump beside a trace is taken along, and a broken one is told, no more.
+    let beside = command(&["analyze"]).arg(&trace).arg(dir.path().join("x_dump_0")).output().expect("runs");
+    assert_eq!(beside.status.code(), Some(1));
+    assert!(text(&beside.stderr).contains("the pickle ends at byte 4"), "{}", text(&beside.stderr));
 }
 
 #[test]

@@ -40,9 +40,65 @@ fn the_rank_that_nobody_holds_up_is_named() {
         ("desync", "desync", json!([1])),
         ("cycle", "desync", json!([1, 0])),
         ("all-stuck", "comm_hang", json!([0, 1, 2, 3])),
+        ("real-nccl-2.28.9", "non_comm_hang", json!([2])),
+        ("real-nccl-2.28.9-json", "non_comm_hang", json!([2])),
     ] {
         assert_eq!(verdict(name), (json!(kind), suspects), "{name}");
     }
+}
+
+/// An operation trace of four ranks in which `stuck` does not come to the third all-reduce.
+fn trace(stuck: u32) -> String {
+    let line = |rank: u32, seq: u32| {
+        let (start, end) = (f64::from(seq) * 1e6, f64::from(seq) * 1e6 + 1e5);
+        let end = if seq == 2 { String::new() } else { format!(r#","end_us":{end}"#) };
+        format!(r#"{{"rank":{rank},"comm":"world","seq":{seq},"op":"all_reduce","start_us":{start}{end}}}"#)
+    };
+    let meta = r#"{"meta":{"job":"llm","world_size":4}}"#.to_owned();
+    let operations = (0..3).flat_map(|seq| (0..4).map(move |rank| (rank, seq)));
+    let lines =
+        operations.filter(|(rank, seq)| !(*rank == stuck && *seq == 2)).map(|(rank, seq)| line(rank, seq));
+    // A line much later says that time went on.
+    let later = (0..4).filter(|rank| *rank != stuck).map(|rank| {
+        format!(r#"{{"rank":{rank},"op":"compute","name":"other","start_us":9e7,"end_us":9.1e7}}"#)
+    });
+    [meta].into_iter().chain(lines).chain(later).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn dumps_and_ras_beside_a_recording_corroborate_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ras = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/ras/behind.json.gz");
+    let verdict = |stuck: u32, beside: &[PathBuf]| {
+        let file = dir.path().join("trace.jsonl");
+        fs::write(&file, trace(stuck)).expect("written");
+        let mut paths = vec![file];
+        paths.extend_from_slice(beside);
+        let document = json(&analyze(&paths));
+        let finding = document["findings"][0].clone();
+        assert_eq!(finding["suspects"][0]["rank"], stuck, "{document:#}");
+        let agrees: Vec<(String, bool)> = finding["evidence"]["corroboration"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| (one["by"].as_str().unwrap_or_default().to_owned(), one["agrees"] == true))
+            .collect();
+        (finding["confidence"].as_f64().expect("a confidence"), agrees)
+    };
+    let (alone, nobody) = verdict(2, &[]);
+    assert!(nobody.is_empty());
+    let both = [case("real-nccl-2.28.9"), ras.clone()];
+    let (surer, agree) = verdict(2, &both);
+    assert_eq!(agree, [("flight-recorder".to_owned(), true), ("ras".to_owned(), true)]);
+    assert!(surer > alone, "{surer} {alone}");
+    let (as_before, disagree) = verdict(1, &both);
+    assert!(
+        disagree.iter().all(|(_, agrees)| !agrees) && disagree.len() == 2 && (as_before - alone).abs() < 1e-9
+    );
+    // Dumps with RAS in one directory, and RAS by itself.
+    let document = json(&analyze(&both));
+    assert_eq!(document["findings"][0]["evidence"]["corroboration"][0]["by"], "ras", "{document:#}");
+    assert_eq!(analyze(&[ras]).status.code(), Some(2));
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub enum Kind {
     FlightRecorder,
     /// C4's own.
     Recorder,
+    /// What NCCL's RAS answers.
+    Ras,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Kind::OperationTrace => "an operation trace",
             Kind::FlightRecorder => "a Flight Recorder dump",
             Kind::Recorder => "a flight recorder of C4",
+            Kind::Ras => "an answer of NCCL's RAS",
         }
     }
 }
@@ -82,6 +85,9 @@ fn look(head: &[u8]) -> Option<Kind> {
         return Some(Kind::Recorder);
     }
     let text = String::from_utf8_lossy(head);
+    if text.contains("\"communicators_count\"") || text.starts_with("NCCL version ") {
+        return Some(Kind::Ras);
+    }
     let first_line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
     let dump_keys = ["\"pg_config\"", "\"pg_status\"", "\"entries\"", "\"nccl_version\""];
     let says = dump_keys.iter().filter(|key| text.contains(**key)).count();
@@ -125,6 +131,10 @@ mod tests {
         assert_eq!(look(b"\x80\x04\x95..."), Some(Kind::FlightRecorder));
         assert_eq!(look(b"{\n \"version\": \"2.5\",\n \"entries\": []}"), Some(Kind::FlightRecorder));
         assert_eq!(look(br#"{"rank":0,"op":"all_reduce","note":"\"entries\""}"#), Some(Kind::OperationTrace));
+        assert_eq!(
+            look(b"OK\n{\n  \"nccl_version\": \"2.28.9\",\n  \"communicators_count\": 5"),
+            Some(Kind::Ras)
+        );
         assert_eq!(look(b""), None);
     }
 

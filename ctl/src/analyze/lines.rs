@@ -2,7 +2,7 @@
 //! being kept, so ten gigabytes on one line cost no more memory than a short one.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read},
     path::Path,
 };
@@ -112,6 +112,24 @@ impl<S: BufRead> Read for ZstdFrames<S> {
             self.decoder.decode_blocks(&mut self.source, strategy).map_err(|error| invalid(&error))?;
         }
     }
+}
+
+/// All of a file that must be small enough to be kept.
+///
+/// # Errors
+/// When it cannot be read or decompressed, or is larger than `limit`: then what was `expected` is said.
+pub fn read_whole(path: &Path, limit: u64, expected: &str) -> Result<Vec<u8>, String> {
+    let too_large = || format!("more than {limit} bytes; expected {expected}");
+    let told = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if told > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    let source = open(path).map_err(|error| error.to_string())?;
+    // One more than is allowed tells that there is more.
+    let read = source.take(limit + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot read on after {} bytes: {error}", bytes.len()))?;
+    if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) }
 }
 
 /// A line of a file.

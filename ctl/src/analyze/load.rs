@@ -1,6 +1,7 @@
-//! Reads the files that `analyze` is given. All of them are one job, so all must be of one format.
+//! Reads the files that `analyze` is given. All of them are one job: in one format, with dumps and RAS beside it.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,31 +13,53 @@ use super::{
     format::{self, Kind},
     lines::{self, LONGEST_LINE, Line, Lines},
     problem::Problems,
+    ras::{self, Ras},
     recorders,
     recording::Recording,
     trace,
 };
 use crate::{cli::Format, clock, failure::Failure, recorder};
 
+/// What was read.
+pub(super) struct Loaded {
+    /// What is diagnosed.
+    pub(super) recording: Recording,
+    /// Flight Recorder dumps beside it.
+    pub(super) dumps: Option<Recording>,
+    /// Answers of RAS beside it.
+    pub(super) ras: Vec<Ras>,
+}
+
 /// Reads everything, whatever the format.
 ///
 /// # Errors
-/// When there is nothing to analyse, or formats are mixed or not supported.
-pub(super) fn load(paths: &[PathBuf], asked: Format, problems: &mut Problems) -> Result<Recording, Failure> {
-    let files = expand(paths)?;
-    let kind = common_kind(&files, asked)?;
-    match kind {
-        Kind::Recorder => load_recorders(files, problems),
-        Kind::OperationTrace => load_traces(&files, problems),
-        Kind::FlightRecorder => load_dumps(&files, problems),
-    }
+/// When there is nothing to analyse, or formats do not go together.
+pub(super) fn load(paths: &[PathBuf], asked: Format, problems: &mut Problems) -> Result<Loaded, Failure> {
+    let Files { kind, main, dumps, ras } = sort(expand(paths)?, asked)?;
+    let recording = match kind {
+        Kind::Recorder => load_recorders(main, problems),
+        Kind::OperationTrace => load_traces(&main, problems),
+        Kind::FlightRecorder | Kind::Ras => load_dumps(&main, problems),
+    }?;
+    // What is beside it is not needed: what cannot be read of it is told, no more.
+    let dumps = flight::load(&dumps, problems);
+    let dumps = (!dumps.is_empty()).then(|| flight::recording(&dumps, problems));
+    let ras = ras.into_iter().filter_map(|file| match ras::load(&file) {
+        Ok(ras) => Some(ras),
+        Err(why) => {
+            problems.add(&Arc::new(file), None, why);
+            None
+        }
+    });
+    let ras = ras.collect();
+    Ok(Loaded { recording, dumps, ras })
 }
 
 fn bad(path: &Path, problem: impl ToString) -> Failure {
     Failure::File { path: path.to_owned(), problem: problem.to_string() }
 }
 
-/// Directories become the files in them: the recorders if there are any, else all.
+/// Directories become the files in them: all, or, if there are recorders, these and what may be of use beside them.
 fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
@@ -46,16 +69,18 @@ fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             continue;
         }
         let mut inside = recorder::files(path).map_err(|error| bad(path, error))?;
-        if inside.is_empty() {
-            for entry in fs::read_dir(path).map_err(|error| bad(path, error))? {
-                let entry = entry.map_err(|error| bad(path, error))?.path();
-                let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-                if entry.is_file() && !hidden {
-                    inside.push(entry);
-                }
+        let recorders: HashSet<PathBuf> = inside.iter().cloned().collect();
+        for entry in fs::read_dir(path).map_err(|error| bad(path, error))? {
+            let entry = entry.map_err(|error| bad(path, error))?.path();
+            let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            // Beside recorders only what can be told to be of use.
+            let wanted = recorders.is_empty()
+                || matches!(format::detect(&entry, Format::Auto), Ok(Some(Kind::FlightRecorder | Kind::Ras)));
+            if entry.is_file() && !hidden && !recorders.contains(&entry) && wanted {
+                inside.push(entry);
             }
-            inside.sort();
         }
+        inside.sort();
         if inside.is_empty() {
             return Err(bad(path, "the directory is empty; expected traces or flight recorders in it"));
         }
@@ -64,26 +89,60 @@ fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// What the files are that can be told; the others are taken for the same.
-fn common_kind(files: &[PathBuf], asked: Format) -> Result<Kind, Failure> {
-    let mut common: Option<(Kind, &PathBuf)> = None;
+/// Files by what they are.
+struct Files {
+    /// What `main` is.
+    kind: Kind,
+    /// What is diagnosed.
+    main: Vec<PathBuf>,
+    /// Dumps beside something better.
+    dumps: Vec<PathBuf>,
+    ras: Vec<PathBuf>,
+}
+
+/// Sorts files by what they are. Recorders and traces tell more than dumps, dumps more than RAS; what cannot be told is taken
+/// for the same as the others.
+fn sort(files: Vec<PathBuf>, asked: Format) -> Result<Files, Failure> {
+    let (mut main, mut dumps, mut ras, mut unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut common: Option<(Kind, PathBuf)> = None;
     for file in files {
-        let Some(kind) = format::detect(file, asked).map_err(|error| bad(file, error))? else { continue };
-        match common {
-            Some((first, first_file)) if first != kind => {
-                return Err(Failure::Usage(format!(
-                    "{} is {} but {} is {}; all paths must be one job in one format (or set --format)",
-                    first_file.display(),
-                    first.name(),
-                    file.display(),
-                    kind.name()
-                )));
-            }
-            Some(_) => {}
-            None => common = Some((kind, file)),
+        match format::detect(&file, asked).map_err(|error| bad(&file, error))? {
+            None => unknown.push(file),
+            Some(Kind::Ras) => ras.push(file),
+            Some(Kind::FlightRecorder) => dumps.push(file),
+            Some(kind) => match &common {
+                Some((first, first_file)) if *first != kind => {
+                    return Err(Failure::Usage(format!(
+                        "{} is {} but {} is {}; all paths must be one job in one format (or set --format)",
+                        first_file.display(),
+                        first.name(),
+                        file.display(),
+                        kind.name()
+                    )));
+                }
+                _ => {
+                    common = Some((kind, file.clone()));
+                    main.push(file);
+                }
+            },
         }
     }
-    Ok(common.map_or(Kind::OperationTrace, |(kind, _)| kind))
+    let kind = match common {
+        Some((kind, _)) => kind,
+        None if !dumps.is_empty() => {
+            main = std::mem::take(&mut dumps);
+            Kind::FlightRecorder
+        }
+        None if unknown.is_empty() => {
+            let why =
+                "NCCL's RAS tells how far ranks came, not why; give it beside recorders, traces or dumps";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        None => Kind::OperationTrace,
+    };
+    main.extend(unknown);
+    main.sort();
+    Ok(Files { kind, main, dumps, ras })
 }
 
 fn load_dumps(files: &[PathBuf], problems: &mut Problems) -> Result<Recording, Failure> {

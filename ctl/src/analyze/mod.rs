@@ -26,6 +26,7 @@ pub mod align;
 pub mod balance;
 pub mod blocked;
 pub mod collect;
+pub mod corroborate;
 pub mod flight;
 pub mod format;
 pub mod functions;
@@ -34,6 +35,7 @@ mod load;
 pub mod order;
 pub mod pickle;
 pub mod problem;
+pub mod ras;
 pub mod recorders;
 pub mod recording;
 pub mod replay;
@@ -46,6 +48,7 @@ pub mod waits;
 
 pub use recorders::job_of;
 
+use corroborate::{Witness, corroborate};
 use problem::Problems;
 use recording::Recording;
 
@@ -94,13 +97,31 @@ pub fn diagnose(mut recording: Recording) -> Diagnosis {
     Diagnosis { recording, findings, jobs: outcome.jobs, start: outcome.start, chains }
 }
 
+/// Diagnoses what was loaded, and asks what is beside it.
+fn with_witnesses(loaded: load::Loaded) -> Diagnosis {
+    let mut diagnosis = diagnose(loaded.recording);
+    let world = diagnosis.recording.processes.iter().filter_map(|process| process.info.world_size).max();
+    let world = world.map_or(diagnosis.recording.processes.len(), |size| size as usize);
+    let mut witnesses: Vec<Witness> =
+        loaded.dumps.into_iter().map(|dumps| Witness::flight_recorder(&diagnose(dumps).findings)).collect();
+    witnesses.extend(loaded.ras.iter().map(|ras| Witness { by: "ras", against: ras.against(world) }));
+    for witness in witnesses {
+        if diagnosis.findings.is_empty() {
+            let notes = witness.against.values().map(|says| format!("only {} says: {says}", witness.by));
+            diagnosis.recording.notes.extend(notes);
+        }
+        corroborate(&mut diagnosis.findings, &witness);
+    }
+    diagnosis
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When nothing of the input can be used, or the paths do not go together.
 pub fn run(args: &Analyze, json: bool, out: &mut Output) -> Result<Exit, Failure> {
     let mut problems = Problems::default();
-    let recording = load::load(&args.paths, args.format, &mut problems)?;
+    let loaded = load::load(&args.paths, args.format, &mut problems)?;
     for problem in problems.kept() {
         eprintln!("c4ctl: {}", printable(&problem.to_string()));
     }
@@ -108,7 +129,7 @@ pub fn run(args: &Analyze, json: bool, out: &mut Output) -> Result<Exit, Failure
     if further > 0 {
         eprintln!("c4ctl: … and {} more", count(further, "problem"));
     }
-    let diagnosis = diagnose(recording);
+    let diagnosis = with_witnesses(loaded);
     if let Some(path) = &args.svg {
         draw(&diagnosis, path)?;
     }

@@ -8,7 +8,6 @@ mod status;
 pub mod view;
 
 use std::{
-    io::{self, BufRead, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -63,7 +62,7 @@ pub fn load(files: &[PathBuf], problems: &mut Problems) -> Vec<(PathBuf, Dump)> 
 }
 
 fn read(path: &Path, complain: &mut impl FnMut(String)) -> Result<Dump, String> {
-    let bytes = contents(path)?;
+    let bytes = lines::read_whole(path, LARGEST_DUMP, "the dump of one rank")?;
     parse(&bytes, format::rank_of_name(path), complain)
 }
 
@@ -89,22 +88,4 @@ fn understand(root: View<'_>, rank: Option<u32>, complain: &mut impl FnMut(Strin
         "whose dump this is cannot be told; expected a file name such as nccl_trace_rank_7 or job_dump_7",
     )?;
     dump::read(root, rank, complain)
-}
-
-fn contents(path: &Path) -> Result<Vec<u8>, String> {
-    let mut source: Box<dyn BufRead> = lines::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    let mut part = vec![0; 1 << 16];
-    loop {
-        let read = match source.read(&mut part) {
-            Ok(0) => return Ok(bytes),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(format!("cannot read on after {} bytes: {error}", bytes.len())),
-        };
-        if bytes.len() as u64 + read as u64 > LARGEST_DUMP {
-            return Err(format!("more than {LARGEST_DUMP} bytes; expected the dump of one rank"));
-        }
-        bytes.extend_from_slice(&part[..read]);
-    }
 }
