@@ -166,6 +166,14 @@ pub fn entry(code: &str, detail: &str) -> Option<Entry> {
     signals::entry(code)
 }
 
+/// The process that the driver names in the text of an XID: "pid=4711".
+#[must_use]
+pub fn pid(detail: &str) -> Option<u32> {
+    let (_, rest) = detail.split_once("pid=")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}
+
 /// How a code is written in sentences: "XID 79", "SXID 20034"; C4's own codes as they are.
 #[must_use]
 pub fn title(code: &str) -> String {

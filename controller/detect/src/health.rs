@@ -101,25 +101,15 @@ fn concerns(event: &HealthEvent, suspect: &Suspect) -> bool {
         }
 }
 
-/// The process that the driver names in an XID: "pid=4711".
-fn pid(event: &HealthEvent) -> Option<u32> {
-    let (_, rest) = event.detail.split_once("pid=")?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok()
-}
-
-/// Whether what a program did wrong was done by the suspect's process. The kernel log names a process id, which need not
-/// be the one that the process has in its container; then the GPU must tell.
+/// Whether what a program did wrong was done by the suspect's process. Where the driver names a process it must be this one:
+/// programs that end take their neighbours on the GPU through the same errors. In a container the process may have another
+/// number; then nobody is accused. Where the driver names none, the GPU must tell.
 fn is_its_own(job: &Job, suspect: &Suspect, heard: &Heard) -> bool {
-    let event = &heard.event;
     let process = suspect.rank.and_then(|rank| job.process(*job.by_rank.get(&rank)?));
     let Some(process) = process else { return false };
-    let by_name = pid(event).filter(|pid| {
-        job.processes.values().any(|other| other.info.pid == *pid && other.info.node == event.node)
-    });
-    match by_name {
-        Some(pid) => process.info.pid == pid,
-        None => event.gpu.is_some() && event.gpu == suspect.gpu && heard.at >= process.first_seen,
+    match catalogue::pid(&heard.event.detail) {
+        Some(pid) if process.info.pid > 0 => process.info.pid == pid,
+        _ => heard.event.gpu.is_some() && heard.event.gpu == suspect.gpu && heard.at >= process.first_seen,
     }
 }
 

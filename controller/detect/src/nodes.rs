@@ -48,8 +48,10 @@ impl Heard {
     }
 
     fn is(&self, event: &HealthEvent) -> bool {
-        self.until.is_none()
-            && (&self.event.code, self.event.gpu, &self.event.nic) == (&event.code, event.gpu, &event.nic)
+        let same =
+            (&self.event.code, self.event.gpu, &self.event.nic) == (&event.code, event.gpu, &event.nic);
+        let same_process = || catalogue::pid(&self.event.detail) == catalogue::pid(&event.detail);
+        self.until.is_none() && same && (!self.moment || same_process())
     }
 
     /// Whether it was so at some time between `from` and `to`.
@@ -100,8 +102,10 @@ impl Nodes {
             return;
         }
         if events.len() >= MAX_EVENTS {
-            let over = events.iter().position(|old| old.moment || old.until.is_some()).unwrap_or(0);
-            events.remove(over);
+            let over = events.iter().enumerate().filter(|(_, old)| old.moment || old.until.is_some());
+            let least =
+                over.min_by_key(|(index, old)| (old.event.severity, *index)).map_or(0, |(index, _)| index);
+            events.remove(least);
         }
         events.push_back(heard);
     }

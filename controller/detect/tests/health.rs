@@ -120,10 +120,10 @@ fn another_gpu_or_another_node_is_not_the_cause() {
 
 #[test]
 fn a_fault_of_the_program_accuses_the_program() {
-    let fault = || Some(Fault::Kill { rank: 5, at: 30 * S, supervised: true });
-    // The driver names the process; what it writes after the death is only the cleaning up.
+    let fault = |rank, supervised| Some(Fault::Kill { rank, at: 30 * S, supervised });
+    // The driver names the process, which need not be the one that died.
     let of = |at: u64, code: &str, pid: u32| {
-        let (at, event) = event(at, 0, code, Severity::Info);
+        let (at, event) = on_gpu(5, event(at, 0, code, Severity::Info));
         (
             at,
             HealthEvent {
@@ -132,12 +132,14 @@ fn a_fault_of_the_program_accuses_the_program() {
             },
         )
     };
-    let pid = only(&run(5, fault(), Vec::new(), 60 * S), Kind::ProcessDeath, 5)
+    let death =
+        |supervised, events| only(&run(5, fault(5, supervised), events, 60 * S), Kind::ProcessDeath, 5);
+    let pid = death(false, Vec::new())
         .summary
         .split_once("pid ")
         .and_then(|(_, rest)| rest.split(')').next()?.parse::<u32>().ok())
         .expect("a pid");
-    let finding = only(&run(5, fault(), vec![of(29 * S, "xid-31", pid)], 60 * S), Kind::ProcessDeath, 5);
+    let finding = death(false, vec![of(29 * S, "xid-31", pid + 1), of(29 * S, "xid-31", pid)]);
     assert_eq!(cause(&finding), Some("xid-31"));
     assert_eq!(finding.evidence["cause"]["origin"], "application");
     assert!(
@@ -145,10 +147,12 @@ fn a_fault_of_the_program_accuses_the_program() {
             .as_str()
             .is_some_and(|what| what.contains("hardware is not to blame"))
     );
-    for not_it in [of(29 * S, "xid-31", pid + 1), of(31 * S, "xid-31", pid), of(31 * S, "xid-45", pid)] {
-        let finding = only(&run(5, fault(), vec![not_it.clone()], 60 * S), Kind::ProcessDeath, 5);
-        assert_eq!(cause(&finding), None, "{not_it:?}");
+    // Another process, the cleaning up after a death, and what a kill leaves behind.
+    let after = 30 * S + 20_000;
+    for not_it in [of(29 * S, "xid-31", pid + 1), of(after, "xid-31", pid), of(29 * S, "xid-45", pid)] {
+        assert_eq!(cause(&death(false, vec![not_it.clone()])), None, "{not_it:?}");
     }
+    assert_eq!(cause(&death(true, vec![of(29 * S, "xid-31", pid)])), None, "it was killed by signal 9");
 }
 
 #[test]

@@ -109,10 +109,3 @@ fn segfault(text: &str) -> Option<Health> {
     let crashed = text.contains("segfault at") && text.contains("libnccl");
     crashed.then(|| event("host", "nccl-segfault", text))
 }
-
-/// The process that an XID names.
-pub(super) fn pid(text: &str) -> Option<u32> {
-    let (_, rest) = text.split_once("pid=")?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok()
-}

@@ -128,15 +128,40 @@ fn devices_are_found_by_address_and_a_gpu_that_is_gone_keeps_its_number() {
 }
 
 #[test]
-fn only_what_is_written_after_the_start_is_told_and_the_same_once_a_look() {
+fn only_what_is_written_after_the_start_is_told_and_the_same_once_in_ten_seconds() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "4,1,1,-;NVRM: Xid (PCI:0000:3b:00): 48, old").unwrap();
     let settings = KmsgSettings { path: file.path().to_owned(), ..KmsgSettings::default() };
     let (mut sensor, _) = KmsgSensor::open(settings).unwrap();
-    let codes = |sampled: Sampled| sampled.health.into_iter().map(|health| health.code).collect::<Vec<_>>();
-    assert!(codes(sensor.sample(Instant::now(), Duration::ZERO)).is_empty());
+    let start = Instant::now();
+    let mut at = |second| {
+        let sampled = sensor.sample(start + Duration::from_secs(second), Duration::ZERO);
+        assert!(!sampled.waited, "a plain file cannot tell that there is more");
+        let told = |health: Health| (health.code, health.detail.contains("(2 more since"));
+        sampled.health.into_iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(at(0), []);
     writeln!(file, "4,2,2,-;NVRM: Xid (PCI:0000:3b:00): 79, new\n SUBSYSTEM=pci\n6,3,3,-;other").unwrap();
-    writeln!(file, "4,4,4,-;NVRM: Xid (PCI:0000:3b:00): 79, again").unwrap();
-    assert_eq!(codes(sensor.sample(Instant::now(), Duration::ZERO)), ["xid-79"]);
-    assert!(codes(sensor.sample(Instant::now(), Duration::ZERO)).is_empty());
+    assert_eq!(at(1), [("xid-79".to_owned(), false)]);
+    assert_eq!(at(2), []);
+    writeln!(
+        file,
+        "4,4,4,-;NVRM: Xid (PCI:0000:3b:00): 79, again\n4,5,5,-;NVRM: Xid (PCI:0000:3b:00): 79, again"
+    )
+    .unwrap();
+    writeln!(
+        file,
+        "4,6,6,-;NVRM: Xid (PCI:0000:3b:00): 31, pid=1, x\n4,7,7,-;NVRM: Xid (PCI:0000:3b:00): 31, pid=2, x"
+    )
+    .unwrap();
+    assert_eq!(at(3), [("xid-31".to_owned(), false), ("xid-31".to_owned(), false)], "two processes");
+    writeln!(file, "4,8,8,-;NVRM: Xid (PCI:0000:3b:00): 79, again").unwrap();
+    assert_eq!(at(12), [("xid-79".to_owned(), true)]);
+    writeln!(
+        file,
+        "6,9,9,-;mlx5_core 0000:3c:00.0 eth2: Link down\n6,9,9,-;mlx5_core 0000:3c:00.0 eth2: Link up"
+    )
+    .unwrap();
+    writeln!(file, "6,9,9,-;mlx5_core 0000:3c:00.0 eth2: Link down").unwrap();
+    assert_eq!(at(13).len(), 3, "a condition that comes and goes");
 }

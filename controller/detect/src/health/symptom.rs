@@ -25,6 +25,10 @@ const CLOSE: f64 = 0.15;
 const SURER: f64 = 0.1;
 /// Score of a suspect whom only its event singles out.
 const SINGLED_OUT: f64 = 0.7;
+/// Signals that somebody else sends: hang-up, interrupt, kill, terminate.
+const ASKED_TO_END: [i64; 4] = [1, 2, 9, 15];
+/// Least time between a fault of a program on the GPU and its end; deaths are seen within this time.
+const DYING_US: u64 = 100_000;
 /// A death and the event that caused it may be told in either order, so close to each other.
 const SAME_TIME_US: u64 = 2_000_000;
 
@@ -79,9 +83,9 @@ impl Symptom<'_> {
         }
         for suspect in self.suspects.iter().take(MAX_SHOWN) {
             let Some(link) = &suspect.link else { continue };
-            let ends = [&link.src, &link.dst];
-            let far =
-                job.processes.keys().copied().filter(|process| ends.contains(&&names::short(job, *process)));
+            let ranks =
+                [&link.src, &link.dst].into_iter().filter_map(|end| end.strip_prefix("rank ")?.parse().ok());
+            let far: Vec<ProcessId> = ranks.filter_map(|rank: u32| job.by_rank.get(&rank)).copied().collect();
             for process in far {
                 let mut end = names::suspect(job, process, suspect.score);
                 if end.rank != suspect.rank {
@@ -97,11 +101,15 @@ impl Symptom<'_> {
     fn rank(&self, candidate: &Candidate<'_>) -> Option<(bool, Reverse<Severity>, usize, Timestamp)> {
         let entry = candidate.entry.filter(|entry| explains(self.kind, entry))?;
         let at = candidate.heard.at;
-        // What a program did wrong is told before it dies of it; what comes after is the cleaning up.
-        let latest = match (entry.origin, self.kind) {
-            (Origin::Application, _) if entry.part != Part::Host => self.since,
-            (_, Kind::ProcessDeath) => self.since.after(SAME_TIME_US),
-            _ => Timestamp(u64::MAX),
+        let program = entry.origin == Origin::Application && entry.part != Part::Host;
+        // A program that fails takes its time to die; one that was killed leaves the same errors behind.
+        let killed =
+            self.evidence.get("signal").and_then(Value::as_i64).is_some_and(|s| ASKED_TO_END.contains(&s));
+        let latest = match (program, self.kind) {
+            (true, Kind::ProcessDeath) if killed => Timestamp(0),
+            (true, Kind::ProcessDeath) => self.since.before(DYING_US),
+            (true, _) | (false, Kind::ProcessDeath) => self.since.after(SAME_TIME_US),
+            (false, _) => Timestamp(u64::MAX),
         };
         // A far end is only told of by the network.
         let fits = candidate.index.is_some() || matches!(entry.part, Part::Nic | Part::Fabric | Part::Pcie);
