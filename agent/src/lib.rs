@@ -12,6 +12,7 @@ pub mod convert;
 pub mod driver;
 pub mod http;
 pub mod metrics;
+pub mod paths;
 pub mod procfs;
 pub mod recorders;
 pub mod report;

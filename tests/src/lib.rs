@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod cluster;
 pub mod demo;
+pub mod fabric;
 pub mod faults;
 pub mod nccl;
 pub mod ringjob;

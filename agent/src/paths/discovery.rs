@@ -1,0 +1,302 @@
+//! What to ask next and what is known: a state machine that is handed the time.
+//!
+//! Switches answer expired TTLs rarely and at their leisure (ICMP is rate-limited everywhere), so silence means nothing
+//! before it has been met several times: probes are paced, the pace slows down when answers stay away and picks up again
+//! when they come. What a switch says is not believed at once either: a port counts only when two answers name the same
+//! hops, since a switch that answers for others, or a path that moved in between, would spoil a plan silently.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    ops::Range,
+};
+
+/// How to ask.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Source ports to try, in this order.
+    pub ports: Range<u16>,
+    /// TTLs at which the switches answer that tell paths apart: 2 is the spine of a leaf–spine fabric, 2 and 3 are spine
+    /// and core.
+    pub ttls: Vec<u8>,
+    /// Least time between two probes.
+    pub pace_us: u64,
+    /// The pace is never slower than this.
+    pub slowest_us: u64,
+    /// How long an answer may take.
+    pub timeout_us: u64,
+    /// How often a probe that got no answer is repeated.
+    pub tries: u32,
+    /// How many paths there are, where the topology says so.
+    pub paths: Option<usize>,
+    /// How many ports are wanted for each path.
+    pub depth: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // Below the kernel's ephemeral ports, so that nobody else has them by chance.
+            ports: 20_000..30_000,
+            ttls: vec![2],
+            pace_us: 2_000,
+            slowest_us: 200_000,
+            timeout_us: 250_000,
+            tries: 6,
+            paths: None,
+            depth: 4,
+        }
+    }
+}
+
+/// A probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Probe {
+    /// Source port.
+    pub port: u16,
+    /// Where it ends.
+    pub ttl: u8,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send this.
+    Send(Probe),
+    /// Wait for answers, until then at most.
+    Wait(u64),
+    /// Nothing is left to be learned.
+    Done,
+}
+
+/// What became of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A switch said that the TTL expired there.
+    Hop(IpAddr),
+    /// It came through to the destination: there is no switch at this TTL.
+    Reached,
+    /// The port is in use, or cannot be used.
+    Busy,
+    /// Somebody said that there is no way there.
+    Unreachable,
+}
+
+/// A path, by the switches that answered, one for each TTL.
+pub type Hops = Vec<IpAddr>;
+
+/// What discovery came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Source ports that were tried.
+    pub ports: u32,
+    /// Probes sent.
+    pub probes: u32,
+    /// Ports given up because nobody answered.
+    pub silent: u32,
+    /// Ports given up because two answers differed.
+    pub unsteady: u32,
+    /// Ports in use.
+    pub busy: u32,
+    /// Ports given up because the destination cannot be reached, or is nearer than the TTLs assume.
+    pub lost: u32,
+    /// Paths found.
+    pub paths: u32,
+    /// How long it took.
+    pub elapsed_us: u64,
+}
+
+/// A port under examination.
+#[derive(Debug, Default)]
+struct Candidate {
+    /// Answers so far: two rounds over all TTLs.
+    hops: Vec<IpAddr>,
+    tries: u32,
+}
+
+/// Learns which source ports take which paths to one destination.
+#[derive(Debug)]
+pub struct Discovery {
+    settings: Settings,
+    started_us: Option<u64>,
+    next_port: u16,
+    pace_us: u64,
+    due_us: u64,
+    candidates: BTreeMap<u16, Candidate>,
+    ready: VecDeque<u16>,
+    /// Probes without an answer, and until when they may have one.
+    flying: BTreeMap<Probe, u64>,
+    paths: BTreeMap<Hops, Vec<u16>>,
+    report: Report,
+}
+
+/// Ports under examination at the same time: what answers slowly is waited for, rather than asked about more ports.
+const CANDIDATES: usize = 16;
+/// Ports that show nothing new in a row, for each path known, before it is believed that there are no more paths. A path
+/// that takes its share of ports stays unseen among n paths over 7 n ports with probability e⁻⁷.
+const NOTHING_NEW: u32 = 7;
+
+impl Discovery {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            started_us: None,
+            next_port: settings.ports.start,
+            pace_us: settings.pace_us,
+            due_us: 0,
+            candidates: BTreeMap::new(),
+            ready: VecDeque::new(),
+            flying: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            report: Report::default(),
+            settings,
+        }
+    }
+
+    /// What to do at this time.
+    pub fn next(&mut self, now_us: u64) -> Step {
+        self.started_us.get_or_insert(now_us);
+        self.expire(now_us);
+        if self.is_complete() {
+            self.ready.clear();
+        }
+        let wanted = !self.ready.is_empty() || self.wants_port();
+        if wanted {
+            if now_us < self.due_us {
+                return Step::Wait(self.due_us.min(self.earliest().unwrap_or(u64::MAX)));
+            }
+            return Step::Send(self.launch(now_us));
+        }
+        match self.earliest() {
+            Some(until) if !self.is_complete() => Step::Wait(until),
+            _ => {
+                self.report.elapsed_us = now_us - self.started_us.unwrap_or(now_us);
+                Step::Done
+            }
+        }
+    }
+
+    /// What became of a probe. Answers to probes that are not in flight are late, or lies, and ignored.
+    pub fn answer(&mut self, probe: Probe, answer: Answer) {
+        if self.flying.remove(&probe).is_none() {
+            return;
+        }
+        match answer {
+            Answer::Hop(hop) => {
+                self.pace_us = (self.pace_us * 7 / 8).max(self.settings.pace_us);
+                self.heard(probe.port, hop);
+            }
+            Answer::Busy => self.give_up(probe.port, |report| &mut report.busy),
+            Answer::Reached | Answer::Unreachable => self.give_up(probe.port, |report| &mut report.lost),
+        }
+    }
+
+    /// Whether an answer to this probe is still waited for.
+    #[must_use]
+    pub fn is_flying(&self, probe: Probe) -> bool {
+        self.flying.contains_key(&probe)
+    }
+
+    /// Everything known so far was before this moment: something in the network changed.
+    pub fn invalidate(&mut self) {
+        *self = Self::new(self.settings.clone());
+    }
+
+    /// The ports of each path, in the order in which they were found.
+    #[must_use]
+    pub fn paths(&self) -> &BTreeMap<Hops, Vec<u16>> {
+        &self.paths
+    }
+
+    /// How it went, or goes.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report { paths: self.paths.len() as u32, ..self.report.clone() }
+    }
+
+    /// Whether all paths are known, with as many ports as wanted.
+    fn is_complete(&self) -> bool {
+        let deep = self.paths.values().all(|ports| ports.len() >= self.settings.depth);
+        match self.settings.paths {
+            Some(paths) => self.paths.len() >= paths && deep,
+            None => deep && !self.paths.is_empty() && self.looked_long_enough(),
+        }
+    }
+
+    fn looked_long_enough(&self) -> bool {
+        let found: usize = self.paths.values().map(Vec::len).sum();
+        found >= NOTHING_NEW as usize * self.paths.len()
+    }
+
+    /// Whether another port should be tried. Where nothing answers at all, a few are enough to know.
+    fn wants_port(&self) -> bool {
+        let hopeless = self.paths.is_empty() && self.report.silent + self.report.lost >= 8;
+        let room = self.candidates.len() < CANDIDATES && self.next_port < self.settings.ports.end;
+        room && !hopeless && !self.is_complete()
+    }
+
+    fn earliest(&self) -> Option<u64> {
+        self.flying.values().min().copied()
+    }
+
+    fn launch(&mut self, now_us: u64) -> Probe {
+        let port = self.ready.pop_front().unwrap_or_else(|| {
+            let port = self.next_port;
+            self.next_port += 1;
+            self.report.ports += 1;
+            port
+        });
+        let ttls = &self.settings.ttls;
+        let heard = self.candidates.entry(port).or_default().hops.len();
+        let probe = Probe { port, ttl: ttls[heard % ttls.len()] };
+        self.flying.insert(probe, now_us + self.settings.timeout_us);
+        self.report.probes += 1;
+        self.due_us = now_us + self.pace_us;
+        probe
+    }
+
+    /// Probes that nobody answered are repeated, more slowly.
+    fn expire(&mut self, now_us: u64) {
+        let late: Vec<Probe> =
+            self.flying.iter().filter(|(_, until)| **until <= now_us).map(|(probe, _)| *probe).collect();
+        if !late.is_empty() {
+            self.pace_us = (self.pace_us * 2).min(self.settings.slowest_us);
+        }
+        for probe in late {
+            self.flying.remove(&probe);
+            let Some(candidate) = self.candidates.get_mut(&probe.port) else { continue };
+            candidate.tries += 1;
+            if candidate.tries >= self.settings.tries {
+                self.give_up(probe.port, |report| &mut report.silent);
+            } else {
+                self.ready.push_back(probe.port);
+            }
+        }
+    }
+
+    fn heard(&mut self, port: u16, hop: IpAddr) {
+        let length = self.settings.ttls.len();
+        let Some(candidate) = self.candidates.get_mut(&port) else { return };
+        candidate.tries = 0;
+        candidate.hops.push(hop);
+        let at = candidate.hops.len() - 1;
+        if at >= length && candidate.hops[at - length] != hop {
+            self.give_up(port, |report| &mut report.unsteady);
+        } else if candidate.hops.len() < 2 * length {
+            self.ready.push_front(port);
+        } else if let Some(mut candidate) = self.candidates.remove(&port) {
+            candidate.hops.truncate(length);
+            self.paths.entry(candidate.hops).or_default().push(port);
+        }
+    }
+
+    fn give_up(&mut self, port: u16, count: impl Fn(&mut Report) -> &mut u32) {
+        if self.candidates.remove(&port).is_some() {
+            *count(&mut self.report) += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Hashed against planned paths on a leaf–spine fabric of network namespaces; see `c4_tests::fabric`.
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use c4_tests::{
+    fabric::{
+        Shape, acquire_rights,
+        experiment::{Outcome, Trial, run},
+        traffic,
+    },
+    nccl::built,
+};
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+/// Builds a leaf–spine fabric of network namespaces, with the kernel's own layer-4 ECMP and rate-limited links, and lets
+/// TCP flows cross it: first with the ports the kernel gives them, then with planned ones (paths learned by probes, the
+/// plan by C4's planner, ports by libc4-path.so). Needs root or an unprivileged user namespace.
+#[derive(Debug, Parser)]
+#[command(name = "c4-fabric", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Hidden>,
+    /// Leaves.
+    #[arg(long, default_value_t = 2)]
+    leaves: usize,
+    /// Spines.
+    #[arg(long, default_value_t = 4)]
+    spines: usize,
+    /// Flows, each between two hosts under different leaves.
+    #[arg(long, default_value_t = 4)]
+    flows: usize,
+    /// Hosts under each leaf; as many as spines if absent.
+    #[arg(long)]
+    hosts: Option<usize>,
+    /// Rate of each link in Mbit/s.
+    #[arg(long, default_value_t = 40)]
+    mbit: u32,
+    /// Least time between two ICMP errors of a switch to one host, in milliseconds.
+    #[arg(long, default_value_t = 50)]
+    icmp_every_ms: u32,
+    /// Seconds over which rates are measured.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Also cut a link that flows are on, and plan again.
+    #[arg(long)]
+    cut: bool,
+    /// Seed of the flows' ends; the first one with --repeat.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to try, one after the other, each in a new fabric.
+    #[arg(long, default_value_t = 1)]
+    repeat: u64,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Hidden {
+    /// A sender's process.
+    #[command(hide = true)]
+    Send { to: SocketAddr },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Some(Hidden::Send { to }) => traffic::send(to),
+        None => acquire_rights().and_then(|()| experiments(&args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("c4-fabric: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn experiments(args: &Args) -> anyhow::Result<()> {
+    let shim = built::path_shim()?;
+    let hosts = args.hosts.unwrap_or(args.spines);
+    let (leaves, spines, mbit, icmp_every_ms) = (args.leaves, args.spines, args.mbit, args.icmp_every_ms);
+    let shape = Shape { leaves, spines, hosts, mbit, icmp_every_ms };
+    let measure = Duration::try_from_secs_f64(args.seconds)?;
+    let mut outcomes = Vec::new();
+    for seed in args.seed..args.seed + args.repeat {
+        let trial = Trial { shape, flows: args.flows, seed, measure, cut: args.cut };
+        let outcome = run(&trial, &shim)?;
+        if !args.json {
+            say(&outcome);
+        }
+        outcomes.push(outcome);
+    }
+    let of_ideal = median(outcomes.iter().map(|outcome| outcome.planned.slowest / outcome.ideal));
+    let gain = median(outcomes.iter().map(|outcome| outcome.planned.slowest / outcome.hashed.slowest));
+    let after_cut = outcomes.iter().filter_map(|outcome| outcome.cut.as_ref());
+    let cut_of_ideal = median(after_cut.clone().map(|cut| cut.planned.slowest / cut.ideal));
+    let cut_seconds = after_cut.map(|cut| cut.seconds).fold(0.0, f64::max);
+    if args.json {
+        let mut summary = json!({"slowest_of_ideal_median": of_ideal, "planned_over_hashed_median": gain});
+        if args.cut {
+            summary["cut_slowest_of_ideal_median"] = json!(cut_of_ideal);
+            summary["cut_seconds_worst"] = json!(cut_seconds);
+        }
+        let shape =
+            json!({"leaves": leaves, "spines": spines, "hosts": hosts, "flows": args.flows, "mbit": mbit});
+        println!("{}", json!({"shape": shape, "summary": summary, "trials": outcomes}));
+    } else {
+        println!("median: slowest flow planned {of_ideal:.2} of ideal, {gain:.2} times hashed");
+        if args.cut {
+            println!(
+                "a link died: median {cut_of_ideal:.2} of ideal, on new paths after {cut_seconds:.1} s at most"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn say(outcome: &Outcome) {
+    let (hashed, planned, learned) = (&outcome.hashed, &outcome.planned, &outcome.learned);
+    println!(
+        "seed {}: slowest flow {:.1} Mbit/s hashed, {:.1} planned, {:.1} ideal; sum {:.0} and {:.0}; {} of {} paths \
+         learned by {} ports and {} probes in {:.1} s",
+        outcome.seed,
+        hashed.slowest,
+        planned.slowest,
+        outcome.ideal,
+        hashed.sum,
+        planned.sum,
+        learned.paths,
+        learned.paths_there,
+        learned.ports_tried,
+        learned.probes,
+        learned.seconds
+    );
+    if let Some(cut) = &outcome.cut {
+        println!(
+            "    leaf{}–spine{} died: slowest {:.1} by routing alone, {:.1} planned anew after {:.1} s ({} moves), {:.1} ideal",
+            cut.link.0,
+            cut.link.1,
+            cut.routed.slowest,
+            cut.planned.slowest,
+            cut.seconds,
+            cut.moves,
+            cut.ideal
+        );
+    }
+}

@@ -1,0 +1,264 @@
+//! A leaf–spine fabric of network namespaces: every host, leaf and spine is one; cables are veth pairs with shapers at both
+//! ends of those between switches; leaves send by the kernel's own layer-4 ECMP, each with a hash seed of its own, as
+//! real switches have. The kernel's forwarding is real, so what is shown here about hashing and planning is, too.
+//!
+//! No routing daemon runs: what one would do when a link dies (withdraw the routes over it everywhere) is done by
+//! [`Fabric::set_link`].
+
+pub mod experiment;
+mod namespace;
+mod netlink;
+mod requests;
+pub mod steering;
+pub mod traffic;
+
+use std::{fs, io, net::Ipv4Addr};
+
+use anyhow::Context;
+pub use namespace::{Namespace, acquire_rights};
+use netlink::Netlink;
+use requests::End;
+
+/// How large, and how fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Leaves; at most 200.
+    pub leaves: usize,
+    /// Spines; at most 64.
+    pub spines: usize,
+    /// Hosts under each leaf; at most 64.
+    pub hosts: usize,
+    /// Rate of every link between switches, and of every host's.
+    pub mbit: u32,
+    /// Least time between two ICMP errors of a switch to one host, after six at once.
+    pub icmp_every_ms: u32,
+}
+
+/// Bytes a shaper lets through at once.
+const BURST: u32 = 32 << 10;
+/// What a shaper keeps, in milliseconds of its rate: a switch's buffer.
+const QUEUE_MS: u32 = 40;
+
+/// Interfaces are numbered by what they lead to.
+const TO_HOST: u32 = 100;
+const TO_SPINE: u32 = 200;
+const TO_LEAF: u32 = 300;
+const HOST_SIDE: u32 = 10;
+
+/// A fabric. It is gone when this is dropped.
+#[derive(Debug)]
+pub struct Fabric {
+    shape: Shape,
+    /// By leaf, then place under it.
+    hosts: Vec<Vec<Namespace>>,
+    leaves: Vec<Namespace>,
+    spines: Vec<Namespace>,
+    /// Whether the link of a leaf to a spine is up.
+    up: Vec<Vec<bool>>,
+}
+
+/// Address of a host.
+#[must_use]
+pub fn host_address(leaf: usize, host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, leaf as u8, host as u8, 2)
+}
+
+fn leaf_address(leaf: usize, host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, leaf as u8, host as u8, 1)
+}
+
+/// All hosts under a leaf.
+fn network(leaf: usize) -> (Ipv4Addr, u8) {
+    (Ipv4Addr::new(10, leaf as u8, 0, 0), 16)
+}
+
+/// The leaf's address on the link to a spine.
+fn up_address(leaf: usize, spine: usize) -> Ipv4Addr {
+    Ipv4Addr::new(172, 16, leaf as u8, 4 * spine as u8 + 1)
+}
+
+/// The spine's address on the link to a leaf: with it the spine signs what it says about packets from under that leaf.
+#[must_use]
+pub fn spine_address(leaf: usize, spine: usize) -> Ipv4Addr {
+    Ipv4Addr::new(172, 16, leaf as u8, 4 * spine as u8 + 2)
+}
+
+fn several(count: usize) -> io::Result<Vec<Namespace>> {
+    (0..count).map(|_| Namespace::new()).collect()
+}
+
+impl Fabric {
+    /// Builds a fabric.
+    ///
+    /// # Errors
+    /// When the kernel lacks something (veth pairs, token buckets, multipath routes); says what it was doing.
+    pub fn build(shape: Shape) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            (1..=200).contains(&shape.leaves)
+                && (1..=60).contains(&shape.spines)
+                && (1..=90).contains(&shape.hosts),
+            "a fabric has 1 to 200 leaves, 1 to 60 spines and 1 to 90 hosts under each leaf"
+        );
+        let hosts = (0..shape.leaves).map(|_| several(shape.hosts)).collect::<io::Result<_>>()?;
+        let up = vec![vec![true; shape.spines]; shape.leaves];
+        let fabric =
+            Self { shape, hosts, leaves: several(shape.leaves)?, spines: several(shape.spines)?, up };
+        for switch in fabric.leaves.iter().chain(&fabric.spines) {
+            switch.run(|| settings(shape))?.context("cannot set up a switch")?;
+        }
+        for leaf in 0..shape.leaves {
+            for host in 0..shape.hosts {
+                fabric
+                    .attach(leaf, host)
+                    .with_context(|| format!("cannot attach host {host} of leaf {leaf}"))?;
+            }
+            for spine in 0..shape.spines {
+                fabric
+                    .join(leaf, spine)
+                    .with_context(|| format!("cannot join leaf {leaf} and spine {spine}"))?;
+            }
+        }
+        for leaf in 0..shape.leaves {
+            fabric.routes_to(leaf).with_context(|| format!("cannot set routes to leaf {leaf}"))?;
+        }
+        Ok(fabric)
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// A host's namespace.
+    #[must_use]
+    pub fn host(&self, leaf: usize, host: usize) -> &Namespace {
+        &self.hosts[leaf][host]
+    }
+
+    /// Whether a link is up.
+    #[must_use]
+    pub fn is_up(&self, leaf: usize, spine: usize) -> bool {
+        self.up[leaf][spine]
+    }
+
+    fn attach(&self, leaf: usize, host: usize) -> anyhow::Result<()> {
+        let (below, above) = (&self.hosts[leaf][host], &self.leaves[leaf]);
+        let index = TO_HOST + host as u32;
+        let name = format!("host{host}");
+        above.run(|| {
+            let mut link = Netlink::route()?;
+            let there = End { name: "eth0", index: HOST_SIDE };
+            requests::cable(&mut link, End { name: &name, index }, there, below.descriptor())
+                .context("a veth pair (CONFIG_VETH)")?;
+            requests::address(&mut link, index, leaf_address(leaf, host), 30).context("an address")?;
+            requests::set_up(&mut link, index, true).context("an interface")?;
+            self.shape_link(&mut link, index)
+        })??;
+        below.run(|| {
+            let mut link = Netlink::route()?;
+            requests::set_up(&mut link, 1, true).context("the loopback interface")?;
+            requests::address(&mut link, HOST_SIDE, host_address(leaf, host), 30).context("an address")?;
+            requests::set_up(&mut link, HOST_SIDE, true).context("an interface")?;
+            let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
+            requests::route(&mut link, everywhere, &[(HOST_SIDE, leaf_address(leaf, host))])
+                .context("the default route")?;
+            self.shape_link(&mut link, HOST_SIDE)
+        })?
+    }
+
+    fn join(&self, leaf: usize, spine: usize) -> anyhow::Result<()> {
+        let (below, above) = (&self.leaves[leaf], &self.spines[spine]);
+        let (up, down) = (TO_SPINE + spine as u32, TO_LEAF + leaf as u32);
+        let (up_name, down_name) = (format!("spine{spine}"), format!("leaf{leaf}"));
+        below.run(|| {
+            let mut link = Netlink::route()?;
+            let there = End { name: &down_name, index: down };
+            requests::cable(&mut link, End { name: &up_name, index: up }, there, above.descriptor())?;
+            requests::address(&mut link, up, up_address(leaf, spine), 30)?;
+            requests::set_up(&mut link, up, true)?;
+            self.shape_link(&mut link, up)
+        })??;
+        above.run(|| {
+            let mut link = Netlink::route()?;
+            requests::address(&mut link, down, spine_address(leaf, spine), 30)?;
+            requests::set_up(&mut link, down, true)?;
+            self.shape_link(&mut link, down)
+        })?
+    }
+
+    fn shape_link(&self, link: &mut Netlink, index: u32) -> anyhow::Result<()> {
+        let rate = self.shape.mbit * 125_000;
+        let queue = rate / 1000 * QUEUE_MS;
+        requests::shape(link, index, rate, BURST, queue.max(2 * BURST))
+            .context("a token bucket (CONFIG_NET_SCH_TBF)")
+    }
+
+    /// Sets the routes of all switches to the hosts under a leaf.
+    fn routes_to(&self, leaf: usize) -> anyhow::Result<()> {
+        for from in (0..self.shape.leaves).filter(|from| *from != leaf) {
+            let spines =
+                (0..self.shape.spines).filter(|spine| self.up[leaf][*spine] && self.up[from][*spine]);
+            let hops: Vec<_> =
+                spines.map(|spine| (TO_SPINE + spine as u32, spine_address(from, spine))).collect();
+            self.leaves[from]
+                .run(|| requests::route(&mut Netlink::route()?, network(leaf), &hops))?
+                .context("a route over several links (CONFIG_IP_ROUTE_MULTIPATH)")?;
+        }
+        for spine in 0..self.shape.spines {
+            let hop = (TO_LEAF + leaf as u32, up_address(leaf, spine));
+            let hops: &[_] = if self.up[leaf][spine] { &[hop] } else { &[] };
+            self.spines[spine].run(|| requests::route(&mut Netlink::route()?, network(leaf), hops))??;
+        }
+        Ok(())
+    }
+
+    /// Cuts a link or mends it, and has all switches route accordingly.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_link(&mut self, leaf: usize, spine: usize, up: bool) -> anyhow::Result<()> {
+        self.up[leaf][spine] = up;
+        let index = TO_LEAF + leaf as u32;
+        self.spines[spine].run(|| requests::set_up(&mut Netlink::route()?, index, up))??;
+        self.routes_to(leaf)?;
+        for other in (0..self.shape.leaves).filter(|other| *other != leaf) {
+            self.routes_to(other)?;
+        }
+        Ok(())
+    }
+
+    /// Has a link lose one in so many of the packets that cross it, in both directions.
+    ///
+    /// # Errors
+    /// When the kernel has no packet filter that can.
+    pub fn lose(&self, leaf: usize, spine: usize, one_in: u32) -> anyhow::Result<()> {
+        let index = TO_LEAF + leaf as u32;
+        self.spines[spine]
+            .run(|| requests::lose(&mut Netlink::filter()?, index, one_in))?
+            .context("a rule that loses packets (CONFIG_NF_TABLES, CONFIG_NFT_NUMGEN)")
+    }
+}
+
+/// What a switch is set to.
+fn settings(shape: Shape) -> anyhow::Result<()> {
+    let mut link = Netlink::route()?;
+    requests::set_up(&mut link, 1, true)?;
+    let icmp = shape.icmp_every_ms.to_string();
+    for (name, value) in [
+        ("ip_forward", "1"),
+        // Layer 4, read from the packet: addresses, ports and protocol. Policy 1 is the same from outside, but believes a
+        // hash that comes with a packet, and between namespaces the sender's socket's comes with it: a random number.
+        ("fib_multipath_hash_policy", "3"),
+        ("fib_multipath_hash_fields", "55"),
+        ("conf/all/rp_filter", "0"),
+        ("conf/default/rp_filter", "0"),
+        ("icmp_ratelimit", &icmp),
+        ("conf/all/ignore_routes_with_linkdown", "1"),
+        ("conf/default/ignore_routes_with_linkdown", "1"),
+    ] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        fs::write(&path, value).with_context(|| format!("cannot set {path} to {value}"))?;
+    }
+    Ok(())
+}

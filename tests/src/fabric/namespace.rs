@@ -1,0 +1,97 @@
+//! Network namespaces, each held by a descriptor: they are gone when this process is, whatever happens to it.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context, bail};
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace(File);
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Namespace {
+    /// A new one, with nothing in it.
+    ///
+    /// # Errors
+    /// When this process may not have one.
+    pub fn new() -> io::Result<Self> {
+        let made = || {
+            // SAFETY: no pointers; only this thread, which ends at once, is moved.
+            checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+            File::open("/proc/thread-self/ns/net").map(Self)
+        };
+        thread::scope(|scope| scope.spawn(made).join())
+            .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    }
+
+    /// Calls something in a thread that is in this namespace. Sockets stay in the namespace they were made in.
+    ///
+    /// # Errors
+    /// When this process may not enter it.
+    pub fn run<T: Send>(&self, call: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let entered = || {
+            self.enter()?;
+            Ok(call())
+        };
+        thread::scope(|scope| scope.spawn(entered).join())
+            .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is open; only this thread is moved.
+        checked(unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) })
+    }
+
+    /// Has a program run in it.
+    pub fn hold(&self, command: &mut Command) {
+        let descriptor = self.0.as_raw_fd();
+        // SAFETY: between fork and exec only a system call is made. The descriptor lives as long as the fabric, which
+        // outlives whatever runs in it; if not, the program does not start.
+        unsafe {
+            command.pre_exec(move || checked(libc::setns(descriptor, libc::CLONE_NEWNET)));
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Makes sure that this process may make namespaces: as root, or as root of a user namespace of its own. Must be called
+/// before there are other threads.
+///
+/// # Errors
+/// Says what is missing.
+pub fn acquire_rights() -> anyhow::Result<()> {
+    if Namespace::new().is_ok() {
+        return Ok(());
+    }
+    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    // SAFETY: no pointers; this process has one thread.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) }).context(
+        "network namespaces need root (CAP_SYS_ADMIN), or unprivileged user namespaces (user.max_user_namespaces above 0, \
+         and no kernel.apparmor_restrict_unprivileged_userns or kernel.unprivileged_userns_clone in the way); neither is there",
+    )?;
+    // Not there on old kernels, where it is not needed either.
+    let _ = fs::write("/proc/self/setgroups", "deny");
+    fs::write("/proc/self/uid_map", format!("0 {user} 1"))
+        .context("cannot become root of a user namespace")?;
+    fs::write("/proc/self/gid_map", format!("0 {group} 1"))
+        .context("cannot become root of a user namespace")?;
+    if let Err(error) = Namespace::new() {
+        bail!("a user namespace was had, but no network namespace in it: {error}");
+    }
+    Ok(())
+}
