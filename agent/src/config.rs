@@ -2,6 +2,7 @@
 //! anything is bound or started, and all of its mistakes are told at once.
 
 mod fields;
+mod paths;
 mod sensors;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tonic::transport::Endpoint;
 
 use crate::{
+    paths::service::PathSettings,
     recorders::{Overdue, Retention},
     sensors::SensorSettings,
     stream::{BackoffPolicy, SpoolLimits},
@@ -69,6 +71,8 @@ pub struct Config {
     pub sensors: SensorSettings,
     /// Supervision (`c4-agent run`).
     pub supervise: Supervise,
+    /// Planned paths. Default: none, since somebody has to plan them.
+    pub paths: Option<PathSettings>,
     /// Form of the log. Default: text.
     pub log_format: LogFormat,
     /// What is logged, as tracing's filter. Default "info".
@@ -112,6 +116,7 @@ impl Default for Config {
                 stop_grace: Duration::from_secs(10),
                 report_interval: Duration::from_secs(10),
             },
+            paths: None,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -221,6 +226,8 @@ impl Config {
             milliseconds(100, 600_000),
         );
         supervise.finish(mistakes);
+
+        config.paths = paths::paths(&config.node, root.section("paths", mistakes), mistakes);
 
         let mut log = root.section("log", mistakes);
         log.value("format", &mut config.log_format, mistakes, log_format);

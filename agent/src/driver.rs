@@ -1,7 +1,7 @@
 //! Puts the parts together and keeps them running.
 //!
 //! Tasks: the sampler (recorders), the stream (or, without a controller, a sink), `/metrics`, and with `run` the
-//! supervisor; sensors have threads. One channel for reports, `REPORTS` deep: whoever reports waits when it is full, and
+//! supervisor; sensors and learning of paths have threads. One channel for reports, `REPORTS` deep: whoever reports waits when it is full, and
 //! the stream empties it into its spool without waiting for anybody, so it is never full for long. One for commands, `COMMANDS`
 //! deep. One for wishes to time all steps, from the stream to the sampler, `WISHES` deep: what does not fit is dropped, since
 //! the controller says it again. At the end the sampler looks once more (so that deaths are told), then the stream delivers what is left.
@@ -33,6 +33,7 @@ use crate::{
     config::Config,
     http,
     metrics::Metrics,
+    paths::service::Service,
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
     report::{Captured, Command, Report, TimeSteps},
     sensors::{Sensors, nic_class},
@@ -61,6 +62,7 @@ struct Agent {
     stream: JoinHandle<()>,
     server: Option<JoinHandle<()>>,
     sensors: Sensors,
+    paths: Option<Service>,
 }
 
 impl Agent {
@@ -73,6 +75,8 @@ impl Agent {
             .map(|address| Tcp::new(address, config.connect_timeout))
             .transpose()?;
 
+        let paths = config.paths.clone().map(|paths| Service::start(paths, metrics.clone())).transpose();
+        let paths = paths.context("cannot start learning paths")?;
         let (reports, reports_receiver) = mpsc::channel(REPORTS);
         let (commands_sender, commands) = mpsc::channel(COMMANDS);
         let (wishes, wishes_receiver) = mpsc::channel(WISHES);
@@ -110,7 +114,7 @@ impl Agent {
             }
             None => tokio::spawn(discard(reports_receiver, streaming.clone())),
         };
-        Ok(Self { reports, commands, sampling, streaming, sampler, stream, server, sensors })
+        Ok(Self { reports, commands, sampling, streaming, sampler, stream, server, sensors, paths })
     }
 
     /// Looks once more, delivers what is left, ends.
@@ -118,6 +122,7 @@ impl Agent {
         self.sampling.cancel();
         let _ = self.sampler.await;
         drop(self.sensors);
+        drop(self.paths);
         drop(self.reports);
         self.streaming.cancel();
         let _ = self.stream.await;

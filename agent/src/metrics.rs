@@ -9,7 +9,9 @@ use prometheus::{
 };
 use thiserror::Error;
 
-use crate::{procfs, recorders::Figures, report::SensorStatus, stream::Spool};
+use crate::{
+    paths::discovery::Report as PathReport, procfs, recorders::Figures, report::SensorStatus, stream::Spool,
+};
 
 /// Two figures have one name: a mistake in this file.
 #[derive(Debug, Error)]
@@ -35,6 +37,11 @@ struct Inner {
     step_requests: IntCounter,
     sample_seconds: Histogram,
     sensors: IntGaugeVec,
+    path_orders: IntGauge,
+    paths_missing: IntGauge,
+    path_probes: IntCounter,
+    path_changes: IntCounter,
+    path_seconds: Histogram,
     cpu_seconds: Counter,
 }
 
@@ -47,6 +54,9 @@ impl Metrics {
         let registry = Registry::new();
         let sample = HistogramOpts::new("c4_agent_sample_seconds", "Time one look at all recorders takes")
             .buckets(vec![0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]);
+        let learning =
+            HistogramOpts::new("c4_agent_path_learning_seconds", "Time that learning paths takes, a round")
+                .buckets(vec![0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]);
         let kinds = Opts::new("c4_agent_messages_sent_total", "Messages sent to the controller, by kind");
         let sensors = Opts::new("c4_agent_sensor_present", "Whether a sensor works");
         let inner = Inner {
@@ -82,6 +92,23 @@ impl Metrics {
             )?,
             sample_seconds: add(&registry, Histogram::with_opts(sample)?)?,
             sensors: add(&registry, IntGaugeVec::new(sensors, &["sensor"])?)?,
+            path_orders: gauge(
+                &registry,
+                "c4_agent_path_orders",
+                "Destinations whose connections are to take planned paths",
+            )?,
+            paths_missing: gauge(
+                &registry,
+                "c4_agent_paths_without_port",
+                "Planned paths for which no source port is known",
+            )?,
+            path_probes: counter(&registry, "c4_agent_path_probes_total", "Probes sent to learn paths")?,
+            path_changes: counter(
+                &registry,
+                "c4_agent_path_changes_total",
+                "Times that a port took another path than before, so that all were learned anew",
+            )?,
+            path_seconds: add(&registry, Histogram::with_opts(learning)?)?,
             cpu_seconds: add(
                 &registry,
                 Counter::new("c4_agent_cpu_seconds_total", "CPU time this agent has used")?,
@@ -126,6 +153,20 @@ impl Metrics {
         raise(&self.0.recorder_errors, figures.errors);
         raise(&self.0.step_requests, figures.step_requests);
         self.0.sample_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn paths_learned(&self, report: &PathReport) {
+        self.0.path_probes.inc_by(report.probes.into());
+        self.0.path_seconds.observe(report.elapsed_us as f64 * 1e-6);
+    }
+
+    pub(crate) fn path_changed(&self) {
+        self.0.path_changes.inc();
+    }
+
+    pub(crate) fn paths(&self, orders: usize, missing: usize) {
+        self.0.path_orders.set(clamp(orders as u64));
+        self.0.paths_missing.set(clamp(missing as u64));
     }
 
     pub(crate) fn sensors(&self, sensors: &[SensorStatus]) {

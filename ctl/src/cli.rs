@@ -174,6 +174,9 @@ pub struct Plan {
     /// The plan so far (JSON, as `--json` prints it); what need not move stays
     #[arg(long, value_name = "FILE")]
     pub previous: Option<PathBuf>,
+    /// Also write what agents are to do (JSON): the plan in addresses, which the topology must have
+    #[arg(long, value_name = "FILE")]
+    pub orders: Option<PathBuf>,
 }
 
 /// Offline planning of what is not yet so.

@@ -223,3 +223,42 @@ fn the_sample_files_are_planned() {
     .expect("runs");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
+
+#[test]
+fn orders_are_the_plan_in_addresses() {
+    let files = Files::new();
+    let output = files.plan(&["--orders", "o.json"]);
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("a/n:0"), "{}", text(&output.stderr));
+    let topology = TOPOLOGY
+        .replace("spine0, tier: spine", "spine0, tier: spine, addresses: [172.16.0.2, 172.16.1.2]")
+        .replace("spine1, tier: spine", "spine1, tier: spine, addresses: [\"fd00::1\"]");
+    let mut host = 0;
+    let lines = topology.lines().map(|line| {
+        host += usize::from(line.contains("nics"));
+        line.replace("gbps: 100}]}]}", &format!("gbps: 100, address: 10.0.0.{host}}}]}}]}}")) + "\n"
+    });
+    files.write("t.yaml", &lines.collect::<String>());
+    let output = files.plan(&["--orders", "o.json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let orders: Value =
+        serde_json::from_str(&fs::read_to_string(files.path("o.json")).expect("written")).expect("JSON");
+    let orders = orders["orders"].as_array().expect("a list");
+    assert_eq!(orders.len(), 2);
+    assert_eq!(
+        (&orders[0]["host"], &orders[0]["from"], &orders[0]["to"]),
+        (&json!("a"), &json!("10.0.0.1"), &json!("10.0.0.3"))
+    );
+    let spines: Vec<&Value> = orders.iter().map(|order| &order["paths"][0]["via"][0]).collect();
+    assert!(spines.contains(&&json!(["172.16.0.2", "172.16.1.2"])) && spines.contains(&&json!(["fd00::1"])));
+    // Wrong and doubled addresses, with their lines.
+    files.write("t.yaml", &topology.replace("fd00::1", "172.16.1.2").replace("172.16.0.2", "172.16.0"));
+    let output = files.plan(&[]);
+    assert_eq!(output.status.code(), Some(64));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("t.yaml:5: switches[2].addresses[0]")
+            && said.contains("t.yaml:6: switches[3].addresses[0]"),
+        "{said}"
+    );
+}

@@ -11,6 +11,8 @@ use std::{
     ops::Range,
 };
 
+use super::orders::Route;
+
 /// How to ask.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,6 +31,8 @@ pub struct Settings {
     pub tries: u32,
     /// How many paths there are, where the topology says so.
     pub paths: Option<usize>,
+    /// Only these are wanted, if there are any: others need no ports.
+    pub wanted: Vec<Route>,
     /// How many ports are wanted for each path.
     pub depth: usize,
 }
@@ -44,6 +48,7 @@ impl Default for Settings {
             timeout_us: 250_000,
             tries: 6,
             paths: None,
+            wanted: Vec::new(),
             depth: 4,
         }
     }
@@ -132,6 +137,8 @@ pub struct Discovery {
 
 /// Ports under examination at the same time: what answers slowly is waited for, rather than asked about more ports.
 const CANDIDATES: usize = 16;
+/// Ports that are tried for each path that is known, before those that are not are given up; more than depth calls for.
+const MOST_PORTS_A_PATH: usize = 64;
 /// Ports that show nothing new in a row, for each path known, before it is believed that there are no more paths. A path
 /// that takes its share of ports stays unseen among n paths over 7 n ports with probability e⁻⁷.
 const NOTHING_NEW: u32 = 7;
@@ -217,6 +224,13 @@ impl Discovery {
 
     /// Whether all paths are known, with as many ports as wanted.
     fn is_complete(&self) -> bool {
+        if !self.settings.wanted.is_empty() {
+            let ports = |route: &Route| -> usize {
+                let own = self.paths.iter().filter(|(hops, _)| route.matches(hops));
+                own.map(|(_, ports)| ports.len()).sum()
+            };
+            return self.settings.wanted.iter().all(|route| ports(route) >= self.settings.depth);
+        }
         let deep = self.paths.values().all(|ports| ports.len() >= self.settings.depth);
         match self.settings.paths {
             Some(paths) => self.paths.len() >= paths && deep,
@@ -233,7 +247,9 @@ impl Discovery {
     fn wants_port(&self) -> bool {
         let hopeless = self.paths.is_empty() && self.report.silent + self.report.lost >= 8;
         let room = self.candidates.len() < CANDIDATES && self.next_port < self.settings.ports.end;
-        room && !hopeless && !self.is_complete()
+        // A path that so many ports do not take is not there, or nobody answers on it.
+        let absent = self.report.ports as usize > MOST_PORTS_A_PATH * (self.paths.len() + 1);
+        room && !hopeless && !absent && !self.is_complete()
     }
 
     fn earliest(&self) -> Option<u64> {

@@ -1,7 +1,11 @@
-//! Which source port takes which path. ECMP hashes a connection's five-tuple by a function that nobody tells, so it is
-//! learned: probes with the tuples that flows will have, whose TTL ends at the switch that is to be named.
+//! Planned paths on this node: the agent is told which switches connections to an address should cross, learns which
+//! source ports take that path, and writes them into the table that `libc4-path.so` reads inside job processes.
 //!
-//! [`discovery`] says what to ask next and what is known; [`probe`] is the thin part that owns sockets and the clock.
+//! ECMP hashes a connection's five-tuple by a function that nobody tells, so ports are learned: by probes with the tuples
+//! that connections will have, whose TTL ends at the switch that is to be named. [`discovery`] says what to ask next and
+//! what is known, [`probe`] owns its sockets and clock; [`orders`] are what is wanted, [`service`] keeps the table true.
 
 pub mod discovery;
+pub mod orders;
 pub mod probe;
+pub mod service;

@@ -8,6 +8,7 @@
 pub mod flows;
 pub mod json;
 pub mod node;
+pub mod orders;
 pub mod plan;
 pub mod problem;
 mod reader;
@@ -15,6 +16,7 @@ pub mod topology;
 pub mod yaml;
 
 pub use flows::{parse_flows, parse_more_flows};
+pub use orders::orders_json;
 pub use plan::{parse_previous, plan_json};
 pub use problem::{Problem, Problems};
 pub use topology::parse_topology;

@@ -7,12 +7,13 @@
 //!
 //! It does not know how a path is taken. Source ports, policy routes and the like are the business of actuators.
 //!
-//! [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
+//! [`orders`] says a plan in addresses, which is what agents learn source ports for. [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
 //! for every link and every flow, and [`baseline`] what networks do without one.
 
 pub mod baseline;
 pub mod document;
 pub mod flows;
+pub mod orders;
 pub mod plan;
 pub mod planner;
 pub mod rates;

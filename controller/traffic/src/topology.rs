@@ -4,7 +4,10 @@
 //! port on a switch that does not exist. Things are numbered in the order they were added, and the planner breaks ties
 //! by these numbers: the same input gives the same plan.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 /// A rate in Gbit/s: finite and positive.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -171,6 +174,12 @@ pub enum TopologyError {
         /// How many there may be.
         limit: usize,
     },
+    /// Two things cannot have one address.
+    #[error("{address} is somebody's address already")]
+    TakenAddress {
+        /// The address.
+        address: IpAddr,
+    },
     /// A link from a switch to itself.
     #[error("a link from {name:?} to itself")]
     Loop {
@@ -194,6 +203,8 @@ pub struct Topology {
     nic_by_name: HashMap<(u32, String), NicId>,
     host_by_name: HashMap<String, HostId>,
     switch_by_name: HashMap<String, SwitchId>,
+    port_addresses: HashMap<(NicId, u32), IpAddr>,
+    switch_addresses: HashMap<SwitchId, Vec<IpAddr>>,
 }
 
 impl Topology {
@@ -251,6 +262,18 @@ impl Topology {
         self.switch_by_name.get(name).copied()
     }
 
+    /// The address of a NIC's port, where it is known.
+    #[must_use]
+    pub fn port_address(&self, nic: NicId, port: u32) -> Option<IpAddr> {
+        self.port_addresses.get(&(nic, port)).copied()
+    }
+
+    /// The addresses by which a switch signs what it says about packets, as far as they are known.
+    #[must_use]
+    pub fn switch_addresses(&self, id: SwitchId) -> &[IpAddr] {
+        self.switch_addresses.get(&id).map_or(&[], Vec::as_slice)
+    }
+
     /// Sets the state of the links between two switches: of all of them, or of one. Returns how many there are.
     pub fn set_link_state(&mut self, a: SwitchId, b: SwitchId, index: Option<u32>, state: State) -> usize {
         let (a, b) = (a.min(b), a.max(b));
@@ -265,6 +288,7 @@ pub struct Builder {
     topology: Topology,
     parallel: HashMap<(SwitchId, SwitchId), u32>,
     ports: usize,
+    addresses: HashSet<IpAddr>,
 }
 
 impl Builder {
@@ -334,6 +358,30 @@ impl Builder {
         topology.nic_by_name.insert(key, id);
         topology.nics.push(Nic { host, name: name.to_owned(), ports });
         Ok(id)
+    }
+
+    /// Gives a port of a NIC its address.
+    ///
+    /// # Errors
+    /// When something has that address already.
+    pub fn port_address(&mut self, nic: NicId, port: u32, address: IpAddr) -> Result<(), TopologyError> {
+        self.take(address)?;
+        self.topology.port_addresses.insert((nic, port), address);
+        Ok(())
+    }
+
+    /// Gives a switch one more address.
+    ///
+    /// # Errors
+    /// When something has that address already.
+    pub fn switch_address(&mut self, switch: SwitchId, address: IpAddr) -> Result<(), TopologyError> {
+        self.take(address)?;
+        self.topology.switch_addresses.entry(switch).or_default().push(address);
+        Ok(())
+    }
+
+    fn take(&mut self, address: IpAddr) -> Result<(), TopologyError> {
+        if self.addresses.insert(address) { Ok(()) } else { Err(TopologyError::TakenAddress { address }) }
     }
 
     /// Adds `count` parallel links between two switches; their indices run on from those already there.

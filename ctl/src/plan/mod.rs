@@ -4,7 +4,9 @@
 //! topology and flows would do. `what-if` plans twice, the second time from the first plan, as the controller would when
 //! the link dies or the job arrives.
 
-use c4_traffic::{Flows, Plan, Previous, Topology, document};
+use std::path::Path;
+
+use c4_traffic::{Flows, Plan, Previous, Topology, document, orders};
 
 use crate::{
     cli,
@@ -27,6 +29,9 @@ pub fn plan(args: &cli::Plan, json: bool, out: &mut Output) -> Result<Exit, Fail
         None => None,
     };
     let plan = c4_traffic::plan(&topology, &flows, previous.as_ref());
+    if let Some(path) = &args.orders {
+        write_orders(path, &topology, &flows, &plan)?;
+    }
     if json {
         out.json(&document::plan_json(&plan, &flows, &topology))?;
     } else {
@@ -34,6 +39,21 @@ pub fn plan(args: &cli::Plan, json: bool, out: &mut Output) -> Result<Exit, Fail
     }
     out.flush()?;
     Ok(exit(&plan))
+}
+
+/// Writes what agents are to do. They may look at any moment, so the file is replaced as a whole.
+fn write_orders(path: &Path, topology: &Topology, flows: &Flows, plan: &Plan) -> Result<(), Failure> {
+    let orders = orders::orders(topology, flows, plan).map_err(|unknown| {
+        let few: Vec<&str> = unknown.of.iter().take(5).map(String::as_str).collect();
+        let more = if unknown.of.len() > few.len() { ", …" } else { "" };
+        Failure::Configuration(format!("orders need addresses: of {}{more} there are none", few.join(", ")))
+    })?;
+    let failed = |error: std::io::Error| Failure::File { path: path.to_owned(), problem: error.to_string() };
+    let text =
+        serde_json::to_string(&document::orders_json(&orders)).map_err(|error| failed(error.into()))?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    std::fs::write(&beside, text + "\n").and_then(|()| std::fs::rename(&beside, path)).map_err(failed)
 }
 
 /// Runs `c4ctl what-if`.

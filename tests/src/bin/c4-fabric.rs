@@ -1,11 +1,12 @@
 //! Hashed against planned paths on a leaf–spine fabric of network namespaces; see `c4_tests::fabric`.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use c4_tests::{
     fabric::{
         Shape, acquire_rights,
         experiment::{Outcome, Trial, run},
+        jobs::{self, JobsTrial},
         traffic,
     },
     nccl::built,
@@ -45,6 +46,13 @@ struct Args {
     /// Also cut a link that flows are on, and plan again.
     #[arg(long)]
     cut: bool,
+    /// Instead of bare flows, let so many jobs (ringjob) arrive one after the other, with c4-agent on each of their hosts,
+    /// and compare their iteration times.
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Ranks of each job, each on a host of its own.
+    #[arg(long, default_value_t = 4)]
+    ranks: usize,
     /// Seed of the flows' ends; the first one with --repeat.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -84,6 +92,9 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
     let (leaves, spines, mbit, icmp_every_ms) = (args.leaves, args.spines, args.mbit, args.icmp_every_ms);
     let shape = Shape { leaves, spines, hosts, mbit, icmp_every_ms };
     let measure = Duration::try_from_secs_f64(args.seconds)?;
+    if args.jobs > 0 {
+        return all_jobs(args, shape, measure, &shim);
+    }
     let mut outcomes = Vec::new();
     for seed in args.seed..args.seed + args.repeat {
         let trial = Trial { shape, flows: args.flows, seed, measure, cut: args.cut };
@@ -114,6 +125,35 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
                 "a link died: median {cut_of_ideal:.2} of ideal, on new paths after {cut_seconds:.1} s at most"
             );
         }
+    }
+    Ok(())
+}
+
+fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow::Result<()> {
+    let mut outcomes = Vec::new();
+    for seed in args.seed..args.seed + args.repeat {
+        let trial = JobsTrial { shape, jobs: args.jobs, ranks: args.ranks, seed, measure };
+        let outcome = jobs::run(&trial, shim)?;
+        if !args.json {
+            println!(
+                "seed {seed}: iteration of the slowest job {:.3} s hashed, {:.3} planned, {:.3} ideal; paths known {:.1} s \
+                 after each arrival at most; {} moves",
+                outcome.hashed_slowest,
+                outcome.planned_slowest,
+                outcome.ideal,
+                outcome.seconds,
+                outcome.moves
+            );
+        }
+        outcomes.push(outcome);
+    }
+    let of_ideal = median(outcomes.iter().map(|outcome| outcome.ideal / outcome.planned_slowest));
+    let gain = median(outcomes.iter().map(|outcome| outcome.hashed_slowest / outcome.planned_slowest));
+    if args.json {
+        let summary = json!({"ideal_over_planned_median": of_ideal, "hashed_over_planned_median": gain});
+        println!("{}", json!({"summary": summary, "trials": outcomes}));
+    } else {
+        println!("median: iterations planned {gain:.2} times as fast as hashed, {of_ideal:.2} of ideal");
     }
     Ok(())
 }

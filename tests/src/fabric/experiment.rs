@@ -17,7 +17,7 @@ use super::{
 use crate::ringjob::clock;
 
 /// Of what a shaper counts, this part is payload: 1448 of the 1514 bytes of a full frame.
-const PAYLOAD: f64 = 1448.0 / 1514.0;
+pub(super) const PAYLOAD: f64 = 1448.0 / 1514.0;
 /// Windows of congestion control settle in a few round trips of full queues.
 const SETTLE: Duration = Duration::from_millis(1500);
 
@@ -173,7 +173,7 @@ impl Scene<'_> {
     fn plan(&self, first_port: u16, previous: Option<&Previous>) -> anyhow::Result<Planned> {
         let (ports, reports): (Vec<Ports>, Vec<Report>) =
             steering::discover(&self.fabric, &self.flows, first_port)?.into_iter().unzip();
-        let topology = steering::topology(&self.fabric, &[]);
+        let topology = steering::topology(&self.fabric);
         let flows = steering::flows(&self.fabric, &topology, &self.flows);
         let plan = plan(&topology, &flows, previous);
         Ok(Planned { topology, flows, plan, ports, learned: self.learned(&reports) })

@@ -6,6 +6,7 @@
 //! [`Fabric::set_link`].
 
 pub mod experiment;
+pub mod jobs;
 mod namespace;
 mod netlink;
 mod requests;

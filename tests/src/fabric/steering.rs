@@ -20,7 +20,7 @@ use c4_traffic::{
     topology::{Builder, Gbps, Port, State, SwitchId, Tier},
 };
 
-use super::{Fabric, spine_address, traffic::Flow};
+use super::{Fabric, host_address, spine_address, traffic::Flow};
 
 /// Which source ports of a flow take which spine.
 pub type Ports = BTreeMap<usize, Vec<u16>>;
@@ -30,7 +30,7 @@ pub type Ports = BTreeMap<usize, Vec<u16>>;
 /// # Panics
 /// Not for a shape that a fabric can have.
 #[must_use]
-pub fn topology(fabric: &Fabric, avoid: &[(usize, usize)]) -> Topology {
+pub fn topology(fabric: &Fabric) -> Topology {
     let shape = fabric.shape();
     let rate = Gbps::new(f64::from(shape.mbit) / 1000.0).expect("a shape has a rate");
     let mut builder = Builder::new();
@@ -41,18 +41,15 @@ pub fn topology(fabric: &Fabric, avoid: &[(usize, usize)]) -> Topology {
     let spines = switches("spine", Tier::Spine, shape.spines);
     for (l, leaf) in leaves.iter().enumerate() {
         for (s, spine) in spines.iter().enumerate() {
-            let state = match (fabric.is_up(l, s), avoid.contains(&(l, s))) {
-                (false, _) => State::Down,
-                (true, true) => State::Avoid,
-                (true, false) => State::Up,
-            };
+            let state = if fabric.is_up(l, s) { State::Up } else { State::Down };
             builder.links(*leaf, *spine, rate, 1, state).expect("joined once");
+            builder.switch_address(*spine, spine_address(l, s).into()).expect("an address of its own");
         }
         for h in 0..shape.hosts {
             let host = builder.host(&format!("host{l}-{h}")).expect("named once");
-            builder
-                .nic(host, "eth0", vec![Port { switch: *leaf, rate, state: State::Up }])
-                .expect("named once");
+            let port = Port { switch: *leaf, rate, state: State::Up };
+            let nic = builder.nic(host, "eth0", vec![port]).expect("named once");
+            builder.port_address(nic, 0, host_address(l, h).into()).expect("an address of its own");
         }
     }
     builder.build()

@@ -1,11 +1,11 @@
 //! Command line of the ring job.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::Parser;
 
-/// A training stand-in without GPUs, and a TEST DOUBLE FOR NCCL: real processes do a real ring all-reduce over TCP on
-/// the loopback interface and call the profiler plugin named by NCCL_PROFILER_PLUGIN as NCCL would call it.
+/// A training stand-in without GPUs, and a TEST DOUBLE FOR NCCL: real processes do a real ring all-reduce over TCP
+/// and call the profiler plugin named by NCCL_PROFILER_PLUGIN as NCCL would call it.
 ///
 /// One process is one rank. The ranks meet in a directory; a peer's death ends the process with exit code 1.
 #[derive(Clone, Debug, Parser)]
@@ -29,6 +29,9 @@ pub struct Args {
     /// Directory where ranks meet; stands for a file system that all nodes share.
     #[arg(long)]
     pub rendezvous: PathBuf,
+    /// Address to listen on for the previous rank.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub listen: IpAddr,
     /// Seconds to wait for the other ranks at the start.
     #[arg(long, default_value_t = 60)]
     pub rendezvous_timeout: u64,

@@ -8,7 +8,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -89,7 +89,7 @@ pub fn meet(args: &Args, start_iteration: u64) -> anyhow::Result<Ring> {
     let dir = args.rendezvous.join(format!("incarnation-{}", args.incarnation));
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
+        TcpListener::bind((args.listen, 0)).with_context(|| format!("cannot listen on {}", args.listen))?;
     let own = Entry {
         pid: std::process::id(),
         start_ticks: start_ticks(std::process::id()).unwrap_or(0),

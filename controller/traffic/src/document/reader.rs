@@ -1,6 +1,6 @@
 //! Taking a tree apart, noting everything that is not as it should be, and going on.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, net::IpAddr};
 
 use super::{
     node::{Entry, Node, Tree, Value},
@@ -198,6 +198,20 @@ impl<'t> Reader<'t> {
                 None
             }
         }
+    }
+
+    /// An address.
+    pub(super) fn address(&mut self, node: &'t Node<'t>, at: &At<'_>) -> Option<IpAddr> {
+        let expected = "an IPv4 or IPv6 address";
+        let Value::Text(text) = &node.value else {
+            self.expected(node, at, expected);
+            return None;
+        };
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.wrong(node.place, at, format_args!("{text:?} is not {expected}"));
+        }
+        address
     }
 
     /// A finite number.

@@ -1,12 +1,16 @@
 //! The topology's document.
 //!
+//! `address` of a port and `addresses` of a switch (those it answers probes by) are optional; whoever steers needs them.
+//!
 //! ```yaml
-//! switches: [{name: leaf0, tier: leaf}, {name: leaf1, tier: leaf}, {name: spine0, tier: spine}]
+//! switches: [{name: leaf0, tier: leaf}, {name: leaf1, tier: leaf}, {name: spine0, tier: spine, addresses: [10.9.0.1]}]
 //! links: [{a: leaf0, b: spine0, gbps: 400, count: 2}, {a: leaf1, b: spine0, gbps: 400, count: 2, state: avoid}]
 //! hosts:
 //!   - {name: h0, nics: [{name: nic0, ports: [{switch: leaf0, gbps: 200}]}]}
 //!   - {name: h1, nics: [{name: nic0, ports: [{switch: leaf1, gbps: 200}]}]}
 //! ```
+
+use std::net::IpAddr;
 
 use super::{
     node::{Node, Tree},
@@ -53,7 +57,7 @@ impl<'t> Reading<'t> {
         let mut seen = Seen::default();
         for (index, node) in self.reader.list(node, at).iter().enumerate() {
             let at = at.item(index);
-            let Some(fields) = self.reader.fields(node, &at, ["name", "tier"]) else { continue };
+            let Some(fields) = self.reader.fields(node, &at, ["name", "tier", "addresses"]) else { continue };
             let name = self.reader.name(fields.get(0), &at.field("name"), fields.place);
             let tier_at = at.field("tier");
             let tier = match fields.get(1) {
@@ -70,8 +74,19 @@ impl<'t> Reading<'t> {
                 continue;
             }
             // A switch of unknown tier is known all the same, or its every link would be a mistake.
-            if let Err(error) = self.builder.switch(name, tier.unwrap_or(Tier::Leaf)) {
-                self.reader.wrong(fields.place, &at, error);
+            match self.builder.switch(name, tier.unwrap_or(Tier::Leaf)) {
+                Ok(switch) => self.addresses(switch, fields.get(2), &at.field("addresses")),
+                Err(error) => self.reader.wrong(fields.place, &at, error),
+            }
+        }
+    }
+
+    fn addresses(&mut self, switch: SwitchId, node: Option<&'t Node<'t>>, at: &At<'_>) {
+        for (index, node) in self.reader.list(node, at).iter().enumerate() {
+            let at = at.item(index);
+            let Some(address) = self.reader.address(node, &at) else { continue };
+            if let Err(error) = self.builder.switch_address(switch, address) {
+                self.reader.wrong(node.place, &at, error);
             }
         }
     }
@@ -149,15 +164,29 @@ impl<'t> Reading<'t> {
                 self.duplicate(fields.get(0).map_or(fields.place, |n| n.place), &at, "NIC", name, first);
                 continue;
             }
-            let Some(ports) = ports else { continue };
-            if let Err(error) = self.builder.nic(host, name, ports) {
-                self.reader.wrong(fields.place, &at, error);
+            let Some((ports, addresses)) = ports else { continue };
+            let nic = match self.builder.nic(host, name, ports) {
+                Ok(nic) => nic,
+                Err(error) => {
+                    self.reader.wrong(fields.place, &at, error);
+                    continue;
+                }
+            };
+            for (port, place, address) in addresses {
+                if let Err(error) = self.builder.port_address(nic, port, address) {
+                    self.reader.wrong(place, &at.field("ports").item(port as usize).field("address"), error);
+                }
             }
         }
     }
 
-    /// The ports of a NIC; none when one of them is wrong (and reported).
-    fn ports(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>, parent: u32) -> Option<Vec<Port>> {
+    /// The ports of a NIC and the addresses of some, with their places; none when one of them is wrong (and reported).
+    fn ports(
+        &mut self,
+        node: Option<&'t Node<'t>>,
+        at: &At<'_>,
+        parent: u32,
+    ) -> Option<(Vec<Port>, Vec<(u32, u32, IpAddr)>)> {
         let items = self.reader.list(node, at);
         if items.is_empty() {
             let place = node.map_or(parent, |node| node.place);
@@ -165,9 +194,12 @@ impl<'t> Reading<'t> {
             return None;
         }
         let mut ports = Vec::with_capacity(items.len());
+        let mut addresses = Vec::new();
         for (index, node) in items.iter().enumerate() {
             let at = at.item(index);
-            let Some(fields) = self.reader.fields(node, &at, ["switch", "gbps", "state"]) else { continue };
+            let Some(fields) = self.reader.fields(node, &at, ["switch", "gbps", "state", "address"]) else {
+                continue;
+            };
             let switch_at = at.field("switch");
             let switch = self.switch(fields.get(0), &switch_at, fields.place);
             let rate = self.reader.required_gbps(fields.get(1), &at.field("gbps"), fields.place);
@@ -180,8 +212,13 @@ impl<'t> Reading<'t> {
                 self.reader.wrong(fields.get(0).map_or(fields.place, |node| node.place), &switch_at, what);
                 continue;
             }
+            if let Some(node) = fields.get(3)
+                && let Some(address) = self.reader.address(node, &at.field("address"))
+            {
+                addresses.push((index as u32, node.place, address));
+            }
             ports.push(Port { switch, rate, state });
         }
-        (ports.len() == items.len()).then_some(ports)
+        (ports.len() == items.len()).then_some((ports, addresses))
     }
 }

@@ -1,0 +1,49 @@
+//! The section on planned paths.
+
+use std::{ops::Range, path::PathBuf, time::Duration};
+
+use super::{
+    fields::{Fields, Mistake, milliseconds, or_null, path, text},
+    size,
+};
+use crate::paths::service::PathSettings;
+
+/// Paths are planned when there is a file of orders.
+pub(super) fn paths(node: &str, mut section: Fields, mistakes: &mut Vec<Mistake>) -> Option<PathSettings> {
+    let mut settings = PathSettings {
+        orders: PathBuf::new(),
+        host: node.to_owned(),
+        // Where the shim looks if it is told nothing else.
+        table: PathBuf::from("/dev/shm/c4/paths"),
+        // Below the kernel's ephemeral ports (32768 and up), so that nobody else has them by chance.
+        ports: 20_000..30_000,
+        listen: 30_000..30_016,
+        // So many connections of one process to one host can share a path at the same time.
+        depth: 8,
+        verify: Duration::from_secs(2),
+    };
+    let mut orders: Option<PathBuf> = None;
+    section.value("orders", &mut orders, mistakes, or_null(path));
+    section.value("host", &mut settings.host, mistakes, text);
+    section.value("table", &mut settings.table, mistakes, path);
+    section.value("source_ports", &mut settings.ports, mistakes, ports);
+    section.value("listen_ports", &mut settings.listen, mistakes, ports);
+    section.value("ports_per_path", &mut settings.depth, mistakes, size(1, 1000));
+    section.value("verify_ms", &mut settings.verify, mistakes, milliseconds(250, 600_000));
+    section.finish(mistakes);
+    orders.map(|orders| PathSettings { orders, ..settings })
+}
+
+/// First and last port.
+fn ports(value: &serde_yaml::Value) -> Result<Range<u16>, String> {
+    let ends = value.as_sequence().filter(|ends| ends.len() == 2).map(|ends| {
+        let port = |at: usize| ends[at].as_u64().and_then(|port| u16::try_from(port).ok());
+        port(0).zip(port(1))
+    });
+    match ends.flatten() {
+        Some((first, last)) if (1024..u16::MAX).contains(&last) && (1024..=last).contains(&first) => {
+            Ok(first..last + 1)
+        }
+        _ => Err("first and last port, such as [20000, 29999], from 1024 to 65534".to_owned()),
+    }
+}

@@ -1,0 +1,51 @@
+//! `c4-fabric`: planned paths on a fabric of network namespaces. Rates are what the program prints, and are not tested: what
+//! is, is that every path is found, that every connection has a port of its planned path, and that a link's death is
+//! survived. Where namespaces may not be had, the program has to say so.
+
+use std::process::{Command, Output};
+
+use c4_tests::cluster::Programs;
+use serde_json::Value;
+
+/// Runs it; none where the machine does not allow it.
+fn run(args: &[&str]) -> Option<Value> {
+    Programs::built().expect("programs");
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_c4-fabric")).args(args).arg("--json").output().expect("runs");
+    let said = String::from_utf8_lossy(&stderr);
+    if said.contains("network namespaces need root") || said.contains("(CONFIG_") {
+        println!("not on this machine: {said}");
+        return None;
+    }
+    assert!(status.success(), "{said}");
+    Some(serde_json::from_slice(&stdout).expect("JSON"))
+}
+
+#[test]
+fn flows_take_planned_paths_and_others_when_a_link_dies() {
+    let args = ["--spines", "2", "--flows", "2", "--mbit", "20", "--seconds", "0.5", "--cut", "--seed", "3"];
+    let Some(said) = run(&args) else { return };
+    let trial = &said["trials"][0];
+    assert_eq!(trial["learned"]["paths"], trial["learned"]["paths_there"], "{trial}");
+    // The program itself checks ports; that flows moved data shows that they were there.
+    for rates in [&trial["hashed"], &trial["planned"], &trial["cut"]["planned"]] {
+        assert!(rates["slowest"].as_f64().expect("a rate") > 0.0, "{trial}");
+    }
+    let (leaf, spine) = (&trial["cut"]["link"][0], &trial["cut"]["link"][1]);
+    assert!(leaf.is_u64() && spine.is_u64());
+    assert_eq!(trial["cut"]["learned"]["paths"], trial["cut"]["learned"]["paths_there"], "{trial}");
+}
+
+#[test]
+fn agents_put_jobs_on_planned_paths() {
+    let args = ["--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "2", "--seconds", "1"];
+    let Some(said) = run(&args) else { return };
+    let trial = &said["trials"][0];
+    for times in ["hashed", "planned"] {
+        let times = trial[times].as_array().expect("a list");
+        assert!(
+            times.len() == 2 && times.iter().all(|time| time.as_f64().is_some_and(|s| s > 0.0)),
+            "{trial}"
+        );
+    }
+}
