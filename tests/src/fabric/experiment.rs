@@ -21,6 +21,9 @@ pub(super) const PAYLOAD: f64 = 1448.0 / 1514.0;
 /// Windows of congestion control settle in a few round trips of full queues.
 const SETTLE: Duration = Duration::from_millis(1500);
 
+/// New connections take longer to share a link evenly with each other and with old ones.
+const SETTLE_SHARED: Duration = Duration::from_secs(6);
+
 /// What to try.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -247,6 +250,7 @@ impl Scene<'_> {
             let own = after.ports[number].get(&new[number]);
             ensure!(own.is_some_and(|own| own.contains(&port)), "a flow has not got its new port");
         }
+        let _ = self.receivers.measure(&self.flows, SETTLE_SHARED);
         let moves = new.iter().zip(spines).filter(|(new, old)| new != old).count();
         let (ideal, learned) = (Self::ideal(&after), after.learned);
         Ok(Cut { link, routed, seconds, learned, moves, ideal, planned: self.rates() })
