@@ -91,7 +91,7 @@ fn harvest(
 ) -> io::Result<()> {
     let mut polled: Vec<PollFd<'_>> =
         flying.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), events)).collect();
-    let wait = PollTimeout::try_from(wait_ms.min(1000) as u16).unwrap_or(PollTimeout::ZERO);
+    let wait = PollTimeout::from(wait_ms.min(1000) as u16);
     match poll(&mut polled, wait) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
@@ -176,7 +176,7 @@ fn said(message: ControlMessageOwned) -> Option<Answer> {
             (error, Ipv4Addr::from_bits(u32::from_be(from.sin_addr.s_addr)).into())
         }
         ControlMessageOwned::Ipv6RecvErr(error, Some(from)) => {
-            (error, Ipv6Addr::from_octets(from.sin6_addr.s6_addr).into())
+            (error, Ipv6Addr::from(from.sin6_addr.s6_addr).into())
         }
         _ => return None,
     };

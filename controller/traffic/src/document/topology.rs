@@ -47,6 +47,9 @@ fn from_tree(tree: &Tree<'_>) -> Result<Topology, Problems> {
     }
 }
 
+/// The index of a port, where its address stands, and the address.
+type PlacedAddress = (u32, u32, IpAddr);
+
 struct Reading<'t> {
     reader: Reader<'t>,
     builder: Builder,
@@ -186,7 +189,7 @@ impl<'t> Reading<'t> {
         node: Option<&'t Node<'t>>,
         at: &At<'_>,
         parent: u32,
-    ) -> Option<(Vec<Port>, Vec<(u32, u32, IpAddr)>)> {
+    ) -> Option<(Vec<Port>, Vec<PlacedAddress>)> {
         let items = self.reader.list(node, at);
         if items.is_empty() {
             let place = node.map_or(parent, |node| node.place);
