@@ -5,10 +5,9 @@
 //! sockets, at least), and a receiver waits for data also when the sender comes late. Only on a slow link both last, so a
 //! late rank, a slow GPU or a bubble of the pipeline never looks like one. Where only one end tells, nothing is claimed.
 //!
-//! Like is compared with like: links of one communicator (or, where that has few, of communicators of the same size and
-//! name), steps of one size class, inside a node or between nodes. Two questions are asked of a link, each against the noise of its kind:
-//! has it become slower, relative to its peers, than it used to be; and does it stand out from them, as one of
-//! few. Links of another NIC class, always slower and not few, answer no to both. Samples are summed up as in `slow`
+//! Like is compared with like: links of communicators of the same size and name, steps of one size class, inside a node or
+//! between nodes with the same kinds of NICs. Two questions are asked of a link, each against the noise of its kind: has
+//! it become slower, relative to its peers, than it used to be; and does it stand out from them, as one of few. Links of another NIC class, always slower and not few, answer no to both. Samples are summed up as in `slow`
 //! (a cumulative sum test), so that one bad second accuses nobody.
 //!
 //! Slow links together make the delay matrix of the job, over all communicators: `locate` finds the simplest cause of
@@ -23,16 +22,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::Config,
-    observation::{CommId, Iteration, LinkTime, NodeName, ProcessId, Timestamp},
+    observation::{CommId, Iteration, LinkTime, NicClass, NodeName, ProcessId, Timestamp},
+    signature::{fnv, fnv_start},
     stats::Histogram,
 };
 use cell::{Cell, Verdict};
-pub(crate) use report::assess;
+pub(crate) use report::{assess, explains, may_explain};
 pub use watch::Wish;
 
 /// Steps smaller than this are ruled by latency, which says more of hosts than of links.
 const MIN_STEP_BYTES: u64 = 4_096;
-/// Links of one communicator that are enough to be compared among themselves.
+/// Links of which one can stand out.
 const ENOUGH: usize = 6;
 /// Least time between two looks.
 const EXAMINE_US: u64 = 1_000_000;
@@ -54,17 +54,25 @@ pub(crate) struct Key {
     class: u32,
 }
 
-/// Links that are compared with each other.
+/// Links that are compared with each other: of communicators that are alike, since all links of one may go through the
+/// same switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kin {
-    /// Those of one communicator.
-    Comm(CommId, Likeness),
-    /// Those of small communicators that are alike: size and hash of the name.
-    Pool(u32, u64, Likeness),
+struct Kin {
+    size: u32,
+    /// Hash of the communicator's name.
+    name: u64,
+    likeness: Likeness,
 }
 
-/// Size class, and whether both ends are on one node.
-type Likeness = (u32, bool);
+/// What makes links of such communicators alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Likeness {
+    size_class: u32,
+    /// Whether both ends are on one node.
+    local: bool,
+    /// Hash of what NICs the sender's and the receiver's nodes have.
+    nics: u64,
+}
 
 /// Links of one kind.
 #[derive(Debug)]
@@ -88,6 +96,7 @@ pub(crate) struct Place<'a> {
     pub(crate) comm_rank: u32,
     pub(crate) process: ProcessId,
     pub(crate) node: &'a NodeName,
+    pub(crate) nics: Option<&'a NicClass>,
 }
 
 /// A communicator, as far as links are told apart by it.
@@ -104,8 +113,6 @@ pub(crate) struct Where {
 pub(crate) struct Network {
     cells: BTreeMap<Key, Cell>,
     groups: BTreeMap<Kin, Group>,
-    /// Links of each communicator and likeness, to choose whom they are compared with.
-    counts: BTreeMap<(CommId, Likeness), usize>,
     /// Links that are slow, or on their way there.
     suspicious: BTreeSet<Key>,
     /// Links that were found slow and have not recovered.
@@ -136,16 +143,14 @@ impl Network {
         let class = link.size_class();
         let key = Key { comm: place.comm, src: src.comm_rank, dst: dst.comm_rank, class };
         let local = !src.node.0.is_empty() && src.node == dst.node;
-        if !self.cells.contains_key(&key) {
-            if self.cells.len() >= MAX_CELLS {
-                return;
-            }
-            *self.counts.entry((place.comm, (class, local))).or_default() += 1;
+        let likeness = Likeness { size_class: class, local, nics: nics(&src, &dst) };
+        if self.cells.len() >= MAX_CELLS && !self.cells.contains_key(&key) {
+            return;
         }
-        let cell = self.cells.entry(key).or_insert_with(|| Cell::new(local, place.size, place.name, now));
+        let kin = Kin { size: place.size, name: place.name, likeness };
+        let cell = self.cells.entry(key).or_insert_with(|| Cell::new(kin, now));
         if cell.take(link, now) {
-            let kin = kin(&self.counts, &key, cell);
-            let group = self.groups.entry(kin).or_default();
+            let group = self.groups.entry(cell.kin).or_default();
             if group.ready.is_empty() {
                 group.ready_since = now;
             }
@@ -161,25 +166,14 @@ impl Network {
         }
     }
 
-    /// Compares links that have become ready. True if the set of suspicious links may have changed.
-    fn compare(&mut self, config: &Config, now: Timestamp) -> bool {
-        let mut compared = false;
-        for (kin, group) in &mut self.groups {
+    /// Compares links that have become ready.
+    fn compare(&mut self, config: &Config, now: Timestamp) {
+        for group in self.groups.values_mut() {
             let all = group.ready.len() * 4 >= group.links * 3 && group.ready.len() > 1;
             if group.ready.is_empty() || !(all || now.micros_since(group.ready_since) >= PATIENCE_US) {
                 continue;
             }
-            compared = true;
-            let mut ready = std::mem::take(&mut group.ready);
-            // While a communicator's links become known, they may move from a pool to a group of their own.
-            ready.retain(|key| match self.cells.get_mut(key) {
-                Some(cell) if kin_is(&self.counts, key, cell, kin) => true,
-                Some(cell) => {
-                    cell.postpone();
-                    false
-                }
-                None => false,
-            });
+            let ready = std::mem::take(&mut group.ready);
             group.links = group.links.max(ready.len());
             judge(group, &ready, &mut self.cells, config, now);
             for key in ready {
@@ -188,7 +182,6 @@ impl Network {
                 set(&mut self.slow, key, verdict == Verdict::Slow);
             }
         }
-        compared
     }
 
     /// Forgets links of which nothing was heard for long.
@@ -197,29 +190,18 @@ impl Network {
             return;
         }
         self.swept = now;
-        let (counts, suspicious, slow) = (&mut self.counts, &mut self.suspicious, &mut self.slow);
+        let (suspicious, slow) = (&mut self.suspicious, &mut self.slow);
         self.cells.retain(|key, cell| {
             let keep = now.micros_since(cell.heard) < FORGET_US;
             if !keep {
-                if let Some(count) = counts.get_mut(&(key.comm, (key.class, cell.local))) {
-                    *count = count.saturating_sub(1);
-                }
                 suspicious.remove(key);
                 slow.remove(key);
             }
             keep
         });
-        counts.retain(|_, count| *count > 0);
         for group in self.groups.values_mut() {
             group.links = 0;
         }
-    }
-
-    /// Whether a rank is at an end of a link that was found slow.
-    pub(crate) fn touches(&self, memberships: &BTreeMap<CommId, u32>) -> bool {
-        self.slow
-            .iter()
-            .any(|key| memberships.get(&key.comm).is_some_and(|rank| *rank == key.src || *rank == key.dst))
     }
 }
 
@@ -231,17 +213,12 @@ fn set(set: &mut BTreeSet<Key>, key: Key, present: bool) {
     }
 }
 
-fn kin(counts: &BTreeMap<(CommId, Likeness), usize>, key: &Key, cell: &Cell) -> Kin {
-    let likeness = (key.class, cell.local);
-    if counts.get(&(key.comm, likeness)).is_some_and(|count| *count >= ENOUGH) {
-        Kin::Comm(key.comm, likeness)
-    } else {
-        Kin::Pool(cell.size, cell.name, likeness)
-    }
-}
-
-fn kin_is(counts: &BTreeMap<(CommId, Likeness), usize>, key: &Key, cell: &Cell, is: &Kin) -> bool {
-    kin(counts, key, cell) == *is
+fn nics(src: &Place<'_>, dst: &Place<'_>) -> u64 {
+    let add = |state, class: Option<&NicClass>| match class {
+        Some(class) => fnv(fnv(state, class.0.as_bytes()), &[0]),
+        None => fnv(state, &[1]),
+    };
+    add(add(fnv_start(), src.nics), dst.nics)
 }
 
 /// Sets the links of a group against each other.
@@ -313,16 +290,21 @@ impl Pace {
         }
     }
 
+    /// How long iterations take at present, 0 if that is not known.
+    fn now_us(&self) -> u64 {
+        let mut recent: Vec<u64> = self.recent.iter().copied().collect();
+        recent.sort_unstable();
+        recent.get(recent.len() / 2).copied().unwrap_or(0) / 1_000
+    }
+
     /// Share of the present iteration that is more than usual; 0 where either is not known.
     fn loss(&self) -> f64 {
         if self.count < USUAL || self.recent.len() < RECENT {
             return 0.0;
         }
-        let mut recent: Vec<u64> = self.recent.iter().copied().collect();
-        recent.sort_unstable();
-        let now = recent[recent.len() / 2] as f64;
-        let usual = self.usual.median().unwrap_or(now);
-        (1.0 - usual / now.max(1.0)).max(0.0)
+        let now_ns = self.now_us() as f64 * 1e3;
+        let usual_ns = self.usual.median().unwrap_or(now_ns);
+        (1.0 - usual_ns / now_ns.max(1.0)).max(0.0)
     }
 }
 

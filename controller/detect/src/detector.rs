@@ -141,7 +141,7 @@ impl Detector {
     fn window(&mut self, window: Window, now: Timestamp, out: &mut Vec<Finding>) {
         let (config, nodes) = (&self.config, &self.nodes);
         let Some(job) = self.job_of.get(&window.process).and_then(|id| self.jobs.get_mut(id)) else { return };
-        job.take(window, config, now);
+        job.take(window, nodes, config, now);
         slow::assess(job, nodes, config, now, out);
         attend(job, nodes, config, now, out);
     }

@@ -16,7 +16,7 @@ use crate::{
     },
     rhythm::{Prior, Rhythm},
     signature,
-    slow::{Counts, Setting, Slowness},
+    slow::{Counts, Held, Setting, Slowness},
     survey::{self, Survey},
 };
 
@@ -229,6 +229,8 @@ pub(crate) struct Job {
     /// Communicators whose blocks have told something.
     pub(crate) news: Vec<CommId>,
     pub(crate) network: Network,
+    /// Late ranks that may be late because of a slow link.
+    pub(crate) held: Vec<Held>,
     survey: Survey,
 }
 
@@ -253,6 +255,7 @@ impl Job {
             last_heard: now,
             news: Vec::new(),
             network: Network::default(),
+            held: Vec::new(),
             survey: Survey::default(),
         }
     }
@@ -362,7 +365,7 @@ impl Job {
     }
 
     /// Takes a window in and marks communicators in which its process waits for long.
-    pub(crate) fn take(&mut self, window: Window, config: &Config, now: Timestamp) {
+    pub(crate) fn take(&mut self, window: Window, nodes: &Nodes, config: &Config, now: Timestamp) {
         self.survey(now);
         let Some(process) = self.processes.get_mut(&window.process) else { return };
         if process.end.is_some() {
@@ -410,16 +413,17 @@ impl Job {
         }
         process.level_since_loss = level;
         for (comm, comm_rank, links) in told {
-            self.take_links(comm, comm_rank, &links, now);
+            self.take_links(comm, comm_rank, &links, nodes, now);
         }
     }
 
     /// Takes in what a member of a communicator tells of its network links.
-    fn take_links(&mut self, id: CommId, comm_rank: u32, links: &[LinkTime], now: Timestamp) {
+    fn take_links(&mut self, id: CommId, comm_rank: u32, links: &[LinkTime], nodes: &Nodes, now: Timestamp) {
         let Some(comm) = self.comms.get(&id) else { return };
         let place = |comm_rank: u32| {
             let process = comm.members.get(&comm_rank)?.process;
-            Some(Place { comm_rank, process, node: &self.processes.get(&process)?.info.node })
+            let node = &self.processes.get(&process)?.info.node;
+            Some(Place { comm_rank, process, node, nics: nodes.nic_class(node) })
         };
         let Some(own) = place(comm_rank) else { return };
         let name = signature::fnv(signature::fnv_start(), comm.name.as_bytes());
@@ -572,6 +576,11 @@ impl Comm {
             self.reporting = self.reporting.saturating_sub(1);
         }
         self.slowness.forget(comm_rank);
+    }
+
+    /// Whether its members divide the same work among themselves.
+    pub(crate) fn is_inner(&self) -> bool {
+        self.judged
     }
 
     /// Its name as a person knows it.

@@ -30,7 +30,7 @@ use crate::{
     stats::Histogram,
 };
 use cells::{Cell, Cells};
-pub(crate) use report::assess;
+pub(crate) use report::{Held, assess, reconsider};
 use track::{SCALES, Scale, Track};
 
 /// A sample that takes this many times as long as usual holds a pause (a checkpoint, say), which is nobody's slowness.

@@ -1,13 +1,17 @@
 //! One directed link for steps of one size: what both ends told, what is usual for it, and how sure it is that it is slow.
 
+use super::Kin;
 use crate::observation::{LinkTime, Timestamp};
 
+/// Samples that say whether a link is slow as others are.
+const ENOUGH: usize = 3;
 /// Steps that each end has to tell of for a sample.
 const MIN_STEPS: u64 = 4;
 /// How long what one end told waits for the other.
 const WAIT_US: u64 = 120_000_000;
-/// Samples that make known what is usual for a link.
+/// Samples that make known what is usual for a link; before, a few tell roughly, and twice the change is needed.
 const LEARN: usize = 8;
+const ROUGHLY: usize = 3;
 /// Part of a new sample in what is usual, once that is known.
 const ADAPT: f64 = 0.02;
 /// Least change and least difference from its peers that count, as logarithms: a fifth and a half more.
@@ -94,9 +98,7 @@ pub(super) struct Numbers {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Cell {
-    pub(super) local: bool,
-    pub(super) size: u32,
-    pub(super) name: u64,
+    pub(super) kin: Kin,
     pub(super) heard: Timestamp,
     send: End,
     receive: End,
@@ -107,8 +109,12 @@ pub(super) struct Cell {
     sample_cost: f64,
     sample_flush: f64,
     learning: Vec<f64>,
+    /// When enough was learned to see a change.
+    learned: Option<Timestamp>,
     usual: Option<f64>,
     before: Option<f64>,
+    /// When the last samples were judged, the oldest first.
+    judged: [Timestamp; ENOUGH],
     sum: f64,
     pub(super) numbers: Numbers,
     slow: bool,
@@ -116,11 +122,9 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    pub(super) fn new(local: bool, size: u32, name: u64, now: Timestamp) -> Self {
+    pub(super) fn new(kin: Kin, now: Timestamp) -> Self {
         Self {
-            local,
-            size,
-            name,
+            kin,
             heard: now,
             send: End::default(),
             receive: End::default(),
@@ -130,8 +134,10 @@ impl Cell {
             sample_cost: 0.0,
             sample_flush: 0.0,
             learning: Vec::new(),
+            learned: None,
             usual: None,
             before: None,
+            judged: [Timestamp::default(); ENOUGH],
             sum: 0.0,
             numbers: Numbers::default(),
             slow: false,
@@ -156,11 +162,6 @@ impl Cell {
         enough && !std::mem::replace(&mut self.ready, true)
     }
 
-    /// The sample is judged another time, with others.
-    pub(super) fn postpone(&mut self) {
-        self.ready = false;
-    }
-
     /// Network time per byte since the last sample, in ns; begins the next one.
     pub(super) fn cost(&mut self) -> Option<f64> {
         let (send, receive) = (std::mem::take(&mut self.send), std::mem::take(&mut self.receive));
@@ -176,13 +177,16 @@ impl Cell {
     /// Judges the sample whose logarithm is `relative` above the reference of its kind. Returns how far it is from the
     /// sample before.
     pub(super) fn judge(&mut self, relative: f64, setting: &Setting, now: Timestamp) -> Option<f64> {
+        self.judged.rotate_left(1);
+        self.judged[ENOUGH - 1] = now;
         let difference = self.before.replace(relative).map(|before| (relative - before).abs());
-        let change = self.usual.map(|usual| relative - usual.max(0.0));
-        let by_change = change.map_or(f64::MIN, |change| change / setting.changed);
+        let change = self.usual().map(|(usual, allowance)| (relative - usual.max(0.0), allowance));
+        let by_change = change.map_or(f64::MIN, |(change, allowance)| change / (setting.changed * allowance));
+        let change = change.map(|(change, _)| change);
         let by_peers = setting.differs.map_or(f64::MIN, |differs| setting.from_middle / differs);
         let z = by_change.max(by_peers).clamp(-CAP, CAP);
         let excess = if by_change >= by_peers { change.unwrap_or(0.0) } else { setting.from_middle };
-        self.learn(relative, setting.noise, z);
+        self.learn(relative, setting.noise, z, now);
         if self.slow {
             self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
             if z >= REFERENCE {
@@ -223,15 +227,32 @@ impl Cell {
         numbers.noise = setting.noise;
     }
 
+    /// What is usual for the link, and how much more than the usual threshold a change has to exceed.
+    fn usual(&self) -> Option<(f64, f64)> {
+        match self.usual {
+            Some(usual) => Some((usual, 1.0)),
+            None if self.learning.len() >= ROUGHLY => {
+                let mut known = self.learning.clone();
+                known.sort_by(f64::total_cmp);
+                Some((known[known.len() / 2], 2.0))
+            }
+            None => None,
+        }
+    }
+
     /// What is usual for the link, learned as long as nothing is wrong with it.
-    fn learn(&mut self, relative: f64, noise: f64, z: f64) {
+    fn learn(&mut self, relative: f64, noise: f64, z: f64, now: Timestamp) {
         match &mut self.usual {
             Some(usual) if z < REFERENCE && !self.slow => {
                 *usual += (relative - *usual).clamp(-noise, noise) * ADAPT;
             }
             Some(_) => {}
+            None if z >= CAP => {}
             None => {
                 self.learning.push(relative);
+                if self.learning.len() == ROUGHLY {
+                    self.learned = Some(now);
+                }
                 if self.learning.len() >= LEARN {
                     self.learning.sort_by(f64::total_cmp);
                     self.usual = Some(self.learning[LEARN / 2]);
@@ -249,8 +270,13 @@ impl Cell {
         }
     }
 
-    /// Whether it was sampled at all.
-    pub(super) fn sampled(&self) -> bool {
-        self.before.is_some()
+    /// Whether a change since then would show in it.
+    pub(super) fn tells_of(&self, since: Timestamp) -> bool {
+        self.learned.is_some_and(|learned| learned < since) && self.heard >= since.before(WAIT_US)
+    }
+
+    /// Whether enough samples since then say what it is like.
+    pub(super) fn known_since(&self, since: Timestamp) -> bool {
+        self.judged[0] >= since
     }
 }

@@ -20,6 +20,14 @@ impl Link {
     fn is_local(&self) -> bool {
         self.src_node == self.dst_node
     }
+
+    /// Whether both are of one rank, or leave or come to one node.
+    pub(super) fn may_share_cause(&self, other: &Link) -> bool {
+        let ranks =
+            self.src == other.src || self.dst == other.dst || self.src == other.dst || self.dst == other.src;
+        let nodes = [self.src_node, self.dst_node];
+        ranks || (!other.is_local() && (nodes.contains(&other.src_node) || nodes.contains(&other.dst_node)))
+    }
 }
 
 /// What slow links have in common. Ends and nodes are indices.
@@ -41,8 +49,10 @@ pub(super) enum Cause {
     Node(usize),
     /// Everything from one group of nodes to another.
     Between(BTreeSet<usize>, BTreeSet<usize>),
-    /// Everything in and out of a group of nodes.
+    /// Everything that touches a group of nodes: their switch.
     Group(BTreeSet<usize>),
+    /// Everything in and out of a group of nodes, and nothing among them: what connects their switch with others.
+    Uplink(BTreeSet<usize>),
 }
 
 impl Cause {
@@ -60,6 +70,7 @@ impl Cause {
             Cause::Between(from, to) => {
                 remote && from.contains(&link.src_node) && to.contains(&link.dst_node)
             }
+            Cause::Uplink(nodes) => nodes.contains(&link.src_node) != nodes.contains(&link.dst_node),
             Cause::Group(nodes) => {
                 remote && (nodes.contains(&link.src_node) || nodes.contains(&link.dst_node))
             }
@@ -70,7 +81,7 @@ impl Cause {
     fn least(&self) -> usize {
         match self {
             Cause::Between(from, to) => from.len() + to.len(),
-            Cause::Group(nodes) => nodes.len() + 1,
+            Cause::Group(nodes) | Cause::Uplink(nodes) => nodes.len() + 1,
             _ => 1,
         }
     }
@@ -84,7 +95,7 @@ impl Cause {
             Cause::NodeOut(_) | Cause::NodeIn(_) => 3,
             Cause::Node(_) => 4,
             Cause::Between(from, to) => 4 + from.len() + to.len(),
-            Cause::Group(nodes) => 4 + nodes.len(),
+            Cause::Group(nodes) | Cause::Uplink(nodes) => 4 + nodes.len(),
         }
     }
 }
@@ -164,6 +175,7 @@ fn candidates(slow: &[Link], fine: &[Link]) -> BTreeSet<Cause> {
     if group.len() > 1 {
         causes.insert(Cause::Group(group));
     }
+    causes.extend(islands(&remote, fine).into_iter().filter(|nodes| nodes.len() > 1).map(Cause::Uplink));
     causes
 }
 
@@ -187,6 +199,33 @@ fn group(slow: &[&Link], fine: &[Link]) -> BTreeSet<usize> {
         .filter(|(_, (slow, fine))| slow * 4 >= (slow + fine) * 3)
         .map(|(node, _)| node)
         .collect()
+}
+
+/// Groups of nodes that fine links connect, but for the largest: what is slow may be what connects them with the others.
+fn islands(slow: &[&Link], fine: &[Link]) -> Vec<BTreeSet<usize>> {
+    let mut island: BTreeMap<usize, usize> = BTreeMap::new();
+    for link in slow.iter().copied().chain(fine) {
+        island.entry(link.src_node).or_insert(link.src_node);
+        island.entry(link.dst_node).or_insert(link.dst_node);
+    }
+    for link in fine {
+        let (a, b) = (island[&link.src_node], island[&link.dst_node]);
+        if a != b {
+            island.values_mut().filter(|label| **label == a.max(b)).for_each(|label| *label = a.min(b));
+        }
+    }
+    let mut islands: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (node, label) in island {
+        islands.entry(label).or_default().insert(node);
+    }
+    let mut islands: Vec<BTreeSet<usize>> = islands.into_values().collect();
+    islands.sort_by_key(BTreeSet::len);
+    // Of two that are as large, either may be the one that is cut off.
+    let largest = islands.last().map_or(0, BTreeSet::len);
+    if islands.iter().filter(|nodes| nodes.len() == largest).count() == 1 {
+        islands.pop();
+    }
+    islands
 }
 
 #[cfg(test)]
@@ -235,6 +274,13 @@ mod tests {
         assert_eq!(causes(&between), [Cause::Between(left.clone(), right)]);
         let group = all_to_all(|l| left.contains(&l.src_node) || left.contains(&l.dst_node));
         assert_eq!(causes(&group), [Cause::Group(left)]);
+    }
+
+    #[test]
+    fn what_connects_a_switch_is_told_from_the_switch_itself() {
+        let below = BTreeSet::from([2, 3]);
+        let uplink = all_to_all(|l| below.contains(&l.src_node) != below.contains(&l.dst_node));
+        assert_eq!(causes(&uplink), [Cause::Uplink(below)]);
     }
 
     #[test]

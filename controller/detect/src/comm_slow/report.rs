@@ -14,15 +14,18 @@ use crate::{
     config::Config,
     finding::{self, Finding, Kind, Suspect},
     health,
-    model::Job,
+    model::{Comm, Job},
     names,
     nodes::Nodes,
     observation::{CommId, NodeName, ProcessId, Timestamp},
-    words,
+    slow, words,
 };
 
-/// After a link was found slow, others of the same cause are waited for, so that a row is not told of as a cell.
+/// After a link was found slow, others of the same cause are waited for, so that a row is not told of as a cell: at
+/// least this long, and until all that may have the same cause are known, but no longer than so many iterations.
 const SETTLE_US: u64 = 3_000_000;
+const PATIENCE_US: u64 = 30_000_000;
+const PATIENCE_ITERATIONS: u64 = 6;
 /// A rank that was late this long before its links became slow makes them slow, and not the other way round.
 const BEFORE_US: u64 = 10_000_000;
 /// Links listed with a finding.
@@ -39,7 +42,8 @@ type Pair = (ProcessId, ProcessId);
 pub(super) struct Incidents {
     open: Vec<Incident>,
     numbered: u64,
-    /// When the latest link was found slow that no finding is about.
+    /// Since when there are slow links, and when the latest was found.
+    began: Option<Timestamp>,
     news: Option<Timestamp>,
     untold: BTreeSet<Key>,
 }
@@ -56,6 +60,8 @@ struct Matrix {
     nodes: Vec<NodeName>,
     slow: BTreeMap<locate::Link, Vec<Key>>,
     fine: Vec<locate::Link>,
+    /// Links that may be slow for the same cause, as far as is known.
+    unknown: Vec<locate::Link>,
 }
 
 /// Compares links, and turns those that are slow into findings.
@@ -65,17 +71,26 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     }
     job.network.examined = now;
     job.network.sweep(now);
-    // While the job stands still or is being stopped, slowness is a symptom.
-    if job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.hangs().next().is_some() {
+    // What stands still tells of no steps, so a job that seems to hang and yet has slow links is slow.
+    if job.stopping || job.cases.get(&Slot::Death).is_some() {
         return;
     }
     job.network.compare(config, now);
+    if !job.held.is_empty() {
+        slow::reconsider(job, nodes, config, now, out);
+    }
     look_closer(job, now);
     clear_recovered(job, now, out);
-    if !job.network.slow.is_empty() && job.network.incidents.settled(&job.network.slow, now) {
+    if job.network.incidents.settled(&job.network.slow, now) && !job.network.slow.is_empty() {
         let matrix = Matrix::of(job);
         let slow: Vec<locate::Link> = matrix.slow.keys().copied().collect();
-        for found in locate::locate(&slow, &matrix.fine) {
+        let causes = locate::locate(&slow, &matrix.fine);
+        // Several causes at once are rather one that does not show yet.
+        let is_partial = !matrix.unknown.is_empty() || causes.len() > 2;
+        if is_partial && job.network.incidents.may_wait(job.network.pace.now_us(), now) {
+            return;
+        }
+        for found in causes {
             tell(job, &matrix, &found, nodes, config, now, out);
         }
     }
@@ -87,15 +102,31 @@ impl Incidents {
         if !slow.is_subset(&self.untold) {
             self.news = Some(now);
         }
+        if slow.is_empty() {
+            self.began = None;
+        } else {
+            self.began.get_or_insert(now);
+        }
         self.untold.clone_from(slow);
         self.news.is_some_and(|news| now.micros_since(news) >= SETTLE_US)
+    }
+
+    /// Whether links that are not known yet may be waited for.
+    fn may_wait(&self, iteration_us: u64, now: Timestamp) -> bool {
+        let patience_us = PATIENCE_US.max(iteration_us.saturating_mul(PATIENCE_ITERATIONS));
+        self.open.is_empty() && self.began.is_some_and(|began| now.micros_since(began) < patience_us)
     }
 }
 
 impl Matrix {
     fn of(job: &Job) -> Self {
-        let mut matrix =
-            Self { processes: Vec::new(), nodes: Vec::new(), slow: BTreeMap::new(), fine: Vec::new() };
+        let mut matrix = Self {
+            processes: Vec::new(),
+            nodes: Vec::new(),
+            slow: BTreeMap::new(),
+            fine: Vec::new(),
+            unknown: Vec::new(),
+        };
         let mut numbers = (BTreeMap::new(), BTreeMap::new());
         let network = &job.network;
         for key in network.suspicious.iter().chain(&network.slow) {
@@ -106,18 +137,23 @@ impl Matrix {
                 }
             }
         }
-        // Small steps hide what large ones show, so they refute nothing.
+        // Small steps hide what large ones show, and what was seen before the first link was slow says nothing of now.
+        let slow = network.slow.iter().filter_map(|key| network.cells.get(key));
+        let since = slow.map(|cell| cell.numbers.since).min().unwrap_or_default();
         let least = network.slow.iter().map(|key| key.class).min().unwrap_or(0);
-        let mut fine = BTreeSet::new();
-        for (key, cell) in &network.cells {
-            if key.class >= least
-                && cell.sampled()
-                && let Some(link) = matrix.link(job, key, &mut numbers)
-                && !matrix.slow.contains_key(&link)
-            {
+        let (mut fine, mut unknown) = (BTreeSet::new(), BTreeSet::new());
+        for (key, cell) in network.cells.iter().filter(|(key, _)| key.class >= least) {
+            let Some(link) = matrix.link(job, key, &mut numbers) else { continue };
+            if matrix.slow.contains_key(&link) || !cell.tells_of(since) {
+                continue;
+            }
+            if cell.known_since(since) {
                 fine.insert(link);
+            } else if matrix.slow.keys().any(|slow| slow.may_share_cause(&link)) {
+                unknown.insert(link);
             }
         }
+        matrix.unknown = unknown.difference(&fine).copied().collect();
         matrix.fine = fine.into_iter().collect();
         matrix
     }
@@ -266,6 +302,38 @@ fn explained_by_late_rank(job: &mut Job, keys: &[Key], now: Timestamp, out: &mut
     true
 }
 
+/// Whether a rank is late because of a slow link of which a finding tells: then it is told there.
+pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Vec<Finding>) -> bool {
+    if !late.accused.iter().any(|process| is_near(job, *process, &job.network.slow)) {
+        return false;
+    }
+    let began = late.since.after(BEFORE_US).min(now);
+    let slot = job.cases.iter().find_map(|(slot, case)| {
+        let fits = matches!(slot, Slot::Network(_)) && case.finding.since <= began;
+        fits.then(|| slot.clone())
+    });
+    let Some(slot) = slot else { return false };
+    job.cases.explain(&slot, format!("{}: {}", late.kind.name(), late.summary), out);
+    true
+}
+
+/// Whether a rank may be late because of a link that is under suspicion.
+pub(crate) fn may_explain(job: &Job, late: &Draft) -> bool {
+    late.accused.iter().any(|process| is_near(job, *process, &job.network.suspicious))
+}
+
+/// Whether a rank is at an end of one of the links, or works closely together with one who is.
+fn is_near(job: &Job, process: ProcessId, links: &BTreeSet<Key>) -> bool {
+    let Some(process) = job.process(process) else { return false };
+    let shares = |other: ProcessId| {
+        job.process(other).is_some_and(|other| {
+            let both = other.memberships.keys().filter(|id| process.memberships.contains_key(id));
+            both.filter_map(|id| job.comms.get(id)).any(Comm::is_inner)
+        })
+    };
+    links.iter().take(64).filter_map(|key| ends(job, key)).any(|(src, dst)| shares(src) || shares(dst))
+}
+
 /// Ranks at the ends of slow links that came late because of them, and unevenness in those communicators.
 fn absorb(job: &mut Job, keys: &[Key], draft: &mut Draft, now: Timestamp, out: &mut Vec<Finding>) {
     let at_ends: BTreeSet<ProcessId> =
@@ -276,6 +344,7 @@ fn absorb(job: &mut Job, keys: &[Key], draft: &mut Draft, now: Timestamp, out: &
         .iter()
         .filter(|(slot, case)| match slot {
             Slot::Slow(_) => case.accused.iter().all(|process| at_ends.contains(process)),
+            Slot::Hang | Slot::Beside(_) => true,
             Slot::Imbalance(comm) => comms.contains(comm),
             _ => false,
         })
@@ -380,7 +449,7 @@ fn kind_name(cause: &Cause) -> &'static str {
         Cause::Receiver(_) | Cause::NodeIn(_) => "receiver",
         Cause::Ends(_) => "nic",
         Cause::Node(_) => "node",
-        Cause::Between(..) | Cause::Group(_) => "switch",
+        Cause::Between(..) | Cause::Group(_) | Cause::Uplink(_) => "switch",
     }
 }
 
@@ -410,7 +479,7 @@ fn suspects(job: &Job, matrix: &Matrix, cause: &Cause, score: f64) -> Vec<(Suspe
             let link = finding::Link { src: nodes_list(matrix, from), dst: nodes_list(matrix, to) };
             from.iter().map(|number| node(number, Some(link.clone()))).collect()
         }
-        Cause::Group(nodes) => {
+        Cause::Group(nodes) | Cause::Uplink(nodes) => {
             let link = finding::Link { src: nodes_list(matrix, nodes), dst: "the other nodes".to_owned() };
             nodes.iter().map(|number| node(number, Some(link.clone()))).collect()
         }
@@ -437,7 +506,10 @@ fn describe(job: &Job, matrix: &Matrix, cause: &Cause) -> String {
         Cause::Between(from, to) => {
             format!("everything from {} to {} is", nodes_list(matrix, from), nodes_list(matrix, to))
         }
-        Cause::Group(nodes) => format!("everything in and out of {} is", nodes_list(matrix, nodes)),
+        Cause::Group(nodes) => format!("everything in, out of and between {} is", nodes_list(matrix, nodes)),
+        Cause::Uplink(nodes) => {
+            format!("everything between {} and the other nodes is", nodes_list(matrix, nodes))
+        }
     }
 }
 
@@ -456,9 +528,21 @@ fn look_closer(job: &mut Job, now: Timestamp) {
             processes.push(process);
         }
     };
-    for (src, dst) in keys.iter().take(128).filter_map(|(key, _)| ends(job, key)) {
-        add(src);
-        add(dst);
+    let pairs: Vec<Pair> = keys.iter().take(128).filter_map(|(key, _)| ends(job, key)).collect();
+    pairs.iter().for_each(|(src, dst)| {
+        add(*src);
+        add(*dst);
+    });
+    // Then those whom these exchange data with: whether their links are slow, too, tells what the cause is.
+    for (key, _) in keys.iter().take(16) {
+        let of_end =
+            |other: &&Key| [key.src, key.dst].iter().any(|end| other.src == *end || other.dst == *end);
+        let range = Key { src: 0, dst: 0, class: 0, ..**key }..;
+        let same = network.cells.range(range).map(|(key, _)| key).take_while(|other| other.comm == key.comm);
+        same.filter(of_end).filter_map(|key| ends(job, key)).take(64).for_each(|(src, dst)| {
+            add(src);
+            add(dst);
+        });
     }
     let late = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Slow(_) | Slot::Imbalance(_)));
     if keys.is_empty() && !late && network.pace.loss() > SLOWER {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Lateness, News};
 use crate::{
     case::{Draft, Slot},
+    comm_slow,
     config::Config,
     desync,
     finding::{Finding, Kind},
@@ -21,6 +22,20 @@ use crate::{
 /// Ranks of one node that become late within this time have one cause.
 const TOGETHER_US: u64 = 15_000_000;
 
+/// How long a late rank is not accused because a link that may be the cause is under suspicion, at least, and in
+/// iterations.
+const HOLD_US: u64 = 20_000_000;
+const HOLD_ITERATIONS: u64 = 8;
+
+/// A rank that is late, perhaps because of a slow link.
+#[derive(Debug)]
+pub(crate) struct Held {
+    comm: CommId,
+    comm_rank: u32,
+    lateness: Lateness,
+    since: Timestamp,
+}
+
 /// Turns what was found in blocks into findings.
 pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     for id in std::mem::take(&mut job.news) {
@@ -30,8 +45,22 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
             // While the job stands still or is being stopped, lateness is a symptom.
             let disturbed =
                 job.stopping || job.cases.get(&Slot::Death).is_some() || job.cases.hangs().next().is_some();
-            tell(job, id, item, disturbed, nodes, config, now, out);
+            tell(job, id, item, None, disturbed, nodes, config, now, out);
         }
+    }
+}
+
+/// Looks again at ranks that were not accused because a link was under suspicion.
+pub(crate) fn reconsider(
+    job: &mut Job,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) {
+    for held in std::mem::take(&mut job.held) {
+        let Held { comm, comm_rank, lateness, since } = held;
+        tell(job, comm, News::Late(comm_rank, lateness), Some(since), false, nodes, config, now, out);
     }
 }
 
@@ -40,6 +69,7 @@ fn tell(
     job: &mut Job,
     id: CommId,
     news: News,
+    since: Option<Timestamp>,
     disturbed: bool,
     nodes: &Nodes,
     config: &Config,
@@ -47,14 +77,23 @@ fn tell(
     out: &mut Vec<Finding>,
 ) {
     let Some(comm) = job.comms.get(&id) else { return };
+    let hold_us = HOLD_US.max(job.iteration_us().saturating_mul(HOLD_ITERATIONS));
+    let holds = |since: Timestamp| now.micros_since(since) < hold_us;
     let (slot, mut draft) = match news {
         News::Late(comm_rank, lateness) => match late(job, comm, comm_rank, &lateness, now) {
-            Some((_, draft)) if starved(job, &draft.accused) => return explain_starved(job, draft, out),
+            Some((_, draft)) if !disturbed && comm_slow::explains(job, &draft, now, out) => return,
+            Some((_, draft))
+                if !disturbed && comm_slow::may_explain(job, &draft) && since.is_none_or(holds) =>
+            {
+                let since = since.unwrap_or(now);
+                return job.held.push(Held { comm: id, comm_rank, lateness, since });
+            }
             Some(found) if !disturbed => found,
             _ => return,
         },
         News::Recovered(comm_rank) => {
             let Some(process) = comm.members.get(&comm_rank).map(|member| member.process) else { return };
+            job.held.retain(|held| (held.comm, held.comm_rank) != (id, comm_rank));
             return recovered(job, process, now, out);
         }
         News::Turns { loss, last, samples } if !disturbed => {
@@ -160,19 +199,6 @@ fn late(
         place: Some((comm.id, 0)),
     };
     Some((slot, draft))
-}
-
-/// Whether all of them are at the end of a slow link of which a finding tells: it makes them late.
-fn starved(job: &Job, accused: &[ProcessId]) -> bool {
-    accused.iter().all(|process| job.process(*process).is_some_and(|p| job.network.touches(&p.memberships)))
-        && job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Network(_)))
-}
-
-fn explain_starved(job: &mut Job, draft: Draft, out: &mut Vec<Finding>) {
-    let slot = job.cases.iter().map(|(slot, _)| slot).find(|slot| matches!(slot, Slot::Network(_))).cloned();
-    if let Some(slot) = slot {
-        job.cases.explain(&slot, format!("{}: {}", draft.kind.name(), draft.summary), out);
-    }
 }
 
 /// A finding about several ranks is over when none of them is late any more.
