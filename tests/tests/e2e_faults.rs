@@ -1,6 +1,10 @@
 //! Each kind of fault on a whole C4: the right rank, the right kind, nobody else accused, and the job comes back.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
 
 use c4_tests::{
     cluster::{Cluster, Ctl, Spec, suspect_rank, wait_for},
@@ -200,4 +204,43 @@ fn a_healthy_job_has_no_findings_and_ends_as_such() {
     });
     ended.expect("ended");
     assert_eq!(ctl.findings(JOB).expect("findings"), Vec::<Value>::new());
+}
+
+#[test]
+fn a_slow_link_is_communication_slow_until_it_is_fast_again() {
+    let cluster = Cluster::start(spec()).expect("a cluster");
+    let ctl = cluster.ctl();
+    ctl.wait_healthy(JOB, 0, LIMIT).expect("healthy before the fault");
+    // What is usual for a link is known after some dozens of timed operations, one in sixteen.
+    wait_for("links to be known", LIMIT, || {
+        Ok(cluster.faults().read_iteration(0).filter(|(iteration, _)| *iteration > 300))
+    })
+    .expect("iterations");
+    inject::break_link(&cluster.faults(), 1, 2, NetMode::Slow, 1_000_000, false).expect("slowed");
+    let finding = ctl.wait_finding(JOB, &[], LIMIT).expect("a finding");
+    assert_eq!(finding["kind"], "comm_slow", "{finding:#}");
+    assert_eq!(suspect_rank(&finding), Some(1), "{finding:#}");
+    let link = serde_json::json!({"src": "rank 1", "dst": "rank 2"});
+    assert_eq!(finding["suspects"][0]["link"], link, "{finding:#}");
+    let number = |name: &str| finding["evidence"][name].as_f64().expect("a number");
+    assert!(number("ns_per_mib") > 2.0 * number("peers_median_ns_per_mib") || number("times_as_slow") > 2.0);
+    assert!(number("lost_percent_of_iteration") > 20.0, "{finding:#}");
+    let asked = metric(&cluster.http, "c4_controller_step_requests_total");
+    assert!(asked >= 2.0, "both ends were asked to time all steps: {asked}");
+
+    inject::mend_links(&cluster.faults(), 1).expect("mended");
+    ctl.wait_cleared(JOB, &finding["id"], LIMIT).expect("cleared");
+    ctl.wait_healthy(JOB, 0, LIMIT).expect("healthy again");
+    let found = ctl.findings(JOB).expect("findings");
+    assert_eq!(found.len(), 1, "one cause, one finding: {found:#?}");
+}
+
+/// A figure of the controller's own.
+fn metric(address: &str, name: &str) -> f64 {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("asked");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("the figure");
+    value.trim().parse().expect("a number")
 }

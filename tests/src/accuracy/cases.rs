@@ -95,6 +95,8 @@ pub struct Truth {
     pub kinds: Vec<Kind>,
     /// Ranks of which the first suspect must be one.
     pub ranks: Vec<u32>,
+    /// Nodes that may be suspected as a whole.
+    pub nodes: Vec<String>,
     /// Whether it must be named even if something else was found first.
     pub is_required: bool,
 }
@@ -225,7 +227,7 @@ impl Draft {
             kind => kind,
         };
         self.spec.faults.push(Fault { kind, rank, start_ns, end_ns });
-        Some(Truth { start_ns, end_ns, kinds: kinds(&kind), ranks, is_required: true })
+        Some(Truth { start_ns, end_ns, kinds: kinds(&kind), ranks, nodes: Vec::new(), is_required: true })
     }
 
     pub(super) fn row(&self, class: Class, fault: &str, severity: &str) -> Row {
@@ -263,7 +265,7 @@ pub fn case(shape: &Shape, entry: &Entry, seed: u64) -> Option<Case> {
     })
 }
 
-fn kinds(fault: &FaultKind) -> Vec<Kind> {
+pub(super) fn kinds(fault: &FaultKind) -> Vec<Kind> {
     match fault {
         FaultKind::Death => vec![Kind::ProcessDeath],
         FaultKind::Stop | FaultKind::HostHang | FaultKind::GpuHang => vec![Kind::NonCommHang],

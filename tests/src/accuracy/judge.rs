@@ -2,7 +2,7 @@
 
 use c4_detect::{
     detector::{Config, Detector},
-    finding::{Finding, Kind, Verdict},
+    finding::{Finding, Kind, Suspect, Verdict},
     observation::Timestamp,
 };
 
@@ -61,6 +61,7 @@ pub fn judge(case: &Case) -> Outcome {
     let mut said: Vec<Said> = Vec::new();
     let mut probes = Probes::new(&case.expected);
     let mut telemetry = Telemetry::new(case.spec.clone());
+    let wishes = telemetry.wishes();
     let (mut until_ns, mut observations) = (0, 0);
     while until_ns < case.length_ns && !is_over(case, &said, until_ns) {
         until_ns = (until_ns + STRIDE_NS).min(case.length_ns);
@@ -72,6 +73,7 @@ pub fn judge(case: &Case) -> Outcome {
                     None => said.push(Said { cleared: finding.cleared, finding }),
                 }
             }
+            wishes.borrow_mut().extend(detector.wishes());
             probes.look(&detector, now);
         });
     }
@@ -167,8 +169,11 @@ fn of_unseen(said: &[Said], truth: Option<&Truth>, from_us: u64, probes: &Probes
 }
 
 fn is_first(finding: &Finding, truth: &Truth) -> bool {
-    let suspect = finding.suspects.first().and_then(|suspect| suspect.rank);
-    suspect.is_some_and(|rank| truth.ranks.contains(&rank))
+    finding.suspects.first().is_some_and(|suspect| match (suspect.rank, &suspect.node) {
+        (Some(rank), _) => truth.ranks.contains(&rank),
+        (None, Some(node)) => truth.nodes.contains(&node.0),
+        (None, None) => false,
+    })
 }
 
 fn is_any(said: &Said, truths: &[Truth]) -> bool {
@@ -178,8 +183,11 @@ fn is_any(said: &Said, truths: &[Truth]) -> bool {
 /// Whether a finding of the right kind has the rank among its suspects.
 fn is_named(said: &[&Said], truth: &Truth) -> bool {
     said.iter().any(|said| {
-        let mut suspects = said.finding.suspects.iter().filter_map(|suspect| suspect.rank);
-        truth.kinds.contains(&said.finding.kind) && suspects.any(|rank| truth.ranks.contains(&rank))
+        let named = |suspect: &Suspect| match (suspect.rank, &suspect.node) {
+            (Some(rank), _) => truth.ranks.contains(&rank),
+            (None, node) => node.as_ref().is_some_and(|node| truth.nodes.contains(&node.0)),
+        };
+        truth.kinds.contains(&said.finding.kind) && said.finding.suspects.iter().any(named)
     })
 }
 

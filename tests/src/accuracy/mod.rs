@@ -11,6 +11,7 @@
 pub mod cases;
 pub mod combined;
 pub mod judge;
+pub mod network;
 pub mod shapes;
 pub mod sound;
 pub mod suite;

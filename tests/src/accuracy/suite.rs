@@ -9,6 +9,7 @@ use super::{
     cases::{self, Case, Class},
     combined::{Combination, combined},
     judge::{Outcome, judge},
+    network::{NETWORK, network},
     shapes::{Shape, shapes},
     sound::{SOUND_NS, Variety, sound},
     table::Table,
@@ -52,6 +53,10 @@ impl Suite {
             for job in 0..jobs {
                 for (kind, entry) in (0u64..).zip(cases::faults()) {
                     cases.extend(cases::case(shape, &entry, self.seed + job * 1_000 + kind * 20 + salt % 20));
+                }
+                for (kind, slow) in (0u64..).zip(NETWORK) {
+                    let seed = self.seed + job * 1_000 + 500 + kind * 20 + salt % 20;
+                    cases.extend(network(shape, slow, seed));
                 }
                 for (kind, combination) in (0u64..).zip(Combination::ALL) {
                     let seed = self.seed + job * 1_000 + 700 + kind * 20 + salt % 20;

@@ -6,10 +6,14 @@
 
 mod edges;
 mod life;
+pub mod links;
 mod rank;
+
+use std::{cell::RefCell, rc::Rc};
 
 use c4_detect::{
     aggregate::CompletedOperation,
+    detector::Wish,
     observation::{NodeName, Observation, ProcessId, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -80,6 +84,7 @@ pub struct Telemetry {
     /// Where in a rank's list its communicator of each kind is.
     comm_of: [Option<usize>; Group::ALL.len()],
     scratch: Scratch,
+    wishes: Rc<RefCell<Vec<Wish>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +149,7 @@ impl Telemetry {
             nodes: (0..layout.nodes()).map(node).collect(),
             comm_of,
             scratch: Scratch::new(),
+            wishes: Rc::default(),
             spec,
         }
     }
@@ -152,6 +158,23 @@ impl Telemetry {
     #[must_use]
     pub fn iteration(&self) -> u64 {
         self.engine.iteration()
+    }
+
+    /// Where to put whose network steps are all to be timed, while the job runs: agents heed it with their next windows.
+    #[must_use]
+    pub fn wishes(&self) -> Rc<RefCell<Vec<Wish>>> {
+        Rc::clone(&self.wishes)
+    }
+
+    fn heed_wishes(&mut self, now_ns: u64) {
+        for wish in self.wishes.take() {
+            for id in wish.processes {
+                let rank = usize::try_from(id.0 - 1).ok().and_then(|rank| self.ranks.get_mut(rank));
+                if let Some(rank) = rank {
+                    rank.all_steps_until_ns = now_ns + wish.duration_us * 1_000;
+                }
+            }
+        }
     }
 
     /// How the job went so far.
@@ -230,6 +253,7 @@ impl Telemetry {
         if self.nodes[node as usize].is_lost {
             return;
         }
+        self.heed_wishes(now_ns);
         let closed_ns = std::mem::replace(&mut self.nodes[node as usize].closed_ns, now_ns);
         for rank in self.ranks_of(node) {
             let state = &mut self.ranks[rank as usize];

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::{
     engine::{CollectiveRecord, Engine, Progress, Record},
     fault::{Fault, FaultKind},
@@ -223,4 +225,51 @@ fn a_job_that_is_done_ends_on_all_ranks() {
         _ => {}
     });
     assert_eq!((ends, after), (32, 0));
+}
+
+/// Network time per byte at both ends of every link, by ranks: LAYOUT's pipelines leave each node at every stage.
+fn link_costs(fault: FaultKind, rank: u32, seed: u64) -> BTreeMap<(u32, u32), [f64; 2]> {
+    let fault = Fault { kind: fault, rank, start_ns: 0, end_ns: None };
+    let mut sums: BTreeMap<(u32, u32), [(u64, u64); 2]> = BTreeMap::new();
+    Telemetry::new(Spec { seed, ..spec(vec![fault]) }).run(30_000_000_000, |_, observation| {
+        let Observation::Window(window) = observation else { return };
+        let own = (window.process.0 - 1) as u32;
+        for comm in window.comms.iter().filter(|comm| comm.comm.0 >> 32 == Group::Pipeline as u64 + 1) {
+            let index = comm.comm.0 as u32;
+            for link in &comm.links {
+                let peer = LAYOUT.member(Group::Pipeline, index, link.peer);
+                let ends = if link.is_send { (own, peer) } else { (peer, own) };
+                let sum = &mut sums.entry(ends).or_default()[usize::from(!link.is_send)];
+                *sum = (sum.0 + link.network_ns, sum.1 + link.bytes);
+            }
+        }
+    });
+    sums.into_iter()
+        .map(|(ends, both)| (ends, both.map(|(ns, bytes)| ns as f64 / bytes.max(1) as f64)))
+        .collect()
+}
+
+#[test]
+fn a_slow_nic_shows_at_both_ends_of_its_links_only() {
+    let costs = link_costs(FaultKind::SlowNic { factor: 5.0 }, 8, 7);
+    assert!(costs.len() > 40, "{}", costs.len());
+    let smaller =
+        |(src, dst): &(u32, u32), costs: &[f64; 2]| ((*src == 8 || *dst == 8), costs[0].min(costs[1]));
+    let (slow, fine): (Vec<_>, Vec<_>) =
+        costs.iter().map(|(ends, costs)| smaller(ends, costs)).partition(|(touches, _)| *touches);
+    let least = slow.iter().map(|(_, cost)| *cost).fold(f64::INFINITY, f64::min);
+    let most = fine.iter().map(|(_, cost)| *cost).fold(0.0, f64::max);
+    assert!(slow.len() >= 2 && least > 2.0 * most, "{slow:?} {most}");
+}
+
+#[test]
+fn a_late_rank_shows_at_one_end_of_its_links_only() {
+    // Seed 6: a network of sockets, where data for a late rank lies with the network.
+    let costs = link_costs(FaultKind::LateHost { ns: 100_000_000 }, 8, 6);
+    let to_late = costs.iter().find(|((_, dst), _)| *dst == 8).map(|(_, costs)| *costs).unwrap();
+    assert!(to_late[0] > 2.0 * to_late[1], "{to_late:?}");
+    let mut smaller: Vec<f64> = costs.values().map(|costs| costs[0].min(costs[1])).collect();
+    smaller.sort_by(f64::total_cmp);
+    let (median, most) = (smaller[smaller.len() / 2], smaller[smaller.len() - 1]);
+    assert!(most < 1.5 * median, "no link looks slow: {most}, the median is {median}");
 }

@@ -9,7 +9,8 @@ use c4_detect::{
 };
 
 use super::{
-    Clock, CompletedOperation, FaultKind, Layout, OLD_NS, SECOND_NS, Scratch, Spec, edges, life, process,
+    Clock, CompletedOperation, FaultKind, Layout, OLD_NS, SECOND_NS, Scratch, Spec, edges, life,
+    links::Links, process,
 };
 use crate::simulator::{
     engine::{CollectiveRecord, TransferRecord},
@@ -28,6 +29,8 @@ pub(super) struct RankTelemetry {
     /// Until when the host was busy, from when on, and with what.
     host: VecDeque<(u64, u64, ProcessState)>,
     coverage: Coverage,
+    /// Until when the steps of all operations are timed.
+    pub(super) all_steps_until_ns: u64,
     /// How its process ends, once that is known.
     pub(super) end: Option<life::End>,
     /// Its end has been told.
@@ -42,6 +45,7 @@ pub(super) struct CommTelemetry {
     completed: u64,
     pending: VecDeque<CollectiveRecord>,
     aggregator: Aggregator,
+    links: Links,
     last_end_ns: Option<u64>,
 }
 
@@ -54,6 +58,7 @@ impl RankTelemetry {
             transferred: 0,
             host: VecDeque::new(),
             coverage: Coverage::default(),
+            all_steps_until_ns: 0,
             end: None,
             is_gone: false,
         }
@@ -97,11 +102,12 @@ impl RankTelemetry {
         let last_ns = stopped_ns.into_iter().chain(self.end.map(|end| end.at_ns)).min();
         let seen_ns = last_ns.map_or(now_ns, |last| last.min(now_ns));
         let state = if stopped_ns.is_some() { ProcessState::Stopped } else { self.state(spec, now_ns) };
-        self.cover(clock, seen_ns);
+        self.cover(spec, clock, seen_ns);
+        let all_steps = seen_ns < self.all_steps_until_ns;
         let (own_rank, coverage) = (self.rank, &self.coverage);
         let comms = self.comms.iter_mut();
         let mut comms: Vec<CommWindow> = comms
-            .map(|comm| comm.window(spec, own_rank, clock, coverage, scratch, seen_ns, now_ns))
+            .map(|comm| comm.window(spec, own_rank, all_steps, clock, coverage, scratch, seen_ns, now_ns))
             .collect();
         if let Some(pipeline) = self.comms.iter().position(|comm| comm.group == Group::Pipeline) {
             comms[pipeline].pending_peers = self.pending(&spec.layout, seen_ns, now_ns);
@@ -134,7 +140,8 @@ impl RankTelemetry {
     }
 
     /// Notes when the rank was in communication, as far as its recorder shows it, and forgets transfers that are over.
-    fn cover(&mut self, clock: &Clock, seen_ns: u64) {
+    fn cover(&mut self, spec: &Spec, clock: &Clock, seen_ns: u64) {
+        let all_steps = seen_ns < self.all_steps_until_ns;
         // Nothing asks what was before the last operation of each communicator.
         let oldest_ns = self.comms.iter().filter_map(|comm| comm.last_end_ns).min().unwrap_or(0);
         self.coverage.forget_before(clock.shows(oldest_ns));
@@ -151,7 +158,10 @@ impl RankTelemetry {
         for queue in &mut self.transfers {
             let _ = queue.iter().take_while(|(_, r)| add(r.start_ns, r.end_ns, r.is_send)).count();
             while queue.front().is_some_and(|(_, r)| r.end_ns.is_some_and(|end| end <= seen_ns)) {
-                queue.pop_front();
+                let Some((position, record)) = queue.pop_front() else { break };
+                if let Some(pipeline) = self.comms.iter_mut().find(|comm| comm.group == Group::Pipeline) {
+                    pipeline.links.transfer(spec, position, all_steps, &record);
+                }
             }
         }
     }
@@ -193,6 +203,7 @@ impl CommTelemetry {
             completed: 0,
             pending: VecDeque::new(),
             aggregator: Aggregator::default(),
+            links: Links::new(layout, group, rank),
             last_end_ns: None,
         }
     }
@@ -214,6 +225,7 @@ impl CommTelemetry {
         &mut self,
         spec: &Spec,
         rank: u32,
+        all_steps: bool,
         clock: &Clock,
         coverage: &Coverage,
         scratch: &mut Scratch,
@@ -227,6 +239,7 @@ impl CommTelemetry {
             operation.start_ns = clock.shows(record.start_ns.unwrap_or(0));
             operation.end_ns = clock.shows(end_ns);
             self.aggregator.push_within(operation, coverage);
+            self.links.collective(spec, self.completed, all_steps, record);
             self.completed += 1;
             self.last_end_ns = Some(end_ns);
             self.pending.pop_front();
@@ -238,7 +251,7 @@ impl CommTelemetry {
         let idle_since_ns = self.last_end_ns.filter(|_| in_flight.is_none());
         CommWindow {
             pending_peers: Vec::new(),
-            links: Vec::new(),
+            links: self.links.take(),
             comm: self.id,
             enqueued: self.completed + enqueued as u64,
             started: self.completed + started as u64,
