@@ -13,7 +13,7 @@ from .inject import InjectionError, Injector
 from .judge import FAULTS, WINDOWS_SECONDS, choose, describe, right_suspect, unix_seconds
 from .observe import applied, new_findings, wait_for
 
-VERDICT_TIMEOUT = 20.0
+VERDICT_TIMEOUT, VERDICT_ITERATIONS = 20.0, 14  # whichever is longer
 CLEAR_TIMEOUT = 30.0
 # What else C4 says within this time of its first finding is said of the same fault.
 SETTLE_SECONDS = 1.0
@@ -170,7 +170,7 @@ class FaultPhase:
         begun = self.injector.begin(fault, rank, period, peer)
         found = wait_for(
             lambda: new_findings(cluster.ctl.findings(), self.known, begun),
-            min(VERDICT_TIMEOUT, self.run.remaining()),
+            min(max(VERDICT_TIMEOUT, VERDICT_ITERATIONS * period), self.run.remaining()),
             0.1,
             cluster.alive,
         )
@@ -229,7 +229,7 @@ class FaultPhase:
             self.moment, self.iterations = time.time(), CALM_ITERATIONS
             return
         # A finding that C4 does not act on, or none at all: nothing will come.
-        acts = found and not any(text.startswith("not restarting") for text in row["finding"].get("actions") or [])
+        acts = found and not ([""] + (row["finding"].get("actions") or []))[-1].startswith("not restarting")
         timeout = min(self.worker.restart_timeout, self.run.remaining()) if acts or not fault.deadly else 5.0
         if wait_for(lambda: replaced() and self.iterating(begun), timeout, 0.1, cluster.alive):
             first = min(progress.since(r, self.started(r))[0][0] for r in range(cluster.ranks))

@@ -10,7 +10,7 @@ COMMON = parse_faults("all")
 HEALTHY_ITERATIONS = 2000
 # A straggler has to be named within ten iterations of its start. They have to last longer than the windows of an agent, or
 # the table would show windows; what has to be named within seconds is shown with short ones, which learn faster.
-LONG_COMPUTE_MS = 250
+LONG_COMPUTE_MS = 100
 # Seconds to start and end a job and its cluster, and those that a fault takes, until it is known better.
 START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 18.0, 14.0
 
