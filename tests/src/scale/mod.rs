@@ -7,7 +7,7 @@
 //! stack's share on its behalf included as far as Linux charges it to the process.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -74,13 +74,7 @@ fn connections() -> usize {
     usize::try_from(most.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX)
 }
 
-fn size(
-    args: &Args,
-    ranks: u32,
-    program: &PathBuf,
-    cores: &Cores,
-    connections: usize,
-) -> anyhow::Result<Row> {
+fn size(args: &Args, ranks: u32, program: &Path, cores: &Cores, connections: usize) -> anyhow::Result<Row> {
     let fleet = Fleet::new(ranks, args.distinct)?;
     let mut controller = Controller::start(program, cores)?;
     let workers = cores.agents.len().clamp(1, 16);
