@@ -250,12 +250,16 @@ fn a_healthy_trace_with_a_bad_line_is_not_called_fine() {
 #[test]
 fn one_wrong_time_does_not_make_it_endless() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut lines = Job::default().lines();
-    lines.push(
-        r#"{"rank":1,"comm":"dp0","seq":800,"op":"all_reduce","start_us":8e15,"end_us":8.1e15}"#.to_owned(),
-    );
-    let output = analyze(&write(dir.path(), "trace.jsonl", &lines));
-    assert!(output.status.code().is_some(), "it ended by itself");
+    for wrong in [
+        r#"{"rank":1,"comm":"dp0","seq":800,"op":"all_reduce","start_us":8e15,"end_us":8.1e15}"#,
+        r#"{"rank":1,"peer":0,"op":"send","start_us":8e15,"end_us":8.1e15}"#,
+        r#"{"rank":1,"op":"compute","name":"forward","start_us":8e15,"end_us":8.1e15}"#,
+    ] {
+        let mut lines = Job::default().lines();
+        lines.push(wrong.to_owned());
+        let output = analyze(&write(dir.path(), "trace.jsonl", &lines));
+        assert!(output.status.code().is_some(), "it ended by itself");
+    }
 }
 
 #[test]

@@ -83,6 +83,7 @@ struct Show<'a> {
     /// Added to a time to make it positive on the detector's clock.
     shift_ns: i64,
     step: i64,
+    first: i64,
     before: i64,
     outcome: Outcome,
     places: BTreeMap<FindingId, usize>,
@@ -135,6 +136,7 @@ impl<'a> Show<'a> {
             completed,
             shift_ns,
             step,
+            first,
             before: first,
             outcome: Outcome::default(),
             places: BTreeMap::new(),
@@ -191,8 +193,11 @@ impl<'a> Show<'a> {
         let cursors = self.players.iter().flat_map(|player| &player.cursors);
         let event = cursors.filter_map(Cursor::next_event).min();
         let shown = self.step.saturating_mul(LONGEST_SILENCE_WINDOWS);
+        let silent = self.silent_for(now) > shown;
         match event {
-            Some(event) if event.saturating_sub(now) > shown && self.silent_for(now) > shown => event,
+            Some(event) if silent && event.saturating_sub(now) > shown => event,
+            // What may still come is no collective, and no window shows it: to the end.
+            None if silent => i64::MAX,
             _ => next,
         }
     }
@@ -208,7 +213,7 @@ impl<'a> Show<'a> {
     fn silent_for(&self, now: i64) -> i64 {
         let last =
             self.players.iter().flat_map(|player| &player.cursors).filter_map(Cursor::last_event).max();
-        last.map_or(0, |last| now.saturating_sub(last))
+        now.saturating_sub(last.unwrap_or(self.first))
     }
 
     fn window(&mut self, now: i64) {
