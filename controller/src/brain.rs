@@ -191,6 +191,9 @@ impl Brain {
         }
         self.observe(Observation::Tick, now);
         self.look_closer();
+        for (job, change) in self.detector.take_changes() {
+            self.say("job", &job.0, change.sentence(), now);
+        }
         let outputs = self.steer.tick(now);
         self.carry(outputs, now);
         self.watch_conflicts(now);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use c4_detect::{
+    change::{ChangePoint, Grown, Part},
     finding::{Finding, FindingId, Kind, Link, Suspect},
     observation::{JobId, NodeName, Timestamp},
 };
@@ -87,6 +88,31 @@ impl TryFrom<v1::Finding> for Report {
             id: FindingId(id),
         };
         Ok(Report { finding, actions: wire.actions })
+    }
+}
+
+/// A change of the iteration time. Parts that this version does not know are left out.
+#[must_use]
+pub fn change(wire: v1::IterationChange) -> ChangePoint {
+    let us = |seconds: f64| (seconds * 1e6).round().max(0.0) as u64;
+    let grown = |grown: v1::GrownPart| {
+        let part =
+            [Part::Own, Part::Waiting, Part::Transfer].into_iter().find(|part| part.name() == grown.part)?;
+        Some(Grown {
+            communicator: grown.communicator,
+            communicators: grown.communicators,
+            part,
+            operations: grown.operations,
+            before_us: us(grown.before_seconds),
+            after_us: us(grown.after_seconds),
+        })
+    };
+    ChangePoint {
+        at: Timestamp(u64::try_from(wire.at_unix_us).unwrap_or(0)),
+        before_us: us(wire.before_seconds),
+        after_us: us(wire.after_seconds),
+        gradual: wire.gradual,
+        grew: wire.grew.into_iter().filter_map(grown).collect(),
     }
 }
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
+pub use c4_detect::words::ranks;
+
 /// Text with every control character (and what reorders text on a terminal) replaced, newlines by spaces.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -98,26 +100,6 @@ pub fn moment_ago(unix_us: u64, now_us: u64) -> String {
         Some(ago) => format!("{} ({} ago)", moment(unix_us), duration_us(ago)),
         None => moment(unix_us),
     }
-}
-
-/// Ranks as ranges: "0-3,7". Sorted, without repetition.
-#[must_use]
-pub fn ranks(ranks: impl IntoIterator<Item = u32>) -> String {
-    let mut sorted: Vec<u32> = ranks.into_iter().collect();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for rank in sorted {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(rank) => *last = rank,
-            _ => ranges.push((rank, rank)),
-        }
-    }
-    let words: Vec<String> = ranges
-        .into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-        .collect();
-    words.join(",")
 }
 
 /// "1 rank", "2 ranks".

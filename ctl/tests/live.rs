@@ -37,7 +37,15 @@ fn jobs_and_one_job() {
     }
     assert_eq!(json(&controller.ask(&["jobs", "--json"]))["jobs"][0]["iteration_seconds"], 0.25);
     let shown = text(&controller.ask(&["job", "train"]).stdout);
-    for expected in ["1 restart", "never entered", "waiting", "Downtime: 4.10 s", "500 ms"] {
+    for expected in [
+        "1 restart",
+        "250 ms ± 1.2 %",
+        "never entered",
+        "waiting for others in dp",
+        "1.50 s",
+        "Downtime: 4.10 s",
+        "500 ms",
+    ] {
         assert!(shown.contains(expected), "{expected:?} in\n{shown}");
     }
     let document = json(&controller.ask(&["job", "train", "--json"]));
@@ -45,6 +53,9 @@ fn jobs_and_one_job() {
     assert_eq!(document["ranks"][0]["rank"], 3);
     assert_eq!(document["findings"][0]["id"], "f-1");
     assert_eq!(document["ledger"]["entries"][0]["complete"], true);
+    let change = &document["iteration_changes"][0];
+    assert_eq!((&change["at"], &change["after_seconds"]), (&"2025-11-24T16:00:00.000Z".into(), &2.0.into()));
+    assert_eq!(change["grew"][0]["part"], "waiting");
 }
 
 #[test]

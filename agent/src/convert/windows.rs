@@ -7,7 +7,7 @@ use c4_detect::observation as detect;
 use c4_proto::v1 as wire;
 
 /// Numbers for each block.
-const BLOCK_COLUMNS: usize = 12;
+const BLOCK_COLUMNS: usize = 14;
 
 /// The wire form of windows that were closed together.
 pub(super) fn windows(windows: Vec<detect::Window>) -> wire::Windows {
@@ -103,6 +103,8 @@ impl Shared {
             optional(block.own_ns),
             block.own_ns.unwrap_or(0).saturating_sub(silent_ns),
             optional(block.longest_own_ns),
+            u64::from(block.beside),
+            u64::from(block.awaited),
         ]
     }
 }
@@ -205,6 +207,8 @@ mod tests {
             own_ns: Some(30),
             silent_ns: Some(20),
             longest_own_ns: None,
+            beside: 3,
+            awaited: 5,
         };
         let in_flight = InFlight { sequence: 48, signature, started: true, age_us: 2, started_age_us: 1 };
         detect::Window {
@@ -240,8 +244,8 @@ mod tests {
             assert_eq!(comm.in_flight.as_ref().map(|op| op.operation), Some(1));
             let (rows, rest) = comm.packed_blocks.as_chunks::<BLOCK_COLUMNS>();
             assert!(rest.is_empty());
-            assert_eq!(rows[0], [32, 4, 0, 9, 1, 5, 100, 40, 4096, 31, 10, 0]);
-            assert_eq!(rows[1], [48, 4, 0, 9, 1, 5, 100, 40, 4096, 0, 0, 0]);
+            assert_eq!(rows[0], [32, 4, 0, 9, 1, 5, 100, 40, 4096, 31, 10, 0, 3, 5]);
+            assert_eq!(rows[1], [48, 4, 0, 9, 1, 5, 100, 40, 4096, 0, 0, 0, 3, 5]);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! that chose different lengths still nest and can be compared without any common clock.
 
 mod coverage;
+mod overlap;
 mod period;
 
 use crate::{
@@ -12,7 +13,8 @@ use crate::{
     signature,
 };
 pub use coverage::Coverage;
-use period::PeriodFinder;
+use overlap::{Overlap, Seems};
+use period::{Hashes, PeriodFinder};
 
 /// Blocks a second above which a rank makes its blocks longer.
 const MAX_BLOCKS_PER_SECOND: f64 = 8.0;
@@ -52,10 +54,11 @@ pub struct Aggregator {
     next_sequence: Option<u64>,
     last_end_ns: u64,
     period: PeriodFinder,
+    overlap: Overlap,
     blocks: Vec<Block>,
     iterations: Vec<Iteration>,
     /// The last signature and its hash.
-    hashed: Option<(OperationSignature, u64)>,
+    hashed: Option<(OperationSignature, Hashes)>,
 }
 
 #[derive(Debug)]
@@ -98,24 +101,27 @@ impl Aggregator {
             };
             (gap_ns.saturating_sub(waiting), gap_ns.saturating_sub(all))
         });
-        let hash = self.hash(&operation.signature);
+        let hashes = self.hashes(&operation.signature);
+        let seems = self.overlap.see(self.period.place(), operation.start_ns, gap_ns);
         self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
-
-        if let Some(iteration) = self.period.push(operation.sequence, hash, operation.start_ns, gap_ns) {
+        if let Some(iteration) = self.period.push(operation.sequence, hashes, operation.start_ns, gap_ns) {
             self.add_iteration(iteration);
         }
         self.rate.push(end_ns);
-        self.add(operation, hash, end_ns, gap_ns, own_ns);
+        self.add(operation, hashes.exact, end_ns, gap_ns, own_ns, seems);
     }
 
-    /// The hash of a signature. Layers repeat, so it is often the one before.
-    fn hash(&mut self, signature: &OperationSignature) -> u64 {
+    /// The hashes of a signature. Layers repeat, so they are often the ones before.
+    fn hashes(&mut self, signature: &OperationSignature) -> Hashes {
         match &self.hashed {
-            Some((known, hash)) if known == signature => *hash,
+            Some((known, hashes)) if known == signature => *hashes,
             _ => {
-                let hash = signature::hash(signature);
-                self.hashed = Some((signature.clone(), hash));
-                hash
+                let hashes = Hashes {
+                    exact: signature::hash(signature),
+                    inexact: signature::hash_without_size(signature),
+                };
+                self.hashed = Some((signature.clone(), hashes));
+                hashes
             }
         }
     }
@@ -127,6 +133,7 @@ impl Aggregator {
         end_ns: u64,
         gap_ns: u64,
         own_ns: Option<(u64, u64)>,
+        seems: Option<Seems>,
     ) {
         let wait_ns = end_ns - operation.start_ns;
         let length = self.rate.length;
@@ -144,6 +151,8 @@ impl Aggregator {
                 own_ns: Some(0),
                 silent_ns: Some(0),
                 longest_own_ns: Some(0),
+                beside: 0,
+                awaited: 0,
             },
             filled: 0,
             start_ns: operation.start_ns,
@@ -154,6 +163,9 @@ impl Aggregator {
         block.min_wait_ns = block.min_wait_ns.min(wait_ns);
         block.max_wait_ns = block.max_wait_ns.max(wait_ns);
         block.gap_ns = block.gap_ns.saturating_add(gap_ns);
+        // It is about the operation before, which may be in another block: there are many of both.
+        block.beside += u32::from(seems == Some(Seems::Beside));
+        block.awaited += u32::from(seems == Some(Seems::Awaited));
         let add = |sum: Option<u64>, more: Option<u64>| Some(sum?.saturating_add(more?));
         block.own_ns = add(block.own_ns, own_ns.map(|(own, _)| own));
         block.silent_ns = add(block.silent_ns, own_ns.map(|(_, silent)| silent));

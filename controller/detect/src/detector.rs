@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::{
     case::{Cases, Slot},
+    change::ChangePoint,
     comm_slow, death,
     finding::{Finding, Verdict},
     hang, health,
     model::Job,
     nodes::Nodes,
     observation::{HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window},
+    pace,
     rhythm::Prior,
-    slow,
+    slow, stages,
     view::{self, JobView},
 };
 
@@ -91,6 +93,15 @@ impl Detector {
         out
     }
 
+    /// Changes of the iteration time of jobs that were not handed out yet, with what grew. They accuse nobody.
+    pub fn take_changes(&mut self) -> Vec<(JobId, ChangePoint)> {
+        let mut changes = Vec::new();
+        for (id, job) in &mut self.jobs {
+            changes.extend(job.pace.take_untold().into_iter().map(|change| (id.clone(), change)));
+        }
+        changes
+    }
+
     /// Every job the detector remembers.
     #[must_use]
     pub fn jobs(&self) -> Vec<JobView> {
@@ -143,6 +154,8 @@ impl Detector {
         let Some(job) = self.job_of.get(&window.process).and_then(|id| self.jobs.get_mut(id)) else { return };
         job.take(window, nodes, config, now);
         slow::assess(job, nodes, config, now, out);
+        stages::assess(job, now, out);
+        pace::annotate(job, out);
         attend(job, nodes, config, now, out);
     }
 

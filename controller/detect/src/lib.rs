@@ -7,12 +7,15 @@
 //! `slow`: who comes late). `comm_slow` compares network links. `stall` reads the evidence of one communicator, `wait` follows
 //! it over all communicators and pairs to the root, `hang` decides what that amounts to, and `held`, `comm_hang`,
 //! `peer_hang`, `deadlock`, `desync`, `death` and `edges` turn it into an accusation. `health` joins what sensors say
-//! ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. [`aggregate`] runs on the
-//! nodes.
+//! ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. Of the job as a whole,
+//! `survey` keeps what single communicators have to know, `roles` who does the same work, [`stages`] whether a role has more
+//! of it than others, `pace` when the iteration time changed ([`change`]) and where the time went (`makeup`).
+//! [`aggregate`] runs on the nodes.
 
 pub mod aggregate;
 mod case;
 pub mod catalogue;
+pub mod change;
 mod comm_hang;
 mod comm_slow;
 pub mod config;
@@ -25,15 +28,19 @@ pub mod finding;
 mod hang;
 mod health;
 mod held;
+mod makeup;
 mod model;
 mod names;
 mod nodes;
 pub mod observation;
+mod pace;
 mod peer_hang;
 pub mod report;
 mod rhythm;
+mod roles;
 pub mod signature;
 mod slow;
+pub mod stages;
 mod stall;
 mod stats;
 mod survey;

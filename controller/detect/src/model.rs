@@ -14,22 +14,20 @@ use crate::{
         Block, CommId, CommWindow, InFlight, JobId, LinkTime, Membership, PendingPeer, ProcessId,
         ProcessInfo, ProcessState, Timestamp, Window,
     },
+    pace::Pace,
     rhythm::{Prior, Rhythm},
     signature,
     slow::{Counts, Held, Setting, Slowness},
+    stages::Stages,
     survey::{self, Survey},
 };
 
-/// Least time between two looks at the job as a whole.
-const SURVEY_US: u64 = 1_000_000;
-/// Iterations of the job before ranks are compared: the first ones take several times as long, unevenly.
-const SETTLED: u64 = 5;
-/// The same as time, where the largest communicator shows no iterations.
-const SETTLED_US: u64 = 60_000_000;
 /// Communicators a process may be in; a bound on what a confused agent can make us remember.
 const MAX_MEMBERSHIPS: usize = 1024;
 /// Part of a new window in the share of time that a member spends in collectives.
 const BUSY_WEIGHT: f64 = 0.1;
+/// Names of functions remembered of a communicator.
+const MAX_FUNCTIONS: usize = 4;
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
 const LEVEL_WINDOWS: u32 = 5;
 
@@ -194,11 +192,17 @@ pub(crate) struct Comm {
     reporting: usize,
     pub(crate) rhythm: Rhythm,
     pub(crate) slowness: Slowness,
-    /// Whether lateness is judged here: not where some members have a communicator of their own inside this one.
-    judged: bool,
+    /// Whether its members do the same work, so that their lateness is judged here.
+    pub(crate) judged: bool,
     /// The rank here of the job's rank 0.
-    first: Option<u32>,
-    counted: Counts,
+    pub(crate) first: Option<u32>,
+    /// The class of NICs of each member; empty where all have the same.
+    pub(crate) classes: BTreeMap<u32, u16>,
+    pub(crate) counted: Counts,
+    /// Functions seen in it.
+    pub(crate) functions: BTreeSet<String>,
+    /// Operations and bytes told of, by all members.
+    moved: (u64, u64),
 }
 
 /// One job, in one incarnation.
@@ -231,7 +235,11 @@ pub(crate) struct Job {
     pub(crate) network: Network,
     /// Late ranks that may be late because of a slow link.
     pub(crate) held: Vec<Held>,
-    survey: Survey,
+    pub(crate) survey: Survey,
+    /// How its iteration time went.
+    pub(crate) pace: Pace,
+    /// What its roles are, and whether one has more to do.
+    pub(crate) stages: Stages,
 }
 
 impl Job {
@@ -257,6 +265,8 @@ impl Job {
             network: Network::default(),
             held: Vec::new(),
             survey: Survey::default(),
+            pace: Pace::default(),
+            stages: Stages::default(),
         }
     }
 
@@ -297,7 +307,10 @@ impl Job {
             slowness: Slowness::default(),
             judged: true,
             first: None,
+            classes: BTreeMap::new(),
             counted: Counts::default(),
+            functions: BTreeSet::new(),
+            moved: (0, 0),
         });
         if entry.size != size {
             let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
@@ -322,40 +335,14 @@ impl Job {
         }
     }
 
-    /// Looks at the job as a whole, once a second at most.
-    fn survey(&mut self, now: Timestamp) {
-        if now.micros_since(self.survey.at) < SURVEY_US {
-            return;
-        }
-        self.survey.at = now;
-        let known = self.comms.values().filter(|comm| comm.rhythm.known()).count();
-        if self.survey.changed || known != self.survey.known {
-            (self.survey.changed, self.survey.known) = (false, known);
-            let outer = survey::outer(&self.comms, &self.processes);
-            for (id, comm) in &mut self.comms {
-                comm.judged = !outer.contains(id);
-            }
-        }
-        if let Some(first) = self.by_rank.get(&0).and_then(|id| self.processes.get(id)) {
-            for (id, comm_rank) in &first.memberships {
-                if let Some(comm) = self.comms.get_mut(id) {
-                    comm.first = Some(*comm_rank);
-                }
-            }
-        }
-        self.survey.total = Counts::default();
-        self.survey.iteration_us = 0;
-        for comm in self.comms.values_mut() {
-            let iteration_us = comm.rhythm.shape().map_or(0, |shape| shape.duration_us);
-            self.survey.iteration_us = self.survey.iteration_us.max(iteration_us);
-            comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
-            survey::add(&mut self.survey.total, &comm.counted);
-        }
-        // The largest communicator has the whole iteration for its pattern, where it has one.
-        let largest = self.comms.values().max_by_key(|comm| (comm.size, comm.completed_max));
-        let began = *self.survey.began.get_or_insert(now);
-        self.survey.settled |= largest.is_some_and(|comm| comm.rhythm.iterations() >= SETTLED)
-            || now.micros_since(began) >= SETTLED_US;
+    /// Whether it is past its first iterations.
+    pub(crate) fn settled(&self) -> bool {
+        self.survey.settled
+    }
+
+    /// When it was first looked at.
+    pub(crate) fn began(&self) -> Option<Timestamp> {
+        self.survey.began
     }
 
     fn conflict(&mut self, text: String) {
@@ -366,7 +353,7 @@ impl Job {
 
     /// Takes a window in and marks communicators in which its process waits for long.
     pub(crate) fn take(&mut self, window: Window, nodes: &Nodes, config: &Config, now: Timestamp) {
-        self.survey(now);
+        survey::look(self, nodes, now);
         let Some(process) = self.processes.get_mut(&window.process) else { return };
         if process.end.is_some() {
             return;
@@ -398,7 +385,12 @@ impl Job {
                 self.network.pace(&comm_window.iterations, self.survey.iteration_us, self.cases.is_empty());
             }
             comm.note_busy(*comm_rank, &comm_window.blocks, window.duration_us);
-            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, now);
+            if self.pace.clock() == Some(comm.id) {
+                self.pace.take(&comm_window.iterations, now);
+            }
+            let growth = self.pace.growth();
+            let waits =
+                comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, growth, config, now);
             if let Some(level) = &mut level
                 && comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max)
             {
@@ -497,6 +489,7 @@ impl Comm {
         kernel_events: bool,
         lossy: bool,
         survey: &Survey,
+        growth: f64,
         config: &Config,
         now: Timestamp,
     ) -> bool {
@@ -518,6 +511,16 @@ impl Comm {
         self.completed_max = self.completed_max.max(member.completed);
         let pending = member.pending_peers.iter().filter(|pending| pending.started).map(|p| p.age_us).max();
         let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0));
+        if let Some(function) = member.in_flight.as_ref().map(|op| &op.signature.function)
+            && self.functions.len() < MAX_FUNCTIONS
+            && !self.functions.contains(function)
+        {
+            self.functions.insert(function.clone());
+        }
+        for block in &window.blocks {
+            self.moved.0 = self.moved.0.saturating_add(block.length.into());
+            self.moved.1 = self.moved.1.saturating_add(block.bytes);
+        }
         self.rhythm.take(
             &window.iterations,
             &window.blocks,
@@ -534,6 +537,8 @@ impl Comm {
                 judged: self.judged && survey.settled,
                 first: self.first,
                 elsewhere: survey.elsewhere(&self.counted),
+                classes: &self.classes,
+                growth,
             };
             self.slowness.take(comm_rank, &window.blocks, &setting, config, now);
         }
@@ -581,6 +586,12 @@ impl Comm {
     /// Whether its members divide the same work among themselves.
     pub(crate) fn is_inner(&self) -> bool {
         self.judged
+    }
+
+    /// Bytes of an operation, in the mean.
+    pub(crate) fn mean_bytes(&self) -> f64 {
+        let (operations, bytes) = self.moved;
+        bytes as f64 / operations.max(1) as f64
     }
 
     /// Its name as a person knows it.

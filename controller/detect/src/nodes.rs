@@ -21,6 +21,8 @@ pub(crate) struct Nodes {
     nodes: BTreeMap<NodeName, Node>,
     /// How many are lost. Normally none, and then nobody needs to be looked up.
     lost: usize,
+    /// How often the class of some node changed.
+    classes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +68,15 @@ impl Nodes {
     pub(crate) fn seen(&mut self, node: NodeName, nic_class: Option<NicClass>) {
         let node = self.nodes.entry(node).or_default();
         self.lost -= usize::from(std::mem::replace(&mut node.lost, false));
-        node.nic_class = nic_class.or(node.nic_class.take());
+        if nic_class.is_some() && node.nic_class != nic_class {
+            node.nic_class = nic_class;
+            self.classes += 1;
+        }
+    }
+
+    /// Another number whenever the class of some node has changed.
+    pub(crate) fn classes(&self) -> u64 {
+        self.classes
     }
 
     /// What the NICs of a node are, where its agent has told.

@@ -321,6 +321,13 @@ pub struct Block {
     /// The longest stretch of `own_ns` between two operations: a pause is one stretch, slow work is many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_own_ns: Option<u64>,
+    /// Operations that seem to have run beside computation, since the time from their start to the next one's did not
+    /// follow how long they took…
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub beside: u32,
+    /// … and those that seem to have been waited for, since it did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub awaited: u32,
 }
 
 /// One turn of the repeating pattern of a rank's collectives, or several in a row where they are short.
@@ -335,6 +342,11 @@ pub struct Iteration {
     /// How many iterations this stands for.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub count: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn one() -> u32 {

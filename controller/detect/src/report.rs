@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
+    change::{ChangePoint, Grown},
     finding::{Finding, Suspect},
     words::rfc3339,
 };
@@ -31,6 +32,29 @@ pub fn finding_value(finding: &Finding) -> Value {
         "evidence": finding.evidence,
         "explains": finding.explains,
         "refuted_by": finding.refuted_by,
+    })
+}
+
+/// A change of the iteration time, as every interface shows it.
+#[must_use]
+pub fn change_value(change: &ChangePoint) -> Value {
+    let seconds = |us: u64| us as f64 / 1e6;
+    let grown = |grown: &Grown| {
+        json!({
+            "communicator": grown.communicator,
+            "communicators": grown.communicators,
+            "part": grown.part.name(),
+            "operations": grown.operations,
+            "before_seconds": seconds(grown.before_us),
+            "after_seconds": seconds(grown.after_us),
+        })
+    };
+    json!({
+        "at": rfc3339(change.at),
+        "before_seconds": seconds(change.before_us),
+        "after_seconds": seconds(change.after_us),
+        "gradual": change.gradual,
+        "grew": change.grew.iter().map(grown).collect::<Vec<_>>(),
     })
 }
 

@@ -14,6 +14,10 @@ use crate::{
 
 /// Iterations over which the longest legal wait is remembered, at least: longer than checkpoints are apart.
 const PAUSE_MEMORY: u64 = 2_000;
+/// Durations remembered.
+const DURATIONS: u32 = 512;
+/// Iterations in a row of another length, as all members tell them, after which that is the iteration.
+const ANOTHER: u32 = 16;
 /// Where no iteration can be recognised, this many operations…
 const LEARN_OPERATIONS: u64 = 200;
 /// … over this time make the rhythm known.
@@ -41,6 +45,8 @@ pub(crate) struct Shape {
 pub(crate) struct Rhythm {
     durations_us: Histogram,
     operations: u32,
+    /// Iterations in a row that had another number of operations.
+    others: u32,
     iterations: u64,
     first_progress: Option<Timestamp>,
     /// From which position on waits count.
@@ -53,8 +59,9 @@ pub(crate) struct Rhythm {
 impl Rhythm {
     pub(crate) fn new(prior: Option<Prior>) -> Self {
         Self {
-            durations_us: Histogram::new(512),
+            durations_us: Histogram::new(DURATIONS),
             operations: 0,
+            others: 0,
             iterations: 0,
             first_progress: None,
             learned_from: None,
@@ -78,8 +85,8 @@ impl Rhythm {
             if iteration.operations == 0 {
                 continue;
             }
+            self.follow(iteration.operations);
             self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
-            self.operations = iteration.operations;
         }
         self.iterations = self.iterations.max(iterations);
         if completed > 0 {
@@ -99,6 +106,15 @@ impl Rhythm {
             }
             let wait_us = (block.max_wait_ns / 1_000).min(config.pause_limit_ms * 1_000);
             self.longest_wait_us.push(wait_us, self.iterations.max(completed / 64));
+        }
+    }
+
+    /// When iterations turn out to be something else, their durations so far were those of something else, too.
+    fn follow(&mut self, operations: u32) {
+        self.others = if operations == self.operations { 0 } else { self.others + 1 };
+        if self.others >= ANOTHER || self.operations == 0 {
+            (self.operations, self.others) = (operations, 0);
+            self.durations_us = Histogram::new(DURATIONS);
         }
     }
 

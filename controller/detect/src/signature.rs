@@ -39,6 +39,15 @@ pub fn hash(signature: &OperationSignature) -> u64 {
     state % PRIME
 }
 
+/// Hash of what one operation is but for its size, on this machine.
+#[must_use]
+pub(crate) fn hash_without_size(signature: &OperationSignature) -> u64 {
+    let mut state = fnv(FNV_OFFSET, signature.function.as_bytes());
+    state = fnv(state, &[0]);
+    state = fnv(state, signature.datatype.as_bytes());
+    fnv(state, &signature.root.to_le_bytes()) % PRIME
+}
+
 /// Hash of a sequence whose first part hashes to `left` and whose second part, of `right_length` operations, to
 /// `right`.
 #[must_use]

@@ -14,35 +14,51 @@
 //! This is done at three scales, over single samples and over medians of four and sixteen, each against the noise
 //! measured at its own scale: a large lateness shows at once, a small one in a noisy job after a while.
 //!
+//! Nor does lateness always add up. Where ranks compute beside the operations, or fetch long ahead what they need, who is a
+//! little behind stays behind at operation after operation; the sum says who is last, but not by how much it holds
+//! up the others. There a rank is only as late as it has become later than it was, and as iterations have become longer.
+//!
 //! How many samples it takes follows from how often *other* ranks are late in this job: where stragglers take turns,
 //! one rank is late several times in a row by chance, and what is wrong is the workload, not a rank.
 
 mod cells;
 mod report;
+mod sample;
 mod track;
+mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     config::Config,
+    makeup::Makeup,
     observation::{Block, Timestamp},
-    rhythm::Shape,
     stats::Histogram,
 };
 use cells::{Cell, Cells};
 pub(crate) use report::{Held, assess, reconsider};
-use track::{SCALES, Scale, Track};
+use sample::Sample;
+pub(crate) use sample::Setting;
+use track::{SCALES, Scale, Track, Value};
+use turns::Turns;
 
 /// A sample that takes this many times as long as usual holds a pause (a checkpoint, say), which is nobody's slowness.
 const PAUSE: f64 = 3.0;
 /// Samples before turns are counted.
 const LEARN: u64 = 10;
-/// Samples over which turns are looked at.
-const TURNS: usize = 48;
+/// Paces remembered.
+const PACES: u32 = 512;
 /// Cells in agreement after which a disagreement is over.
 const AGREEMENTS: u32 = 8;
-/// Where no iteration is recognised, lateness is summed over this time.
-const FALLBACK_NS: u64 = 1_000_000_000;
+/// Samples over which the usual work of the ranks is taken, and how many it takes.
+const WORK: usize = 32;
+const LEAST_WORK: usize = 16;
+/// Samples over which it is learned how late a rank usually is.
+const USUAL: u32 = 16;
+/// Part of its weight that keeps with each later sample whether operations are waited for.
+const SEEMS_FADE: f64 = 0.98;
+/// The scale at which it is looked whether other groups see the same: medians of some samples.
+const LEANING: usize = 1;
 
 /// What was found in the blocks.
 #[derive(Debug)]
@@ -92,11 +108,17 @@ pub(crate) struct Slowness {
     ranks: BTreeMap<u32, Box<RankState>>,
     scales: [Scale; SCALES],
     samples: u64,
+    /// The iteration that samples are of.
+    iteration_us: u64,
     /// Time an operation takes, gaps included, in samples.
     pace: Histogram,
-    turns: VecDeque<(u32, f64)>,
-    in_turns: bool,
+    turns: Turns,
     agreeing: Option<u32>,
+    /// Operations that seem to run beside computation, and that seem to be waited for, of late.
+    seems: [f64; 2],
+    /// Shares of the time that ranks usually work by themselves, in the latest samples.
+    work: VecDeque<[f32; 2]>,
+    pub(crate) makeup: Makeup,
     pub(crate) news: Vec<News>,
 }
 
@@ -108,87 +130,41 @@ impl Default for Slowness {
             ranks: BTreeMap::new(),
             scales: std::array::from_fn(Scale::new),
             samples: 0,
-            pace: Histogram::new(512),
-            turns: VecDeque::new(),
-            in_turns: false,
+            iteration_us: 0,
+            pace: Histogram::new(PACES),
+            turns: Turns::default(),
             agreeing: None,
+            seems: [0.0; 2],
+            work: VecDeque::new(),
+            makeup: Makeup::default(),
             news: Vec::new(),
         }
     }
 }
 
-/// Where a communicator stands in its job.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    /// How many ranks are expected to report.
-    pub(crate) members: usize,
-    /// The communicator's own repeating pattern.
-    pub(crate) shape: Option<Shape>,
-    /// The job's iteration: the longest pattern of any of its communicators. That of a tensor-parallel group may be one
-    /// layer.
-    pub(crate) iteration_us: u64,
-    /// Whether lateness is judged here.
-    pub(crate) judged: bool,
-    /// The rank here of the job's rank 0. It writes checkpoints and logs, so being late now and then is its duty.
-    pub(crate) first: Option<u32>,
-    /// How often ranks were late in the job's other communicators.
-    pub(crate) elsewhere: Counts,
-}
-
 /// Weighted number of values in which ranks were late, and of all values, at each scale.
 pub(crate) type Counts = [(f64, f64); SCALES];
-
-impl Setting {
-    fn completes(&self, sample: &Sample) -> bool {
-        let whole = match self.shape {
-            // Blocks seldom fit an iteration: the sample ends with the one that comes nearest to it.
-            Some(shape) => sample.operations * 4 >= u64::from(shape.operations) * 3,
-            None => sample.wall_ns >= FALLBACK_NS,
-        };
-        // Nor does the pattern need to be the iteration: where all operations are alike, one of them may be taken for it.
-        whole && sample.wall_ns / 1_000 * 4 >= self.iteration_us * 3
-    }
-
-    /// Whether the pattern here is only a part of the job's iteration.
-    fn is_part(&self) -> bool {
-        self.shape
-            .is_none_or(|shape| shape.duration_us.saturating_mul(3) < self.iteration_us.saturating_mul(2))
-    }
-
-    fn iterations(&self, sample: &Sample) -> f64 {
-        let iterations = match self.shape {
-            Some(shape) if !self.is_part() => sample.operations as f64 / f64::from(shape.operations.max(1)),
-            _ if self.iteration_us > 0 => sample.wall_ns as f64 / 1e3 / self.iteration_us as f64,
-            _ => 1.0,
-        };
-        iterations.max(1.0)
-    }
-}
-
-/// Cells added up to about an iteration.
-#[derive(Debug, Default)]
-struct Sample {
-    operations: u64,
-    cells: u32,
-    wall_ns: u64,
-    ranks: BTreeMap<u32, Sum>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Sum {
-    cells: u32,
-    lateness_ns: f64,
-    /// Own time beyond that of the peers, beside sends and without them; the same as `lateness_ns` where it is not told.
-    excess_ns: [f64; 2],
-    own_ns: u64,
-    peers_ns: u64,
-}
 
 /// One rank at all scales, and the scale at which it was found late.
 #[derive(Debug, Default)]
 struct RankState {
     tracks: [Track; SCALES],
     late: Option<usize>,
+    /// How late it usually is, and how many samples say so.
+    usual: f64,
+    samples: u32,
+}
+
+impl RankState {
+    /// By how much it is later than it usually is. What is usual is not learned while it is suspected.
+    fn more_than_usual(&mut self, x: f64) -> f64 {
+        let more = x - self.usual;
+        if self.late.is_none() && (self.tracks[0].is_quiet() || self.samples < USUAL) {
+            self.samples = (self.samples + 1).min(USUAL);
+            self.usual += more / f64::from(self.samples);
+        }
+        more
+    }
 }
 
 impl Slowness {
@@ -197,7 +173,7 @@ impl Slowness {
         &mut self,
         comm_rank: u32,
         blocks: &[Block],
-        setting: &Setting,
+        setting: &Setting<'_>,
         config: &Config,
         now: Timestamp,
     ) {
@@ -206,10 +182,14 @@ impl Slowness {
         }
         while let Some(cell) = self.cells.next(setting.members, now) {
             self.compare_signatures(&cell);
+            if let Some(times) = cell.times() {
+                self.makeup.add(times, setting.iteration_us, now);
+            }
             if !setting.judged {
                 continue;
             }
-            self.add(&cell, setting.shape);
+            self.fit(setting.iteration_us);
+            self.open.add(&cell, setting);
             if setting.completes(&self.open) {
                 let sample = std::mem::take(&mut self.open);
                 self.judge(&sample, setting, config);
@@ -222,9 +202,57 @@ impl Slowness {
         self.scales.each_ref().map(Scale::counts)
     }
 
+    /// Whether the rank comes late lately, if perhaps not for long enough to say so.
+    pub(crate) fn leans_late(&self, comm_rank: u32) -> bool {
+        self.is_late(comm_rank)
+            || self
+                .ranks
+                .get(&comm_rank)
+                .is_some_and(|state| state.tracks[LEANING].leans(&self.scales[LEANING]))
+    }
+
+    /// Whether ranks wait for the operations here, so that their lateness adds up.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.seems[1] >= self.seems[0]
+    }
+
+    /// How late any rank is at the moment that was not found late before.
+    pub(crate) fn worst(&self) -> f64 {
+        let suspected = self.ranks.values().filter(|state| state.late.is_none());
+        suspected.filter_map(|state| state.tracks[0].lasting()).fold(0.0, f64::max)
+    }
+
+    /// Whether stragglers take turns here.
+    pub(crate) fn is_uneven(&self) -> bool {
+        self.turns.uneven()
+    }
+
+    /// The share of its time that a rank here usually spends by itself, beside sends and without them.
+    pub(crate) fn work(&self) -> Option<[f64; 2]> {
+        let median = |which: usize| {
+            let mut shares: Vec<f32> = self.work.iter().map(|work| work[which]).collect();
+            shares.sort_by(f32::total_cmp);
+            f64::from(shares[shares.len() / 2])
+        };
+        (self.work.len() >= LEAST_WORK).then(|| [median(0), median(1)])
+    }
+
     /// Whether the rank is called late at the moment.
     pub(crate) fn is_late(&self, comm_rank: u32) -> bool {
         self.ranks.get(&comm_rank).is_some_and(|state| state.late.is_some())
+    }
+
+    /// Samples of what was wrongly taken for an iteration do not compare with those of iterations.
+    fn fit(&mut self, iteration_us: u64) {
+        let known = std::mem::replace(&mut self.iteration_us, iteration_us);
+        if known == 0 || (iteration_us >= known / 2 && iteration_us / 2 <= known) {
+            return;
+        }
+        self.open = Sample::default();
+        self.scales = std::array::from_fn(Scale::new);
+        self.samples = 0;
+        self.pace = Histogram::new(PACES);
+        self.ranks.retain(|_, state| state.late.is_some());
     }
 
     fn compare_signatures(&mut self, cell: &Cell) {
@@ -246,94 +274,66 @@ impl Slowness {
         }
     }
 
-    fn add(&mut self, cell: &Cell, shape: Option<Shape>) {
-        let mut waits: Vec<u64> = cell.whole().map(|(_, part)| part.wait_ns).collect();
-        if waits.len() < 2 {
-            return;
-        }
-        waits.sort_unstable();
-        let mut walls: Vec<u64> = cell.whole().map(|(_, part)| part.wall_ns()).collect();
-        walls.sort_unstable();
-        // A pause that is far longer than the iteration (a checkpoint, say) counts as one iteration of lateness: it
-        // is one event, however long.
-        let most_ns = shape.map_or(u64::MAX, |shape| {
-            let iterations = cell.length.div_ceil(u64::from(shape.operations.max(1)));
-            shape.duration_us.saturating_mul(1_000).saturating_mul(iterations)
-        });
-        let sorted = |which: usize| -> Option<Vec<u64>> {
-            let mut owns: Vec<u64> =
-                cell.whole().map(|(_, part)| part.own_ns.map(|own| own[which])).collect::<Option<_>>()?;
-            owns.sort_unstable();
-            Some(owns)
-        };
-        let owns = [sorted(0), sorted(1)];
-        let sample = &mut self.open;
-        sample.operations += cell.length;
-        sample.cells += 1;
-        sample.wall_ns = sample.wall_ns.saturating_add(walls[walls.len() / 2]);
-        for (comm_rank, part) in cell.whole() {
-            let peers_ns = median_without(&waits, part.wait_ns);
-            let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
-            let sum = sample.ranks.entry(comm_rank).or_default();
-            sum.cells += 1;
-            sum.lateness_ns += lateness_ns.clamp(-(most_ns as f64), most_ns as f64);
-            for (which, owns) in owns.iter().enumerate() {
-                let excess_ns = owns.as_ref().zip(part.own_ns).map_or(lateness_ns, |(owns, own)| {
-                    own[which] as f64 - median_without(owns, own[which]) as f64
-                });
-                sum.excess_ns[which] += excess_ns.clamp(-(most_ns as f64), most_ns as f64);
-            }
-            sum.own_ns = sum.own_ns.saturating_add(part.wait_ns);
-            sum.peers_ns = sum.peers_ns.saturating_add(peers_ns);
-        }
-    }
-
-    fn judge(&mut self, sample: &Sample, setting: &Setting, config: &Config) {
+    fn judge(&mut self, sample: &Sample, setting: &Setting<'_>, config: &Config) {
         if sample.wall_ns == 0 {
             return;
         }
-        let wall = sample.wall_ns as f64;
         let iterations = setting.iterations(sample);
         self.samples += 1;
-        let pace = wall / sample.operations.max(1) as f64;
+        let pace = sample.wall_ns as f64 / sample.operations.max(1) as f64;
         let pause = self.pace.median().is_some_and(|usual| pace > usual * PAUSE);
         self.pace.push(pace);
+        self.seems = [0, 1].map(|which| self.seems[which] * SEEMS_FADE + f64::from(sample.seems[which]));
+        let (awaited, credible_ns) = (self.is_awaited(), sample.credible_ns());
+        if let Some(work) = sample.work().filter(|_| !pause) {
+            if self.work.len() >= WORK {
+                self.work.pop_front();
+            }
+            self.work.push_back(work.map(|share| share as f32));
+        }
         let mut worst: Option<(u32, f64)> = None;
         for scale in &mut self.scales {
             scale.begin(self.samples, config);
         }
-        for (comm_rank, sum) in &sample.ranks {
-            if sum.cells < sample.cells {
-                continue;
-            }
-            let x = sum.lateness_ns.min(sum.excess_ns[0]).min(sum.excess_ns[1]) / wall;
+        for (comm_rank, sum) in sample.whole() {
+            let state = self.ranks.entry(comm_rank).or_default();
+            let x = sum.late(sample.wall_ns);
+            let x = if awaited && sum.own_ns[0] as f64 <= credible_ns {
+                x
+            } else {
+                state.more_than_usual(x).min(setting.growth)
+            };
             if worst.is_none_or(|(_, most)| x > most) {
-                worst = Some((*comm_rank, x));
+                worst = Some((comm_rank, x));
             }
-            let state = self.ranks.entry(*comm_rank).or_default();
+            let is_first = setting.first == Some(comm_rank);
+            // Pauses are the duty of the first rank, slow work is not.
+            let counts = !is_first || sample.is_slow_work(comm_rank);
+            let value = Value { x, iterations, wall_ns: sample.wall_ns, sum, counts };
             for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
                 let (here, found) = (state.late == Some(i), state.late.is_some());
                 let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i]);
-                let rate = (!pause && setting.first != Some(*comm_rank)).then_some(rate);
-                track.push(x, iterations, sample.wall_ns, sum, scale, here, found, rate);
+                // Of a median of several samples it cannot be said whether they held a pause.
+                let rate = (!pause && (!is_first || i == 0)).then_some(rate);
+                track.push(&value, scale, here, found, rate);
             }
         }
         self.convict(&setting.elsewhere);
-        self.take_turn(worst, config);
+        if let Some(worst) = worst.filter(|_| self.samples > LEARN) {
+            let someone = self.ranks.values().any(|state| state.late.is_some());
+            self.news.extend(self.turns.take(worst, self.ranks.len(), someone, config));
+        }
     }
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
     fn convict(&mut self, elsewhere: &Counts) {
         let ranks = self.ranks.len();
-        let (in_turns, turns) = (self.in_turns, &self.turns);
-        let dominates = |comm_rank: u32| {
-            let times = turns.iter().filter(|(last, _)| *last == comm_rank).count();
-            times * 10 >= turns.len() * 7
-        };
+        let turns = &self.turns;
         for (comm_rank, state) in &mut self.ranks {
             if let Some(i) = state.late {
                 if state.tracks[i].has_recovered() {
-                    **state = RankState::default();
+                    let (usual, samples) = (state.usual, state.samples);
+                    **state = RankState { usual, samples, ..RankState::default() };
                     self.news.push(News::Recovered(*comm_rank));
                 }
                 continue;
@@ -343,7 +343,7 @@ impl Slowness {
                     track.convict(scale, ranks, elsewhere[i]).map(|lateness| (i, lateness))
                 });
             // Where stragglers take turns, some rank is late for a while by chance.
-            let found = found.filter(|_| !in_turns || dominates(*comm_rank));
+            let found = found.filter(|_| !turns.uneven() || turns.dominated_by(*comm_rank));
             if let Some((i, lateness)) = found {
                 state.late = Some(i);
                 // What is explained says nothing about how often ranks are late by chance.
@@ -355,55 +355,8 @@ impl Slowness {
         }
     }
 
-    /// Whether much time is lost to stragglers that take turns.
-    fn take_turn(&mut self, worst: Option<(u32, f64)>, config: &Config) {
-        let Some(worst) = worst.filter(|_| self.samples > LEARN) else { return };
-        self.turns.push_back(worst);
-        if self.turns.len() > TURNS {
-            self.turns.pop_front();
-        }
-        let loss = self.turns.iter().map(|(_, x)| x.min(1.0)).sum::<f64>() / self.turns.len() as f64;
-        let mut last: BTreeMap<u32, usize> = BTreeMap::new();
-        for (comm_rank, _) in &self.turns {
-            *last.entry(*comm_rank).or_default() += 1;
-        }
-        let top = last.values().copied().max().unwrap_or(0);
-        let shared = top * 10 <= self.turns.len() * if self.ranks.len() <= 3 { 7 } else { 5 };
-        let someone = self.ranks.values().any(|state| state.late.is_some());
-        if !self.in_turns && self.turns.len() == TURNS && loss >= config.imbalance_floor && shared && !someone
-        {
-            self.in_turns = true;
-            self.news.push(News::Turns { loss, last, samples: TURNS });
-        } else if self.in_turns && loss < config.imbalance_floor * 0.5 {
-            self.in_turns = false;
-            self.news.push(News::Even);
-        }
-    }
-
     /// The rank is gone, or somebody else now.
     pub(crate) fn forget(&mut self, comm_rank: u32) {
         self.ranks.remove(&comm_rank);
-    }
-}
-
-/// Median of sorted values without one that equals `own`.
-fn median_without(sorted: &[u64], own: u64) -> u64 {
-    let at = sorted.partition_point(|value| *value < own);
-    let left = sorted.len() - 1;
-    let pick = |i: usize| sorted[if i < at { i } else { i + 1 }];
-    if left % 2 == 1 { pick(left / 2) } else { (pick(left / 2 - 1) / 2).saturating_add(pick(left / 2) / 2) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn median_without_leaves_one_value_out() {
-        assert_eq!(median_without(&[1, 9], 1), 9);
-        assert_eq!(median_without(&[1, 9], 9), 1);
-        assert_eq!(median_without(&[1, 5, 9], 5), 4);
-        assert_eq!(median_without(&[3, 3, 3, 8], 8), 3);
-        assert_eq!(median_without(&[3, 5, 7, 8], 3), 7);
     }
 }

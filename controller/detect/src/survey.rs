@@ -1,16 +1,24 @@
 //! The job as a whole, as far as a single communicator has to know of it.
 //!
-//! Where a communicator holds others whole (all ranks of a job that also has tensor- and data-parallel groups), its
-//! members differ by what they do: stages of a pipeline have different work. Ranks are compared in the innermost
-//! communicators only, whose members divide the same work among themselves.
+//! It is looked at once a second at most, and who does the same work ([`roles`]) only when somebody has joined or
+//! a communicator's rhythm became known: both cost as much as the job has ranks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
-    model::{Comm, Process},
-    observation::{CommId, ProcessId, Timestamp},
+    model::{Comm, Job},
+    nodes::Nodes,
+    observation::{NicClass, Timestamp},
+    roles,
     slow::Counts,
 };
+
+/// Least time between two looks.
+const SURVEY_US: u64 = 1_000_000;
+/// Iterations of the job before ranks are compared: the first ones take several times as long, unevenly.
+const SETTLED: u64 = 5;
+/// The same as time, where the largest communicator shows no iterations.
+const SETTLED_US: u64 = 60_000_000;
 
 /// What was seen at the last look.
 #[derive(Debug, Default)]
@@ -27,6 +35,8 @@ pub(crate) struct Survey {
     /// Whether the job is past its first iterations.
     pub(crate) settled: bool,
     pub(crate) total: Counts,
+    /// Which state of the nodes' NIC classes was looked at.
+    classes: u64,
 }
 
 impl Survey {
@@ -40,29 +50,87 @@ impl Survey {
     }
 }
 
-pub(crate) fn add(total: &mut Counts, more: &Counts) {
-    for (total, more) in total.iter_mut().zip(more) {
-        *total = (total.0 + more.0, total.1 + more.1);
+/// Looks at the job as a whole.
+pub(crate) fn look(job: &mut Job, nodes: &Nodes, now: Timestamp) {
+    if now.micros_since(job.survey.at) < SURVEY_US {
+        return;
+    }
+    job.survey.at = now;
+    let known = job.comms.values().filter(|comm| comm.rhythm.known()).count();
+    let (changed, classes) = (job.survey.changed, nodes.classes());
+    if changed || classes != job.survey.classes {
+        job.survey.classes = classes;
+        compare_classes(job, nodes);
+    }
+    if changed || known != job.survey.known {
+        (job.survey.changed, job.survey.known) = (false, known);
+        let apart = roles::apart(&job.comms, &job.processes);
+        for (id, comm) in &mut job.comms {
+            comm.judged = !apart.contains(id);
+        }
+        let joining = job.comms.values().filter(|comm| comm.judged && comm.members.len() > 1);
+        job.stages.set(roles::of(joining, &job.processes));
+    }
+    if let Some(first) = job.by_rank.get(&0).and_then(|id| job.processes.get(id)) {
+        for (id, comm_rank) in &first.memberships {
+            if let Some(comm) = job.comms.get_mut(id) {
+                comm.first = Some(*comm_rank);
+            }
+        }
+    }
+    count(job, now);
+    job.pace.explain(&job.comms, now);
+}
+
+/// Adds up what communicators have seen.
+fn count(job: &mut Job, now: Timestamp) {
+    let survey = &mut job.survey;
+    (survey.total, survey.iteration_us) = (Counts::default(), 0);
+    for comm in job.comms.values_mut() {
+        let iteration_us = comm.rhythm.shape().map_or(0, |shape| shape.duration_us);
+        survey.iteration_us = survey.iteration_us.max(iteration_us);
+        comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
+        add(&mut survey.total, &comm.counted);
+    }
+    // The largest communicators have the whole iteration for their pattern, or one of them has.
+    let size = job.comms.values().filter(|comm| comm.completed_max > 0).map(|comm| comm.size).max();
+    let mut largest = job.comms.values().filter(|comm| comm.completed_max > 0 && Some(comm.size) == size);
+    let began = *survey.began.get_or_insert(now);
+    survey.settled |= (size.is_some() && largest.all(|comm| comm.rhythm.iterations() >= SETTLED))
+        || now.micros_since(began) >= SETTLED_US;
+    let whole = |comm: &&Comm| {
+        comm.rhythm
+            .shape()
+            .is_some_and(|shape| shape.duration_us.saturating_mul(3) >= survey.iteration_us * 2)
+    };
+    let kept = job.pace.clock().and_then(|id| job.comms.get(&id)).is_some_and(|comm| whole(&comm));
+    if !kept {
+        let clock = job.comms.values().filter(whole).max_by_key(|comm| (comm.size, comm.completed_max));
+        job.pace.set_clock(clock.map(|comm| comm.id));
     }
 }
 
-/// Communicators that hold all members of a smaller one, in which something goes on, and others beside.
-pub(crate) fn outer(
-    comms: &BTreeMap<CommId, Comm>,
-    processes: &BTreeMap<ProcessId, Process>,
-) -> BTreeSet<CommId> {
-    let mut outer = BTreeSet::new();
-    for inner in comms.values().filter(|comm| comm.rhythm.known() && comm.size > 1 && comm.members.len() > 1)
-    {
-        let mut members = inner.members.values().filter_map(|member| processes.get(&member.process));
-        let Some(first) = members.next() else { continue };
-        let larger =
-            |id: &&CommId| !outer.contains(*id) && comms.get(id).is_some_and(|comm| comm.size > inner.size);
-        let mut around: Vec<CommId> = first.memberships.keys().filter(larger).copied().collect();
-        for process in members {
-            around.retain(|id| process.memberships.contains_key(id));
-        }
-        outer.extend(around);
+/// Notes which members have NICs of another class than others.
+fn compare_classes(job: &mut Job, nodes: &Nodes) {
+    let mut numbers: BTreeMap<Option<&NicClass>, u16> = BTreeMap::new();
+    for process in job.processes.values() {
+        let next = u16::try_from(numbers.len()).unwrap_or(u16::MAX);
+        numbers.entry(nodes.nic_class(&process.info.node)).or_insert(next);
     }
-    outer
+    let (processes, several) = (&job.processes, numbers.len() > 1);
+    for comm in job.comms.values_mut() {
+        comm.classes = BTreeMap::new();
+        if several {
+            let class = |process| Some(numbers[&nodes.nic_class(&processes.get(&process)?.info.node)]);
+            let members = comm.members.iter();
+            comm.classes =
+                members.filter_map(|(rank, member)| Some((*rank, class(member.process)?))).collect();
+        }
+    }
+}
+
+fn add(total: &mut Counts, more: &Counts) {
+    for (total, more) in total.iter_mut().zip(more) {
+        *total = (total.0 + more.0, total.1 + more.1);
+    }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    change::ChangePoint,
     config::Config,
     finding::Verdict,
     model::{Comm, Fate, Job, Member, Process},
@@ -24,10 +25,16 @@ pub struct JobView {
     pub verdict: Verdict,
     /// Learned duration of an iteration.
     pub iteration_ns: Option<u64>,
+    /// How much iterations usually differ from each other: a standard deviation, as a share.
+    #[serde(default)]
+    pub iteration_noise: Option<f64>,
     /// Iterations seen to end since this incarnation began (the least over its ranks).
     pub iterations: u64,
     /// Its ranks, by rank.
     pub ranks: Vec<RankView>,
+    /// When its iteration time changed, oldest first.
+    #[serde(default)]
+    pub changes: Vec<ChangePoint>,
 }
 
 /// What a rank is doing.
@@ -106,8 +113,10 @@ pub(crate) fn of(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> J
         world_size: job.world_size,
         verdict: crate::detector::verdict(job, missing(job, nodes, config, now, any_unknown)),
         iteration_ns: largest.and_then(|comm| comm.rhythm.iteration_us()).map(|us| us.saturating_mul(1_000)),
+        iteration_noise: job.pace.noise(),
         iterations,
         ranks,
+        changes: job.pace.history().cloned().collect(),
     }
 }
 

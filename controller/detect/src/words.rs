@@ -58,6 +58,26 @@ pub(crate) fn list(items: &[String], most: usize) -> String {
     }
 }
 
+/// Ranks as ranges: "0-3,7". Sorted, without repetition.
+#[must_use]
+pub fn ranks(ranks: impl IntoIterator<Item = u32>) -> String {
+    let mut sorted: Vec<u32> = ranks.into_iter().collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for rank in sorted {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(rank) => *last = rank,
+            _ => ranges.push((rank, rank)),
+        }
+    }
+    let words: Vec<String> = ranges
+        .into_iter()
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .collect();
+    words.join(",")
+}
+
 /// "1 rank", "2 ranks".
 pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }

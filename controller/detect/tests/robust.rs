@@ -32,6 +32,8 @@ fn block() -> impl Strategy<Value = Block> {
             own_ns: (wait_ns % 2 == 0).then_some(gap_ns / 2),
             silent_ns: (wait_ns % 4 == 0).then_some(gap_ns / 3),
             longest_own_ns: (wait_ns % 4 == 0).then_some(gap_ns / 5),
+            beside: (wait_ns % 7) as u32,
+            awaited: (wait_ns % 5) as u32,
         })
 }
 

@@ -81,6 +81,23 @@ fn ranks_that_take_turns_are_a_workload_not_a_rank() {
 }
 
 #[test]
+fn a_slow_class_of_nics_is_topology_and_a_slow_member_of_it_is_a_fault() {
+    let mut shape = Shape::new(16, 400_000);
+    shape.ranks_per_node = 4;
+    shape.slow_class = Some((2, 100_000));
+    let healthy = run(2_700, shape.clone(), Vec::new(), 120 * S);
+    assert!(healthy.opened.is_empty(), "{}", healthy.describe());
+    for rank in [3, 13] {
+        // On top of what its class costs it.
+        let us = if rank == 3 { 200_000 } else { 100_000 };
+        let fault = Fault::Slow { rank, at: 40 * S, until: u64::MAX / 2, us };
+        let outcome = run(2_701, shape.clone(), vec![fault], 120 * S);
+        assert_eq!(outcome.kinds(), vec![Kind::NonCommSlow], "{}", outcome.describe());
+        assert_eq!(outcome.first_rank(), Some(rank as u32), "{}", outcome.describe());
+    }
+}
+
+#[test]
 fn a_resized_collective_that_does_not_hang_is_a_disagreement() {
     let fault = Fault::Resize { rank: 2, at: 30 * S, hangs: false };
     let outcome = run(2_600, Shape::new(8, 100_000), vec![fault], 60 * S);

@@ -1,6 +1,6 @@
 //! The picture in the words of the wire protocol.
 
-use c4_detect::{finding::Suspect, observation::Timestamp, view::RankView};
+use c4_detect::{change::ChangePoint, finding::Suspect, observation::Timestamp, view::RankView};
 use c4_proto::v1;
 
 use crate::{
@@ -52,6 +52,7 @@ pub(super) fn summary(job: &JobState) -> v1::JobSummary {
         state: job.state.into(),
         missing: job.missing.clone(),
         iteration_seconds: job.view.iteration_ns.map_or(0.0, |ns| ns as f64 / 1e9),
+        iteration_noise: job.view.iteration_noise.unwrap_or(0.0),
         open_findings: job.open_findings,
         restarts: job.restarts,
     }
@@ -67,6 +68,25 @@ pub(super) fn job(picture: &Snapshot, job: &JobState, now: Timestamp) -> v1::Job
             total_seconds: seconds(job.downtime.total_us()),
         }),
         findings: findings.map(finding).collect(),
+        iteration_changes: job.view.changes.iter().map(change).collect(),
+    }
+}
+
+fn change(change: &ChangePoint) -> v1::IterationChange {
+    let grew = change.grew.iter().map(|grown| v1::GrownPart {
+        communicator: grown.communicator.clone(),
+        communicators: grown.communicators,
+        part: grown.part.name().into(),
+        operations: grown.operations.clone(),
+        before_seconds: seconds(grown.before_us),
+        after_seconds: seconds(grown.after_us),
+    });
+    v1::IterationChange {
+        at_unix_us: unix_us(change.at),
+        before_seconds: seconds(change.before_us),
+        after_seconds: seconds(change.after_us),
+        gradual: change.gradual,
+        grew: grew.collect(),
     }
 }
 

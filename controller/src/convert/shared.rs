@@ -11,7 +11,7 @@ use super::{
 /// Columns that every row has; later ones may be left out.
 const LEAST_COLUMNS: usize = 11;
 /// Columns that this controller knows.
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 14;
 /// Columns that a later agent may send.
 const MOST_COLUMNS: usize = 64;
 
@@ -77,6 +77,8 @@ impl Shared {
             own,
             loud,
             longest,
+            beside,
+            awaited,
         ] = numbers;
         let length = u32::try_from(log).ok().and_then(|log| 1_u32.checked_shl(log));
         let length = length.ok_or_else(|| Invalid::new("length", format!("is 2^{log}")))?;
@@ -99,6 +101,8 @@ impl Shared {
             own_ns,
             silent_ns: own_ns.map(|own_ns| own_ns.saturating_sub(loud)),
             longest_own_ns: longest.checked_sub(1),
+            beside: u32::try_from(beside).unwrap_or(length).min(length),
+            awaited: u32::try_from(awaited).unwrap_or(length).min(length),
         })
     }
 }

@@ -192,7 +192,7 @@ fn windows_that_share_what_they_repeat_arrive_whole() {
     assert_eq!((block.first, block.length, block.signature, block.wait_ns), (4, 4, 8, 10));
     assert_eq!((block.own_ns, block.silent_ns, block.longest_own_ns), (Some(30), Some(20), Some(20)));
     // An agent that knows of one column less, and one that knows of one more.
-    for (columns, longest_own_ns) in [(11, None), (13, Some(20))] {
+    for (columns, longest_own_ns) in [(11, None), (13, Some(20)), (15, Some(20))] {
         let mut message = packed();
         message.block_columns = columns;
         message.windows[0].comms[0].packed_blocks.resize(columns as usize, 99);
@@ -271,7 +271,7 @@ prop_compose! {
     fn block()(first in number(), length in number32(), waits in (number(), number(), number()), bytes in number()) -> v1::Block {
         v1::Block {
             first, length, signature: bytes, wait_ns: waits.0, min_wait_ns: waits.1, max_wait_ns: waits.2,
-            span_ns: waits.0, gap_ns: waits.1, bytes, own_ns: (waits.1 % 2 == 0).then_some(waits.1 / 2), silent_ns: None, longest_own_ns: None,
+            span_ns: waits.0, gap_ns: waits.1, bytes, own_ns: (waits.1 % 2 == 0).then_some(waits.1 / 2), silent_ns: None, longest_own_ns: None, beside: 1, awaited: length,
         }
     }
 }

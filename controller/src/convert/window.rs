@@ -172,6 +172,8 @@ fn block(message: v1::Block, enqueued: u64) -> Result<Block, Invalid> {
         own_ns: message.own_ns,
         silent_ns: message.silent_ns.or(message.own_ns),
         longest_own_ns: message.longest_own_ns,
+        beside: message.beside.min(message.length),
+        awaited: message.awaited.min(message.length),
     })
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use c4_detect::{
     finding::{Finding, FindingId, Kind, Suspect},
     observation::Timestamp,
+    stages::heaviest,
 };
 use serde_json::json;
 
@@ -43,9 +44,6 @@ const NEARLY: f64 = 0.6;
 /// Share of the time that must be lost to stragglers who take turns, in most iterations, to call the data uneven: the
 /// slowest of many healthy ranks always costs something.
 const TURNS: f64 = 0.15;
-/// How much longer a stage must work than the others, as a ratio and as a share of the time.
-const HEAVY: (f64, f64) = (1.2, 0.08);
-
 /// What was found, and whether there was enough to find anything.
 #[derive(Clone, Debug, Default)]
 pub struct Balance {
@@ -331,30 +329,16 @@ impl Comparison<'_> {
         if self.roles.len() < 2 || self.roles.iter().any(|(name, _)| name.is_empty()) {
             return None;
         }
-        let mut works: Vec<(f64, usize)> = (0..self.roles.len())
-            .map(|number| (self.mean_share(&self.roles[number].1, 0, self.windows.number()), number))
-            .collect();
-        works.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let (most, number) = works[0];
-        let mut others: Vec<f64> = works[1..].iter().map(|(share, _)| *share).collect();
-        let usual = median(&mut others)?;
-        if most < usual * HEAVY.0 || most - usual < HEAVY.1 {
-            return None;
-        }
-        let (name, role) = &self.roles[number];
+        let works: Vec<f64> =
+            self.roles.iter().map(|(_, role)| self.mean_share(role, 0, self.windows.number())).collect();
+        let heavy = heaviest(&works)?;
+        let (name, role) = &self.roles[heavy.role];
         let ranks = role.iter().filter_map(|place| self.recording.processes[*place].info.rank);
-        let summary = format!(
-            "{name} (ranks {}) has {:.0} % more work than the other stages, which wait for it; no single rank is at fault",
-            crate::words::ranks(ranks),
-            (most / usual - 1.0) * 100.0,
-        );
+        let summary = heavy.sentence(name, &crate::words::ranks(ranks));
         let share = 1.0 / role.len() as f64;
         let suspects = role.iter().take(16).map(|place| self.suspect(*place, share)).collect();
         let mut finding = self.finding(Kind::WorkloadImbalance, suspects, 0.7, summary, 0);
-        finding.evidence.insert("imbalance".into(), json!("stage"));
-        finding.evidence.insert("role".into(), json!(name));
-        finding.evidence.insert("works_percent".into(), json!(percent(most)));
-        finding.evidence.insert("other_stages_work_percent".into(), json!(percent(usual)));
+        finding.evidence.extend(heavy.evidence(name));
         finding.evidence.insert("measured_by".into(), json!(self.measured_by()));
         finding.refuted_by = "only some ranks of the stage work longer than their peers".into();
         Some(finding)

@@ -10,6 +10,7 @@ use c4_detect::{
     detector::Config,
     finding::{Finding, FindingId, Verdict},
     observation::Timestamp,
+    report::change_value,
     view::JobView,
 };
 use serde_json::{Value, json};
@@ -185,6 +186,7 @@ fn document(diagnosis: &Diagnosis, problems: &Problems) -> Value {
                 "ranks_seen": job.ranks.len(),
                 "iterations": job.iterations,
                 "iteration_seconds": job.iteration_ns.map(|ns| ns as f64 / 1e9),
+                "iteration_changes": job.changes.iter().map(change_value).collect::<Vec<_>>(),
             })
         })
         .collect();

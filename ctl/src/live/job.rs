@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use c4_detect::{
+    change::{ChangePoint, Grown},
+    report::change_value,
+};
 use c4_proto::v1;
 use serde_json::{Value, json};
 
 use super::{Asked, findings::reports, jobs};
 use crate::{
+    convert,
     failure::Failure,
     finding,
     output::{Output, Style},
     table::{Align, Cell, Table},
-    words::{count, moment, printable, seconds},
+    words::{count, duration_us, moment, printable, seconds},
 };
 
 pub(super) async fn run(asked: &mut Asked<'_>, name: &str) -> Result<(), Failure> {
@@ -21,12 +26,14 @@ pub(super) async fn run(asked: &mut Asked<'_>, name: &str) -> Result<(), Failure
     let request = v1::GetJobRequest { name: name.to_owned() };
     let job = asked.client.call(asked.timeout, &missing, calls.get_job(request)).await?;
     let reports = reports(job.findings)?;
+    let changes: Vec<ChangePoint> = job.iteration_changes.into_iter().map(convert::change).collect();
     let summary = job.summary.unwrap_or_default();
     let ledger = job.ledger.unwrap_or_default();
     if asked.json {
         let mut document = json!({
             "job": jobs::summary(&summary),
             "ranks": job.ranks.iter().map(rank_document).collect::<Vec<_>>(),
+            "iteration_changes": changes.iter().map(change_value).collect::<Vec<_>>(),
             "ledger": ledger_document(&ledger),
         });
         document["findings"] = finding::document(&reports)["findings"].take();
@@ -42,6 +49,11 @@ pub(super) async fn run(asked: &mut Asked<'_>, name: &str) -> Result<(), Failure
     out.line("")?;
     ranks(&job.ranks).print(out)?;
     blind_spots(&job.ranks, out)?;
+    if !changes.is_empty() {
+        out.line("")?;
+        out.line("When the iteration time changed:")?;
+        table_of(&changes).print(out)?;
+    }
     if !ledger.entries.is_empty() {
         out.line("")?;
         out.line(format!("Downtime: {} in all", seconds(ledger.total_seconds)))?;
@@ -52,8 +64,12 @@ pub(super) async fn run(asked: &mut Asked<'_>, name: &str) -> Result<(), Failure
 
 fn heading(job: &v1::JobSummary, out: &mut Output) -> std::io::Result<()> {
     let state = out.paint(jobs::style(&job.state), printable(&job.state));
+    let noise = match job.iteration_noise {
+        noise if noise > 0.0 => format!(" ± {:.1} %", noise * 100.0),
+        _ => String::new(),
+    };
     out.line(format!(
-        "job {}: {state}, ranks seen {}, iteration {}, {}",
+        "job {}: {state}, ranks seen {}, iteration {}{noise}, {}",
         printable(&job.name),
         jobs::ranks(job),
         jobs::iteration(job),
@@ -112,6 +128,27 @@ fn blind_spots(ranks: &[v1::Rank], out: &mut Output) -> std::io::Result<()> {
         out.line(format!("  {}{of}", printable(spot)))?;
     }
     Ok(())
+}
+
+fn table_of(changes: &[ChangePoint]) -> Table {
+    let mut table = Table::new(&[
+        ("AT", Align::Left),
+        ("BEFORE", Align::Right),
+        ("AFTER", Align::Right),
+        ("HOW", Align::Left),
+        ("WHAT GREW OR SHRANK", Align::Left),
+    ]);
+    for change in changes {
+        let grew: Vec<String> = change.grew.iter().map(Grown::phrase).collect();
+        table.row(vec![
+            moment(change.at.0).into(),
+            duration_us(change.before_us).into(),
+            duration_us(change.after_us).into(),
+            if change.gradual { "slowly" } else { "at once" }.into(),
+            grew.join("; ").into(),
+        ]);
+    }
+    table
 }
 
 fn downtime(ledger: &v1::Ledger) -> Table {

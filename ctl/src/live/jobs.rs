@@ -80,6 +80,7 @@ pub(super) fn summary(job: &v1::JobSummary) -> Value {
         "state": job.state,
         "missing": job.missing,
         "iteration_seconds": Some(job.iteration_seconds).filter(|seconds| *seconds > 0.0),
+        "iteration_noise": Some(job.iteration_noise).filter(|noise| *noise > 0.0),
         "open_findings": job.open_findings,
         "restarts": job.restarts,
     })

@@ -92,6 +92,20 @@ impl server::Operations for Double {
             ranks: vec![rank],
             ledger: Some(v1::Ledger { entries: vec![downtime], total_seconds: 4.1 }),
             findings: vec![finding("f-1", false)],
+            iteration_changes: vec![v1::IterationChange {
+                at_unix_us: 1_764_000_000_000_000,
+                before_seconds: 1.5,
+                after_seconds: 2.0,
+                gradual: false,
+                grew: vec![v1::GrownPart {
+                    communicator: "dp".into(),
+                    communicators: 4,
+                    part: "waiting".into(),
+                    operations: vec!["AllReduce".into()],
+                    before_seconds: 0.1,
+                    after_seconds: 0.6,
+                }],
+            }],
         }))
     }
 
@@ -153,6 +167,7 @@ fn summary() -> v1::JobSummary {
         state: "faulty".into(),
         missing: vec![],
         iteration_seconds: 0.25,
+        iteration_noise: 0.012,
         open_findings: 1,
         restarts: 1,
     }

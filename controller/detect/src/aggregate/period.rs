@@ -15,6 +15,9 @@
 //!   too; what repeats often and slowly is settled on as the iteration before that is learned, as long as it fills
 //!   most of the job's operations (the layers of a sharded model, which also repeat, do not).
 //!
+//! Where sizes follow the data (sequences of varying length), no two iterations are alike: when an exact search has failed
+//! for long, only functions and types are compared from then on.
+//!
 //! If all operations are alike, the signatures say nothing; then the pauses between operations do, and if they do
 //! not either, one operation is one iteration.
 
@@ -30,10 +33,16 @@ const FIRST_PATIENCE: usize = 32;
 const PROVEN: usize = 512;
 /// Least operations before any period is believed.
 const LEAST: usize = 6;
+/// A search of so many operations, over so long a time or of the greatest patience, that finds nothing is one too many…
+const INEXACT: usize = 2048;
+/// … see `INEXACT`.
+const INEXACT_NS: u64 = 120_000_000_000;
 /// Pauses looked at when all operations are alike.
 const PAUSES: usize = 128;
 /// A pause between iterations is at least this many times a pause within one.
-const PAUSE_RATIO: u64 = 4;
+const PAUSE_RATIO: f64 = 1.6;
+/// Ways of splitting pauses into long and short ones that are tried.
+const SPLITS: usize = 4;
 
 /// A period that repeated so often, and takes so long, is an iteration although it has not been proven.
 const SETTLE_REPEATS: usize = 20;
@@ -51,6 +60,19 @@ pub(super) struct PeriodFinder {
     settled: Settled,
     pauses: Pauses,
     begun: Option<Begun>,
+    /// Sizes are not compared any more.
+    inexact: bool,
+    /// When the first operation started.
+    since_ns: Option<u64>,
+}
+
+/// What an operation is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hashes {
+    /// With its size.
+    pub(super) exact: u64,
+    /// Without.
+    pub(super) inexact: u64,
 }
 
 /// Whether a period was settled on without proof.
@@ -69,6 +91,8 @@ enum Settled {
 struct Begun {
     first: u64,
     start_ns: u64,
+    /// Operations in it so far.
+    operations: usize,
 }
 
 #[derive(Debug)]
@@ -113,6 +137,8 @@ impl Default for PeriodFinder {
             settled: Settled::No,
             pauses: Pauses::default(),
             begun: None,
+            inexact: false,
+            since_ns: None,
         }
     }
 }
@@ -129,8 +155,21 @@ impl PeriodFinder {
         }
     }
 
+    /// The place in the iteration of the operation that comes next, while one goes on.
+    pub(super) fn place(&self) -> Option<usize> {
+        self.begun.map(|begun| begun.operations)
+    }
+
     /// Takes the next operation in; returns the iteration that ends where this operation starts.
-    pub(super) fn push(&mut self, sequence: u64, hash: u64, start_ns: u64, gap_ns: u64) -> Option<Iteration> {
+    pub(super) fn push(
+        &mut self,
+        sequence: u64,
+        hashes: Hashes,
+        start_ns: u64,
+        gap_ns: u64,
+    ) -> Option<Iteration> {
+        self.since_ns.get_or_insert(start_ns);
+        let hash = if self.inexact { hashes.inexact } else { hashes.exact };
         let boundary = match &mut self.state {
             State::Locked { pattern, at, run } => {
                 if pattern.hashes[*at] == hash {
@@ -138,7 +177,7 @@ impl PeriodFinder {
                     *at = (*at + 1) % pattern.hashes.len();
                     *run += 1;
                     let alike = pattern.hashes.len() == 1;
-                    Some(if alike { self.pauses.begins(gap_ns) } else { begins })
+                    Some(if alike { self.pauses.begins(gap_ns, self.inexact) } else { begins })
                 } else {
                     let run = *run;
                     self.lose(run);
@@ -153,9 +192,14 @@ impl PeriodFinder {
                 self.begun = None;
                 None
             }
-            Some(false) => None,
+            Some(false) => {
+                if let Some(begun) = &mut self.begun {
+                    begun.operations += 1;
+                }
+                None
+            }
             Some(true) => {
-                let ended = self.begun.replace(Begun { first: sequence, start_ns });
+                let ended = self.begun.replace(Begun { first: sequence, start_ns, operations: 1 });
                 ended.map(|begun| Iteration {
                     first: begun.first,
                     operations: u32::try_from(sequence - begun.first).unwrap_or(u32::MAX),
@@ -240,7 +284,11 @@ impl PeriodFinder {
                 _ => search.phase(period),
             };
             search.believed = Some(Believed { period, phase });
-            let begins = if period == 1 { self.pauses.begins(gap_ns) } else { (n - 1) % period == phase };
+            let begins = if period == 1 {
+                self.pauses.begins(gap_ns, self.inexact)
+            } else {
+                (n - 1) % period == phase
+            };
             if n >= PROVEN.max(6 * period).max(self.patience.min(MAX_SEARCH / 2)) || n >= MAX_SEARCH {
                 let pattern = Pattern::new(&search.hashes[n - period..], (n - period) % period, phase);
                 let at = (n + period - phase) % period;
@@ -252,6 +300,14 @@ impl PeriodFinder {
         let State::Searching(search) = &mut self.state else { return None };
         search.believed = None;
         if n >= self.patience {
+            let long = start_ns.saturating_sub(self.since_ns.unwrap_or(start_ns)) >= INEXACT_NS;
+            if !self.inexact && self.known.is_none() && n >= INEXACT && (long || n >= MAX_SEARCH) {
+                self.inexact = true;
+                self.patience = FIRST_PATIENCE;
+                *search = Search::default();
+                self.pauses = Pauses::default();
+                return None;
+            }
             self.patience = (self.patience * 2).min(MAX_SEARCH);
             let (matched, returned) = (search.matched, search.returned);
             *search = Search { matched, returned, ..Search::default() };
@@ -331,7 +387,9 @@ struct Pauses {
 }
 
 impl Pauses {
-    fn begins(&mut self, gap_ns: u64) -> bool {
+    /// Whether an iteration begins after this pause. Where pauses do not tell, each operation is an iteration, unless
+    /// operations are alike in name only.
+    fn begins(&mut self, gap_ns: u64, in_name_only: bool) -> bool {
         self.gaps.push_back(gap_ns);
         if self.gaps.len() > PAUSES {
             self.gaps.pop_front();
@@ -341,31 +399,42 @@ impl Pauses {
             self.until_next_look = (self.gaps.len() / 2).max(4);
         }
         self.until_next_look -= 1;
-        self.threshold_ns.is_none_or(|threshold| gap_ns >= threshold)
+        self.threshold_ns.map_or(!in_name_only, |threshold| gap_ns >= threshold)
     }
 
     /// Splits the pauses into long and short ones, if they do fall apart and the long ones come evenly.
     fn look(&self) -> Option<u64> {
         let mut sorted: Vec<u64> = self.gaps.iter().copied().collect();
         sorted.sort_unstable();
-        let (mut ratio, mut threshold) = (0, None);
-        for pair in sorted.windows(2) {
-            let this = pair[1] / pair[0].max(1_000);
-            if this > ratio {
-                (ratio, threshold) = (this, Some(pair[1]));
-            }
-        }
-        let threshold = threshold.filter(|_| ratio >= PAUSE_RATIO)?;
+        let mut splits: Vec<(f64, u64)> = sorted
+            .windows(2)
+            .map(|pair| (pair[1] as f64 / pair[0].max(1_000) as f64, pair[1]))
+            .filter(|(ratio, _)| *ratio >= PAUSE_RATIO)
+            .collect();
+        // The widest split may be between all pauses and one accident.
+        splits.sort_by(|a, b| b.0.total_cmp(&a.0));
+        splits
+            .into_iter()
+            .take(SPLITS)
+            .map(|(_, threshold)| threshold)
+            .find(|threshold| self.is_even(*threshold))
+            .map(
+                // A little below: the next one may be shorter.
+                |threshold| (threshold as f64 / PAUSE_RATIO.sqrt()) as u64,
+            )
+    }
+
+    fn is_even(&self, threshold: u64) -> bool {
         let places: Vec<usize> =
             (0..self.gaps.len()).filter(|i| self.gaps.get(*i).is_some_and(|gap| *gap >= threshold)).collect();
         let spacings: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
         if spacings.len() < 3 {
-            return None;
+            return false;
         }
         let mut ordered = spacings.clone();
         ordered.sort_unstable();
         let usual = ordered[ordered.len() / 2];
         let even = spacings.iter().filter(|spacing| **spacing == usual).count();
-        (usual > 1 && even * 4 >= spacings.len() * 3).then(|| threshold - threshold / 4)
+        usual > 1 && even * 4 >= spacings.len() * 3
     }
 }

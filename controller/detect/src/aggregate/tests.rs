@@ -190,6 +190,65 @@ fn a_longer_sequence_is_a_new_pattern_of_the_same_kind() {
 }
 
 #[test]
+fn sizes_that_follow_the_data_do_not_hide_the_iteration() {
+    let mut job = Job::new();
+    let mut x = 7_u64;
+    let mut iterate = |job: &mut Job, times: usize| {
+        for _ in 0..times {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (length, now_ns) = (x >> 40, job.now_ns);
+            job.now_ns = now_ns + 200_000_000;
+            for (i, datatype) in ["ncclBfloat16", "ncclBfloat16", "ncclFloat32"].into_iter().enumerate() {
+                let mut operation =
+                    operation(job.sequence, length * (i as u64 + 1), job.now_ns, job.now_ns + 1_000_000);
+                operation.signature.datatype = datatype.into();
+                job.aggregator.push(&operation);
+                (job.sequence, job.now_ns) = (job.sequence + 1, job.now_ns + 2_000_000);
+            }
+            job.iterations.extend(job.aggregator.take().1);
+        }
+    };
+    iterate(&mut job, 1_000);
+    assert!(job.iterations.is_empty(), "nothing repeats");
+    iterate(&mut job, 1_500);
+    assert_eq!(job.last_iterations(100), vec![(3, 206); 100]);
+}
+
+#[test]
+fn accumulated_gradients_are_one_iteration() {
+    let micro: Vec<u64> = [5].repeat(12).into_iter().chain([6].repeat(12)).collect();
+    for steps in [2, 8, 20] {
+        let iteration: Vec<u64> = micro.repeat(steps).into_iter().chain([9, 3]).collect();
+        let mut job = Job::new();
+        for _ in 0..(40_000 / iteration.len()).max(20) {
+            job.iterate(&iteration, 30, 1);
+        }
+        assert_eq!(job.last_iterations(1)[0].0 as usize, iteration.len(), "{steps} steps");
+    }
+}
+
+#[test]
+fn short_iterations_are_told_several_at_a_time() {
+    let mut job = Job::new();
+    job.iterate(&[10, 20], 1, 400);
+    for _ in 0..10 {
+        // A second of iterations of 4 ms, taken at once as an agent does.
+        for _ in 0..250 {
+            for count in [10, 20] {
+                let start = job.now_ns + 1_000_000;
+                job.now_ns = start + 1_000_000;
+                job.aggregator.push(&operation(job.sequence, count, start, job.now_ns));
+                job.sequence += 1;
+            }
+        }
+        let (_, iterations) = job.aggregator.take();
+        assert!((7..=9).contains(&iterations.len()), "{}", iterations.len());
+        assert!((240..=260).contains(&iterations.iter().map(|i| i.count).sum::<u32>()));
+        assert!(iterations.iter().all(|i| i.operations == 2 && i.duration_ns == 4_000_000));
+    }
+}
+
+#[test]
 fn pauses_tell_iterations_when_all_operations_are_alike() {
     let mut job = Job::new();
     job.iterate(&[10; 5], 30, 100);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    makeup::Times,
     observation::{Block, Timestamp},
     signature,
 };
@@ -30,6 +31,10 @@ pub(super) struct Part {
     pub(super) max_wait_ns: u64,
     /// Time by itself, beside sends and without them, where the agent tells.
     pub(super) own_ns: Option<[u64; 2]>,
+    /// The longest stretch of it.
+    pub(super) longest_ns: Option<u64>,
+    /// Operations that seem to run beside computation, and that seem to be waited for.
+    pub(super) seems: [u32; 2],
     parts: u32,
 }
 
@@ -44,6 +49,8 @@ impl Part {
             gap_ns: block.gap_ns,
             max_wait_ns: block.max_wait_ns,
             own_ns: block.own_ns.map(|own| [own, block.silent_ns.unwrap_or(own)]),
+            longest_ns: block.longest_own_ns,
+            seems: [block.beside, block.awaited],
             parts: 1,
         }
     }
@@ -63,15 +70,17 @@ impl Part {
             [own[0].saturating_add(more[0]), own[1].saturating_add(more[1])]
         };
         self.own_ns = self.own_ns.zip(next.own_ns).map(add);
+        self.longest_ns = self.longest_ns.zip(next.longest_ns).map(|(longest, next)| longest.max(next));
+        self.seems = [0, 1].map(|which| self.seems[which].saturating_add(next.seems[which]));
         self.parts += next.parts;
         true
     }
 
-    /// Wall time from the end of what came before to the end of this: a block's span begins with its first
-    /// operation, so the pause before that is missing and taken to be like the other pauses.
+    /// Wall time from the end of what came before to the end of this: all that was spent in operations and between them.
+    /// Where operations overlap each other (the starts are the host's), that is too much, and the span is enough; it
+    /// only lacks the pause before the first of them.
     pub(super) fn wall_ns(&self) -> u64 {
-        let missing = self.gap_ns as f64 * f64::from(self.parts) / self.covered.max(1) as f64;
-        self.span_ns.saturating_add(missing as u64)
+        self.wait_ns.min(self.span_ns).saturating_add(self.gap_ns)
     }
 }
 
@@ -108,6 +117,28 @@ impl Cell {
     /// The ranks that filled the cell.
     pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Part)> {
         self.parts.iter().filter(|(_, part)| part.covered == self.length).map(|(rank, part)| (*rank, part))
+    }
+}
+
+impl Cell {
+    /// What the ranks that filled it did with their time, in the mean.
+    pub(super) fn times(&self) -> Option<Times> {
+        let mut times = Times { outside_ns: 0.0, own_ns: 0.0, inside_ns: 0.0, transfer_ns: f64::MAX };
+        let mut ranks = 0.0;
+        for (_, part) in self.whole() {
+            ranks += 1.0;
+            times.outside_ns += part.gap_ns as f64;
+            times.own_ns += part.own_ns.map_or(part.gap_ns, |own| own[0]) as f64;
+            times.inside_ns += part.wait_ns as f64;
+            times.transfer_ns = times.transfer_ns.min(part.wait_ns as f64);
+        }
+        let mean = |sum: f64| sum / ranks;
+        (ranks > 1.0).then(|| Times {
+            outside_ns: mean(times.outside_ns),
+            own_ns: mean(times.own_ns),
+            inside_ns: mean(times.inside_ns),
+            transfer_ns: times.transfer_ns,
+        })
     }
 }
 
@@ -204,6 +235,8 @@ mod tests {
             own_ns: None,
             silent_ns: None,
             longest_own_ns: None,
+            beside: 0,
+            awaited: 0,
         }
     }
 

@@ -1,24 +1,26 @@
 //! From late ranks to findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
 use super::{Lateness, News};
 use crate::{
-    case::{Draft, Slot},
+    case::{Case, Draft, Slot},
     comm_slow,
     config::Config,
     desync,
     finding::{Finding, Kind},
     health,
-    model::{Comm, Job},
+    model::{Comm, Job, Process},
     names,
     nodes::Nodes,
-    observation::{CommId, ProcessId, Timestamp},
-    words,
+    observation::{CommId, NodeName, ProcessId, Timestamp},
+    pace, words,
 };
 
+/// How many times as late somebody else has to be to be the cause.
+const BY_FAR: f64 = 1.3;
 /// Ranks of one node that become late within this time have one cause.
 const TOGETHER_US: u64 = 15_000_000;
 
@@ -80,20 +82,33 @@ fn tell(
     let hold_us = HOLD_US.max(job.iteration_us().saturating_mul(HOLD_ITERATIONS));
     let holds = |since: Timestamp| now.micros_since(since) < hold_us;
     let (slot, mut draft) = match news {
-        News::Late(comm_rank, lateness) => match late(job, comm, comm_rank, &lateness, now) {
-            Some((_, draft)) if !disturbed && comm_slow::explains(job, &draft, now, out) => return,
-            Some((_, draft))
-                if !disturbed && comm_slow::may_explain(job, &draft) && since.is_none_or(holds) =>
-            {
-                let since = since.unwrap_or(now);
-                return job.held.push(Held { comm: id, comm_rank, lateness, since });
+        News::Late(comm_rank, lateness) => {
+            if made_late(job, comm, &lateness) {
+                return;
             }
-            Some(found) if !disturbed => found,
-            _ => return,
-        },
+            let role = whole_role(job, comm, comm_rank);
+            let found = match role {
+                Some(role) => Some((Slot::Imbalance(id), heavy(job, comm, &role, &lateness, now))),
+                None => late(job, comm, comm_rank, &lateness, now),
+            };
+            match found {
+                Some((_, draft)) if !disturbed && comm_slow::explains(job, &draft, now, out) => return,
+                Some((_, draft))
+                    if !disturbed && comm_slow::may_explain(job, &draft) && since.is_none_or(holds) =>
+                {
+                    let since = since.unwrap_or(now);
+                    return job.held.push(Held { comm: id, comm_rank, lateness, since });
+                }
+                Some(found) if !disturbed => found,
+                _ => return,
+            }
+        }
         News::Recovered(comm_rank) => {
             let Some(process) = comm.members.get(&comm_rank).map(|member| member.process) else { return };
             job.held.retain(|held| (held.comm, held.comm_rank) != (id, comm_rank));
+            job.cases.clear_where(now, out, |slot, case| {
+                *slot == Slot::Imbalance(id) && is_about(case, BY_LATENESS)
+            });
             return recovered(job, process, now, out);
         }
         News::Turns { loss, last, samples } if !disturbed => {
@@ -107,7 +122,10 @@ fn tell(
         }
         News::Turns { .. } | News::Disagree { .. } => return,
         News::Even => {
-            job.cases.clear(&Slot::Imbalance(id), now, out);
+            // The data is uneven as long as it is in any communicator.
+            if !job.comms.values().any(|comm| comm.slowness.is_uneven()) {
+                job.cases.clear_where(now, out, |_, case| is_about(case, BY_DATA));
+            }
             return;
         }
         News::Agree => {
@@ -115,6 +133,14 @@ fn tell(
             return;
         }
     };
+    let other = |(at, _): &(&Slot, &Case)| matches!(at, Slot::Imbalance(_)) && **at != slot;
+    let known = job.cases.iter().find(other).map(|(at, _)| at.clone());
+    if let (Slot::Imbalance(_), Some(known)) = (&slot, known) {
+        // An unbalanced job is unbalanced once, in however many communicators it shows.
+        let label = job.comms.get(&id).map_or_else(String::new, Comm::label);
+        let symptom = format!("the same in {label}");
+        return job.cases.explain(&known, symptom, out);
+    }
     if matches!(slot, Slot::Slow(_))
         && let Some(old) = job.cases.clear(&Slot::Imbalance(id), now, out)
     {
@@ -126,6 +152,9 @@ fn tell(
             draft.evidence.insert("nic_class".into(), json!(class));
         }
         health::join(&mut draft, job, nodes, config, now);
+    }
+    if let Some(change) = job.pace.near(draft.since) {
+        draft.evidence.insert(pace::EVIDENCE.into(), pace::evidence(change));
     }
     let (name, incarnation) = (job.id.clone(), job.incarnation);
     job.cases.tell(slot, draft, &name, incarnation, now, out);
@@ -199,6 +228,81 @@ fn late(
         place: Some((comm.id, 0)),
     };
     Some((slot, draft))
+}
+
+/// Whether somebody else in the job is later by far, in a communicator beside which ranks compute: there it cannot be seen
+/// whether a rank was made late by others. That one will be found.
+fn made_late(job: &Job, comm: &Comm, lateness: &Lateness) -> bool {
+    let others = || job.comms.values().filter(|other| other.judged && other.id != comm.id);
+    !comm.slowness.is_awaited() && others().any(|other| other.slowness.worst() > lateness.fraction * BY_FAR)
+}
+
+/// What an imbalance was recognised by, under "imbalance" and "recognised_by".
+const BY_DATA: (&str, &str) = ("imbalance", "data");
+const BY_LATENESS: (&str, &str) = ("recognised_by", "lateness");
+
+fn is_about(case: &Case, (key, value): (&str, &str)) -> bool {
+    case.finding.evidence.get(key).is_some_and(|known| known == value)
+}
+
+/// Communicators of one kind in which the same place comes late, and ranks of which each meets others of them elsewhere: then
+/// what is late is a role, not a rank. The groups that the first and the last stage of a pipeline share are like that.
+/// Ranks of one node are not (that node is slow), nor are those of one pipeline (one of them makes all others late).
+fn whole_role(job: &Job, comm: &Comm, comm_rank: u32) -> Option<Vec<ProcessId>> {
+    let alike = |other: &Comm| (&other.name, other.size) == (&comm.name, comm.size);
+    let siblings = job.comms.values().filter(|other| other.id != comm.id && other.judged && alike(other));
+    let (mut number, mut late) = (0, BTreeSet::from([comm.members.get(&comm_rank)?.process]));
+    for sibling in siblings {
+        number += 1;
+        if sibling.slowness.leans_late(comm_rank) {
+            late.extend(sibling.members.get(&comm_rank).map(|member| member.process));
+        }
+    }
+    if number < 2 || (late.len() - 1) * 10 < number * 6 {
+        return None;
+    }
+    let processes = || late.iter().filter_map(|id| Some((*id, job.process(*id)?)));
+    let meets = |id: ProcessId, process: &Process| {
+        let elsewhere = process.memberships.keys().filter_map(|comm| job.comms.get(comm));
+        elsewhere.filter(|other| other.judged && !alike(other)).any(|other| {
+            other.members.values().any(|member| member.process != id && late.contains(&member.process))
+        })
+    };
+    let nodes: BTreeSet<&NodeName> = processes().map(|(_, process)| &process.info.node).collect();
+    let is_role = nodes.len() > 1 && processes().all(|(id, process)| meets(id, process));
+    is_role.then(|| late.iter().copied().collect())
+}
+
+fn heavy(job: &Job, comm: &Comm, role: &[ProcessId], lateness: &Lateness, now: Timestamp) -> Draft {
+    let confidence = 0.5;
+    let score = confidence / role.len() as f64;
+    let ranks = role.iter().filter_map(|id| job.process(*id)?.info.rank);
+    Draft {
+        kind: Kind::WorkloadImbalance,
+        suspects: role.iter().take(16).map(|id| names::suspect(job, *id, score)).collect(),
+        accused: Vec::new(),
+        confidence,
+        since: now.before(lateness.elapsed_ns / 1_000),
+        summary: format!(
+            "ranks {} come late to collectives alike, each in its own communicator like {}, by {:.0} % of an iteration: they have more work than the others; no single rank is at fault",
+            words::ranks(ranks),
+            comm.label(),
+            lateness.fraction * 100.0,
+        ),
+        evidence: [
+            ("communicator", json!(comm.label())),
+            ("imbalance", json!("stage")),
+            ("recognised_by", json!("lateness")),
+            ("lateness_percent", json!((lateness.fraction * 1_000.0).round() / 10.0)),
+            ("ranks", json!(role.len())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect(),
+        explains: Vec::new(),
+        refuted_by: "only some of these ranks come late, or those of one node more than the others",
+        place: Some((comm.id, 0)),
+    }
 }
 
 /// A finding about several ranks is over when none of them is late any more.

@@ -1,6 +1,6 @@
 //! The cumulative sum test of one rank at one scale.
 
-use super::{Lateness, Sum};
+use super::{Lateness, sample::Sum};
 use crate::{config::Config, stats::Histogram};
 
 /// Scales at which lateness is judged.
@@ -43,6 +43,8 @@ pub(super) struct Scale {
     /// Differences from value to value, of all ranks: a rank that is always late has small ones too.
     differences: Histogram,
     threshold: f64,
+    /// What is never called slow.
+    floor: f64,
     noise: f64,
     late_weight: f64,
     weight: f64,
@@ -57,6 +59,7 @@ impl Scale {
             values: 0,
             differences: Histogram::new(20_000),
             threshold: 1.0,
+            floor: 1.0,
             noise: 0.0,
             late_weight: 0.0,
             weight: 0.0,
@@ -69,6 +72,7 @@ impl Scale {
         if self.closes {
             self.values += 1;
             self.noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
+            self.floor = config.slow_floor;
             self.threshold = config.slow_floor.max(self.noise * config.slow_noise);
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
         }
@@ -109,6 +113,18 @@ struct NowAndThen {
     total: Sum,
 }
 
+/// A rank in a sample.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    /// Lateness, as a share of the time.
+    pub(super) x: f64,
+    pub(super) iterations: f64,
+    pub(super) wall_ns: u64,
+    pub(super) sum: &'a Sum,
+    /// Whether it may be slow in it now and then: not where it only pauses, as is its duty.
+    pub(super) counts: bool,
+}
+
 /// One rank at one scale.
 #[derive(Debug, Default)]
 pub(super) struct Track {
@@ -133,22 +149,18 @@ pub(super) struct Track {
 impl Track {
     /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any, and
     /// `rate` how often others are late, unless the sample holds a pause.
-    #[expect(clippy::too_many_arguments, reason = "a sample, as it is")]
     pub(super) fn push(
         &mut self,
-        x: f64,
-        iterations: f64,
-        wall_ns: u64,
-        sum: &Sum,
+        value: &Value<'_>,
         scale: &mut Scale,
         late: bool,
         found: bool,
         rate: Option<f64>,
     ) {
-        self.pending.push(x);
-        self.pending_iterations += iterations;
-        self.pending_ns = self.pending_ns.saturating_add(wall_ns);
-        self.pending_total.add(sum);
+        self.pending.push(value.x);
+        self.pending_iterations += value.iterations;
+        self.pending_ns = self.pending_ns.saturating_add(value.wall_ns);
+        self.pending_total.add(value.sum);
         if !scale.closes {
             return;
         }
@@ -180,7 +192,8 @@ impl Track {
             return;
         }
         if let Some(rate) = rate {
-            self.now_and_then.push(x, x > scale.threshold, rate, iterations, wall_ns, &total);
+            let late = value.counts && x > scale.threshold;
+            self.now_and_then.push(x, late, rate, iterations, wall_ns, &total);
         }
         self.sum = (self.sum + z - REFERENCE).max(0.0);
         if self.sum == 0.0 {
@@ -194,6 +207,21 @@ impl Track {
         self.run_iterations += iterations;
         self.run_ns = self.run_ns.saturating_add(wall_ns);
         self.run_total.add(&total);
+    }
+
+    /// Whether nothing was late lately.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.run.is_empty()
+    }
+
+    /// How late it is since it last was on time, if that is more than once.
+    pub(super) fn lasting(&self) -> Option<f64> {
+        (self.run.len() > 1).then(|| median(&mut self.run.clone()))
+    }
+
+    /// Whether the latest value is more late than not.
+    pub(super) fn leans(&self, scale: &Scale) -> bool {
+        self.before.is_some_and(|x| x > scale.threshold * REFERENCE)
     }
 
     /// The rank was found late: that it was is no longer counted as chance.
@@ -219,7 +247,7 @@ impl Track {
             return None;
         }
         let fraction = median(&mut self.run.clone());
-        if fraction < scale.threshold * 0.8 {
+        if fraction < scale.threshold * 0.8 || fraction < scale.floor {
             return None;
         }
         self.quiet = 0;
@@ -232,8 +260,8 @@ impl Track {
             samples: self.took,
             iterations: self.run_iterations,
             elapsed_ns: self.run_ns,
-            peers_wait_ns: per(self.run_total.peers_ns),
-            own_wait_ns: per(self.run_total.own_ns),
+            peers_wait_ns: per(self.run_total.peers_waited_ns),
+            own_wait_ns: per(self.run_total.waited_ns),
             threshold: scale.threshold,
             noise: scale.noise,
             share: 1.0,
@@ -276,20 +304,12 @@ impl NowAndThen {
             samples: self.samples,
             iterations: self.iterations,
             elapsed_ns: self.ns,
-            peers_wait_ns: per(self.total.peers_ns),
-            own_wait_ns: per(self.total.own_ns),
+            peers_wait_ns: per(self.total.peers_waited_ns),
+            own_wait_ns: per(self.total.waited_ns),
             threshold: scale.threshold,
             noise: scale.noise,
             share: f64::from(self.late) / f64::from(self.samples.max(1)),
         }
-    }
-}
-
-impl Sum {
-    fn add(&mut self, other: &Sum) {
-        self.lateness_ns += other.lateness_ns;
-        self.own_ns = self.own_ns.saturating_add(other.own_ns);
-        self.peers_ns = self.peers_ns.saturating_add(other.peers_ns);
     }
 }
 

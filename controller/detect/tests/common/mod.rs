@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 use c4_detect::{
     aggregate::{Aggregator, CompletedOperation},
     observation::{
-        CommId, CommWindow, Edge, InFlight, JobId, Membership, NodeName, Observation, OperationSignature,
-        ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
+        CommId, CommWindow, Edge, InFlight, JobId, Membership, NicClass, NodeName, Observation,
+        OperationSignature, ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -34,6 +34,8 @@ pub use shape::{Fault, Shape};
 /// 2023-11-14 22:13:20 UTC.
 pub const EPOCH_US: u64 = 1_700_000_000_000_000;
 const NEVER: u64 = u64::MAX;
+/// Elements of the operation that belongs to an optimizer step.
+const OPTIMIZER: u64 = 3_333;
 
 struct Operation {
     sequence: u64,
@@ -137,7 +139,8 @@ impl Sim {
 
     /// Produces the next collective. Times are absolute.
     fn step(&mut self) {
-        let n = self.shape.operations.len() as u64;
+        let optimizes = self.shape.accumulate.is_some_and(|every| (self.iteration + 1).is_multiple_of(every));
+        let n = (self.shape.operations.len() + usize::from(optimizes)) as u64;
         let over = |f: &Fault| matches!(*f, Fault::End { at, .. } if self.start + at <= self.free_at);
         if self.op == 0 && self.faults.iter().any(over) {
             // The last iteration is over; what is left is tearing down.
@@ -147,18 +150,34 @@ impl Sim {
         let evaluates = self.op == 0
             && self.iteration > 0
             && self.shape.evaluation.is_some_and(|every| self.iteration.is_multiple_of(every));
-        let mut count = self.shape.operations[self.op];
+        let mut count = self.shape.operations.get(self.op).copied().unwrap_or(OPTIMIZER);
         if evaluates {
             count = 7;
         }
         let growth = 1.0 + self.shape.growth * self.iteration as f64 / 1_000.0;
-        let compute = (self.shape.compute_us as f64 * growth) as u64 / n;
+        let from = |slower: Option<(u64, f64)>| {
+            slower.filter(|(at, _)| self.free_at >= self.start + at).map_or(1.0, |(_, factor)| factor)
+        };
+        let factor = growth * from(self.shape.slower);
+        let transfer_us = (self.shape.transfer_us as f64 * from(self.shape.slower_transfers)) as u64;
+        let compute = (self.shape.compute_us as f64 * factor) as u64 / self.shape.operations.len() as u64;
         let turn = self.rng.random_range(0..self.shape.ranks);
         let mut arrivals = Vec::new();
         for rank in 0..self.shape.ranks {
             let mut at = self.free_at + self.noise(compute);
             if self.iteration == 0 && self.op == 0 {
                 at += self.rng.random_range(0..=self.shape.warm_up_us);
+            }
+            if let Some((iteration, us)) = self.shape.recompile
+                && (self.iteration, self.op) == (iteration, 0)
+            {
+                at += self.rng.random_range(0..=us);
+            }
+            if let Some((node, us)) = self.shape.slow_class
+                && self.op == 0
+                && rank / self.shape.ranks_per_node >= node
+            {
+                at += us;
             }
             if self.op == 0 && self.iteration > 0 {
                 if let Some((every, us)) = self.shape.checkpoint
@@ -175,7 +194,7 @@ impl Sim {
             }
             arrivals.push(self.delayed(rank, at, turn));
         }
-        let (last, counts) = self.disturb(count, &arrivals);
+        let (last, counts) = self.disturb(count, transfer_us, &arrivals);
         for (rank, arrival) in arrivals.iter().enumerate() {
             if *arrival == NEVER {
                 continue;
@@ -201,7 +220,7 @@ impl Sim {
             self.op = 0;
             self.shape.evaluation = self.shape.evaluation.map(|every| every + self.iteration);
         }
-        if self.op == self.shape.operations.len() {
+        if self.op == n as usize {
             self.op = 0;
             self.iteration += 1;
         }
@@ -241,13 +260,13 @@ impl Sim {
     }
 
     /// When the operation ends, and what each rank calls it with.
-    fn disturb(&mut self, count: u64, arrivals: &[u64]) -> (u64, Vec<u64>) {
+    fn disturb(&mut self, count: u64, transfer_us: u64, arrivals: &[u64]) -> (u64, Vec<u64>) {
         let mut counts = vec![count; arrivals.len()];
         let last = arrivals.iter().copied().max().unwrap_or(0);
         if last == NEVER {
             return (NEVER, counts);
         }
-        let mut end = last + self.noise(self.shape.transfer_us).max(1);
+        let mut end = last + self.noise(transfer_us).max(1);
         let next = self.shape.operations[(self.op + 1) % self.shape.operations.len()];
         for (i, fault) in self.faults.iter().enumerate() {
             match *fault {
@@ -351,7 +370,7 @@ impl Sim {
         let mut enqueued = me.completed + u64::from(in_flight.is_some());
         let in_flight = match in_flight {
             // An evaluation shifts the pattern, and then what comes next is not known here.
-            None if self.shape.run_ahead && self.shape.evaluation.is_none() && !held => {
+            None if self.shape.run_ahead && self.shape.is_even() && !held => {
                 let n = self.shape.operations.len() as u64;
                 enqueued = (me.completed / n + 1) * n;
                 Some(InFlight {
@@ -430,7 +449,11 @@ impl Sim {
         for rank in 0..n {
             let node = self.node_name(rank / self.shape.ranks_per_node);
             if rank % self.shape.ranks_per_node == 0 {
-                out.push((start, Observation::NodeSeen { node: node.clone(), nic_class: None }));
+                let nic_class = self.shape.slow_class.map(|(first, _)| {
+                    let slow = rank / self.shape.ranks_per_node >= first;
+                    NicClass(if slow { "eth-25" } else { "ib-400" }.into())
+                });
+                out.push((start, Observation::NodeSeen { node: node.clone(), nic_class }));
             }
             out.push((
                 start,

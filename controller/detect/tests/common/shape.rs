@@ -23,6 +23,16 @@ pub struct Shape {
     pub all_pause: Option<(u64, u64)>,
     /// Every so many iterations, operations of another kind (evaluation with metrics).
     pub evaluation: Option<u64>,
+    /// Every so many steps, an optimizer step with an operation of its own follows: gradients are accumulated until then.
+    pub accumulate: Option<u64>,
+    /// In this iteration every rank compiles for up to so long.
+    pub recompile: Option<(u64, u64)>,
+    /// From this time on all ranks compute for so many times as long.
+    pub slower: Option<(u64, f64)>,
+    /// From this time on operations take so many times as long once everybody is there.
+    pub slower_transfers: Option<(u64, f64)>,
+    /// Nodes from this one on have slower NICs, and their ranks come later by so much in each iteration.
+    pub slow_class: Option<(usize, u64)>,
     /// Compute grows by this factor over a thousand iterations.
     pub growth: f64,
     pub kernel_events: bool,
@@ -47,12 +57,22 @@ impl Shape {
             checkpoint: None,
             all_pause: None,
             evaluation: None,
+            accumulate: None,
+            recompile: None,
+            slower: None,
+            slower_transfers: None,
+            slow_class: None,
             growth: 0.0,
             kernel_events: true,
             run_ahead: true,
             final_window: true,
             window_us: 1_000_000,
         }
+    }
+
+    /// Whether all iterations have the same operations.
+    pub fn is_even(&self) -> bool {
+        self.evaluation.is_none() && self.accumulate.is_none()
     }
 
     pub fn iteration_us(&self) -> u64 {

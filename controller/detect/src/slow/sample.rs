@@ -1,0 +1,317 @@
+//! About one iteration of one communicator: how late each rank came, and how much time each spent by itself.
+
+use std::collections::BTreeMap;
+
+use super::{Counts, cells::Cell};
+use crate::rhythm::Shape;
+
+/// Where no iteration is recognised, lateness is summed over this time.
+const FALLBACK_NS: u64 = 1_000_000_000;
+/// Members of a class of NICs that can be compared with each other only.
+const COMPARABLE: usize = 3;
+/// Who works for more than so many times as long as the others had to compute beside communication, or they wait for what
+/// they need long before they need it. Then they are ahead by what they can be, however little the rank is slower.
+const CREDIBLE: f64 = 3.0;
+/// Of the excess, the part within a single stretch from which on it is a pause, not slow work.
+const PAUSE: f64 = 0.6;
+
+/// Where a communicator stands in its job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting<'a> {
+    /// How many ranks are expected to report.
+    pub(crate) members: usize,
+    /// The communicator's own repeating pattern.
+    pub(crate) shape: Option<Shape>,
+    /// The job's iteration: the longest pattern of any of its communicators. That of a tensor-parallel group may be one
+    /// layer.
+    pub(crate) iteration_us: u64,
+    /// Whether lateness is judged here.
+    pub(crate) judged: bool,
+    /// The rank here of the job's rank 0. It writes checkpoints and logs, so pausing now and then is its duty.
+    pub(crate) first: Option<u32>,
+    /// How often ranks were late in the job's other communicators.
+    pub(crate) elsewhere: Counts,
+    /// The class of NICs of each rank; empty where all have the same.
+    pub(crate) classes: &'a BTreeMap<u32, u16>,
+    /// The share by which the job's iterations are longer than they used to be.
+    pub(crate) growth: f64,
+}
+
+impl Setting<'_> {
+    pub(super) fn completes(&self, sample: &Sample) -> bool {
+        let whole = match self.shape {
+            // Blocks seldom fit an iteration: the sample ends with the one that comes nearest to it.
+            Some(shape) => sample.operations * 4 >= u64::from(shape.operations) * 3,
+            None => sample.wall_ns >= FALLBACK_NS,
+        };
+        // Nor does the pattern need to be the iteration: where all operations are alike, one of them may be taken for it.
+        whole && sample.wall_ns / 1_000 * 4 >= self.iteration_us * 3
+    }
+
+    /// Whether the pattern here is only a part of the job's iteration.
+    fn is_part(&self) -> bool {
+        self.shape
+            .is_none_or(|shape| shape.duration_us.saturating_mul(3) < self.iteration_us.saturating_mul(2))
+    }
+
+    pub(super) fn iterations(&self, sample: &Sample) -> f64 {
+        let iterations = match self.shape {
+            Some(shape) if !self.is_part() => sample.operations as f64 / f64::from(shape.operations.max(1)),
+            _ if self.iteration_us > 0 => sample.wall_ns as f64 / 1e3 / self.iteration_us as f64,
+            _ => 1.0,
+        };
+        iterations.max(1.0)
+    }
+}
+
+/// Cells added up to about an iteration.
+#[derive(Debug, Default)]
+pub(super) struct Sample {
+    pub(super) operations: u64,
+    pub(super) cells: u32,
+    pub(super) wall_ns: u64,
+    pub(super) ranks: BTreeMap<u32, Sum>,
+    /// Operations that seem to run beside computation, and that seem to be waited for, of all ranks.
+    pub(super) seems: [u32; 2],
+}
+
+/// What one rank did in a sample.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum {
+    pub(super) cells: u32,
+    pub(super) lateness_ns: f64,
+    /// Own time beyond that of the peers, beside sends and without them; the same as `lateness_ns` where it is not told.
+    pub(super) excess_ns: [f64; 2],
+    pub(super) waited_ns: u64,
+    pub(super) peers_waited_ns: u64,
+    /// Time by itself, beside sends and without them, in cells that tell it.
+    pub(super) own_ns: [u64; 2],
+    told: u32,
+    /// The longest stretch of it, where the agent tells.
+    longest_ns: Option<u64>,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, other: &Sum) {
+        self.lateness_ns += other.lateness_ns;
+        self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
+        self.peers_waited_ns = self.peers_waited_ns.saturating_add(other.peers_waited_ns);
+    }
+
+    /// The part of an iteration by which it was late by its own doing.
+    pub(super) fn late(&self, wall_ns: u64) -> f64 {
+        self.lateness_ns.min(self.excess_ns[0]).min(self.excess_ns[1]) / wall_ns as f64
+    }
+}
+
+/// What the members of a cell have in common that are compared with each other, each sorted.
+struct Peers {
+    waits: Vec<u64>,
+    owns: [Option<Vec<u64>>; 2],
+}
+
+impl Peers {
+    fn of(cell: &Cell, belongs: impl Fn(u32) -> bool) -> Self {
+        let parts = || cell.whole().filter(|(rank, _)| belongs(*rank)).map(|(_, part)| part);
+        let mut waits: Vec<u64> = parts().map(|part| part.wait_ns).collect();
+        waits.sort_unstable();
+        let owns = [0, 1].map(|which| {
+            let mut owns: Vec<u64> =
+                parts().map(|part| part.own_ns.map(|own| own[which])).collect::<Option<_>>()?;
+            owns.sort_unstable();
+            Some(owns)
+        });
+        Self { waits, owns }
+    }
+}
+
+impl Sample {
+    pub(super) fn add(&mut self, cell: &Cell, setting: &Setting<'_>) {
+        let all = Peers::of(cell, |_| true);
+        if all.waits.len() < 2 {
+            return;
+        }
+        // Who has slower NICs may come later by design: a class with some members here is compared within itself.
+        let present: BTreeMap<u16, usize> = cell
+            .whole()
+            .filter_map(|(rank, _)| setting.classes.get(&rank))
+            .fold(BTreeMap::new(), |mut counts, class| {
+                *counts.entry(*class).or_default() += 1;
+                counts
+            });
+        let classes: BTreeMap<u16, Peers> = present
+            .iter()
+            .filter(|(_, count)| present.len() > 1 && **count >= COMPARABLE)
+            .map(|(class, _)| (*class, Peers::of(cell, |rank| setting.classes.get(&rank) == Some(class))))
+            .collect();
+        let mut walls: Vec<u64> = cell.whole().map(|(_, part)| part.wall_ns()).collect();
+        walls.sort_unstable();
+        // A pause that is far longer than the iteration (a checkpoint, say) counts as one iteration of lateness: it
+        // is one event, however long.
+        let most_ns = setting.shape.map_or(f64::MAX, |shape| {
+            let iterations = cell.length.div_ceil(u64::from(shape.operations.max(1)));
+            shape.duration_us.saturating_mul(1_000).saturating_mul(iterations) as f64
+        });
+        self.operations += cell.length;
+        self.cells += 1;
+        self.wall_ns = self.wall_ns.saturating_add(walls[walls.len() / 2]);
+        for (comm_rank, part) in cell.whole() {
+            let peers = setting.classes.get(&comm_rank).and_then(|class| classes.get(class)).unwrap_or(&all);
+            let peers_ns = median_without(&peers.waits, part.wait_ns);
+            let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
+            let sum = self.ranks.entry(comm_rank).or_default();
+            sum.cells += 1;
+            sum.lateness_ns += lateness_ns.clamp(-most_ns, most_ns);
+            for (which, owns) in peers.owns.iter().enumerate() {
+                let excess_ns = owns.as_ref().zip(part.own_ns).map_or(lateness_ns, |(owns, own)| {
+                    own[which] as f64 - median_without(owns, own[which]) as f64
+                });
+                sum.excess_ns[which] += excess_ns.clamp(-most_ns, most_ns);
+            }
+            sum.waited_ns = sum.waited_ns.saturating_add(part.wait_ns);
+            sum.peers_waited_ns = sum.peers_waited_ns.saturating_add(peers_ns);
+            if let Some(own) = part.own_ns {
+                sum.told += 1;
+                sum.own_ns = [0, 1].map(|which| sum.own_ns[which].saturating_add(own[which]));
+            }
+            sum.longest_ns = sum.longest_ns.max(part.longest_ns);
+            self.seems = [0, 1].map(|which| self.seems[which].saturating_add(part.seems[which]));
+        }
+    }
+
+    /// Ranks that took part in all of it.
+    pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Sum)> {
+        self.ranks.iter().filter(|(_, sum)| sum.cells == self.cells).map(|(rank, sum)| (*rank, sum))
+    }
+
+    /// The usual share of the time that ranks spent by themselves, beside sends and without them, where all tell. Of two,
+    /// the smaller one: a slow rank is not usual.
+    pub(super) fn work(&self) -> Option<[f64; 2]> {
+        let told = || self.whole().filter(|(_, sum)| sum.told == self.cells);
+        let median = |which: usize| {
+            let mut owns: Vec<u64> = told().map(|(_, sum)| sum.own_ns[which]).collect();
+            let middle = owns.len().checked_sub(1)? / 2;
+            Some(*owns.select_nth_unstable(middle).1 as f64 / self.wall_ns as f64)
+        };
+        Some([median(0)?, median(1)?])
+    }
+
+    /// Up to which own time the excess over that of the peers says how much longer a rank worked; no limit where that is
+    /// not told.
+    pub(super) fn credible_ns(&self) -> f64 {
+        let mut owns: Vec<u64> =
+            self.whole().filter(|(_, sum)| sum.told == self.cells).map(|(_, sum)| sum.own_ns[0]).collect();
+        let middle = owns.len() / 2;
+        if owns.len() < self.ranks.len().max(1) {
+            return f64::INFINITY;
+        }
+        *owns.select_nth_unstable(middle).1 as f64 * CREDIBLE
+    }
+
+    /// Whether a rank worked longer than its peers all along, and did not only pause once. Not known of agents that do
+    /// not tell the longest stretch.
+    pub(super) fn is_slow_work(&self, comm_rank: u32) -> bool {
+        let Some(own) = self.ranks.get(&comm_rank) else { return false };
+        let Some(longest) = own.longest_ns else { return false };
+        let others = || self.whole().filter(|(rank, _)| *rank != comm_rank).map(|(_, sum)| sum);
+        let median = |mut values: Vec<u64>| {
+            let middle = values.len() / 2;
+            (!values.is_empty()).then(|| *values.select_nth_unstable(middle).1 as f64)
+        };
+        let usual = median(others().filter_map(|sum| sum.longest_ns).collect());
+        let work = median(others().map(|sum| sum.own_ns[0]).collect());
+        usual.zip(work).is_some_and(|(usual, work)| {
+            let excess = own.own_ns[0] as f64 - work;
+            excess > 0.0 && longest as f64 - usual < excess * PAUSE
+        })
+    }
+}
+
+/// Median of sorted values without one that equals `own`.
+fn median_without(sorted: &[u64], own: u64) -> u64 {
+    let at = sorted.partition_point(|value| *value < own);
+    let left = sorted.len() - 1;
+    let pick = |i: usize| sorted[if i < at { i } else { i + 1 }];
+    if left % 2 == 1 { pick(left / 2) } else { (pick(left / 2 - 1) / 2).saturating_add(pick(left / 2) / 2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        observation::{Block, Timestamp},
+        slow::cells::Cells,
+    };
+
+    #[test]
+    fn median_without_leaves_one_value_out() {
+        assert_eq!(median_without(&[1, 9], 1), 9);
+        assert_eq!(median_without(&[1, 9], 9), 1);
+        assert_eq!(median_without(&[1, 5, 9], 5), 4);
+        assert_eq!(median_without(&[3, 3, 3, 8], 8), 3);
+        assert_eq!(median_without(&[3, 5, 7, 8], 3), 7);
+    }
+
+    /// A sample of eight operations; of each rank: time in and outside of them, and the longest stretch outside.
+    fn sample(ranks: &[(u64, u64, u64)], classes: &BTreeMap<u32, u16>) -> Sample {
+        let mut cells = Cells::default();
+        for (rank, (inside, outside, longest)) in ranks.iter().enumerate() {
+            let block = Block {
+                first: 0,
+                length: 8,
+                signature: 1,
+                wait_ns: *inside,
+                min_wait_ns: 1,
+                max_wait_ns: *inside,
+                span_ns: inside + outside,
+                gap_ns: *outside,
+                bytes: 8,
+                own_ns: Some(*outside),
+                silent_ns: Some(*outside),
+                longest_own_ns: Some(*longest),
+                beside: 0,
+                awaited: 0,
+            };
+            cells.add(rank as u32, &block, Timestamp(0));
+        }
+        let setting = Setting {
+            members: ranks.len(),
+            shape: None,
+            iteration_us: 1,
+            judged: true,
+            first: None,
+            elsewhere: Counts::default(),
+            classes,
+            growth: 0.0,
+        };
+        let mut sample = Sample::default();
+        let cell = cells.next(ranks.len(), Timestamp(0)).expect("a full cell");
+        sample.add(&cell, &setting);
+        sample
+    }
+
+    #[test]
+    fn a_slow_class_is_by_design_and_a_slow_member_of_it_is_not() {
+        // Four ranks with fast NICs, four with slow ones, of which one is later than its like.
+        let (fast, slow, fault) = ((500, 500, 100), (400, 600, 100), (200, 800, 100));
+        let ranks = [fast, fast, fast, fast, slow, slow, slow, fault];
+        let classes: BTreeMap<u32, u16> = (0..8).map(|rank| (rank, u16::from(rank >= 4))).collect();
+        let late = |sample: &Sample, rank: u32| sample.ranks[&rank].late(sample.wall_ns);
+        let known = sample(&ranks, &classes);
+        assert!((0..7).all(|rank| late(&known, rank).abs() < 1e-9), "{known:?}");
+        assert!((late(&known, 7) - 0.2).abs() < 0.03, "{known:?}");
+        let unknown = sample(&ranks, &BTreeMap::new());
+        assert!(late(&unknown, 7) > 0.25 && late(&unknown, 4) > 0.05, "{unknown:?}");
+    }
+
+    #[test]
+    fn a_pause_is_one_stretch_and_slow_work_is_many() {
+        let usual = (500, 500, 100);
+        let paused = sample(&[(0, 1_000, 600), usual, usual], &BTreeMap::new());
+        assert!(!paused.is_slow_work(0));
+        let slow = sample(&[(0, 1_000, 200), usual, usual], &BTreeMap::new());
+        assert!(slow.is_slow_work(0) && !slow.is_slow_work(1));
+        let work = slow.work().expect("all tell");
+        assert!((work[0] - 0.47).abs() < 0.05, "{work:?}");
+    }
+}
