@@ -148,6 +148,8 @@ pub(crate) struct Member {
     pub(crate) iterations: u64,
     /// Share of the time that it spends in collectives here, waits for others included.
     busy: f64,
+    /// Share of the time that it spends by itself, where the agent tells.
+    own: Option<f64>,
 }
 
 impl Member {
@@ -165,6 +167,7 @@ impl Member {
             left: false,
             iterations: 0,
             busy: 0.0,
+            own: None,
         }
     }
 
@@ -555,12 +558,33 @@ impl Comm {
         let wait_ns: u64 = blocks.iter().fold(0, |sum, block| sum.saturating_add(block.wait_ns));
         let share = wait_ns as f64 / (duration_us as f64 * 1e3);
         member.busy += (share - member.busy) * BUSY_WEIGHT;
+        if blocks.iter().any(|block| block.own_ns.is_some()) || member.own.is_some() {
+            let own_ns =
+                blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.own_ns.unwrap_or(0)));
+            let own = member.own.get_or_insert(0.0);
+            *own += (own_ns as f64 / (duration_us as f64 * 1e3) - *own) * BUSY_WEIGHT;
+        }
     }
 
     /// Share of the time that its operations take by themselves: whoever comes last waits for nobody.
     pub(crate) fn busy(&self) -> f64 {
         let reporting = self.members.values().filter(|member| member.at.is_some() && !member.left);
         reporting.map(|member| member.busy).min_by(f64::total_cmp).map_or(0.0, |busy| busy.min(1.0))
+    }
+
+    /// By how much some member seems to be late, as a share of the time: it waits less than most do, and, where that is
+    /// told, some member spends more time by itself than most do.
+    pub(crate) fn lateness(&self) -> f64 {
+        let reporting = || self.members.values().filter(|member| member.at.is_some() && !member.left);
+        let mut busy: Vec<f64> = reporting().map(|member| member.busy).collect();
+        busy.sort_by(f64::total_cmp);
+        let waits_less = busy.first().map_or(0.0, |least| busy[busy.len() / 2] - least);
+        let Some(mut own) = reporting().map(|member| member.own).collect::<Option<Vec<f64>>>() else {
+            return waits_less;
+        };
+        own.sort_by(f64::total_cmp);
+        let works_more = own.last().map_or(0.0, |most| most - own[(own.len() - 1) / 2]);
+        waits_less.min(works_more)
     }
 
     /// A member has left the communicator, or is back.

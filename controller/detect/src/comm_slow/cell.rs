@@ -270,6 +270,20 @@ impl Cell {
         }
     }
 
+    /// Whether its last sample, not older than that, was bad.
+    pub(super) fn is_bad(&self, since: Timestamp) -> bool {
+        self.quiet == 0 && self.judged[ENOUGH - 1] >= since
+    }
+
+    /// Forgets that it is slow, if nothing was heard of it for so long: steps of its size are no longer sent.
+    pub(super) fn expire(&mut self, after_us: u64, now: Timestamp) -> bool {
+        let expires = now.micros_since(self.judged[ENOUGH - 1]) >= after_us;
+        if expires {
+            (self.slow, self.sum, self.numbers) = (false, 0.0, Numbers::default());
+        }
+        expires
+    }
+
     /// Whether a change since then would show in it.
     pub(super) fn tells_of(&self, since: Timestamp) -> bool {
         self.learned.is_some_and(|learned| learned < since) && self.heard >= since.before(WAIT_US)

@@ -28,6 +28,20 @@ const PATIENCE_US: u64 = 30_000_000;
 const PATIENCE_ITERATIONS: u64 = 6;
 /// A rank that was late this long before its links became slow makes them slow, and not the other way round.
 const BEFORE_US: u64 = 10_000_000;
+/// A link that is less slow than this part of the slowest (as logarithms) suffers from that one, and tells nothing of the
+/// cause.
+const SIDE_EFFECT: f64 = 0.35;
+/// A slow link that is not used for this long, or for twelve iterations, is slow no longer.
+const UNUSED_US: u64 = 60_000_000;
+/// Where members of a communicator wait for times that differ by more than this part of what is lost, somebody is late.
+const LATE: f64 = 0.3;
+/// And where they differ by this share of the time, whatever is lost.
+const CLEARLY_LATE: f64 = 0.08;
+/// How many times as slow a link has to be, as a logarithm (threefold), for longer iterations to be laid to it where no
+/// collective shows the loss.
+const GROSS: f64 = 1.1;
+/// A link is told of while its samples are bad: within this time, or three iterations.
+const RECENT_US: u64 = 10_000_000;
 /// Links listed with a finding.
 const LISTED: usize = 8;
 /// How much longer an iteration has to take for the network to be looked at closely, without a late rank.
@@ -79,6 +93,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     if !job.held.is_empty() {
         slow::reconsider(job, nodes, config, now, out);
     }
+    job.network.expire(now);
     look_closer(job, now);
     clear_recovered(job, now, out);
     if job.network.incidents.settled(&job.network.slow, now) && !job.network.slow.is_empty() {
@@ -128,9 +143,15 @@ impl Matrix {
             unknown: Vec::new(),
         };
         let mut numbers = (BTreeMap::new(), BTreeMap::new());
+        let mut beside = BTreeSet::new();
         let network = &job.network;
+        let excess = |key: &Key| network.cells.get(key).map_or(0.0, |cell| cell.numbers.excess);
+        let most = network.slow.iter().map(excess).fold(0.0, f64::max);
         for key in network.suspicious.iter().chain(&network.slow) {
-            if let Some(link) = matrix.link(job, key, &mut numbers) {
+            let Some(link) = matrix.link(job, key, &mut numbers) else { continue };
+            if excess(key) < most * SIDE_EFFECT {
+                beside.insert(link);
+            } else {
                 let keys = matrix.slow.entry(link).or_default();
                 if !keys.contains(key) {
                     keys.push(*key);
@@ -144,7 +165,7 @@ impl Matrix {
         let (mut fine, mut unknown) = (BTreeSet::new(), BTreeSet::new());
         for (key, cell) in network.cells.iter().filter(|(key, _)| key.class >= least) {
             let Some(link) = matrix.link(job, key, &mut numbers) else { continue };
-            if matrix.slow.contains_key(&link) || !cell.tells_of(since) {
+            if matrix.slow.contains_key(&link) || beside.contains(&link) || !cell.tells_of(since) {
                 continue;
             }
             if cell.known_since(since) {
@@ -223,7 +244,12 @@ fn tell(
     out: &mut Vec<Finding>,
 ) {
     let keys = matrix.keys(found);
-    if !keys.iter().any(|key| job.network.slow.contains(key)) {
+    let recent_us = RECENT_US.max(job.network.pace.now_us().saturating_mul(3));
+    let slow_now = |key: &Key| {
+        let cell = job.network.cells.get(key);
+        job.network.slow.contains(key) && cell.is_some_and(|cell| cell.is_bad(now.before(recent_us)))
+    };
+    if !keys.iter().any(slow_now) {
         return;
     }
     let pairs = matrix.pairs(found);
@@ -243,7 +269,11 @@ fn tell(
         return;
     }
     let lost = lost(job, &keys);
-    if related.is_empty() && (lost < config.slow_floor || explained_by_late_rank(job, &keys, now, out)) {
+    if related.is_empty()
+        && (lost < config.slow_floor
+            || explained_by_late_rank(job, &keys, now, out)
+            || somebody_is_late(job, &keys, lost))
+    {
         return;
     }
     let mut draft = draft(job, matrix, found, &keys, lost, now);
@@ -282,9 +312,28 @@ fn lost(job: &Job, keys: &[Key]) -> f64 {
         let most = by_kind.entry((comm.size, &comm.name)).or_default();
         *most = most.max(lost);
     }
-    let late = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Slow(_)));
-    let slower = if late { 0.0 } else { job.network.pace.loss() };
+    let gross = keys.iter().any(|key| job.network.cells.get(key).is_some_and(|c| c.numbers.excess >= GROSS));
+    let slower = if gross { job.network.pace.loss() } else { 0.0 };
     by_kind.values().sum::<f64>().max(slower).min(0.99)
+}
+
+/// Whether a rank of the communicators concerned is late, or some rank of the job seems to be: it waits for less time than
+/// others do and spends more by itself, while a slow link makes all wait alike. A late rank must not be called a slow link, so nothing is said of links then.
+fn somebody_is_late(job: &Job, keys: &[Key], lost: f64) -> bool {
+    let comms: BTreeSet<CommId> = keys.iter().map(|key| key.comm).collect();
+    let members = |id: &CommId| job.comms.get(id).into_iter().flat_map(|comm| comm.members.values());
+    let ranks: BTreeSet<ProcessId> = comms.iter().flat_map(members).map(|member| member.process).collect();
+    let accused = |process: &ProcessId| ranks.contains(process);
+    let told = job.cases.iter().any(|(slot, case)| match slot {
+        Slot::Slow(_) => case.accused.iter().any(accused),
+        Slot::Imbalance(_) => true,
+        _ => false,
+    });
+    told || job
+        .comms
+        .values()
+        .filter(|comm| comm.is_inner())
+        .any(|comm| comm.lateness() > (lost * LATE).min(CLEARLY_LATE))
 }
 
 /// A rank that was late before may starve its own network: then that is told with its lateness.
@@ -560,6 +609,15 @@ fn look_closer(job: &mut Job, now: Timestamp) {
 }
 
 impl Network {
+    /// What was slow and is no longer used is slow no longer.
+    fn expire(&mut self, now: Timestamp) {
+        let after_us = UNUSED_US.max(self.pace.now_us().saturating_mul(PATIENCE_ITERATIONS * 2));
+        let cells = &mut self.cells;
+        let mut keep = |key: &Key| cells.get_mut(key).is_some_and(|cell| !cell.expire(after_us, now));
+        self.slow.retain(&mut keep);
+        self.suspicious.retain(&mut keep);
+    }
+
     /// Whose steps should all be timed, each wish once.
     pub(crate) fn take_wishes(&mut self) -> Vec<Wish> {
         std::mem::take(&mut self.wishes)
