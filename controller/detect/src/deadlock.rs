@@ -15,6 +15,7 @@ use crate::{
     model::{Comm, Job},
     names,
     observation::{CommId, ProcessId},
+    patience,
     stall::Stall,
     wait::{PeerWait, Waits},
     words,
@@ -35,11 +36,8 @@ pub(crate) fn draft(
         .iter()
         .filter(|wait| ranks.contains(&wait.waiter) && wait.peer.is_some_and(|peer| ranks.contains(&peer)))
         .collect();
-    let threshold_us = stalls
-        .iter()
-        .map(|(comm, _)| comm.rhythm.hang_us(config))
-        .max()
-        .unwrap_or_else(|| job.hang_us(config));
+    let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
+    let threshold_us = by_stall.unwrap_or_else(|| patience::transfer(job, config));
     let waited = stalls.iter().map(|(_, stall)| (stall.longest_us, stall.since));
     let waited: Vec<_> = waited.chain(peers.iter().map(|wait| (wait.wait_us, wait.since))).collect();
     let longest_us = waited.iter().map(|(us, _)| *us).max()?;

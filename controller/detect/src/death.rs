@@ -8,6 +8,8 @@
 //! idle for longer than an iteration. A process taken for orderly is still named if a collective later turns out to
 //! wait for it.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::{
@@ -15,10 +17,10 @@ use crate::{
     config::Config,
     finding::{Finding, Kind},
     health,
-    model::{End, Fate, Job},
+    model::{End, Fate, Job, Process},
     names,
     nodes::Nodes,
-    observation::{ProcessEnd, ProcessId, Timestamp},
+    observation::{NodeName, ProcessEnd, ProcessId, Timestamp},
     words,
 };
 
@@ -28,6 +30,8 @@ const FINAL_WINDOW_US: u64 = 150_000;
 const NEEDED_WAIT_US: u64 = 500_000;
 /// Deaths this close cannot be put in order: agents look every 100 ms.
 const SIMULTANEOUS_US: u64 = 50_000;
+/// Windows come every second: a process of which none came for this long may have gone together with its agent.
+const OVERDUE_US: u64 = 1_100_000;
 /// Signals and exit codes by which somebody outside ends a job: HUP, INT and TERM.
 const ASKED_SIGNALS: [i32; 3] = [1, 2, 15];
 /// What a program sends itself when it gives up, as PyTorch's watchdog does after the loss of a peer.
@@ -154,12 +158,13 @@ fn was_in_operation(job: &Job, id: ProcessId) -> bool {
 /// Decides about ends that were left open; called whenever time has gone on.
 pub(crate) fn decide(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     let pending: Vec<ProcessId> = job.pending_ends.iter().copied().collect();
+    let silence = Silence::of(job, nodes, now);
     for id in pending {
         if job.all_ended() && !is_failure(job, id) {
             settle(job, id, now, out);
             continue;
         }
-        match judge(job, id, config, now) {
+        match judge(job, id, &silence, config, now) {
             Judgement::Wait => {}
             Judgement::Orderly => settle(job, id, now, out),
             Judgement::Death => {
@@ -184,13 +189,51 @@ fn settle(job: &mut Job, id: ProcessId, now: Timestamp, out: &mut Vec<Finding>) 
     });
 }
 
+/// When those processes that live and were not heard of for longest were last seen: of all, and of those on nodes whose
+/// agents are out of sight.
+struct Silence {
+    any: Option<Timestamp>,
+    lost: Option<Timestamp>,
+}
+
+impl Silence {
+    fn of(job: &Job, nodes: &Nodes, now: Timestamp) -> Self {
+        // An agent that told of an end a moment ago is there.
+        let told = |end: &End| now.micros_since(end.told) <= OVERDUE_US;
+        let ended = job.processes.values().filter(|process| process.end.as_ref().is_some_and(told));
+        let there: BTreeSet<&NodeName> = ended.map(|process| &process.info.node).collect();
+        let doubtful = |process: &&Process| process.alive() && !there.contains(&process.info.node);
+        let alive = || job.processes.values().filter(doubtful);
+        let lost = alive().filter(|process| nodes.is_lost(&process.info.node));
+        Self { any: alive().filter_map(|p| p.seen).min(), lost: lost.filter_map(|p| p.seen).min() }
+    }
+
+    /// Whether what killed a process may be out of sight: it did not crash by itself, and of some other process nothing
+    /// was heard any more, not even that it lives. Peers of one that dies together with its agent fail like this.
+    fn may_hide_cause(&self, end: &End, now: Timestamp) -> bool {
+        let overdue = self.any.filter(|seen| now.micros_since(*seen) > OVERDUE_US);
+        !crashed(end) && self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at)
+    }
+
+    /// Whether every process that lives was heard of since.
+    fn is_over(&self, end: &End) -> bool {
+        self.any.is_none_or(|seen| seen > end.at)
+    }
+}
+
+/// Whether the process may have ended because of another that cannot be seen.
+pub(crate) fn cause_may_be_unseen(job: &Job, id: ProcessId, nodes: &Nodes, now: Timestamp) -> bool {
+    let end = job.process(id).and_then(|process| process.end.as_ref());
+    end.is_some_and(|end| Silence::of(job, nodes, now).may_hide_cause(end, now))
+}
+
 enum Judgement {
     Wait,
     Orderly,
     Death,
 }
 
-fn judge(job: &Job, id: ProcessId, config: &Config, now: Timestamp) -> Judgement {
+fn judge(job: &Job, id: ProcessId, silence: &Silence, config: &Config, now: Timestamp) -> Judgement {
     let Some(end) = job.process(id).and_then(|process| process.end.as_ref()) else {
         return Judgement::Orderly;
     };
@@ -201,10 +244,17 @@ fn judge(job: &Job, id: ProcessId, config: &Config, now: Timestamp) -> Judgement
         return Judgement::Wait;
     }
     if is_failure(job, id) || needed(job, id, end) {
-        return Judgement::Death;
+        // The process that died first may be on a node of which nothing is heard.
+        let is_known = job.cases.get(&Slot::Death).is_some();
+        let decided = is_known || silence.is_over(end) || elapsed_ms >= config.death_decide_ms;
+        let hidden = !is_known && silence.may_hide_cause(end, now);
+        return if decided && !hidden { Judgement::Death } else { Judgement::Wait };
     }
     let by_itself = end.finalized || end.exit_code == Some(0);
     if !by_itself && elapsed_ms >= config.death_decide_ms && (asked(end) || !seems_over(job, id, end)) {
+        if silence.may_hide_cause(end, now) {
+            return Judgement::Wait;
+        }
         return if is_ending(job) { Judgement::Wait } else { Judgement::Death };
     }
     if elapsed_ms >= config.end_spread_ms { Judgement::Orderly } else { Judgement::Wait }

@@ -18,7 +18,7 @@ use crate::{
     names,
     nodes::Nodes,
     observation::{CommId, ProcessId, Timestamp},
-    peer_hang,
+    patience, peer_hang,
     stall::{Holder, Stall, Why},
     wait::{self, Root, Waits},
 };
@@ -71,6 +71,11 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
                 if !drafts.iter().any(|other| is_same(other, &draft)) {
                     drafts.push(*draft);
                 }
+            }
+            Judgement::Ended(process) if death::cause_may_be_unseen(job, process, nodes, now) => {
+                let who = names::short(job, process);
+                job.undecided
+                    .push(format!("{who} ended, and whether it was the first to end cannot be seen"));
             }
             Judgement::Ended(process) => {
                 death::blame(job, process, nodes, config, now, out);
@@ -147,7 +152,7 @@ fn needed(waits: &Waits, holders: &[Holder], config: &Config) -> Judgement {
 
 /// Everybody is in.
 fn inside(job: &Job, comm: &Comm, stall: &Stall, config: &Config) -> Judgement {
-    let threshold_us = comm.rhythm.hang_us(config);
+    let threshold_us = patience::inside(comm, config);
     if stall.longest_us >= config.stopped_floor_ms.saturating_mul(1_000)
         && let Some(draft) = desync::in_stall(job, comm, stall)
     {
@@ -178,7 +183,7 @@ fn unseen(job: &Job, waits: &Waits, id: CommId, config: &Config) -> Judgement {
     {
         return Judgement::Undecided(missing(job, comm, stall));
     }
-    let threshold_us = job.hang_us(config);
+    let threshold_us = patience::unanswered(job, &[], config);
     let open = waits.peers.iter().filter(|wait| wait.comm == id && wait.wait_us >= threshold_us);
     let missing: Vec<String> = open
         .filter_map(|wait| {

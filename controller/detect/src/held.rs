@@ -11,6 +11,7 @@ use crate::{
     model::{Comm, Job},
     names,
     observation::{ProcessId, ProcessState},
+    patience,
     stall::{Holder, Stall, Why},
     words,
 };
@@ -23,7 +24,7 @@ pub(crate) fn draft(
     holders: &[Holder],
     config: &Config,
 ) -> Option<Draft> {
-    let threshold_us = comm.rhythm.hang_us(config);
+    let threshold_us = patience::held(job, comm, holders, config);
     let allowed_us = match holders.first()?.why.class() {
         Why::Stopped => config.stopped_floor_ms.saturating_mul(1_000),
         _ if is_busy(job, holders) => threshold_us.max(config.busy_pause_ms.saturating_mul(1_000)),

@@ -5,7 +5,7 @@
 //!
 //! How it is put together: `model` holds what is known, one communicator at a time (`rhythm`: what is normal there,
 //! `slow`: who comes late). `comm_slow` compares network links. `stall` reads the evidence of one communicator, `wait` follows
-//! it over all communicators and pairs to the root, `hang` decides what that amounts to, and `held`, `comm_hang`,
+//! it over all communicators and pairs to the root, `hang` decides what that amounts to (after a time that `patience` knows), and `held`, `comm_hang`,
 //! `peer_hang`, `deadlock`, `desync`, `death` and `edges` turn it into an accusation. `health` joins what sensors say
 //! ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. Of the job as a whole,
 //! `survey` keeps what single communicators have to know, `roles` who does the same work, [`stages`] whether a role has more
@@ -34,6 +34,7 @@ mod names;
 mod nodes;
 pub mod observation;
 mod pace;
+mod patience;
 mod peer_hang;
 pub mod report;
 mod rhythm;

@@ -15,10 +15,12 @@ use crate::{
         ProcessInfo, ProcessState, Timestamp, Window,
     },
     pace::Pace,
+    patience,
     rhythm::{Prior, Rhythm},
     signature,
     slow::{Counts, Held, Setting, Slowness},
     stages::Stages,
+    stats::Histogram,
     survey::{self, Survey},
 };
 
@@ -28,6 +30,8 @@ const MAX_MEMBERSHIPS: usize = 1024;
 const BUSY_WEIGHT: f64 = 0.1;
 /// Names of functions remembered of a communicator.
 const MAX_FUNCTIONS: usize = 4;
+/// Times without progress that are remembered.
+const QUIET_SAMPLES: u32 = 8_192;
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
 const LEVEL_WINDOWS: u32 = 5;
 
@@ -71,6 +75,8 @@ pub(crate) struct Process {
     /// Windows in which it was level with its peers since it last lost events; absent if it never did.
     pub(crate) level_since_loss: Option<u32>,
     pub(crate) end: Option<End>,
+    /// When it last showed progress.
+    pub(crate) progressed: Option<Timestamp>,
 }
 
 impl Process {
@@ -87,6 +93,7 @@ impl Process {
             unread: 0,
             level_since_loss: None,
             end: None,
+            progressed: None,
         }
     }
 
@@ -233,6 +240,8 @@ pub(crate) struct Job {
     /// Claims that contradict each other.
     pub(crate) conflicts: BTreeSet<String>,
     pub(crate) last_heard: Timestamp,
+    /// For how long processes usually show no progress.
+    pub(crate) quiet_us: Histogram,
     /// Communicators whose blocks have told something.
     pub(crate) news: Vec<CommId>,
     pub(crate) network: Network,
@@ -264,6 +273,7 @@ impl Job {
             undecided: Vec::new(),
             conflicts: BTreeSet::new(),
             last_heard: now,
+            quiet_us: Histogram::new(QUIET_SAMPLES),
             news: Vec::new(),
             network: Network::default(),
             held: Vec::new(),
@@ -367,6 +377,11 @@ impl Job {
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
         let mut level = process.level_since_loss;
         let mut told: Vec<(CommId, u32, Vec<LinkTime>)> = Vec::new();
+        if let Some(at) = patience::progress(&self.comms, process, &window, now)
+            && let Some(before) = process.progressed.replace(at)
+        {
+            self.quiet_us.push(at.micros_since(before) as f64);
+        }
         let named = window.comms.iter().filter(|comm| process.memberships.contains_key(&comm.comm)).count();
         if named < process.memberships.len() {
             // Seldom: it has left one, or has only just joined it.
@@ -433,13 +448,6 @@ impl Job {
     /// How long an iteration of the job takes, 0 while that is not known.
     pub(crate) fn iteration_us(&self) -> u64 {
         self.survey.iteration_us
-    }
-
-    /// From which wait on somebody hangs, where it cannot be learned: on pairs of ranks.
-    pub(crate) fn hang_us(&self, config: &Config) -> u64 {
-        let known = self.comms.values().filter(|comm| comm.rhythm.known());
-        let longest = known.map(|comm| comm.rhythm.hang_us(config)).max();
-        longest.unwrap_or_else(|| config.learning_hang_ms.saturating_mul(1_000))
     }
 
     /// The process of a member.
