@@ -32,6 +32,10 @@ const NEEDED_WAIT_US: u64 = 500_000;
 const SIMULTANEOUS_US: u64 = 50_000;
 /// Windows come every second: a process of which none came for this long may have gone together with its agent.
 const OVERDUE_US: u64 = 1_100_000;
+/// How long before all others the first of them ends that took the others along.
+const ALONE_US: u64 = 200_000;
+/// So many others at least: of a few, two may end together by chance.
+const MIN_TOGETHER: usize = 5;
 /// Signals and exit codes by which somebody outside ends a job: HUP, INT and TERM.
 const ASKED_SIGNALS: [i32; 3] = [1, 2, 15];
 /// What a program sends itself when it gives up, as PyTorch's watchdog does after the loss of a peer.
@@ -155,12 +159,42 @@ fn was_in_operation(job: &Job, id: ProcessId) -> bool {
     })
 }
 
+/// Whether a process ended in the midst of its work, and a moment later all others together: they lost it, or their
+/// launcher ended them. Processes of a job that is over end one by one, each when it has torn down.
+fn took_others_along(job: &Job, id: ProcessId) -> bool {
+    let proper = |end: &End| end.finalized || end.exit_code == Some(0) || asked(end);
+    let ends: Option<Vec<&End>> = job.processes.values().map(|process| process.end.as_ref()).collect();
+    let (Some(ends), Some(own)) = (ends, job.process(id).and_then(|process| process.end.as_ref())) else {
+        return false;
+    };
+    if ends.len() <= MIN_TOGETHER || ends.iter().any(|end| proper(end)) || !was_at_work(job, id, own) {
+        return false;
+    }
+    let mut at: Vec<Timestamp> = ends.iter().map(|end| end.at).collect();
+    at.sort_unstable();
+    let (alone_us, together_us) = (at[1].micros_since(at[0]), at[at.len() - 1].micros_since(at[1]));
+    own.at == at[0] && alone_us >= ALONE_US && alone_us >= together_us.saturating_mul(3)
+}
+
+/// Whether its last window, taken at its end, shows that its last collective was no longer ago than iterations take.
+fn was_at_work(job: &Job, id: ProcessId, end: &End) -> bool {
+    let memberships = job.process(id).into_iter().flat_map(|process| &process.memberships);
+    memberships.filter_map(|(comm, rank)| job.comms.get(comm)?.members.get(rank).map(|m| (comm, m))).any(
+        |(comm, member)| {
+            let iteration_us = job.comms.get(comm).and_then(|comm| comm.rhythm.iteration_us());
+            let is_final = member.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at);
+            let idle_us = iteration_us.map(|us| us.saturating_mul(2).saturating_add(200_000));
+            is_final && !member.left && idle_us.is_some_and(|idle_us| member.idle_us < idle_us)
+        },
+    )
+}
+
 /// Decides about ends that were left open; called whenever time has gone on.
 pub(crate) fn decide(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     let pending: Vec<ProcessId> = job.pending_ends.iter().copied().collect();
     let silence = Silence::of(job, nodes, now);
     for id in pending {
-        if job.all_ended() && !is_failure(job, id) {
+        if job.all_ended() && !is_failure(job, id) && !took_others_along(job, id) {
             settle(job, id, now, out);
             continue;
         }
@@ -243,7 +277,7 @@ fn judge(job: &Job, id: ProcessId, silence: &Silence, config: &Config, now: Time
     if !heard_all {
         return Judgement::Wait;
     }
-    if is_failure(job, id) || needed(job, id, end) {
+    if is_failure(job, id) || needed(job, id, end) || took_others_along(job, id) {
         // The process that died first may be on a node of which nothing is heard.
         let is_known = job.cases.get(&Slot::Death).is_some();
         let decided = is_known || silence.is_over(end) || elapsed_ms >= config.death_decide_ms;

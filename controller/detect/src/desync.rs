@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     case::Draft,
-    finding::Kind,
+    finding::{CERTAINTY, Kind},
     held::numbers,
     model::{Comm, Job},
     names,
@@ -82,6 +82,8 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
         .collect();
     evidence.insert("sides".into(), json!(sides));
     let confidence = if tied { 0.7 } else { 0.95 };
+    // Who is wrong may not be certain; that nobody gets out of this is.
+    evidence.insert(CERTAINTY.into(), json!(0.95));
     let score = if tied { 1.0 / suspects.len().max(1) as f64 } else { confidence };
     Some(Draft {
         kind: Kind::Desync,

@@ -128,6 +128,45 @@ fn ranks_that_fail_because_one_node_was_asked_to_end_are_no_deaths() {
     }
 }
 
+/// Ranks that were idle for a moment end at these times; nothing else is known of their ends.
+fn ended_between_operations(after_us: &[u64]) -> Outcome {
+    let mut sim = Sim::new(1_400, Shape::new(after_us.len(), 100_000), Vec::new());
+    let mut told = sim.observations(20 * S);
+    let start = told.last().expect("observations").0.after(1_000);
+    for (rank, after) in after_us.iter().enumerate() {
+        let process = sim.process(rank);
+        let last = told.iter().rev().find_map(|(_, observation)| match observation {
+            Observation::Window(window) if window.process == process => Some(window.clone()),
+            _ => None,
+        });
+        let mut window = last.expect("a window");
+        for comm in &mut window.comms {
+            (comm.in_flight, comm.idle_us) = (None, 50_000 + after);
+            (comm.started, comm.completed) = (comm.enqueued, comm.enqueued);
+        }
+        let now = start.after(*after);
+        told.push((now, Observation::Window(window)));
+        let (finalized, exit_code, signal) = (false, None, None);
+        told.push((
+            now,
+            Observation::ProcessEnded(ProcessEnd { process, ago_us: 300, finalized, exit_code, signal }),
+        ));
+    }
+    told.sort_by_key(|(now, _)| *now);
+    told.extend((1..20).map(|tick| (start.after(600_000 + 100_000 * tick), Observation::Tick)));
+    feed(Detector::new(Config::default()), told)
+}
+
+#[test]
+fn a_death_between_operations_is_told_by_how_the_others_end() {
+    let outcome =
+        ended_between_operations(&[0, 601_000, 600_000, 500_000, 532_000, 532_000, 532_000, 533_000]);
+    expect(&outcome, Kind::ProcessDeath, 0, 20 * S, 1.0, "the others end together");
+    let outcome =
+        ended_between_operations(&[0, 90_000, 150_000, 250_000, 320_000, 410_000, 480_000, 560_000]);
+    assert!(outcome.opened.is_empty(), "one by one: {}", outcome.describe());
+}
+
 #[test]
 fn a_stopped_rank_is_named_wherever_it_stands() {
     each_shape(|shape, rank, seed| {
