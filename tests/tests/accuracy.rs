@@ -7,7 +7,6 @@
 use c4_tests::accuracy::{
     cases::{self, Case, Expected},
     judge::judge,
-    network::{Part, network},
     shapes::{Shape, shapes},
     sound::{Variety, sound},
 };
@@ -62,18 +61,6 @@ fn hangs_are_named() {
 #[test]
 fn gross_stragglers_are_named() {
     all_right("slow compute", "2 x");
-}
-
-#[test]
-fn slow_links_and_nics_are_named() {
-    let pipelined = |shape: &Shape| shape.layout.pp > 1;
-    for (seed, part) in (SEED..).zip([Part::Link, Part::Nic]) {
-        for shape in small().into_iter().filter(pipelined) {
-            let Some(case) = network(&shape, (part, 2.0), seed) else { panic!("no {part:?}") };
-            let outcome = judge(&case);
-            assert!(outcome.is_right_suspect && outcome.is_right_kind, "{:?}: {outcome:?}", case.row);
-        }
-    }
 }
 
 #[test]
