@@ -37,6 +37,11 @@ fn own() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
 }
 
+/// Recordings of real NCCL that the detector does not get right yet.
+fn open() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/open")
+}
+
 fn replay(input: &str) -> Value {
     let mut detector = Detector::new(Config::default());
     let mut told = Vec::new();
@@ -84,7 +89,7 @@ fn check(directory: &Path) -> usize {
 }
 
 /// What was done to a recorded job.
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 struct Done {
     kind: Kind,
     rank: u32,
@@ -93,33 +98,51 @@ struct Done {
     within_us: u64,
 }
 
-#[test]
-fn faults_of_real_nccl_are_found_in_time_and_nothing_else_is() {
-    let mut recordings = 0;
-    for entry in fs::read_dir(own()).expect("recordings").flatten() {
-        let case = entry.path();
-        let Ok(faults) = fs::read_to_string(case.join("faults.json")) else { continue };
-        recordings += 1;
-        let faults: Vec<Done> = serde_json::from_str(&faults).expect("faults.json");
-        let mut detector = Detector::new(Config::default());
-        let mut opened: Vec<Finding> = Vec::new();
-        for text in read_input(&case).lines() {
-            let line: Line = serde_json::from_str(text).expect("a line of a recording");
-            for finding in detector.observe(line.observation, line.now) {
-                if !opened.iter().any(|known| known.id == finding.id) {
-                    opened.push(finding);
-                }
+/// What is wrong with what is said of the faults of a recording: each has one finding, in time, and nothing else has.
+fn wrong(case: &Path, faults: &[Done]) -> Option<String> {
+    let mut detector = Detector::new(Config::default());
+    let mut opened: Vec<Finding> = Vec::new();
+    for text in read_input(case).lines() {
+        let line: Line = serde_json::from_str(text).expect("a line of a recording");
+        for finding in detector.observe(line.observation, line.now) {
+            if !opened.iter().any(|known| known.id == finding.id) {
+                opened.push(finding);
             }
         }
-        let what = format!("{}: {opened:#?}", case.display());
-        assert_eq!(opened.len(), faults.len(), "{what}");
-        for (fault, finding) in faults.iter().zip(&opened) {
-            assert_eq!((finding.kind, finding.suspects[0].rank), (fault.kind, Some(fault.rank)), "{what}");
-            let took = finding.detected.0.saturating_sub(fault.at_us);
-            assert!(finding.detected.0 > fault.at_us && took <= fault.within_us, "{took} us: {what}");
-        }
     }
-    assert!(recordings >= 4, "the recordings of real NCCL are there");
+    let found = |(fault, finding): (&Done, &Finding)| {
+        let took = finding.detected.0.saturating_sub(fault.at_us);
+        (finding.kind, finding.suspects[0].rank) == (fault.kind, Some(fault.rank))
+            && finding.detected.0 > fault.at_us
+            && took <= fault.within_us
+    };
+    let right = opened.len() == faults.len() && faults.iter().zip(&opened).all(found);
+    (!right).then(|| format!("{}: expected {faults:?}, got {opened:#?}", case.display()))
+}
+
+/// Checks all recordings in a folder that say which faults they hold; returns how many that were.
+fn check_faults(folder: &Path) -> usize {
+    let cases = fs::read_dir(folder).expect("recordings").flatten().map(|entry| entry.path());
+    let with_faults = cases.filter_map(|case| {
+        let faults = fs::read_to_string(case.join("faults.json")).ok()?;
+        Some((case, serde_json::from_str::<Vec<Done>>(&faults).expect("faults.json")))
+    });
+    let judged: Vec<Option<String>> = with_faults.map(|(case, faults)| wrong(&case, &faults)).collect();
+    let mistakes: Vec<&String> = judged.iter().flatten().collect();
+    assert!(mistakes.is_empty(), "{mistakes:#?}");
+    judged.len()
+}
+
+#[test]
+fn faults_of_real_nccl_are_found_in_time_and_nothing_else_is() {
+    assert!(check_faults(&own()) >= 4, "the recordings of real NCCL are there");
+}
+
+#[test]
+#[ignore = "not right yet: peers that crash after a death are accused too, a desync of two ranks is a tie, a busy stream \
+            is missed"]
+fn open_cases_of_real_nccl_are_right() {
+    assert!(check_faults(&open()) > 0);
 }
 
 #[test]
