@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
@@ -16,26 +15,7 @@ from c4gpu.cluster import controller_config, split_ranks  # noqa: E402
 from c4gpu.control import ControlError, FaultControl, parse_fault  # noqa: E402
 from c4gpu.observe import Progress, applied, new_findings, wait_for  # noqa: E402
 from c4gpu.processes import Processes, labelled  # noqa: E402
-
-
-class Directory(unittest.TestCase):
-    """A test with a directory of its own."""
-
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.directory = temporary.name
-
-    def path(self, name):
-        return os.path.join(self.directory, name)
-
-    def write(self, name, text):
-        with open(self.path(name), "w", encoding="utf-8") as file:
-            file.write(text)
-
-    def read(self, name):
-        with open(self.path(name), encoding="utf-8") as file:
-            return file.read()
+from directory import Directory  # noqa: E402
 
 
 class Control(Directory):

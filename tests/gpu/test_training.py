@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -15,28 +14,9 @@ from c4gpu.control import FaultControl  # noqa: E402
 from c4gpu.observe import applied  # noqa: E402
 from c4gpu.shapes import SHAPES  # noqa: E402
 from c4gpu.trainer import METRICS, Trainer, read_checkpoint  # noqa: E402
+from directory import Directory  # noqa: E402
 
 BUCKETS = [4 << 20, 4 << 20, 512 << 10, 512 << 10]
-
-
-class Directory(unittest.TestCase):
-    """A test with a directory of its own."""
-
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.directory = temporary.name
-
-    def path(self, name):
-        return os.path.join(self.directory, name)
-
-    def write(self, name, text):
-        with open(self.path(name), "w", encoding="utf-8") as file:
-            file.write(text)
-
-    def read(self, name):
-        with open(self.path(name), encoding="utf-8") as file:
-            return file.read()
 
 
 class TrainingLoop(Directory):

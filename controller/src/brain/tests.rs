@@ -130,8 +130,8 @@ impl World {
         }
     }
 
-    /// Runs healthily, then rank 3 is killed.
-    fn killed(mode: Mode) -> Self {
+    /// Runs healthily for thirty windows.
+    fn healthy(mode: Mode) -> Self {
         let mut world = Self::new(mode);
         world.groups(0, GroupState::Running);
         world.start(0);
@@ -139,6 +139,12 @@ impl World {
             world.pass(STEP_US);
             world.windows(0, position * 4, None);
         }
+        world
+    }
+
+    /// Runs healthily, then rank 3 is killed.
+    fn killed(mode: Mode) -> Self {
+        let mut world = Self::healthy(mode);
         let end = ProcessEnd {
             process: process(0, 3),
             ago_us: 300_000,
@@ -243,13 +249,7 @@ fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
 
 #[test]
 fn a_job_whose_agent_is_told_to_end_accuses_nobody() {
-    let mut world = World::new(Mode::Auto);
-    world.groups(0, GroupState::Running);
-    world.start(0);
-    for position in 1..=30 {
-        world.pass(STEP_US);
-        world.windows(0, position * 4, None);
-    }
+    let mut world = World::healthy(Mode::Auto);
     world.groups(0, GroupState::Stopping);
     let end =
         ProcessEnd { process: process(0, 0), ago_us: 300, finalized: false, exit_code: None, signal: None };
@@ -264,13 +264,7 @@ fn a_job_whose_agent_is_told_to_end_accuses_nobody() {
 
 #[test]
 fn while_a_rank_is_claimed_twice_nobody_is_accused_and_nothing_is_done() {
-    let mut world = World::new(Mode::Auto);
-    world.groups(0, GroupState::Running);
-    world.start(0);
-    for position in 1..=30 {
-        world.pass(STEP_US);
-        world.windows(0, position * 4, None);
-    }
+    let mut world = World::healthy(Mode::Auto);
     let twin = ProcessInfo {
         process: ProcessId(77),
         job: job(),
