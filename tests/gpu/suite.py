@@ -33,6 +33,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--out", required=True, help="directory for results.json and artifacts.tar.gz")
     parser.add_argument("--phase", default="all", help=f"{', '.join(PHASES)}, several with commas, or all")
     parser.add_argument("--worker", choices=sorted(WORKERS), default="torch", help="the job to watch")
+    parser.add_argument("--nccl", type=os.path.abspath, help="libnccl.so.2 for --worker nccl")
     parser.add_argument("--shape", choices=(*layout.SHAPES, *layout.MODELS), default="dp", help="kind of parallel job")
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--devices", type=parse_numbers, default="0", help="GPUs the ranks use in turn, such as 0,1")
@@ -71,6 +72,8 @@ def parse_arguments(arguments=None):
     for phase in options.phases:
         if phase not in PHASES:
             parser.error(f"unknown phase {phase!r}")
+    if (options.worker == "nccl") != bool(options.nccl):
+        parser.error("--worker nccl and --nccl go together")
     lacking = [name for name in options.faults if FAULTS[name].needs_gpu and not WORKERS[options.worker].needs_gpu]
     if lacking:
         parser.error(f"{', '.join(lacking)}: only with --worker torch")

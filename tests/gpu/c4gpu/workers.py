@@ -1,4 +1,5 @@
-"""The two jobs the suite can drive: real NCCL through PyTorch, and the GPU-less stand-in that tests the suite itself."""
+"""The jobs the suite can drive: real NCCL through PyTorch, real NCCL of any version alone, and the GPU-less stand-in that tests the
+suite itself."""
 
 import os
 import sys
@@ -59,6 +60,42 @@ class TorchWorker:
         ]
 
 
+class NcclWorker:
+    """tests/gpu/ncclrank.py: all-reduces of a given libnccl, without PyTorch; data-parallel whatever the shape."""
+
+    name = "nccl"
+    needs_gpu = True
+    start_timeout = 60.0
+    restart_timeout = 60.0
+
+    def __init__(self, options):
+        self.options = options
+
+    def environment(self, extra=None):
+        """What every rank gets beside what the agent sets."""
+        return {**(extra or {}), **settings(self.options)}
+
+    def command(self, place, iterations, arguments=()):
+        """The command of one rank."""
+        del arguments  # they are train.py's
+        return [
+            sys.executable,
+            os.path.join(HERE, "ncclrank.py"),
+            "--nccl",
+            self.options.nccl,
+            "--iterations",
+            iterations,
+            "--compute-ms",
+            self.options.compute_ms,
+            "--rendezvous",
+            place.path("meet"),
+            "--checkpoint",
+            place.path("checkpoint.json"),
+            "--log-dir",
+            place.path("ranks"),
+        ]
+
+
 class RingWorker:
     """ringjob: the same fault control, real TCP, no GPU. It plays NCCL to the plugin, and a data-parallel job whatever the shape."""
 
@@ -91,4 +128,4 @@ class RingWorker:
         ]
 
 
-WORKERS = {worker.name: worker for worker in (TorchWorker, RingWorker)}
+WORKERS = {worker.name: worker for worker in (TorchWorker, NcclWorker, RingWorker)}
