@@ -29,3 +29,4 @@ pub mod registry;
 pub mod server;
 pub mod snapshot;
 pub mod steer;
+pub mod store;

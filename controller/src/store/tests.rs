@@ -1,0 +1,110 @@
+use std::sync::{Arc, mpsc};
+
+use super::{file::FileStore, writer::Writer, *};
+
+fn put(table: &'static str, key: &str, value: &str) -> Write {
+    Write::put(table, key, value.as_bytes().to_vec())
+}
+
+fn keys(rows: Vec<Row>) -> Vec<String> {
+    rows.into_iter().map(|(key, _)| key).collect()
+}
+
+fn behaves(store: &dyn Store) {
+    assert_eq!(store.all("never"), Ok(Vec::new()));
+    assert_eq!(store.get("never", "x"), Ok(None));
+    store.apply(&[put("a", "3", "three"), put("a", "1", "one"), put("b", "1", "other")]).expect("written");
+    store
+        .apply(&[put("a", "2", "two"), put("a", "1", "uno"), Write::remove("a", "absent")])
+        .expect("written");
+    assert_eq!(store.get("a", "1"), Ok(Some(b"uno".to_vec())));
+    assert_eq!(keys(store.all("a").expect("rows")), ["1", "2", "3"]);
+    assert_eq!(keys(store.last("a", 2).expect("rows")), ["2", "3"]);
+    store.apply(&[Write::remove("a", "2")]).expect("written");
+    assert_eq!(keys(store.all("a").expect("rows")), ["1", "3"]);
+    assert_eq!(keys(store.all("b").expect("rows")), ["1"]);
+}
+
+#[test]
+fn both_stores_keep_tables_in_the_order_of_keys() {
+    behaves(&MemoryStore::default());
+    let dir = tempfile::tempdir().expect("a directory");
+    behaves(&FileStore::open(&dir.path().join("made/too/c4.redb")).expect("opens"));
+}
+
+#[test]
+fn a_file_is_found_again_and_held_by_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("c4.redb");
+    let store = FileStore::open(&path).expect("opens");
+    store.apply(&[put("a", "k", "v")]).expect("written");
+    let second = FileStore::open(&path).expect_err("held").to_string();
+    assert!(second.contains("another process"), "{second}");
+    drop(store);
+    let again = FileStore::open(&path).expect("opens");
+    assert_eq!(again.get("a", "k"), Ok(Some(b"v".to_vec())));
+}
+
+#[test]
+fn a_file_of_a_later_version_or_of_somebody_else_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let later = dir.path().join("later.redb");
+    FileStore::open(&later).expect("opens").apply(&[put("c4", "schema", "2")]).expect("written");
+    assert!(matches!(FileStore::open(&later), Err(StoreError::Schema { found: 2, known: 1, .. })));
+    let other = dir.path().join("other.redb");
+    std::fs::write(&other, "a shopping list, long enough to be no accident").expect("written");
+    assert!(matches!(FileStore::open(&other), Err(StoreError::Open { .. })));
+}
+
+#[test]
+fn the_writer_keeps_the_order_and_tells_of_what_fails() {
+    let store = Arc::new(MemoryStore::default());
+    let writer = Writer::new(store.clone()).expect("a thread");
+    let (told, hear) = mpsc::channel();
+    for number in 0..100 {
+        let told = told.clone();
+        writer.write(vec![put("a", "k", &number.to_string())], move |written| {
+            told.send((number, written)).expect("heard");
+        });
+    }
+    drop((writer, told));
+    let heard: Vec<_> = hear.iter().collect();
+    assert!(heard.iter().enumerate().all(|(index, (number, written))| index == *number && written.is_ok()));
+    assert_eq!(store.get("a", "k"), Ok(Some(b"99".to_vec())));
+}
+
+/// A disk that never answers.
+#[derive(Debug)]
+struct Hanging(mpsc::Receiver<()>, MemoryStore);
+
+// A receiver is not shared: one thread, the writer's, uses it.
+impl Store for std::sync::Mutex<Hanging> {
+    fn apply(&self, batch: &[Write]) -> Result<(), StoreError> {
+        let hanging = self.lock().expect("one user");
+        let _ = hanging.0.recv();
+        hanging.1.apply(batch)
+    }
+    fn last(&self, _: &str, _: usize) -> Result<Vec<Row>, StoreError> {
+        Err(StoreError::Busy)
+    }
+    fn get(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Err(StoreError::Busy)
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_nobody() {
+    let (release, wait) = mpsc::channel();
+    let writer = Writer::new(Arc::new(std::sync::Mutex::new(Hanging(wait, MemoryStore::default()))))
+        .expect("a thread");
+    let (told, hear) = mpsc::channel();
+    for _ in 0..2000 {
+        let told = told.clone();
+        writer.write(vec![put("a", "k", "v")], move |written| {
+            let _ = told.send(written);
+        });
+    }
+    let refused = hear.try_iter().filter(|written| *written == Err(StoreError::Busy)).count();
+    assert!(refused >= 2000 - 1025, "{refused} were refused");
+    drop(release);
+}
