@@ -1,13 +1,29 @@
-//! What the controller counts about itself and its jobs. Labels are taken from fixed sets only: a job or node name is
-//! never a label, so no agent can make the number of series grow.
+//! What the controller tells Prometheus.
+//!
+//! `c4_controller_*` is what it counts about itself, declared here; the rest is about jobs, nodes and findings, declared in
+//! [`picture`] and read from the newest picture when somebody scrapes. Names of jobs and nodes are labels, so what they could
+//! grow to is bounded there; ranks are labels only where something is wrong.
 
-use prometheus::{
-    GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
-};
+use std::sync::Arc;
+
+use c4_metrics::{Catalogue, Family};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use tokio::sync::watch;
+
+use crate::snapshot::Snapshot;
+
+mod picture;
+#[cfg(test)]
+mod tests;
+
+/// Buckets for how old a message is when it is taken: an agent tells once a second, and spools for an hour.
+const AGES: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0];
+/// Buckets for the work on a batch of inputs.
+const TURNS: [f64; 8] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0];
 
 /// All metrics.
 pub struct Metrics {
-    registry: Registry,
+    catalogue: Catalogue,
     /// Messages taken, by what they say.
     pub messages: IntCounterVec,
     /// Messages refused, by reason.
@@ -18,6 +34,8 @@ pub struct Metrics {
     pub missing: IntCounter,
     /// Messages that agents had to drop.
     pub spool_lost: IntCounter,
+    /// How old messages were when they were taken.
+    pub message_age: Histogram,
     /// Streams open.
     pub streams: IntGauge,
     /// Streams turned away or closed by us, by reason.
@@ -26,120 +44,97 @@ pub struct Metrics {
     pub replies_dropped: IntCounter,
     /// Processes whose agents were asked to have all network steps timed.
     pub step_requests: IntCounter,
-    /// Nodes, by whether an agent is in sight.
-    pub nodes: IntGaugeVec,
-    /// Jobs, by state.
-    pub jobs: IntGaugeVec,
-    /// Ranks announced and alive.
-    pub ranks: IntGauge,
-    /// Findings open, by kind.
-    pub findings_open: IntGaugeVec,
     /// Findings opened, by kind.
     pub findings: IntCounterVec,
     /// What came of findings, by outcome.
     pub actions: IntCounterVec,
-    /// Downtime of the jobs known, by part.
-    pub downtime: GaugeVec,
     /// Deliveries to receivers of alerts, by kind of receiver and outcome.
     pub alerts: IntCounterVec,
     /// Lines of the recording that were dropped because the disk did not keep up.
     pub record_dropped: IntCounter,
     /// Inputs waiting for the brain.
     pub queue: IntGauge,
+    /// Work on a batch of inputs.
+    pub turns: Histogram,
 }
 
 impl Metrics {
     /// All metrics at zero. Fails only if two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let r = Registry::new();
-        let build = Opts::new("c4_controller_build_info", "1, with the version as a label")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
-        add(&r, IntGauge::with_opts(build)?)?.set(1);
+        let mut c = Catalogue::new("c4_controller", env!("CARGO_PKG_VERSION"))?;
         Ok(Self {
-            messages: counters(&r, "messages_total", "Messages from agents that were taken", &["body"])?,
-            refused: counters(
-                &r,
-                "messages_refused_total",
-                "Messages from agents that were refused",
-                &["reason"],
+            messages: c.counters(
+                "c4_controller_messages_total",
+                &["body"],
+                "Messages from agents that were taken",
             )?,
-            duplicates: counter(&r, "messages_duplicate_total", "Messages that had been taken before")?,
-            missing: counter(&r, "messages_missing_total", "Sequence numbers of agents that never came")?,
-            spool_lost: counter(
-                &r,
-                "agent_spool_dropped_total",
+            refused: c.counters(
+                "c4_controller_messages_refused_total",
+                &["reason"],
+                "Messages from agents that were refused",
+            )?,
+            duplicates: c
+                .counter("c4_controller_messages_duplicate_total", "Messages that had been taken before")?,
+            missing: c.counter(
+                "c4_controller_messages_missing_total",
+                "Sequence numbers of agents that never came",
+            )?,
+            spool_lost: c.counter(
+                "c4_controller_agent_spool_dropped_total",
                 "Messages that agents dropped for want of room",
             )?,
-            streams: gauge(&r, "streams", "Streams of agents that are open")?,
-            streams_closed: counters(
-                &r,
-                "streams_closed_total",
-                "Streams that the controller closed",
-                &["reason"],
+            message_age: c.histogram(
+                "c4_controller_message_age_seconds",
+                "Time from the moment an agent saw something to the moment it sent it",
+                &AGES,
             )?,
-            replies_dropped: counter(&r, "replies_dropped_total", "Messages to agents that found no room")?,
-            step_requests: counter(
-                &r,
-                "step_requests_total",
+            streams: c.gauge("c4_controller_streams", "Streams of agents that are open")?,
+            streams_closed: c.counters(
+                "c4_controller_streams_closed_total",
+                &["reason"],
+                "Streams that the controller closed",
+            )?,
+            replies_dropped: c
+                .counter("c4_controller_replies_dropped_total", "Messages to agents that found no room")?,
+            step_requests: c.counter(
+                "c4_controller_step_requests_total",
                 "Processes whose agents were asked to have all network steps timed",
             )?,
-            nodes: gauges(&r, "nodes", "Nodes", &["state"])?,
-            jobs: gauges(&r, "jobs", "Jobs", &["state"])?,
-            ranks: gauge(&r, "ranks", "Ranks announced and alive")?,
-            findings_open: gauges(&r, "findings_open", "Findings that are open", &["kind"])?,
-            findings: counters(&r, "findings_total", "Findings opened", &["kind"])?,
-            actions: counters(&r, "actions_total", "What came of findings", &["outcome"])?,
-            downtime: add(
-                &r,
-                GaugeVec::new(
-                    Opts::new("c4_controller_downtime_seconds", "Downtime of the jobs known, by part"),
-                    &["part"],
-                )?,
-            )?,
-            alerts: counters(
-                &r,
-                "alerts_total",
-                "Deliveries to receivers of alerts",
+            findings: c.counters("c4_findings_total", &["kind"], "Findings opened")?,
+            actions: c.counters("c4_actions_total", &["outcome"], "What came of findings")?,
+            alerts: c.counters(
+                "c4_controller_alerts_total",
                 &["receiver", "outcome"],
+                "Deliveries to receivers of alerts",
             )?,
-            record_dropped: counter(&r, "record_dropped_total", "Lines of the recording that were dropped")?,
-            queue: gauge(&r, "queue_messages", "Inputs waiting for the brain")?,
-            registry: r,
+            record_dropped: c
+                .counter("c4_controller_record_dropped_total", "Lines of the recording that were dropped")?,
+            queue: c.gauge("c4_controller_queue_messages", "Inputs waiting to be taken in")?,
+            turns: c.histogram(
+                "c4_controller_turn_seconds",
+                "Time that taking in a batch of inputs takes, detection included",
+                &TURNS,
+            )?,
+            catalogue: c,
         })
+    }
+
+    /// Shows what is in the newest picture besides.
+    ///
+    /// # Errors
+    /// If called twice.
+    pub fn show(&mut self, pictures: watch::Receiver<Arc<Snapshot>>) -> Result<(), prometheus::Error> {
+        self.catalogue.source(picture::Pictures(pictures))
+    }
+
+    /// Everything declared, by name.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        self.catalogue.families()
     }
 
     /// The exposition text.
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        self.catalogue.text()
     }
-}
-
-fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("c4_controller_{name}"), help)
-}
-
-fn counter(r: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    add(r, IntCounter::with_opts(opts(name, help))?)
-}
-
-fn counters(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    add(r, IntCounterVec::new(opts(name, help), labels)?)
-}
-
-fn gauge(r: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    add(r, IntGauge::with_opts(opts(name, help))?)
-}
-
-fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-    add(r, IntGaugeVec::new(opts(name, help), labels)?)
 }

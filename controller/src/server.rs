@@ -86,7 +86,10 @@ pub struct Running {
 /// Starts a controller.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let clock = Clock::anchored();
-    let metrics = Arc::new(Metrics::new()?);
+    let (snapshot, see) = watch::channel(Arc::new(Snapshot::empty(config.steer.mode, clock.now())));
+    let mut metrics = Metrics::new()?;
+    metrics.show(see.clone())?;
+    let metrics = Arc::new(metrics);
     let events = EventLog::default();
     let (grpc, grpc_address) = bind("listen", config.listen).await?;
     let (pages, http_address) = bind("http", config.http).await?;
@@ -110,7 +113,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let now = clock.now();
     let heartbeat = Arc::new(AtomicU64::new(now.0));
     let (groups, see_groups) = watch::channel(Arc::new(Groups::default()));
-    let (snapshot, see) = watch::channel(Arc::new(Snapshot::empty(config.steer.mode, now)));
     let driver = Driver {
         brain: Brain::new(config.clone(), Box::new(MemoryJournal::default()), metrics.clone(), now),
         clock,

@@ -23,6 +23,7 @@ mod deadlock;
 mod death;
 mod desync;
 pub mod detector;
+pub mod distribution;
 mod edges;
 pub mod finding;
 mod hang;

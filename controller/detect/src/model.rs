@@ -9,6 +9,7 @@ use crate::{
     case::Cases,
     comm_slow::{Network, Place, Where},
     config::Config,
+    distribution::Distribution,
     nodes::Nodes,
     observation::{
         Block, CommId, CommWindow, InFlight, JobId, LinkTime, Membership, PendingPeer, ProcessId,
@@ -250,6 +251,8 @@ pub(crate) struct Job {
     pub(crate) survey: Survey,
     /// How its iteration time went.
     pub(crate) pace: Pace,
+    /// How late the latest rank of a communicator was, in seconds an iteration.
+    pub(crate) lateness: Distribution,
     /// What its roles are, and whether one has more to do.
     pub(crate) stages: Stages,
 }
@@ -279,6 +282,7 @@ impl Job {
             held: Vec::new(),
             survey: Survey::default(),
             pace: Pace::default(),
+            lateness: Distribution::default(),
             stages: Stages::default(),
         }
     }
@@ -413,6 +417,9 @@ impl Job {
                 && comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max)
             {
                 *level = level.saturating_add(1);
+            }
+            for seconds in comm.slowness.take_latest() {
+                self.lateness.add(seconds, 1);
             }
             if !comm.slowness.news.is_empty() {
                 self.news.push(comm.id);

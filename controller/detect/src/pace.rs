@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     change::{ChangePoint, Grown, Watch},
+    distribution::Distribution,
     finding::{Finding, Kind},
     makeup::{PARTS, Shares},
     model::{Comm, Job},
@@ -45,6 +46,8 @@ pub(crate) struct Pace {
     /// The latest iterations, and what they usually took, following slowly and sooner down than up.
     latest_us: VecDeque<f64>,
     usual_us: f64,
+    /// All of them, in seconds.
+    durations: Distribution,
     history: VecDeque<ChangePoint>,
     /// When the newest change was noticed, while it is not explained.
     unexplained: Option<Timestamp>,
@@ -69,6 +72,11 @@ impl Pace {
     /// How much iterations usually differ from each other, as a share.
     pub(crate) fn noise(&self) -> Option<f64> {
         self.watch.noise()
+    }
+
+    /// How long iterations took, in seconds.
+    pub(crate) fn durations(&self) -> &Distribution {
+        &self.durations
     }
 
     /// What changed so far, oldest first.
@@ -96,6 +104,7 @@ impl Pace {
             }
             self.taken = iteration.first.saturating_add(operations);
             self.follow(iteration.duration_ns as f64 / 1e3);
+            self.durations.add(iteration.duration_ns as f64 / 1e9, iteration.count.into());
             let change = self.watch.push(iteration.operations, iteration.duration_ns as f64 / 1e3, began);
             if let Some(change) = change {
                 self.changed(change, now);

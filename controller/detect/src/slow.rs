@@ -119,6 +119,8 @@ pub(crate) struct Slowness {
     /// Shares of the time that ranks usually work by themselves, in the latest samples.
     work: VecDeque<[f32; 2]>,
     pub(crate) makeup: Makeup,
+    /// How late the latest rank was in the samples since this was last asked, in seconds an iteration.
+    latest: Vec<f64>,
     pub(crate) news: Vec<News>,
 }
 
@@ -137,6 +139,7 @@ impl Default for Slowness {
             seems: [0.0; 2],
             work: VecDeque::new(),
             makeup: Makeup::default(),
+            latest: Vec::new(),
             news: Vec::new(),
         }
     }
@@ -195,6 +198,11 @@ impl Slowness {
                 self.judge(&sample, setting, config);
             }
         }
+    }
+
+    /// How late the latest rank was in the samples since the last call, in seconds an iteration.
+    pub(crate) fn take_latest(&mut self) -> Vec<f64> {
+        std::mem::take(&mut self.latest)
     }
 
     /// How often ranks were late lately, and of how many chances, at each scale.
@@ -317,6 +325,9 @@ impl Slowness {
                 let rate = (!pause && (!is_first || i == 0)).then_some(rate);
                 track.push(&value, scale, here, found, rate);
             }
+        }
+        if let Some((_, x)) = worst.filter(|_| !pause && iterations > 0.0) {
+            self.latest.push(x.max(0.0) * sample.wall_ns as f64 / 1e9 / iterations.max(1.0));
         }
         self.convict(&setting.elsewhere);
         if let Some(worst) = worst.filter(|_| self.samples > LEARN) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::ChangePoint,
     config::Config,
+    distribution::Distribution,
     finding::Verdict,
     model::{Comm, Fate, Job, Member, Process},
     names,
@@ -35,6 +36,30 @@ pub struct JobView {
     /// When its iteration time changed, oldest first.
     #[serde(default)]
     pub changes: Vec<ChangePoint>,
+    /// How long its iterations took, in seconds.
+    #[serde(default)]
+    pub iteration_times: Distribution,
+    /// How late the latest rank of a communicator was, in seconds an iteration.
+    #[serde(default)]
+    pub lateness: Distribution,
+    /// The delay matrix: directed links between ranks, the slowest in comparison with their kind first.
+    #[serde(default)]
+    pub links: Vec<LinkView>,
+}
+
+/// A directed link between two ranks, as its network steps were measured last.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Global rank that sends.
+    pub src: u32,
+    /// Global rank that receives.
+    pub dst: u32,
+    /// Network time for a byte, in ns.
+    pub ns_per_byte: f64,
+    /// How many times as long that is as links of its kind take.
+    pub times_usual: f64,
+    /// Whether it is called slow.
+    pub slow: bool,
 }
 
 /// What a rank is doing.
@@ -95,6 +120,8 @@ pub struct RankView {
     pub blind_spots: Vec<String>,
 }
 
+/// Links of the delay matrix that are shown.
+const MAX_LINKS: usize = 128;
 /// How many reasons for not knowing are listed.
 const MAX_MISSING: usize = 16;
 
@@ -117,7 +144,27 @@ pub(crate) fn of(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> J
         iterations,
         ranks,
         changes: job.pace.history().cloned().collect(),
+        iteration_times: job.pace.durations().clone(),
+        lateness: job.lateness.clone(),
+        links: links(job),
     }
+}
+
+/// The delay matrix by global ranks: of several communicators and sizes of steps, what stands out most.
+fn links(job: &Job) -> Vec<LinkView> {
+    let rank = |comm: &Comm, comm_rank: u32| {
+        job.process(comm.members.get(&comm_rank)?.process).and_then(|process| process.info.rank)
+    };
+    let mut links: Vec<LinkView> = Vec::new();
+    for measured in job.network.slowest(MAX_LINKS) {
+        let Some(comm) = job.comms.get(&measured.comm) else { continue };
+        let (Some(src), Some(dst)) = (rank(comm, measured.src), rank(comm, measured.dst)) else { continue };
+        if !links.iter().any(|link| (link.src, link.dst) == (src, dst)) {
+            let (ns_per_byte, times_usual) = (measured.ns_per_byte, measured.times_usual);
+            links.push(LinkView { src, dst, ns_per_byte, times_usual, slow: measured.slow });
+        }
+    }
+    links
 }
 
 /// The communicator with most ranks, and of those the one that got furthest.

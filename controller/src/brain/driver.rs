@@ -111,9 +111,11 @@ impl Driver {
                     if taken == 0 {
                         break;
                     }
+                    let began = self.clock.now();
                     for input in batch.drain(..) {
                         self.turn(input, &cancel);
                     }
+                    self.metrics.turns.observe(self.clock.now().micros_since(began) as f64 / 1e6);
                 }
             }
             let version = self.brain.groups().version();

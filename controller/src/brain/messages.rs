@@ -30,6 +30,7 @@ impl Brain {
         let Incoming { sequence, age_us, body } = message;
         let Some(node) = self.arrived(stream, sequence, now) else { return };
         let label = body.label();
+        self.metrics.message_age.observe(age_us as f64 / 1e6);
         match self.body(stream, &node, age_us, body, now) {
             Ok(()) => self.metrics.messages.with_label_values(&[label]).inc(),
             Err(refusal) => self.refuse(stream, sequence, refusal.label(), refusal.to_string(), now),

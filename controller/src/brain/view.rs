@@ -11,8 +11,6 @@ use c4_detect::{
 use super::Brain;
 use crate::{
     findings::Record,
-    ledger::Parts,
-    metrics::Metrics,
     snapshot::{JobState, NodeState, Snapshot},
 };
 
@@ -27,16 +25,14 @@ impl Brain {
             node: node.clone(),
         });
         let jobs: Vec<_> = self.detector.jobs().into_iter().map(|view| self.job(view, now)).collect();
-        let snapshot = Snapshot {
+        Snapshot {
             taken: now,
             started: self.started,
             mode: self.config.steer.mode,
             nodes: Arc::new(nodes.collect()),
             jobs: Arc::new(jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect()),
             findings: self.shown(),
-        };
-        self.measure(&snapshot);
-        snapshot
+        }
     }
 
     /// An earlier picture with the findings of now: what must not wait for a picture of a very large cluster.
@@ -86,39 +82,6 @@ impl Brain {
             Verdict::Healthy => ("healthy", Vec::new()),
             Verdict::Faulty => ("faulty", Vec::new()),
             Verdict::Unknown { missing } => ("unknown", missing.clone()),
-        }
-    }
-
-    fn measure(&self, snapshot: &Snapshot) {
-        let Metrics { nodes, jobs, findings_open, ranks, downtime, .. } = &*self.metrics;
-        let lost = snapshot.nodes.iter().filter(|node| node.node.lost).count();
-        nodes.with_label_values(&["connected"]).set((snapshot.nodes.len() - lost) as i64);
-        nodes.with_label_values(&["lost"]).set(lost as i64);
-        ranks.set(snapshot.nodes.iter().map(|node| i64::from(node.ranks)).sum());
-        let mut states: BTreeMap<&str, i64> =
-            crate::snapshot::JOB_STATES.iter().map(|state| (*state, 0)).collect();
-        let mut sum = Parts::default();
-        for job in snapshot.jobs.values() {
-            *states.entry(job.state).or_default() += 1;
-            sum.post_checkpoint_us += job.downtime.post_checkpoint_us;
-            sum.detection_us += job.downtime.detection_us;
-            sum.diagnosis_isolation_us += job.downtime.diagnosis_isolation_us;
-            sum.reinitialisation_us += job.downtime.reinitialisation_us;
-        }
-        for (state, count) in states {
-            jobs.with_label_values(&[state]).set(count);
-        }
-        findings_open.reset();
-        for finding in self.findings.open() {
-            findings_open.with_label_values(&[finding.kind.name()]).inc();
-        }
-        for (part, us) in [
-            ("post_checkpoint", sum.post_checkpoint_us),
-            ("detection", sum.detection_us),
-            ("diagnosis_isolation", sum.diagnosis_isolation_us),
-            ("reinitialisation", sum.reinitialisation_us),
-        ] {
-            downtime.with_label_values(&[part]).set(us as f64 / 1e6);
         }
     }
 }

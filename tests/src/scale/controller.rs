@@ -1,15 +1,37 @@
 //! The controller under load: the program as it is shipped, confined to its cores, and what the kernel says of it.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::cluster::Child;
+use crate::{cluster::Child, ringjob::clock};
 
 /// What `/proc` counts CPU time in (`USER_HZ`), the same on every architecture that has GPUs.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// How long a page may take.
+const SCRAPE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The page of metrics.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Scrape {
+    /// Its size.
+    pub bytes: usize,
+    /// Its series.
+    pub series: usize,
+    /// From the request to its last byte.
+    pub seconds: f64,
+}
 
 /// A running controller.
 #[derive(Debug)]
@@ -17,6 +39,7 @@ pub struct Controller {
     child: Child,
     /// Where agents and operators connect.
     pub grpc: String,
+    http: String,
     _dir: TempDir,
 }
 
@@ -82,10 +105,14 @@ impl Controller {
         confine(&cores.agents)?;
         let mut child = child?;
         let line = child.first_line(Duration::from_secs(30), |line| line.starts_with("listening "))?;
-        let grpc = line.split_whitespace().find_map(|word| word.strip_prefix("grpc="));
-        let grpc =
-            grpc.with_context(|| format!("controller said {line:?}, expected grpc=ADDRESS"))?.to_owned();
-        Ok(Self { child, grpc, _dir: dir })
+        let field = |name: &str| {
+            let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value
+                .map(str::to_owned)
+                .with_context(|| format!("controller said {line:?}, expected {name}=ADDRESS"))
+        };
+        let (grpc, http) = (field("grpc")?, field("http")?);
+        Ok(Self { child, grpc, http, _dir: dir })
     }
 
     /// What it has used.
@@ -95,6 +122,27 @@ impl Controller {
     pub fn usage(&mut self) -> anyhow::Result<Usage> {
         ensure!(self.child.try_wait().is_none(), "the controller has ended:\n{}", self.child.log_tail());
         usage(self.child.pid())
+    }
+
+    /// Reads its page of metrics as Prometheus does.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn scrape(&self) -> anyhow::Result<Scrape> {
+        let began = clock::now();
+        let mut stream = TcpStream::connect(&self.http).context("cannot connect to /metrics")?;
+        stream.set_read_timeout(Some(SCRAPE_LIMIT))?;
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).context("cannot read /metrics")?;
+        let (head, page) = text.split_once("\r\n\r\n").context("/metrics: no HTTP")?;
+        ensure!(head.starts_with("HTTP/1.0 200") || head.starts_with("HTTP/1.1 200"), "/metrics: {head}");
+        let seconds = clock::now().duration_since(began).as_secs_f64();
+        Ok(Scrape {
+            bytes: page.len(),
+            series: page.lines().filter(|l| !l.starts_with('#')).count(),
+            seconds,
+        })
     }
 
     /// Its log.

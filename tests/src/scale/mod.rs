@@ -114,6 +114,7 @@ async fn one(
     player.until(warm_up + measure).await;
     let after = Sample::take(&observer, controller)?;
     let delays = observer.delays();
+    let metrics = controller.scrape()?;
     let false_alarms = operator.told();
     let verdict = match args.fault.kind() {
         None => None,
@@ -140,6 +141,7 @@ async fn one(
         windows_per_second: rate(standing.windows, earlier.windows),
         ack_ms: Quantiles::of(&delays),
         agents_late_ms: played.late.as_secs_f64() * 1e3,
+        metrics,
         refused: standing.refused,
         closed: standing.closed,
         overflowed: played.overflowed,

@@ -4,6 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 
+use super::controller::Scrape;
+
 /// One run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -33,6 +35,8 @@ pub struct Row {
     pub ack_ms: Quantiles,
     /// How late the simulated agents themselves were at worst, in milliseconds.
     pub agents_late_ms: f64,
+    /// The page of metrics, read while the load was on.
+    pub metrics: Scrape,
     /// Messages refused, streams closed, messages for which an agent had no room.
     pub refused: u64,
     /// See `refused`.
@@ -136,8 +140,13 @@ pub fn text(rows: &[Row]) -> String {
 
 fn sentence(row: &Row) -> String {
     let mut said = vec![format!(
-        "started in {:.1} s over {} connections; agents at most {:.0} ms late",
-        row.start_seconds, row.connections, row.agents_late_ms
+        "started in {:.1} s over {} connections; agents at most {:.0} ms late; metrics: {:.2} MB, {} series in {:.2} s",
+        row.start_seconds,
+        row.connections,
+        row.agents_late_ms,
+        row.metrics.bytes as f64 / 1e6,
+        row.metrics.series,
+        row.metrics.seconds
     )];
     if let Some(verdict) = &row.verdict {
         let right = if verdict.found { "found" } else { "NOT found" };
