@@ -7,96 +7,77 @@ import sys
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def settings(options):
-    """What the caller wants every rank to have in its environment."""
-    return dict(setting.split("=", 1) for setting in getattr(options, "env", []))
+class Worker:
+    """One kind of job: what its ranks are started with."""
+
+    needs_gpu = True
+
+    def __init__(self, options):
+        self.options = options
+
+    def environment(self, extra=None):
+        """What every rank gets beside what the agent sets; what the caller wants comes last."""
+        wanted = dict(setting.split("=", 1) for setting in getattr(self.options, "env", []))
+        return {**self.defaults(), **(extra or {}), **wanted}
+
+    def defaults(self):
+        """What this kind of job wants in its environment."""
+        return {}
+
+    def common(self, place, iterations):
+        """What every kind of rank is told."""
+        return ["--iterations", iterations, "--rendezvous", place.path("meet")]
+
+    def script(self, name, place, iterations):
+        """A rank that is one of the scripts here."""
+        arguments = ["--compute-ms", self.options.compute_ms, "--checkpoint", place.path("checkpoint.json")]
+        arguments += ["--log-dir", place.path("ranks")]
+        return [sys.executable, os.path.join(HERE, name), *self.common(place, iterations), *arguments]
 
 
-class TorchWorker:
+class TorchWorker(Worker):
     """tests/gpu/train.py."""
 
     name = "torch"
-    needs_gpu = True
     # Loading PyTorch and starting CUDA in several processes at once takes its time.
     start_timeout = 120.0
     restart_timeout = 60.0
 
-    def __init__(self, options):
-        self.options = options
-
-    def environment(self, extra=None):
-        """What every rank gets beside what the agent sets."""
-        environment = {
-            "TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling),
-            "OMP_NUM_THREADS": "2",
-        }
-        return {**environment, **(extra or {}), **settings(self.options)}
+    def defaults(self):
+        return {"TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling), "OMP_NUM_THREADS": "2"}
 
     def command(self, place, iterations, arguments=()):
         """The command of one rank; the agent runs it once for each."""
+        options = self.options
         return [
-            sys.executable,
-            os.path.join(HERE, "train.py"),
+            *self.script("train.py", place, iterations),
             "--shape",
-            self.options.shape,
+            options.shape,
             "--transport",
-            self.options.transport,
+            options.transport,
             "--devices",
-            ",".join(str(device) for device in self.options.devices),
-            "--iterations",
-            iterations,
-            "--compute-ms",
-            self.options.compute_ms,
+            ",".join(str(device) for device in options.devices),
             "--bucket-kib",
-            self.options.bucket_kib,
-            "--rendezvous",
-            place.path("meet"),
-            "--checkpoint",
-            place.path("checkpoint.json"),
-            "--log-dir",
-            place.path("ranks"),
-            *(["--abort-on-term"] if getattr(self.options, "abort_on_term", False) else []),
+            options.bucket_kib,
+            *(["--abort-on-term"] if getattr(options, "abort_on_term", False) else []),
             *arguments,
         ]
 
 
-class NcclWorker:
+class NcclWorker(Worker):
     """tests/gpu/ncclrank.py: all-reduces of a given libnccl, without PyTorch; data-parallel whatever the shape."""
 
     name = "nccl"
-    needs_gpu = True
     start_timeout = 60.0
     restart_timeout = 60.0
-
-    def __init__(self, options):
-        self.options = options
-
-    def environment(self, extra=None):
-        """What every rank gets beside what the agent sets."""
-        return {**(extra or {}), **settings(self.options)}
 
     def command(self, place, iterations, arguments=()):
         """The command of one rank."""
         del arguments  # they are train.py's
-        return [
-            sys.executable,
-            os.path.join(HERE, "ncclrank.py"),
-            "--nccl",
-            self.options.nccl,
-            "--iterations",
-            iterations,
-            "--compute-ms",
-            self.options.compute_ms,
-            "--rendezvous",
-            place.path("meet"),
-            "--checkpoint",
-            place.path("checkpoint.json"),
-            "--log-dir",
-            place.path("ranks"),
-        ]
+        return [*self.script("ncclrank.py", place, iterations), "--nccl", self.options.nccl]
 
 
-class RingWorker:
+class RingWorker(Worker):
     """ringjob: the same fault control, real TCP, no GPU. It plays NCCL to the plugin, and a data-parallel job whatever the shape."""
 
     name = "ringjob"
@@ -104,22 +85,12 @@ class RingWorker:
     start_timeout = 30.0
     restart_timeout = 30.0
 
-    def __init__(self, options):
-        self.options = options
-
-    def environment(self, extra=None):
-        """What every rank gets beside what the agent sets."""
-        return {**(extra or {}), **settings(self.options)}
-
     def command(self, place, iterations, arguments=()):
         """The command of one rank."""
         del arguments  # they are train.py's
         return [
             os.path.join(self.options.bin, "ringjob"),
-            "--iterations",
-            iterations,
-            "--rendezvous",
-            place.path("meet"),
+            *self.common(place, iterations),
             "--checkpoint-dir",
             place.path("checkpoints"),
             "--compute-us",
