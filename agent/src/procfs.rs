@@ -5,6 +5,9 @@ use std::{fs, path::Path};
 
 use c4_detect::observation::ProcessState;
 
+/// Signals that stop a process: one that is stopped shows them where one that has ended shows what ended it.
+const STOPS: [i32; 4] = [19, 20, 21, 22];
+
 /// What `/proc/<pid>/stat` says about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
@@ -20,6 +23,26 @@ pub struct ProcessStat {
     pub cpu_ticks: u64,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
+    /// What ended or stopped it, in the form of `wait`: known long before its parent is told, if a GPU has much to give
+    /// back. 0 while it runs, if it ends with exit code 0, and where the kernel does not show it to this user.
+    pub wait_status: i32,
+}
+
+impl ProcessStat {
+    /// The signal that ended it.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        let signal = self.wait_status & 0x7f;
+        let ended = self.state != ProcessState::Stopped && !STOPS.contains(&signal);
+        (ended && (1..0x7f).contains(&signal)).then_some(signal)
+    }
+
+    /// The exit code with which it ended by itself, if that is not 0.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        let code = (self.wait_status >> 8) & 0xff;
+        (self.wait_status & 0x7f == 0 && code != 0).then_some(code)
+    }
 }
 
 /// Parses a line of `/proc/<pid>/stat`. The name is in parentheses and may hold anything, so fields are counted from
@@ -38,6 +61,8 @@ pub fn parse_stat(text: &str) -> Option<ProcessStat> {
         group: signed(2)?,
         cpu_ticks: number(11)?.saturating_add(number(12)?),
         start_ticks: number(19)?,
+        // Absent before Linux 3.5.
+        wait_status: signed(49).unwrap_or(0),
     })
 }
 
@@ -59,14 +84,11 @@ pub fn read_stat(root: &Path, pid: u32) -> Option<ProcessStat> {
     parse_stat(&String::from_utf8_lossy(&bytes))
 }
 
-/// Scheduler state of the process `pid` that started at `start_ticks`. Unknown when no such process is visible: it may
-/// live in another PID namespace, where its id means something else here.
+/// The process `pid` that started at `start_ticks`. Nothing when no such process is visible: it may live in another PID
+/// namespace, where its id means something else here.
 #[must_use]
-pub fn scheduler_state(root: &Path, pid: u32, start_ticks: u64) -> ProcessState {
-    match read_stat(root, pid) {
-        Some(stat) if start_ticks != 0 && stat.start_ticks == start_ticks => stat.state,
-        _ => ProcessState::Unknown,
-    }
+pub fn find(root: &Path, pid: u32, start_ticks: u64) -> Option<ProcessStat> {
+    read_stat(root, pid).filter(|stat| start_ticks != 0 && stat.start_ticks == start_ticks)
 }
 
 /// CPU seconds that this process has used.
@@ -94,7 +116,8 @@ mod tests {
                 parent: 1,
                 group: 4700,
                 cpu_ticks: 22,
-                start_ticks: 98765
+                start_ticks: 98765,
+                wait_status: 0,
             }
         );
     }
@@ -113,9 +136,38 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("4711")).unwrap();
         std::fs::write(root.path().join("4711/stat"), LINE).unwrap();
-        assert_eq!(scheduler_state(root.path(), 4711, 98765), ProcessState::Sleeping);
-        assert_eq!(scheduler_state(root.path(), 4711, 98766), ProcessState::Unknown);
-        assert_eq!(scheduler_state(root.path(), 4711, 0), ProcessState::Unknown);
-        assert_eq!(scheduler_state(root.path(), 4712, 98765), ProcessState::Unknown);
+        let state = |pid, start| find(root.path(), pid, start).map(|stat| stat.state);
+        assert_eq!(state(4711, 98765), Some(ProcessState::Sleeping));
+        for (pid, start) in [(4711, 98766), (4711, 0), (4712, 98765)] {
+            assert_eq!(state(pid, start), None);
+        }
+    }
+
+    #[test]
+    fn what_ended_a_process_is_known_before_its_parent_asks() {
+        for (script, signal, code) in
+            [("kill -9 $$", Some(9), None), ("kill -6 $$", Some(6), None), ("exit 3", None, Some(3))]
+        {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            // Not reaped, so it stays to be seen.
+            let stat = std::iter::repeat_with(|| read_stat(Path::new("/proc"), child.id()).unwrap())
+                .find(|stat| stat.state == ProcessState::Zombie)
+                .unwrap();
+            assert_eq!((stat.signal(), stat.exit_code()), (signal, code), "{script}");
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_stopped_process_has_not_ended() {
+        let with = |state, wait_status| ProcessStat { state, wait_status, ..parse_stat(LINE).unwrap() };
+        for stat in [
+            with(ProcessState::Stopped, 19),
+            with(ProcessState::Sleeping, 20),
+            with(ProcessState::Stopped, 5),
+        ] {
+            assert_eq!((stat.signal(), stat.exit_code()), (None, None), "{stat:?}");
+        }
+        assert_eq!(with(ProcessState::Sleeping, 0x80 | 11).signal(), Some(11), "while it dumps its core");
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 const MAX_ENDED: usize = 4096;
 
 /// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExitStatus {
     /// Exit code, if it exited.
     pub code: Option<i32>,

@@ -239,6 +239,8 @@ impl<S: RecorderSource> Sampler<S> {
         let Some(tracked) = self.tracked.get_mut(name) else { return Look::Alive { urgent: false } };
         // Life first, contents second: what is read after the death is everything there will ever be.
         let alive = tracked.handle.alive();
+        let (pid, start_ticks) = (tracked.identity.pid, tracked.identity.start_ticks);
+        let stat = procfs::find(&self.settings.proc_root, pid, start_ticks);
         let looked = tracked.look(&self.settings.node, now_ns);
         if let Err(error) = alive.as_ref().map(|_| ()).and(looked.as_ref().map(|_| ())) {
             self.errors += 1;
@@ -253,20 +255,20 @@ impl<S: RecorderSource> Sampler<S> {
             tracked.failure_reported = false;
         }
         reports.extend(looked.unwrap_or_default());
-        if !alive.unwrap_or(true) {
+        let (signal, code) = stat.map_or((None, None), |stat| (stat.signal(), stat.exit_code()));
+        // One that was killed holds its lock until its GPU has given everything back, and its peers may be faster to
+        // end of its loss.
+        if signal.is_some() || !alive.unwrap_or(true) {
+            tracked.ended_by = ExitStatus { code, signal };
             // The lock goes a moment before the parent hears of it: wait one sample for the exit status.
-            let running = self.exits.get(tracked.identity.pid) == Known::Running;
-            if running && !std::mem::replace(&mut tracked.waited_for_exit, true) {
+            let unknown = tracked.ended_by == ExitStatus::default() && self.exits.get(pid) == Known::Running;
+            if unknown && !std::mem::replace(&mut tracked.waited_for_exit, true) {
                 return Look::Alive { urgent: false };
             }
             return Look::Ended;
         }
         let before = tracked.state;
-        tracked.state = procfs::scheduler_state(
-            &self.settings.proc_root,
-            tracked.identity.pid,
-            tracked.identity.start_ticks,
-        );
+        tracked.state = stat.map_or(ProcessState::Unknown, |stat| stat.state);
         let stopped = tracked.state == ProcessState::Stopped && before != ProcessState::Stopped;
         Look::Alive { urgent: tracked.becomes_urgent(self.settings.overdue, now_ns) || stopped }
     }
@@ -277,7 +279,7 @@ impl<S: RecorderSource> Sampler<S> {
         let process = tracked.process?;
         let status = match self.exits.get(tracked.identity.pid) {
             Known::Ended(status) => status,
-            Known::Stranger | Known::Running => ExitStatus { code: None, signal: None },
+            Known::Stranger | Known::Running => tracked.ended_by,
         };
         let finalized = tracked.finalized();
         info!(

@@ -1,6 +1,6 @@
 //! The sampler as it ships, over recorders that live in a table.
 
-use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, fs, io, rc::Rc};
 
 use c4_detect::{aggregate::Coverage, observation::Window};
 use c4_recorder::snapshot::{
@@ -300,6 +300,36 @@ fn the_exit_status_is_waited_for_one_look() {
         let Some((_, Report::ProcessEnded(end))) = told.last() else { panic!("not told: {told:?}") };
         assert_eq!(end.signal, known.then_some(9));
     }
+}
+
+#[test]
+fn a_killed_process_is_told_of_while_its_gpu_still_keeps_it() {
+    let (table, proc_root) = (Table::default(), tempfile::tempdir().unwrap());
+    table.with("a.c4r", |fake| {
+        *fake = rank(0);
+        (fake.identity.pid, fake.identity.start_ticks) = (4711, 98_765);
+    });
+    fs::create_dir(proc_root.path().join("4711")).unwrap();
+    let stat = |state: &str, wait_status: i32| {
+        let unused = "0 ".repeat(29);
+        let line = format!(
+            "4711 (python3) {state} 1 47 47 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 98765 {unused}{wait_status}"
+        );
+        fs::write(proc_root.path().join("4711/stat"), line).unwrap();
+    };
+    stat("S", 0);
+    let mut sampler = sampler(&table, &Exits::default());
+    sampler.settings.proc_root = proc_root.path().to_owned();
+    watch(&mut sampler, 0, 100);
+    stat("T", 19);
+    assert!(kinds(&watch(&mut sampler, 100, 200)).iter().all(|(_, kind)| *kind == "window"), "it is stopped");
+    // The recorder's lock is still there.
+    stat("D", 9);
+    let told = watch(&mut sampler, 200, 300);
+    let Some((300, Report::ProcessEnded(end))) = told.last() else { panic!("not told: {told:?}") };
+    assert_eq!((end.signal, end.exit_code), (Some(9), None));
+    table.with("a.c4r", |fake| fake.alive = false);
+    assert_eq!(kinds(&watch(&mut sampler, 300, 600)), [], "once");
 }
 
 #[test]

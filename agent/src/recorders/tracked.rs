@@ -9,6 +9,7 @@ use c4_detect::{
 use c4_recorder::snapshot::{Connection, Identity, Operation, OperationKind};
 
 use super::{
+    ExitStatus,
     communicator::{CommTrack, Overdue},
     identity::{self, KERNEL_EVENTS},
     source::{RecorderHandle, Sample, SourceError},
@@ -30,6 +31,8 @@ pub(super) struct Tracked<H> {
     pub process: Option<ProcessId>,
     /// Scheduler state at the last look.
     pub state: ProcessState,
+    /// What ended it, as far as the kernel shows that.
+    pub ended_by: ExitStatus,
     /// Since when every look has failed.
     pub failing_since_ns: Option<u64>,
     /// Whether that has been reported.
@@ -59,6 +62,7 @@ impl<H: RecorderHandle> Tracked<H> {
             identity,
             process: None,
             state: ProcessState::Unknown,
+            ended_by: ExitStatus::default(),
             failing_since_ns: None,
             failure_reported: false,
             waited_for_exit: false,
