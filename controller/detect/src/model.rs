@@ -231,6 +231,8 @@ pub(crate) struct Job {
     pub(crate) stopping: bool,
     /// Since when.
     pub(crate) stopping_since: Timestamp,
+    /// Somebody had died or hung before it was stopped.
+    pub(crate) stopped_for_cause: bool,
     /// Communicators in which somebody has waited for long.
     pub(crate) suspicious: BTreeSet<CommId>,
     pub(crate) examined: Timestamp,
@@ -270,6 +272,7 @@ impl Job {
             prior,
             stopping: false,
             stopping_since: Timestamp(0),
+            stopped_for_cause: false,
             suspicious: BTreeSet::new(),
             examined: Timestamp(0),
             pending_ends: BTreeSet::new(),

@@ -106,6 +106,26 @@ fn the_cause_of_a_cascade_is_named_in_whatever_order_the_ends_are_told() {
 }
 
 #[test]
+fn a_killed_rank_is_named_although_its_peers_were_seen_to_end_before_it() {
+    // Its GPU has much to give back. Exit statuses may come a moment later than those of the peers, or after a finding.
+    for late_us in [0, 50_000, 120_000] {
+        let mut sim = Sim::new(1_250, Shape::new(8, 100_000), Vec::new());
+        let mut told = sim.observations(20 * S);
+        let start = told.last().expect("observations").0.after(1_000);
+        for rank in [2, 4, 3] {
+            let (after_us, exit_code, signal) =
+                if rank == 3 { (late_us, None, Some(9)) } else { (0, Some(1), None) };
+            let process = sim.process(rank);
+            let end = ProcessEnd { process, ago_us: 0, finalized: false, exit_code, signal };
+            told.push((start.after(after_us), Observation::ProcessEnded(end)));
+        }
+        told.extend((2..10).map(|tick| (start.after(100_000 * tick), Observation::Tick)));
+        let outcome = feed(Detector::new(Config::default()), told);
+        expect(&outcome, Kind::ProcessDeath, 3, 20 * S, 1.0, &format!("{late_us} us late"));
+    }
+}
+
+#[test]
 fn ranks_that_fail_because_one_node_was_asked_to_end_are_no_deaths() {
     // Peers notice that connections close, which is before the end of the one who was asked is complete.
     for (asked_us, failed_us) in [(0, 2_000), (3_000, 1_000)] {

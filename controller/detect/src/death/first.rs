@@ -1,0 +1,74 @@
+//! Which of several processes that ended together took the others along.
+//!
+//! The order in which their ends are seen does not tell: agents look every 100 ms, and a process whose GPU has much to
+//! give back ends later than peers that fail of its loss. So what counts among those that ended close together is, in
+//! this order:
+//! 1. Who was killed or crashed, since those who lose a peer fail with an exit code or abort.
+//! 2. Who got least far: the dead call nothing more, while their peers go on until they notice.
+//! 3. Who was seen to end first.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    model::{Comm, End, Job},
+    observation::ProcessId,
+};
+
+use super::evidence::{Others, asked, crashed, is_failure};
+
+/// Ends this close are put in order by what is known of them: agents look every 100 ms, and may wait a look for the
+/// exit status.
+pub(super) const TOGETHER_US: u64 = 150_000;
+/// A window taken so long before the end or later holds everything the process ever called: agents send one because of
+/// the end.
+const LAST_WINDOW_US: u64 = 20_000;
+
+/// The first cause of the ends that are not judged yet.
+pub(super) struct First {
+    pub(super) process: ProcessId,
+    /// Who ended together with it and might as well be the cause, but for the order in which they were seen to end.
+    pub(super) rivals: Vec<ProcessId>,
+}
+
+/// Of the ends not yet judged, the first that may have taken the others along. `death` is known to be one.
+pub(super) fn cause(job: &Job, death: ProcessId) -> Option<First> {
+    let others = Others::of(job);
+    let ends = job.pending_ends.iter().filter_map(|id| Some((*id, job.process(*id)?.end.as_ref()?)));
+    let causes: Vec<(ProcessId, &End)> =
+        ends.filter(|(id, end)| *id == death || is_failure(job, *id, &others) || asked(end)).collect();
+    let earliest = causes.iter().map(|(_, end)| end.at).min()?;
+    let together: BTreeMap<ProcessId, &End> =
+        causes.into_iter().filter(|(_, end)| end.at <= earliest.after(TOGETHER_US)).collect();
+    let leads = leads(job, &together);
+    let strength = |id: &ProcessId, end: &End| (!crashed(end), leads.get(id).copied().unwrap_or(0));
+    let (process, first) = together.iter().min_by_key(|(id, end)| (strength(id, end), end.at, **id))?;
+    let alike =
+        |(id, end): &(&ProcessId, &&End)| *id != process && strength(id, end) == strength(process, first);
+    let rivals = together.iter().filter(alike).map(|(id, _)| *id).collect();
+    Some(First { process: *process, rivals })
+}
+
+/// Of how many of the others each of them was ahead when it ended, less those that were ahead of it.
+fn leads(job: &Job, ends: &BTreeMap<ProcessId, &End>) -> BTreeMap<ProcessId, i64> {
+    let mut leads: BTreeMap<ProcessId, i64> = BTreeMap::new();
+    for comm in job.comms.values() {
+        let mut reached = positions(comm, ends);
+        reached.sort_unstable();
+        for (process, position) in reached.iter().map(|(position, process)| (process, position)) {
+            let behind = reached.partition_point(|(other, _)| other < position);
+            let ahead = reached.len() - reached.partition_point(|(other, _)| other <= position);
+            *leads.entry(*process).or_default() += behind as i64 - ahead as i64;
+        }
+    }
+    leads
+}
+
+/// How many collectives those members had called that ended, where that is known.
+fn positions(comm: &Comm, ends: &BTreeMap<ProcessId, &End>) -> Vec<(u64, ProcessId)> {
+    let members = comm.members.values().filter(|member| !member.left);
+    let last = members.filter(|member| {
+        let end = ends.get(&member.process);
+        end.is_some_and(|end| member.at.is_some_and(|at| at.after(LAST_WINDOW_US) >= end.at))
+    });
+    last.map(|member| (member.enqueued, member.process)).collect()
+}
