@@ -67,7 +67,7 @@ struct Agent {
 
 impl Agent {
     async fn start(config: &Config, session: &str, exits: Exits) -> Result<Self> {
-        let metrics = Metrics::new()?;
+        let metrics = Metrics::new(&config.node)?;
         let listener = bind(config).await?;
         let dial = config
             .controller
@@ -84,7 +84,7 @@ impl Agent {
         let (sampling, streaming) = (CancellationToken::new(), CancellationToken::new());
 
         let mut sensors =
-            Sensors::start(&config.sensors, config.recorder_dir.display().to_string(), &reports);
+            Sensors::start(&config.sensors, config.recorder_dir.display().to_string(), &reports, &metrics);
         let sampler = tokio::spawn(sample(
             sampler(config, exits.clone()),
             exits,
@@ -212,6 +212,7 @@ async fn sample(
             }
             let said = sampler.sample(c4_recorder::monotonic_now_ns());
             metrics.sampled(sampler.figures(), begin.elapsed());
+            metrics.collectives(sampler.take_collectives());
             sampled.send_replace(begin);
             for report in said {
                 if reports.send(Captured { at: begin, report }).await.is_err() {

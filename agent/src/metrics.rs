@@ -1,17 +1,27 @@
-//! The agent's own figures, in Prometheus's text format.
+//! The agent's own figures, in Prometheus's text format. All have the label `node`.
 
-use std::{sync::Arc, time::Duration};
-
-use c4_proto::v1::agent_message::Body;
-use prometheus::{
-    Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+
+use c4_metrics::{Catalogue, Family};
+use c4_proto::v1::agent_message::Body;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use thiserror::Error;
 
 use crate::{
-    paths::discovery::Report as PathReport, procfs, recorders::Figures, report::SensorStatus, stream::Spool,
+    paths::discovery::Report as PathReport,
+    recorders::{Collectives, Figures},
+    report::{Health, SensorStatus},
+    sensors::Reading,
+    stream::Spool,
 };
+
+mod known;
+
+use known::Known;
 
 /// Two figures have one name: a mistake in this file.
 #[derive(Debug, Error)]
@@ -24,7 +34,8 @@ pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    registry: Registry,
+    catalogue: Catalogue,
+    known: Arc<Mutex<Known>>,
     messages: IntCounterVec,
     refused: IntCounter,
     connected: IntGauge,
@@ -33,16 +44,19 @@ struct Inner {
     spool_dropped: IntCounter,
     recorders: IntGauge,
     recorders_unreadable: IntGauge,
+    recorders_silent: IntGauge,
     recorder_errors: IntCounter,
+    plugin_dropped: IntCounter,
+    unread: IntCounter,
     step_requests: IntCounter,
     sample_seconds: Histogram,
     sensors: IntGaugeVec,
+    health_events: IntCounterVec,
     path_orders: IntGauge,
     paths_missing: IntGauge,
     path_probes: IntCounter,
     path_changes: IntCounter,
     path_seconds: Histogram,
-    cpu_seconds: Counter,
 }
 
 impl Metrics {
@@ -50,70 +64,71 @@ impl Metrics {
     ///
     /// # Errors
     /// Two figures have one name.
-    pub fn new() -> Result<Self, MetricsError> {
-        let registry = Registry::new();
-        let sample = HistogramOpts::new("c4_agent_sample_seconds", "Time one look at all recorders takes")
-            .buckets(vec![0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]);
-        let learning =
-            HistogramOpts::new("c4_agent_path_learning_seconds", "Time that learning paths takes, a round")
-                .buckets(vec![0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]);
-        let kinds = Opts::new("c4_agent_messages_sent_total", "Messages sent to the controller, by kind");
-        let sensors = Opts::new("c4_agent_sensor_present", "Whether a sensor works");
+    pub fn new(node: &str) -> Result<Self, MetricsError> {
+        let mut c = Catalogue::of_node("c4_agent", env!("CARGO_PKG_VERSION"), node)?;
+        let known = Arc::new(Mutex::new(Known::default()));
+        c.source(known::Source(Arc::clone(&known)))?;
         let inner = Inner {
-            messages: add(&registry, IntCounterVec::new(kinds, &["kind"])?)?,
-            refused: counter(
-                &registry,
-                "c4_agent_messages_refused_total",
-                "Messages the controller found invalid",
+            known,
+            messages: c.counters(
+                "c4_agent_messages_sent_total",
+                &["kind"],
+                "Messages sent to the controller, by kind",
             )?,
-            connected: gauge(&registry, "c4_agent_connected", "Whether the controller is connected")?,
-            spool_messages: gauge(&registry, "c4_agent_spool_messages", "Messages not acknowledged yet")?,
-            spool_bytes: gauge(&registry, "c4_agent_spool_bytes", "Their size")?,
-            spool_dropped: counter(
-                &registry,
-                "c4_agent_spool_dropped_total",
-                "Messages dropped because the spool was full",
-            )?,
-            recorders: gauge(&registry, "c4_agent_recorders", "Flight recorders of live processes")?,
-            recorders_unreadable: gauge(
-                &registry,
+            refused: c.counter("c4_agent_messages_refused_total", "Messages the controller found invalid")?,
+            connected: c.gauge("c4_agent_connected", "Whether the controller is connected")?,
+            spool_messages: c.gauge("c4_agent_spool_messages", "Messages not acknowledged yet")?,
+            spool_bytes: c.gauge("c4_agent_spool_bytes", "Their size")?,
+            spool_dropped: c
+                .counter("c4_agent_spool_dropped_total", "Messages dropped because the spool was full")?,
+            recorders: c.gauge("c4_agent_recorders", "Flight recorders of live processes")?,
+            recorders_unreadable: c.gauge(
                 "c4_agent_recorders_unreadable",
-                "Files that cannot be read",
+                "Files in the recorder directory that cannot be read",
             )?,
-            recorder_errors: counter(
-                &registry,
-                "c4_agent_recorder_errors_total",
-                "Looks at recorders that failed",
+            recorders_silent: c.gauge(
+                "c4_agent_recorders_silent",
+                "Flight recorders of live processes in which profiling is off",
             )?,
-            step_requests: counter(
-                &registry,
+            recorder_errors: c.counter("c4_agent_recorder_errors_total", "Looks at recorders that failed")?,
+            plugin_dropped: c.counter(
+                "c4_agent_plugin_dropped_total",
+                "Operations, communicators and connections that found no room in a recorder",
+            )?,
+            unread: c.counter(
+                "c4_agent_operations_unread_total",
+                "Operations that were overwritten before the agent read them",
+            )?,
+            step_requests: c.counter(
                 "c4_agent_step_requests_total",
                 "Times a process was asked to time all its network steps",
             )?,
-            sample_seconds: add(&registry, Histogram::with_opts(sample)?)?,
-            sensors: add(&registry, IntGaugeVec::new(sensors, &["sensor"])?)?,
-            path_orders: gauge(
-                &registry,
-                "c4_agent_path_orders",
-                "Destinations whose connections are to take planned paths",
+            sample_seconds: c.histogram(
+                "c4_agent_sample_seconds",
+                "Time one look at all recorders takes",
+                &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
             )?,
-            paths_missing: gauge(
-                &registry,
-                "c4_agent_paths_without_port",
-                "Planned paths for which no source port is known",
+            sensors: c.gauges("c4_agent_sensor_present", &["sensor"], "Whether a sensor works")?,
+            health_events: c.counters(
+                "c4_agent_health_events_total",
+                &["code", "severity"],
+                "Times that a sensor reported trouble",
             )?,
-            path_probes: counter(&registry, "c4_agent_path_probes_total", "Probes sent to learn paths")?,
-            path_changes: counter(
-                &registry,
+            path_orders: c
+                .gauge("c4_agent_path_orders", "Destinations whose connections are to take planned paths")?,
+            paths_missing: c
+                .gauge("c4_agent_paths_without_port", "Planned paths for which no source port is known")?,
+            path_probes: c.counter("c4_agent_path_probes_total", "Probes sent to learn paths")?,
+            path_changes: c.counter(
                 "c4_agent_path_changes_total",
                 "Times that a port took another path than before, so that all were learned anew",
             )?,
-            path_seconds: add(&registry, Histogram::with_opts(learning)?)?,
-            cpu_seconds: add(
-                &registry,
-                Counter::new("c4_agent_cpu_seconds_total", "CPU time this agent has used")?,
+            path_seconds: c.histogram(
+                "c4_agent_path_learning_seconds",
+                "Time that learning paths takes, a round",
+                &[0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0],
             )?,
-            registry,
+            catalogue: c,
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -150,9 +165,19 @@ impl Metrics {
     pub(crate) fn sampled(&self, figures: Figures, took: Duration) {
         self.0.recorders.set(clamp(figures.live as u64));
         self.0.recorders_unreadable.set(clamp(figures.unreadable as u64));
+        self.0.recorders_silent.set(clamp(figures.silent as u64));
         raise(&self.0.recorder_errors, figures.errors);
+        raise(&self.0.plugin_dropped, figures.dropped);
+        raise(&self.0.unread, figures.unread);
         raise(&self.0.step_requests, figures.step_requests);
         self.0.sample_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Collectives that completed since the last call, by job.
+    pub(crate) fn collectives(&self, by_job: BTreeMap<String, Collectives>) {
+        if !by_job.is_empty() {
+            self.known(|known| known.collectives(by_job));
+        }
     }
 
     pub(crate) fn paths_learned(&self, report: &PathReport) {
@@ -175,17 +200,37 @@ impl Metrics {
         }
     }
 
+    /// A sensor reports trouble, or takes it back.
+    pub(crate) fn health(&self, health: &Health) {
+        if !health.cleared {
+            let severity = format!("{:?}", health.severity).to_lowercase();
+            self.0.health_events.with_label_values(&[&health.code, &severity]).inc();
+        }
+        self.known(|known| known.health(health));
+    }
+
+    /// What a sensor read, in place of what it read before.
+    pub(crate) fn readings(&self, sensor: &'static str, readings: Vec<Reading>) {
+        self.known(|known| known.readings(sensor, readings));
+    }
+
+    /// Everything declared, by name.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        self.0.catalogue.families()
+    }
+
     /// Everything, as Prometheus reads it.
     #[must_use]
     pub fn render(&self) -> String {
-        if let Some(used) = procfs::own_cpu_seconds() {
-            self.0.cpu_seconds.inc_by((used - self.0.cpu_seconds.get()).max(0.0));
-        }
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
+        self.0.catalogue.text().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot render the metrics");
-        }
-        String::from_utf8_lossy(&text).into_owned()
+            String::new()
+        })
+    }
+
+    fn known(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.0.known.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -196,17 +241,4 @@ fn raise(counter: &IntCounter, total: u64) {
 
 fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, MetricsError> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, MetricsError> {
-    add(registry, IntCounter::new(name, help)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, MetricsError> {
-    add(registry, IntGauge::new(name, help)?)
 }

@@ -1,4 +1,4 @@
-//! The little that the agent reads from `/proc`: state, parentage and CPU time of processes. Parsers are pure, so that
+//! The little that the agent reads from `/proc`: state and parentage of processes. Parsers are pure, so that
 //! odd process names (spaces, parentheses, newlines) can be tested.
 
 use std::{fs, path::Path};
@@ -19,8 +19,6 @@ pub struct ProcessStat {
     pub parent: i32,
     /// Process group.
     pub group: i32,
-    /// User and system CPU time in clock ticks.
-    pub cpu_ticks: u64,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
     /// What ended or stopped it, in the form of `wait`: known long before its parent is told, if a GPU has much to give
@@ -59,7 +57,6 @@ pub fn parse_stat(text: &str) -> Option<ProcessStat> {
         state: state_of(fields.first()?),
         parent: signed(1)?,
         group: signed(2)?,
-        cpu_ticks: number(11)?.saturating_add(number(12)?),
         start_ticks: number(19)?,
         // Absent before Linux 3.5.
         wait_status: signed(49).unwrap_or(0),
@@ -91,14 +88,6 @@ pub fn find(root: &Path, pid: u32, start_ticks: u64) -> Option<ProcessStat> {
     read_stat(root, pid).filter(|stat| start_ticks != 0 && stat.start_ticks == start_ticks)
 }
 
-/// CPU seconds that this process has used.
-#[must_use]
-pub fn own_cpu_seconds() -> Option<f64> {
-    let text = fs::read_to_string("/proc/self/stat").ok()?;
-    let ticks = rustix::param::clock_ticks_per_second().max(1);
-    Some(parse_stat(&text)?.cpu_ticks as f64 / ticks as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +104,6 @@ mod tests {
                 state: ProcessState::Sleeping,
                 parent: 1,
                 group: 4700,
-                cpu_ticks: 22,
                 start_ticks: 98765,
                 wait_status: 0,
             }

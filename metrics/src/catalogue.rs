@@ -1,6 +1,6 @@
 //! The metrics of one program.
 
-use std::fmt::Write;
+use std::{collections::HashMap, fmt::Write};
 
 use prometheus::{
     Counter, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -22,7 +22,21 @@ impl Catalogue {
     /// # Errors
     /// Never, unless the prometheus crate changes what it calls its figures.
     pub fn new(program: &str, version: &str) -> Result<Self, prometheus::Error> {
-        let mut catalogue = Self::default();
+        Self::default().begin(program, version)
+    }
+
+    /// The same for a program of which each node has one: everything gets the label `node`.
+    ///
+    /// # Errors
+    /// See [`Catalogue::new`].
+    pub fn of_node(program: &str, version: &str, node: &str) -> Result<Self, prometheus::Error> {
+        let labels = HashMap::from([("node".to_owned(), node.to_owned())]);
+        let registry = Registry::new_custom(None, Some(labels))?;
+        Self { registry, ..Self::default() }.begin(program, version)
+    }
+
+    fn begin(self, program: &str, version: &str) -> Result<Self, prometheus::Error> {
+        let mut catalogue = self;
         let (name, help) = (format!("{program}_build_info"), "1, with the version as a label");
         let build = IntGaugeVec::new(Opts::new(name.clone(), help), &["version"])?;
         build.with_label_values(&[version]).set(1);
@@ -199,6 +213,12 @@ mod tests {
         }
         assert!(!text.contains("x_none_total"), "a family without values is not there");
         assert!(catalogue.source(Fleet).is_err(), "no name twice");
+    }
+
+    #[test]
+    fn a_node_is_on_everything() {
+        let text = Catalogue::of_node("x", "1", "n7").unwrap().text().unwrap();
+        assert!(text.lines().all(|line| line.starts_with('#') || line.contains("node=\"n7\"")), "{text}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use c4_detect::{
 };
 use c4_recorder::snapshot::{self, Communicator, Connection, Operation, OperationKind};
 
-use super::links::Links;
+use super::{collectives::Collectives, links::Links};
 
 /// Completed operations held back for an older open one. Beyond it the older one is given up: NCCL runs the collectives
 /// of a communicator in order, so this many mean that its end was missed.
@@ -84,6 +84,7 @@ impl CommTrack {
         operations: &[&Operation],
         connections: &[&Connection],
         coverage: &Coverage,
+        collectives: &mut Collectives,
         now_ns: u64,
     ) {
         self.last = comm.clone();
@@ -97,7 +98,10 @@ impl CommTrack {
                 && !self.held.contains_key(&op.sequence)
             {
                 self.longest.push(end_ns.saturating_sub(op.enqueued_ns));
-                self.held.insert(op.sequence, completed(op, end_ns));
+                let done = completed(op, end_ns);
+                let duration_ns = end_ns.saturating_sub(done.start_ns);
+                collectives.add(&op.function, op.bytes, comm.size, duration_ns);
+                self.held.insert(op.sequence, done);
             }
         }
         let first_open = self.oldest.as_ref().map(|op| op.sequence);

@@ -5,6 +5,7 @@
 //! much longer than usual. Then *all* processes of the node report, since what the others do at that moment is
 //! half of the diagnosis.
 
+mod collectives;
 mod communicator;
 mod evidence;
 mod exits;
@@ -20,6 +21,7 @@ mod tests;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use c4_detect::observation::{ProcessEnd, ProcessState};
+pub use collectives::Collectives;
 pub use communicator::Overdue;
 pub use evidence::Retention;
 pub use exits::{ExitStatus, Exits, Known};
@@ -64,6 +66,12 @@ pub struct Figures {
     pub live: usize,
     /// Files that cannot be read.
     pub unreadable: usize,
+    /// Of the live ones, those in which profiling is off.
+    pub silent: usize,
+    /// What found no room in a recorder, and operations overwritten before they were read, since the start.
+    pub dropped: u64,
+    /// See `dropped`.
+    pub unread: u64,
     /// Looks that failed, since the start.
     pub errors: u64,
     /// Times that a process was asked to time all its network steps, since the start.
@@ -91,6 +99,10 @@ pub struct Sampler<S: RecorderSource> {
     window_opened_ns: u64,
     errors: u64,
     step_requests: u64,
+    /// What processes that are gone had lost: dropped, and unread.
+    buried_losses: (u64, u64),
+    /// Completed since somebody took them, by job.
+    collectives: BTreeMap<String, Collectives>,
 }
 
 impl<S: RecorderSource> Sampler<S> {
@@ -109,17 +121,31 @@ impl<S: RecorderSource> Sampler<S> {
             window_opened_ns: now_ns,
             errors: 0,
             step_requests: 0,
+            buried_losses: (0, 0),
+            collectives: BTreeMap::new(),
         }
     }
 
     /// Figures for the metrics.
     pub fn figures(&self) -> Figures {
+        let losses = self.tracked.values().map(Tracked::losses);
+        let (dropped, unread) = losses.fold(self.buried_losses, |(dropped, unread), (more, most)| {
+            (dropped.saturating_add(more), unread.saturating_add(most))
+        });
         Figures {
             live: self.tracked.len(),
             unreadable: self.unreadable.len(),
+            silent: self.tracked.values().filter(|tracked| tracked.is_silent()).count(),
+            dropped,
+            unread,
             errors: self.errors,
             step_requests: self.step_requests,
         }
+    }
+
+    /// Collectives that were seen to complete since the last call, by job.
+    pub fn take_collectives(&mut self) -> BTreeMap<String, Collectives> {
+        std::mem::take(&mut self.collectives)
     }
 
     /// Has all network steps of some processes timed, for a while: it ends by itself, whatever becomes of this agent or
@@ -255,6 +281,9 @@ impl<S: RecorderSource> Sampler<S> {
             tracked.failure_reported = false;
         }
         reports.extend(looked.unwrap_or_default());
+        if let Some((job, collectives)) = tracked.take_collectives() {
+            self.collectives.entry(job).or_default().merge(&collectives);
+        }
         let (signal, code) = stat.map_or((None, None), |stat| (stat.signal(), stat.exit_code()));
         // One that was killed holds its lock until its GPU has given everything back, and its peers may be faster to
         // end of its loss.
@@ -275,6 +304,9 @@ impl<S: RecorderSource> Sampler<S> {
 
     fn bury(&mut self, name: String, now_ns: u64) -> Option<Report> {
         let tracked = self.tracked.remove(&name)?;
+        let (dropped, unread) = tracked.losses();
+        self.buried_losses.0 = self.buried_losses.0.saturating_add(dropped);
+        self.buried_losses.1 = self.buried_losses.1.saturating_add(unread);
         self.evidence.add(name, now_ns);
         let process = tracked.process?;
         let status = match self.exits.get(tracked.identity.pid) {

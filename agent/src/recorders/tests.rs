@@ -428,7 +428,14 @@ fn operations_reach_the_aggregator_once_and_in_order() {
     let mut track = communicator::CommTrack::default();
     let comm = Communicator { id: 7, size: 2, observable: true, ..Communicator::default() };
     let look = |track: &mut communicator::CommTrack, ops: &[Operation]| {
-        track.update(&comm, &ops.iter().collect::<Vec<_>>(), &[], &Coverage::default(), START);
+        track.update(
+            &comm,
+            &ops.iter().collect::<Vec<_>>(),
+            &[],
+            &Coverage::default(),
+            &mut Collectives::default(),
+            START,
+        );
     };
     // 1 completes before 0 is seen to; 0 comes later; everything is told again.
     look(&mut track, &[operation(1, 20, Some(30)), operation(0, 10, None)]);
@@ -472,4 +479,26 @@ fn all_steps_are_timed_where_that_is_wished_for_and_not_for_longer() {
     sampler.time_steps(&wish(0), now + MS);
     assert_eq!(until(), [0, 0], "taken back");
     assert_eq!(sampler.figures().step_requests, 2);
+}
+
+#[test]
+fn collectives_are_counted_once_by_job_the_last_ones_of_the_dead_too() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| *fake = rank(0));
+    table.with("b.c4r", |fake| *fake = rank(1));
+    let mut sampler = sampler(&table, &Exits::default());
+    let three = [operation(0, 0, Some(10)), operation(1, 20, Some(40)), operation(2, 60, None)];
+    put(&table, "a.c4r", three.to_vec());
+    watch(&mut sampler, 0, 300);
+    put(&table, "a.c4r", vec![operation(1, 20, Some(40)), operation(2, 60, Some(400))]);
+    put(&table, "b.c4r", vec![operation(0, 0, Some(10))]);
+    table.with("b.c4r", |fake| fake.alive = false);
+    watch(&mut sampler, 300, 500);
+    let taken = sampler.take_collectives();
+    let counts: Vec<_> = taken["llm"]
+        .iter()
+        .map(|(function, size, alike)| (function.label(), size, alike.times.count()))
+        .collect();
+    assert_eq!(counts, [("all_reduce", "64KiB", 4)]);
+    assert!(sampler.take_collectives().is_empty());
 }

@@ -10,6 +10,7 @@ use c4_recorder::snapshot::{Connection, Identity, Operation, OperationKind};
 
 use super::{
     ExitStatus,
+    collectives::Collectives,
     communicator::{CommTrack, Overdue},
     identity::{self, KERNEL_EVENTS},
     source::{RecorderHandle, Sample, SourceError},
@@ -39,6 +40,10 @@ pub(super) struct Tracked<H> {
     pub failure_reported: bool,
     /// Whether the end was seen and waits for the supervisor to tell the exit status.
     pub waited_for_exit: bool,
+    /// The job it was announced for.
+    job: String,
+    /// Collectives that were completed since somebody took them.
+    collectives: Collectives,
     cursor: u64,
     profiling: bool,
     event_mask: u32,
@@ -66,6 +71,8 @@ impl<H: RecorderHandle> Tracked<H> {
             failing_since_ns: None,
             failure_reported: false,
             waited_for_exit: false,
+            job: String::new(),
+            collectives: Collectives::default(),
             cursor: 0,
             profiling: false,
             event_mask: 0,
@@ -101,6 +108,7 @@ impl<H: RecorderHandle> Tracked<H> {
                 identity::describe(node, &self.identity, &sample.communicators, sample.event_mask)
             {
                 self.process = Some(start.process);
+                self.job.clone_from(&start.job);
                 self.window_opened_ns = now_ns;
                 news.push(Report::ProcessStarted(start));
             }
@@ -146,7 +154,7 @@ impl<H: RecorderHandle> Tracked<H> {
             let operations = operations.get(&key).map_or(&[][..], Vec::as_slice);
             track.update_pending(pending.get(&key).map_or(&[][..], Vec::as_slice));
             let connections = connections.get(&key).map_or(&[][..], Vec::as_slice);
-            track.update(comm, operations, connections, &self.coverage, now_ns);
+            track.update(comm, operations, connections, &self.coverage, &mut self.collectives, now_ns);
         }
     }
 
@@ -192,6 +200,24 @@ impl<H: RecorderHandle> Tracked<H> {
             unread: self.unread,
             comms: distinct(self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns))),
         })
+    }
+
+    /// What found no room in the recorder, and what was overwritten before it was read.
+    #[must_use]
+    pub(super) fn losses(&self) -> (u64, u64) {
+        (self.dropped, self.unread)
+    }
+
+    /// Whether it is announced, and nothing is recorded.
+    #[must_use]
+    pub(super) fn is_silent(&self) -> bool {
+        self.process.is_some() && !self.profiling
+    }
+
+    /// Collectives that completed since the last call, with the name of the job.
+    pub(super) fn take_collectives(&mut self) -> Option<(String, Collectives)> {
+        let some = self.process.is_some() && !self.collectives.is_empty();
+        some.then(|| (self.job.clone(), std::mem::take(&mut self.collectives)))
     }
 
     /// Whether every communicator was finalised: then the end was not an accident.

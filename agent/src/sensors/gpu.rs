@@ -10,7 +10,7 @@ use c4_detect::{catalogue, observation::Severity};
 use tokio::time::Instant;
 
 use super::{
-    Transitions,
+    Reading, Transitions,
     limits::{Gain, GainLimit, Share, ShareLimit},
 };
 use crate::report::Health;
@@ -98,6 +98,21 @@ pub(super) struct GpuReading {
 impl GpuReading {
     fn busy(&self) -> bool {
         self.busy_percent.is_some_and(|percent| percent >= BUSY_PERCENT)
+    }
+
+    /// What people look at.
+    pub(super) fn shown(&self, gpu: u32) -> Vec<Reading> {
+        let gpu = gpu.to_string();
+        let values = [
+            ("c4_agent_gpu_temperature_celsius", self.celsius.map(f64::from)),
+            ("c4_agent_gpu_power_watts", self.milliwatts.map(|milliwatts| f64::from(milliwatts) / 1e3)),
+            ("c4_agent_gpu_sm_clock_hertz", self.sm_mhz.map(|mhz| f64::from(mhz) * 1e6)),
+            ("c4_agent_gpu_busy_ratio", self.busy_percent.map(|percent| f64::from(percent) / 100.0)),
+            ("c4_agent_gpu_ecc_corrected_total", self.ecc_corrected.map(|errors| errors as f64)),
+            ("c4_agent_gpu_ecc_uncorrected_total", self.ecc_uncorrected.map(|errors| errors as f64)),
+            ("c4_agent_gpu_pcie_replays_total", self.pcie_replays.map(f64::from)),
+        ];
+        values.into_iter().filter_map(|(name, value)| Reading::of(name, &gpu, value)).collect()
     }
 
     fn clocks(&self) -> String {

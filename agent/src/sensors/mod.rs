@@ -12,6 +12,7 @@ mod limits;
 mod nic;
 mod nic_class;
 mod nvml;
+mod reading;
 mod transitions;
 
 use std::{
@@ -30,6 +31,7 @@ pub use limits::{GainLimit, ShareLimit};
 pub use nic::{CounterRule, FlapLimit, NicReading, NicSensor, NicSettings, read_all as read_nics};
 pub use nic_class::nic_class;
 pub use nvml::{NvmlSensor, NvmlSettings};
+pub use reading::{Declared, READINGS, Reading};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -37,7 +39,10 @@ use tokio::{
 use tracing::warn;
 pub use transitions::Transitions;
 
-use crate::report::{Captured, Health, Report, SensorStatus};
+use crate::{
+    metrics::Metrics,
+    report::{Captured, Health, Report, SensorStatus},
+};
 
 /// A sensor that is there.
 pub trait Sensor: Send {
@@ -51,6 +56,8 @@ pub trait Sensor: Send {
 pub struct Sampled {
     /// What changed.
     pub health: Vec<Health>,
+    /// What was read.
+    pub readings: Vec<Reading>,
     /// The sensor waited for the interval itself.
     pub waited: bool,
     /// The sensor is gone: why.
@@ -100,7 +107,12 @@ type Open = Box<dyn FnOnce() -> Opened + Send>;
 impl Sensors {
     /// Starts the sensors. `recorder` says where recorders are looked for: that sensor is always there.
     #[must_use]
-    pub fn start(settings: &SensorSettings, recorder: String, reports: &mpsc::Sender<Captured>) -> Self {
+    pub fn start(
+        settings: &SensorSettings,
+        recorder: String,
+        reports: &mpsc::Sender<Captured>,
+        metrics: &Metrics,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let first = SensorStatus { name: "recorder", present: true, detail: recorder };
         let (status, receiver) = watch::channel(vec![first]);
@@ -145,6 +157,7 @@ impl Sensors {
                 interval: settings.interval,
                 reports: reports.clone(),
                 status: status.clone(),
+                metrics: metrics.clone(),
                 stop: Arc::clone(&stop),
             };
             let spawned = thread::Builder::new().name(format!("c4-{name}")).spawn(move || worker.run(open));
@@ -182,6 +195,7 @@ struct Worker {
     interval: Duration,
     reports: mpsc::Sender<Captured>,
     status: watch::Sender<Vec<SensorStatus>>,
+    metrics: Metrics,
     stop: Arc<AtomicBool>,
 }
 
@@ -196,7 +210,9 @@ impl Worker {
         };
         while !self.stop.load(Ordering::Relaxed) {
             let sampled = sensor.sample(Instant::now(), self.interval);
+            self.metrics.readings(self.name, sampled.readings);
             for health in sampled.health {
+                self.metrics.health(&health);
                 if self.reports.blocking_send(Captured::now(Report::Health(health))).is_err() {
                     return;
                 }

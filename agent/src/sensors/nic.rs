@@ -210,6 +210,8 @@ impl NicSensor {
 impl Sensor for NicSensor {
     fn sample(&mut self, now: Instant, _interval: Duration) -> Sampled {
         let readings = read_all(self.root(), &self.counters);
-        Sampled { health: self.judge.update(&self.settings, readings, now), ..Sampled::default() }
+        let shown = readings.iter().flat_map(|(name, reading)| reading.shown(name)).collect();
+        let health = self.judge.update(&self.settings, readings, now);
+        Sampled { health, readings: shown, ..Sampled::default() }
     }
 }

@@ -200,6 +200,7 @@ fn slowdown(reasons: ThrottleReasons) -> Option<&'static str> {
 impl Sensor for NvmlSensor {
     fn sample(&mut self, now: Instant, interval: Duration) -> Sampled {
         let readings = self.read_all();
+        let shown = readings.iter().flat_map(|(gpu, reading)| reading.shown(*gpu)).collect();
         let mut health = self.judge.update(&self.limits, &readings, now);
         let mut waited = false;
         if let Some(events) = &self.events {
@@ -214,7 +215,7 @@ impl Sensor for NvmlSensor {
                 }
             }
         }
-        Sampled { health, waited, lost: None }
+        Sampled { health, readings: shown, waited, lost: None }
     }
 }
 

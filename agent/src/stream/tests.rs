@@ -168,7 +168,7 @@ fn rig(messages: usize) -> Rig {
         connect_timeout: Duration::from_secs(5),
         drain: Duration::from_secs(2),
     };
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new("n0").unwrap();
     let shutdown = CancellationToken::new();
     let stream = Stream::new(
         InMemory(Arc::clone(&door)),
@@ -347,7 +347,7 @@ async fn a_long_outage_costs_the_oldest_windows_and_says_how_many() {
     let windows = numbered.iter().filter(|(_, text)| text.starts_with("window")).count() as u64;
     assert_eq!(lost + windows, 500, "every window came or is counted");
     assert_eq!(numbered[0].1, "started 7", "what is said once is kept");
-    assert!(rig.metrics.render().contains(&format!("c4_agent_spool_dropped_total {lost}")));
+    assert!(rig.metrics.render().contains(&format!("c4_agent_spool_dropped_total{{node=\"n0\"}} {lost}")));
 }
 
 #[tokio::test(start_paused = true)]

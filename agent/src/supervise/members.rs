@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32, group: i32, state: ProcessState) -> ProcessStat {
-        ProcessStat { pid, state, parent, group, cpu_ticks: 0, start_ticks: 0, wait_status: 0 }
+        ProcessStat { pid, state, parent, group, start_ticks: 0, wait_status: 0 }
     }
 
     #[test]

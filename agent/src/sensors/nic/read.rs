@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::super::Reading;
+
 /// Longest file that is read: sysfs has no longer ones.
 const LONGEST: u64 = 4_096;
 
@@ -19,8 +21,28 @@ pub struct NicReading {
     pub losses: u64,
     /// Its rate, where that is known.
     pub mbps: Option<u64>,
+    /// Bytes received and sent since boot.
+    pub bytes: Option<(u64, u64)>,
     /// Counters, those that were asked for and are there.
     pub counters: BTreeMap<String, u64>,
+}
+
+impl NicReading {
+    /// What people look at.
+    pub(super) fn shown(&self, nic: &str) -> Vec<Reading> {
+        let values = [
+            ("c4_agent_nic_up", self.up.map(|up| f64::from(u8::from(up)))),
+            ("c4_agent_nic_rate_bytes_per_second", self.mbps.map(|mbps| mbps as f64 * 1e6 / 8.0)),
+            ("c4_agent_nic_receive_bytes_total", self.bytes.map(|(received, _)| received as f64)),
+            ("c4_agent_nic_transmit_bytes_total", self.bytes.map(|(_, sent)| sent as f64)),
+            ("c4_agent_nic_link_losses_total", Some(self.losses as f64)),
+        ];
+        values.into_iter().filter_map(|(name, value)| Reading::of(name, nic, value)).collect()
+    }
+}
+
+fn both(received: Option<u64>, sent: Option<u64>) -> Option<(u64, u64)> {
+    Some((received?, sent?))
 }
 
 /// Reads all ports below `root`: interfaces that have a device (virtual ones have none), and ports of RDMA devices.
@@ -68,16 +90,20 @@ fn read_interface(path: &Path, counters: &[String]) -> NicReading {
         losses: number(&path.join("carrier_down_count")).unwrap_or(0),
         // -1 where the driver does not know.
         mbps: number(&path.join("speed")).filter(|mbps| *mbps > 0),
+        bytes: both(number(&path.join("statistics/rx_bytes")), number(&path.join("statistics/tx_bytes"))),
         counters: read_counters(path, &["statistics"], counters),
     }
 }
 
 fn read_rdma_port(path: &Path, counters: &[String]) -> NicReading {
+    // They count in words of four bytes.
+    let words = |file: &str| number(&path.join(file)).map(|words| words.saturating_mul(4));
     NicReading {
         // "4: ACTIVE"
         up: text(&path.join("state")).map(|state| state.starts_with('4')),
         losses: number(&path.join("counters/link_downed")).unwrap_or(0),
         mbps: text(&path.join("rate")).and_then(|rate| mbps(&rate)),
+        bytes: both(words("counters/port_rcv_data"), words("counters/port_xmit_data")),
         counters: read_counters(path, &["counters", "hw_counters"], counters),
     }
 }
