@@ -1,9 +1,13 @@
 //! Ranks that disagree on what the operation at one position is. That is the program's fault (a rank skipped a
 //! collective, or called it with another size), never the hardware's.
 
+mod order;
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
+
+pub(crate) use order::Order;
 
 use crate::{
     case::Draft,
@@ -11,20 +15,65 @@ use crate::{
     held::numbers,
     model::{Comm, Job},
     names,
-    observation::{OperationSignature, ProcessId},
+    observation::{OperationSignature, ProcessId, Timestamp},
+    signature,
     stall::Stall,
     words,
 };
 
-/// Splits ranks by what they say into those who are the fewest and the others. With a tie all are returned as
-/// suspects: nothing tells who is wrong.
-pub(crate) fn minority<K: Ord>(groups: &BTreeMap<K, Vec<ProcessId>>) -> (Vec<ProcessId>, bool) {
+/// How much less sure it is who is wrong where ranks did not stop at it: blocks hold several operations.
+const LESS_IN_BLOCKS: f64 = 0.05;
+
+/// Who is wrong, of ranks that disagree.
+#[derive(Debug, PartialEq)]
+struct Wrong {
+    ranks: Vec<ProcessId>,
+    by: By,
+}
+
+/// How that is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum By {
+    /// They are the fewest.
+    Number,
+    /// They do what is not done at this place of an iteration, and the others do what is.
+    Order,
+    /// Not at all: these are all of them.
+    Nothing,
+}
+
+impl By {
+    fn confidence(self) -> f64 {
+        match self {
+            By::Number => 0.95,
+            By::Order => 0.9,
+            By::Nothing => 0.7,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            By::Number => "number",
+            By::Order => "learned_order",
+            By::Nothing => "nothing",
+        }
+    }
+}
+
+/// Who is wrong, of ranks that disagree, by what they say. `usual` is what is usually said at this place.
+fn wrong<K: Ord>(groups: &BTreeMap<K, Vec<ProcessId>>, usual: Option<&K>) -> Wrong {
     let most = groups.values().map(Vec::len).max().unwrap_or(0);
-    let largest = groups.values().filter(|ranks| ranks.len() == most).count();
-    let tied = largest > 1;
-    let suspects =
-        groups.values().filter(|ranks| tied || ranks.len() < most).flatten().copied().collect::<Vec<_>>();
-    (suspects, tied)
+    let without = |right: &dyn Fn(&K, &Vec<ProcessId>) -> bool| {
+        let wrong = groups.iter().filter(|(what, ranks)| !right(what, ranks));
+        wrong.flat_map(|(_, ranks)| ranks).copied().collect()
+    };
+    if groups.values().filter(|ranks| ranks.len() == most).count() == 1 {
+        return Wrong { ranks: without(&|_, ranks| ranks.len() == most), by: By::Number };
+    }
+    match usual.filter(|usual| groups.contains_key(usual)) {
+        Some(usual) => Wrong { ranks: without(&|what, _| what == usual), by: By::Order },
+        None => Wrong { ranks: without(&|_, _| false), by: By::Nothing },
+    }
 }
 
 /// "AllReduce of 1024 ncclFloat32".
@@ -34,6 +83,16 @@ pub(crate) fn describe(signature: &OperationSignature) -> String {
         _ => String::new(),
     };
     format!("{} of {} {}{root}", signature.function, signature.count, signature.datatype)
+}
+
+/// Those who are not wrong.
+fn others<K>(job: &Job, groups: &BTreeMap<K, Vec<ProcessId>>, wrong: &[ProcessId]) -> String {
+    let right: Vec<ProcessId> =
+        groups.values().flatten().filter(|rank| !wrong.contains(rank)).copied().collect();
+    match right[..] {
+        [one] => names::short(job, one),
+        _ => format!("the other {}", words::count(right.len(), "rank")),
+    }
 }
 
 /// Sizes differ by right in operations with a size for each peer.
@@ -54,9 +113,15 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
     if groups.len() < 2 {
         return None;
     }
-    let (suspects, tied) = minority(&groups);
+    let usual = comm.order.usual(stall.operation, 1).and_then(|usual| {
+        let known = stall.entered.values().find(|entered| signature::hash(entered) == usual)?;
+        Some(describe(&comparable(known)))
+    });
+    let Wrong { ranks: suspects, by } = wrong(&groups, usual.as_ref());
+    let tied = by == By::Nothing;
     let says = |process: &ProcessId| stall.entered.get(process).map(describe).unwrap_or_default();
-    let majority = groups.iter().max_by_key(|(_, ranks)| ranks.len()).map(|(what, _)| what.clone());
+    let right = groups.iter().filter(|(_, ranks)| !ranks.iter().any(|rank| suspects.contains(rank)));
+    let right = right.max_by_key(|(_, ranks)| ranks.len()).map(|(what, _)| what.clone());
     let position = format!("position {} of {}", stall.operation, comm.label());
     let summary = if tied {
         let sides: Vec<String> =
@@ -64,11 +129,11 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
         format!("ranks disagree at {position}: {}", sides.join(", "))
     } else {
         format!(
-            "{} called {} where the other {} called {} ({position}): a collective was skipped, or called with other arguments",
+            "{} called {} where {} called {} ({position}): a collective was skipped, or called with other arguments",
             names::list(job, &suspects),
             suspects.first().map(says).unwrap_or_default(),
-            words::count(stall.entered.len() - suspects.len(), "rank"),
-            majority.unwrap_or_default(),
+            others(job, &groups, &suspects),
+            right.unwrap_or_default(),
         )
     };
     let mut evidence = numbers(comm, stall, comm.rhythm.longest_wait_us());
@@ -81,7 +146,8 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
         })
         .collect();
     evidence.insert("sides".into(), json!(sides));
-    let confidence = if tied { 0.7 } else { 0.95 };
+    evidence.insert("told_by".into(), json!(by.name()));
+    let confidence = by.confidence();
     // Who is wrong may not be certain; that nobody gets out of this is.
     evidence.insert(CERTAINTY.into(), json!(0.95));
     let score = if tied { 1.0 / suspects.len().max(1) as f64 } else { confidence };
@@ -97,4 +163,80 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
         refuted_by: "events of one of the ranks were lost, so that its positions are off",
         place: Some((comm.id, stall.operation)),
     })
+}
+
+/// Whether ranks that got past some operations meant the same by them. `sides` are ranks of the communicator by what the
+/// operations hash to.
+pub(crate) fn in_blocks(
+    job: &Job,
+    comm: &Comm,
+    first: u64,
+    length: u64,
+    sides: &BTreeMap<u64, Vec<u32>>,
+    now: Timestamp,
+) -> Option<Draft> {
+    let groups: BTreeMap<u64, Vec<ProcessId>> = sides
+        .iter()
+        .map(|(hash, ranks)| {
+            let processes = ranks.iter().filter_map(|rank| comm.members.get(rank)).map(|m| m.process);
+            (*hash, processes.collect())
+        })
+        .collect();
+    let usual = comm.order.usual(first, length);
+    let Wrong { ranks: suspects, by } = wrong(&groups, usual.as_ref());
+    let tied = by == By::Nothing;
+    if suspects.is_empty() {
+        return None;
+    }
+    let at = if length == 1 { format!("#{first}") } else { format!("#{first} to #{}", first + length - 1) };
+    let summary = if tied {
+        format!("{} disagree on collectives {at} of {}", names::list(job, &suspects), comm.label())
+    } else {
+        format!(
+            "{} called other collectives than {} ({at} of {}): one was skipped, or called with other arguments",
+            names::list(job, &suspects),
+            others(job, &groups, &suspects),
+            comm.label()
+        )
+    };
+    let confidence = by.confidence() - LESS_IN_BLOCKS;
+    let score = if tied { 1.0 / suspects.len() as f64 } else { confidence };
+    Some(Draft {
+        kind: Kind::Desync,
+        suspects: suspects.iter().map(|process| names::suspect(job, *process, score)).collect(),
+        accused: suspects,
+        confidence,
+        since: now,
+        summary,
+        evidence: [
+            ("communicator", json!(comm.label())),
+            ("first", json!(first)),
+            ("operations", json!(length)),
+            ("told_by", json!(by.name())),
+            ("sides", json!(groups.values().map(Vec::len).collect::<Vec<_>>())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect(),
+        explains: Vec::new(),
+        refuted_by: "events of one of the ranks were lost, so that its positions are off",
+        place: Some((comm.id, first)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewest_are_wrong_then_those_out_of_order_and_else_nobody_knows() {
+        let ranks = |ids: &[u64]| ids.iter().map(|id| ProcessId(*id)).collect::<Vec<_>>();
+        let three = BTreeMap::from([("a", ranks(&[0, 2])), ("b", ranks(&[1]))]);
+        assert_eq!(wrong(&three, Some(&"b")), Wrong { ranks: ranks(&[1]), by: By::Number });
+        let two = BTreeMap::from([("a", ranks(&[0])), ("b", ranks(&[1]))]);
+        assert_eq!(wrong(&two, Some(&"b")), Wrong { ranks: ranks(&[0]), by: By::Order });
+        for usual in [None, Some(&"c")] {
+            assert_eq!(wrong(&two, usual), Wrong { ranks: ranks(&[0, 1]), by: By::Nothing });
+        }
+    }
 }

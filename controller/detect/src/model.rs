@@ -9,6 +9,7 @@ use crate::{
     case::Cases,
     comm_slow::{Network, Place, Where},
     config::Config,
+    desync::Order,
     distribution::Distribution,
     nodes::Nodes,
     observation::{
@@ -202,6 +203,8 @@ pub(crate) struct Comm {
     /// Members that report: seen, not gone. Kept as a count, since every window needs it.
     reporting: usize,
     pub(crate) rhythm: Rhythm,
+    /// What its members call, in which order.
+    pub(crate) order: Order,
     pub(crate) slowness: Slowness,
     /// Whether its members do the same work, so that their lateness is judged here.
     pub(crate) judged: bool,
@@ -324,6 +327,7 @@ impl Job {
             completed_max: 0,
             reporting: 0,
             rhythm: Rhythm::new(prior),
+            order: Order::default(),
             slowness: Slowness::default(),
             judged: true,
             first: None,
@@ -551,6 +555,13 @@ impl Comm {
             now,
         );
         if !lossy {
+            self.order.set_iteration(self.rhythm.shape().map_or(0, |shape| shape.operations));
+            for block in &window.blocks {
+                self.order.take(block.first, block.length.into(), block.signature);
+            }
+            if let Some(op) = &member.in_flight {
+                self.order.take(op.sequence, 1, signature::hash(&op.signature));
+            }
             let setting = Setting {
                 members: self.reporting,
                 shape: self.rhythm.shape(),

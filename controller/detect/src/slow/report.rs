@@ -115,7 +115,7 @@ fn tell(
             (Slot::Imbalance(id), turns(job, comm, loss, &last, samples, now))
         }
         News::Disagree { first, length, sides } if !disturbed => {
-            match disagreement(job, comm, first, length, &sides, now) {
+            match desync::in_blocks(job, comm, first, length, &sides, now) {
                 Some(draft) => (Slot::Desync(id), draft),
                 None => return,
             }
@@ -374,59 +374,4 @@ fn turns(
         refuted_by: "one rank comes late far more often than the others",
         place: Some((comm.id, 0)),
     }
-}
-
-fn disagreement(
-    job: &Job,
-    comm: &Comm,
-    first: u64,
-    length: u64,
-    sides: &BTreeMap<u64, Vec<u32>>,
-    now: Timestamp,
-) -> Option<Draft> {
-    let groups: BTreeMap<u64, Vec<ProcessId>> = sides
-        .iter()
-        .map(|(hash, ranks)| {
-            let processes = ranks.iter().filter_map(|rank| comm.members.get(rank)).map(|m| m.process);
-            (*hash, processes.collect())
-        })
-        .collect();
-    let (suspects, tied) = desync::minority(&groups);
-    if suspects.is_empty() {
-        return None;
-    }
-    let at = if length == 1 { format!("#{first}") } else { format!("#{first} to #{}", first + length - 1) };
-    let others = groups.values().map(Vec::len).sum::<usize>() - suspects.len();
-    let summary = if tied {
-        format!("{} disagree on collectives {at} of {}", names::list(job, &suspects), comm.label())
-    } else {
-        format!(
-            "{} called other collectives than the other {} ({at} of {}): one was skipped, or called with other arguments",
-            names::list(job, &suspects),
-            words::count(others, "rank"),
-            comm.label()
-        )
-    };
-    let confidence = if tied { 0.6 } else { 0.9 };
-    let score = if tied { 1.0 / suspects.len() as f64 } else { confidence };
-    Some(Draft {
-        kind: Kind::Desync,
-        suspects: suspects.iter().map(|process| names::suspect(job, *process, score)).collect(),
-        accused: suspects,
-        confidence,
-        since: now,
-        summary,
-        evidence: [
-            ("communicator", json!(comm.label())),
-            ("first", json!(first)),
-            ("operations", json!(length)),
-            ("sides", json!(groups.values().map(Vec::len).collect::<Vec<_>>())),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect(),
-        explains: Vec::new(),
-        refuted_by: "events of one of the ranks were lost, so that its positions are off",
-        place: Some((comm.id, first)),
-    })
 }
