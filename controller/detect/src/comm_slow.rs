@@ -14,6 +14,7 @@
 //! its pattern. And it must matter: a link is only reported when the job loses time to it.
 
 mod cell;
+mod delays;
 mod locate;
 mod report;
 mod watch;
@@ -27,6 +28,7 @@ use crate::{
     stats::Histogram,
 };
 use cell::{Cell, Verdict};
+pub(crate) use delays::{Delay, delays};
 pub(crate) use report::{assess, explains, may_explain};
 pub use watch::Wish;
 

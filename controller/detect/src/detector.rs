@@ -16,6 +16,7 @@ use crate::{
     observation::{HealthEvent, JobId, Observation, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window},
     pace,
     rhythm::Prior,
+    scene::{self, Scene},
     slow, stages,
     view::{self, JobView},
 };
@@ -106,6 +107,13 @@ impl Detector {
     #[must_use]
     pub fn jobs(&self) -> Vec<JobView> {
         self.jobs.values().map(|job| view::of(job, &self.nodes, &self.config, self.now)).collect()
+    }
+
+    /// What one job looks like now, for people. It costs as much as the job has ranks and links, so ask for it when somebody
+    /// looks.
+    #[must_use]
+    pub fn scene(&self, job: &JobId) -> Option<Scene> {
+        self.jobs.get(job).map(|job| scene::of(job, &self.nodes, &self.config, self.now))
     }
 
     /// Processes whose network steps should all be timed for a while. Each wish is returned once; it is made again as

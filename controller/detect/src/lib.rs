@@ -10,7 +10,7 @@
 //! ([`catalogue`] knows what that means), and `case` sees to it that one cause has one finding. Of the job as a whole,
 //! `survey` keeps what single communicators have to know, `roles` who does the same work, [`stages`] whether a role has more
 //! of it than others, `pace` when the iteration time changed ([`change`]) and where the time went (`makeup`).
-//! [`aggregate`] runs on the nodes.
+//! [`scene`] draws it for people. [`aggregate`] runs on the nodes.
 
 pub mod aggregate;
 mod case;
@@ -40,6 +40,8 @@ mod peer_hang;
 pub mod report;
 mod rhythm;
 mod roles;
+pub mod scene;
+pub mod series;
 pub mod signature;
 mod slow;
 pub mod stages;

@@ -14,6 +14,7 @@ use crate::{
     makeup::{PARTS, Shares},
     model::{Comm, Job},
     observation::{CommId, Iteration, Timestamp},
+    series::{Point, Series},
     words,
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Pace {
     /// All of them, in seconds.
     durations: Distribution,
     history: VecDeque<ChangePoint>,
+    series: Series,
     /// When the newest change was noticed, while it is not explained.
     unexplained: Option<Timestamp>,
     untold: Vec<ChangePoint>,
@@ -84,6 +86,11 @@ impl Pace {
         self.history.iter()
     }
 
+    /// How long iterations took, in order.
+    pub(crate) fn series(&self) -> Vec<Point> {
+        self.series.points()
+    }
+
     /// Changes that were not handed out yet.
     pub(crate) fn take_untold(&mut self) -> Vec<ChangePoint> {
         std::mem::take(&mut self.untold)
@@ -105,6 +112,7 @@ impl Pace {
             self.taken = iteration.first.saturating_add(operations);
             self.follow(iteration.duration_ns as f64 / 1e3);
             self.durations.add(iteration.duration_ns as f64 / 1e9, iteration.count.into());
+            self.series.push(began, iteration.duration_ns / 1_000, iteration.count.into());
             let change = self.watch.push(iteration.operations, iteration.duration_ns as f64 / 1e3, began);
             if let Some(change) = change {
                 self.changed(change, now);

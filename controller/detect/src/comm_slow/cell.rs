@@ -267,6 +267,11 @@ impl Cell {
         }
     }
 
+    /// How far the last sample was above the reference of its kind, as a logarithm.
+    pub(super) fn relative(&self) -> Option<f64> {
+        self.before
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         match self.sum {
             _ if self.slow => Verdict::Slow,
