@@ -24,6 +24,7 @@ use crate::{
     nodes::{Nodes, StreamId},
     record::Line,
     registry::Registry,
+    scenes::Scenes,
     steer::{
         action::Order,
         journal::Journal,
@@ -76,6 +77,11 @@ pub enum Input {
         /// What came of it.
         result: Result<(), String>,
     },
+    /// Somebody looks at a job.
+    Looked {
+        /// The job.
+        job: JobId,
+    },
     /// Time has passed.
     Tick,
 }
@@ -115,6 +121,7 @@ pub struct Brain {
     groups: Groups,
     findings: Findings,
     ledger: Ledger,
+    scenes: Scenes,
     steer: Steer,
     /// Conflicts that were told, by job.
     conflicts: std::collections::BTreeMap<JobId, Vec<String>>,
@@ -139,6 +146,7 @@ impl Brain {
             groups: Groups::default(),
             findings: Findings::default(),
             ledger: Ledger::default(),
+            scenes: Scenes::default(),
             conflicts: std::collections::BTreeMap::new(),
             pruned: now,
             effects: Vec::new(),
@@ -162,6 +170,7 @@ impl Brain {
                 let outputs = self.steer.answered(&order, result, facts.as_ref(), now);
                 self.carry(outputs, now);
             }
+            Input::Looked { job } => self.scenes.look(job, now),
             Input::Tick => self.tick(now),
         }
         std::mem::take(&mut self.effects)
@@ -232,6 +241,12 @@ impl Brain {
     fn found(&mut self, finding: Finding, now: Timestamp) {
         let contested = self.registry.contested(&finding);
         let id = finding.id.clone();
+        if finding.cleared.is_none()
+            && self.scenes.is_due(&id, now)
+            && let Some(scene) = self.detector.scene(&finding.job)
+        {
+            self.scenes.keep(id.clone(), Arc::new(scene));
+        }
         match self.findings.take(finding.clone(), contested) {
             Change::Opened => self.opened_finding(&finding, now),
             Change::Updated => {

@@ -5,7 +5,7 @@
 //!         ◀── streams ◀─────────────│ nodes, registry ─▶ c4-detect ─▶ findings│──▶ record ──▶ JSON lines
 //!                                   │ groups, ledger  ─▶ steer ──────▶ orders │──▶ actuators ─▶ agents
 //!                                   └───────────────────┬───────────────────┘
-//!                                            snapshot, events ──▶ api (gRPC), http (metrics, health)
+//!                                            snapshot, events ──▶ api (gRPC), http (metrics, health), page
 //! ```
 //! Everything that decides is pure and is handed the time; tasks around it own sockets, files and clocks. [`server`]
 //! starts them all.
@@ -24,8 +24,10 @@ pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod nodes;
+pub mod page;
 pub mod record;
 pub mod registry;
+pub mod scenes;
 pub mod server;
 pub mod snapshot;
 pub mod steer;

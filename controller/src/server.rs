@@ -36,6 +36,7 @@ use crate::{
     http::{self, Pages},
     ingest::{TelemetryService, streams::Streams},
     metrics::Metrics,
+    page::{self, Page},
     record::{RecordError, Recorder},
     snapshot::Snapshot,
     steer::{journal::MemoryJournal, local::LocalActuator},
@@ -131,6 +132,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let brain = tokio::spawn(driver.run(back.clone()));
 
+    let page =
+        Page::new(see.clone(), events.clone(), clock, inputs.clone(), front_tasks.clone(), front.clone());
     let telemetry = TelemetryService::new(inputs, streams, front_tasks.clone(), front.clone());
     let operations = OperationsService::new(see, events, clock, front_tasks.clone(), front.clone());
     let server = Server::builder()
@@ -147,7 +150,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             tracing::error!("the gRPC server ended: {error}");
         }
     });
-    let router = http::router(Pages { metrics, heartbeat, clock });
+    let router = http::router(Pages { metrics, heartbeat, clock }).merge(page::router(page));
     let stop = front.clone().cancelled_owned();
     front_tasks.spawn(async move {
         if let Err(error) = axum::serve(pages, router).with_graceful_shutdown(stop).await {

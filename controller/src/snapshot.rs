@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use c4_detect::{
     finding::FindingId,
     observation::{JobId, NodeName, Timestamp},
+    scene::Scene,
     view::JobView,
 };
 
@@ -33,6 +34,10 @@ pub struct Snapshot {
     pub jobs: Arc<BTreeMap<JobId, JobState>>,
     /// Findings, open and cleared.
     pub findings: BTreeMap<FindingId, Record>,
+    /// Pictures of jobs that somebody looks at.
+    pub live: Arc<BTreeMap<JobId, Arc<Scene>>>,
+    /// Pictures that findings rest on.
+    pub kept: BTreeMap<FindingId, Arc<Scene>>,
 }
 
 impl Snapshot {
@@ -46,6 +51,8 @@ impl Snapshot {
             nodes: Arc::default(),
             jobs: Arc::default(),
             findings: BTreeMap::new(),
+            live: Arc::default(),
+            kept: BTreeMap::new(),
         }
     }
 }

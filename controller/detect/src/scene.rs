@@ -142,7 +142,8 @@ pub(crate) fn of(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> S
     let waits = wait::find(job, nodes, config, now);
     let roots = waits.roots(job);
     let view = view::of(job, nodes, config, now);
-    let places = Places::new(&view.ranks, &important(&waits, &roots));
+    let mut places = Places::new(&view.ranks, &important(&waits, &roots));
+    places.mark_waiting(&waits);
     let (standstills, standstills_left_out) = standstill::all(job, &waits, &roots, &places, now);
     let (delays, links_left_out) = comm_slow::delays(job, MAX_LINKS);
     let link = |delay: comm_slow::Delay| {
@@ -211,6 +212,17 @@ impl Places {
             places.spots.push(Spot { rank, node, gpu, state, completed });
         }
         places
+    }
+
+    /// Whoever waits in what others hold up is drawn as waiting, even where that is no longer than usual.
+    fn mark_waiting(&mut self, waits: &Waits) {
+        let in_stalls = waits.stalls.values().flat_map(|stall| &stall.waiting).copied();
+        for process in in_stalls.chain(waits.peers.iter().map(|wait| wait.waiter)) {
+            let spot = self.of(process).and_then(|spot| self.spots.get_mut(spot as usize));
+            if let Some(spot) = spot.filter(|spot| spot.state == RankState::Running) {
+                spot.state = RankState::Waiting;
+            }
+        }
     }
 
     fn of(&self, process: ProcessId) -> Option<u32> {

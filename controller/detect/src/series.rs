@@ -55,8 +55,10 @@ impl Default for Series {
 }
 
 impl Series {
-    /// `count` iterations of `duration_us` each began at `at`.
+    /// `count` iterations of `duration_us` each began at `at`, as well as can be told: none is drawn before another that came
+    /// earlier.
     pub(crate) fn push(&mut self, at: Timestamp, duration_us: u64, count: u64) {
+        let at = self.recent.back().map_or(at, |last| at.max(last.at));
         let point = Point {
             at,
             iterations: count.max(1),
@@ -69,7 +71,9 @@ impl Series {
         }
         self.recent.push_back(point);
         match self.whole.last_mut() {
-            Some(last) if last.iterations.saturating_add(point.iterations) <= self.stride => last.join(&point),
+            Some(last) if last.iterations.saturating_add(point.iterations) <= self.stride => {
+                last.join(&point)
+            }
             _ => self.whole.push(point),
         }
         if self.whole.len() >= WHOLE {

@@ -29,7 +29,8 @@ fn of_a_healthy_job_nobody_waits_and_every_iteration_counts() {
 
 #[test]
 fn in_a_hang_all_waits_end_at_the_rank_that_does_not_come() {
-    let outcome = run(12, Shape::new(8, 250_000), vec![Fault::Stop { rank: 5, at: 20 * S, until: None }], 40 * S);
+    let outcome =
+        run(12, Shape::new(8, 250_000), vec![Fault::Stop { rank: 5, at: 20 * S, until: None }], 40 * S);
     let scene = outcome.detector.scene(&JobId("llm".into())).expect("the job is known");
     assert_eq!(scene.roots, [WaitRoot::Ranks { ranks: vec![5] }]);
     assert_eq!(scene.spots[5].state, RankState::Stopped);

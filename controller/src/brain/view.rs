@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use c4_detect::{
     finding::{FindingId, Verdict},
     observation::{JobId, Timestamp},
+    scene::Scene,
     view::JobView,
 };
 
@@ -32,13 +33,23 @@ impl Brain {
             nodes: Arc::new(nodes.collect()),
             jobs: Arc::new(jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect()),
             findings: self.shown(),
+            live: Arc::new(self.live(now)),
+            kept: self.scenes.kept().clone(),
         }
     }
 
     /// An earlier picture with the findings of now: what must not wait for a picture of a very large cluster.
     #[must_use]
     pub fn with_findings(&self, picture: &Snapshot) -> Snapshot {
-        Snapshot { findings: self.shown(), ..picture.clone() }
+        Snapshot { findings: self.shown(), kept: self.scenes.kept().clone(), ..picture.clone() }
+    }
+
+    fn live(&self, now: Timestamp) -> BTreeMap<JobId, Arc<Scene>> {
+        let scenes = self.scenes.looked_at(now).filter_map(|job| {
+            let scene = self.detector.scene(job)?;
+            Some((job.clone(), Arc::new(scene)))
+        });
+        scenes.collect()
     }
 
     fn shown(&self) -> BTreeMap<FindingId, Record> {

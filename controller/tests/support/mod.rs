@@ -189,12 +189,17 @@ pub(crate) fn window(process: u64, comm: u64, position: u64) -> Body {
 
 /// `GET` of a page, without a client that could hide anything.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let (head, body) = answer(address, path).await;
+    (head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status"), body)
+}
+
+/// The same with the whole head of the answer.
+pub(crate) async fn answer(address: SocketAddr, path: &str) -> (String, String) {
     let mut connection = TcpStream::connect(address).await.expect("connects");
     let request = format!("GET {path} HTTP/1.1\r\nHost: c4\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await.expect("written");
     let mut answer = String::new();
     timeout(PATIENCE, connection.read_to_string(&mut answer)).await.expect("answers").expect("text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-    (status, body.to_owned())
+    (head.to_owned(), body.to_owned())
 }

@@ -75,7 +75,8 @@ fn dense(mut candidates: Vec<Axis>, world: u32) -> Vec<Axis> {
     let unnamed = |from: u32, to: u32| Axis { name: String::new(), size: to / from, stride: from };
     for axis in candidates {
         let fits = axis.stride >= extent && axis.stride.is_multiple_of(extent);
-        let Some(end) = axis.stride.checked_mul(axis.size).filter(|end| fits && world.is_multiple_of(*end)) else {
+        let Some(end) = axis.stride.checked_mul(axis.size).filter(|end| fits && world.is_multiple_of(*end))
+        else {
             continue;
         };
         if axis.stride > extent {
@@ -111,7 +112,8 @@ mod tests {
 
     #[test]
     fn groups_of_several_axes_and_groups_that_do_not_divide_are_no_axes() {
-        let axes = dense(vec![axis("tp", 2, 1), axis("dp", 4, 2), axis("dp-cp", 8, 2), axis("odd", 5, 2)], 16);
+        let axes =
+            dense(vec![axis("tp", 2, 1), axis("dp", 4, 2), axis("dp-cp", 8, 2), axis("odd", 5, 2)], 16);
         assert_eq!(axes, [axis("tp", 2, 1), axis("dp", 4, 2), axis("", 2, 8)]);
         assert_eq!(dense(vec![axis("odd", 5, 1)], 16), []);
     }
