@@ -103,16 +103,18 @@ impl Reader {
         }
         let mut unreadable = Vec::new();
         let live = self.live()?;
-        let communicators = self.communicators(&live, &mut unreadable)?;
+        let mut communicators = self.communicators(&live, &mut unreadable)?;
         let kept = live.operations.min(layout::OPERATIONS as u64);
         let raws = self.operations(live.operations - kept..live.operations, &mut unreadable)?;
         let names = self.read_names()?;
         let clock = self.calibration(&live);
         let mut gpu = GpuClocks::default();
         gpu.learn(&raws, &clock);
+        gpu.doubt(&raws, &clock);
         let taken_ns = monotonic_now_ns();
         let context = Context { clock, gpu: &gpu, names: &names, now_ns: taken_ns };
         let order = Order::new(&communicators, &raws, &context);
+        order.correct(&mut communicators, &raws, &context);
         let mut operations: Vec<_> = raws.iter().map(|raw| order.operation(raw, &context)).collect();
         operations.sort_by_key(|operation| operation.index);
         Ok(Snapshot {
@@ -134,7 +136,7 @@ impl Reader {
         self.source.check_size()?;
         let mut unreadable = Vec::new();
         let live = self.live()?;
-        let communicators = self.communicators(&live, &mut unreadable)?;
+        let mut communicators = self.communicators(&live, &mut unreadable)?;
         let clock = self.calibration(&live);
         let head = live.operations;
         let oldest = head.saturating_sub(layout::OPERATIONS as u64);
@@ -151,9 +153,11 @@ impl Reader {
         }
         let now_ns = monotonic_now_ns();
         self.gpu.learn(&raws, &clock);
-        self.gpu.forget(now_ns);
+        self.gpu.doubt(&raws, &clock);
+        self.gpu.forget(now_ns, &communicators);
         let context = Context { clock, gpu: &self.gpu, names: &self.names, now_ns };
         let order = Order::new(&communicators, &raws, &context);
+        order.correct(&mut communicators, &raws, &context);
         let mut operations = Vec::with_capacity(raws.len());
         let mut pending = wanted;
         for raw in &raws {

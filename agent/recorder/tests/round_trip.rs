@@ -127,6 +127,55 @@ fn without_kernel_events_the_network_decides() {
     assert!(operation().completed_ns >= operation().started_ns);
 }
 
+/// A collective of which old kernel events are told when it is enqueued, as after replays of CUDA graphs.
+fn replayed(recorder: &Recorder, gpu_ns: u64) -> u64 {
+    let clock = recorder.tick_source();
+    let index = collective(recorder, operation_flag::KERNEL_EVENTS | operation_flag::GRAPH_CAPTURED, 1);
+    let slot = recorder.operation(index);
+    slot.proxy_started(false, clock);
+    slot.proxy_active(clock);
+    assert!(slot.kernel_started(0, gpu_ns, clock));
+    recorder.communicator(0).operation_started(true, index);
+    slot.kernel_stop_time(0, gpu_ns + 50);
+    assert_eq!(slot.kernel_stopped(0, clock), Some(true));
+    recorder.communicator(0).operation_completed(true, index);
+    index
+}
+
+#[test]
+fn kernels_that_started_before_they_were_enqueued_are_not_believed() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    recorder.communicator(0).observed.store(1, std::sync::atomic::Ordering::Relaxed);
+    let clock = recorder.tick_source();
+    let mut reader = Reader::open(recorder.path()).expect("opens");
+    // The GPU's clock is a second behind the host's; the first event is true, and all later ones repeat it.
+    let first = replayed(&recorder, 1_000_000_000);
+    assert!(recorder.operation(first).proxy_stopped(clock));
+    let then = recorder.now_ns();
+    while recorder.now_ns() < then + 20_000_000 {
+        std::hint::spin_loop();
+    }
+    let mut cursor = reader.poll(0).expect("polls").next_cursor;
+    for _ in 0..4 {
+        let index = replayed(&recorder, 1_000_000_000);
+        assert!(recorder.operation(index).proxy_stopped(clock));
+        cursor = reader.poll(cursor).expect("polls").next_cursor;
+    }
+    let stuck = replayed(&recorder, 1_000_000_000);
+    let snapshot = Reader::open(recorder.path()).expect("opens").snapshot().expect("reads");
+    let poll = reader.poll(cursor).expect("polls");
+    for (communicators, operations) in
+        [(snapshot.communicators, snapshot.operations), (poll.communicators, poll.operations)]
+    {
+        let last = operations.last().expect("operations");
+        assert_eq!((last.index, last.completed_ns, last.started_on_gpu), (stuck, None, false));
+        assert!(last.started_ns.is_some() && last.observable, "the network says that it began");
+        let comm = &communicators[0];
+        assert_eq!((comm.enqueued, comm.started, comm.completed, comm.observable), (6, 6, 5, true));
+    }
+}
+
 #[test]
 fn a_later_collective_completes_the_earlier_ones() {
     let directory = tempfile::tempdir().expect("temporary directory");

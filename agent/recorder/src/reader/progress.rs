@@ -11,11 +11,15 @@
 //! 4. An operation with neither kernel events nor network operations (inside a node, old interface) shows no end:
 //!    it is not observable, and its being open says nothing.
 //!
+//! 5. Kernel events that tell of a kernel before it was enqueued are not believed, nor any others of that communicator from
+//!    then on: NCCL 2.28 takes them from counters that replays of CUDA graphs leave behind, so that they tell of older
+//!    kernels and seem complete at once. The network decides there, as in 2.
+//!
 //! GPU time becomes host time by the least difference between the moment at which an event was heard of and its GPU time:
 //! hearing takes a varying while, but never less than nothing. Least over ten to twenty seconds, since the two clocks
 //! drift, and by communicator, since each is on one GPU. Both ends of an operation are moved by the same difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decode::RawOperation;
 use crate::clock::Calibration;
@@ -29,7 +33,16 @@ type CommKey = (u32, u32);
 #[derive(Clone, Debug, Default)]
 pub(super) struct GpuClocks {
     least: BTreeMap<(CommKey, u64), i128>,
+    /// Kernels that started before they were enqueued.
+    too_early: BTreeMap<CommKey, u32>,
+    /// Communicators with network operations.
+    networked: BTreeSet<CommKey>,
 }
+
+/// Kernels cannot start before they are enqueued, but the clocks' difference is known only so well.
+const TOO_EARLY_NS: u64 = 10_000_000;
+/// So many of them that did discredit the kernel events of their communicator.
+const DISCREDITED: u32 = 3;
 
 /// Length of a span of time.
 const SPAN_NS: u64 = 10_000_000_000;
@@ -58,10 +71,39 @@ impl GpuClocks {
         }
     }
 
+    /// Counts kernels that cannot have started when their events say. The difference of the clocks is never taken for less
+    /// than it is, so true events only ever seem late.
+    pub(super) fn doubt<'a>(
+        &mut self,
+        operations: impl IntoIterator<Item = &'a RawOperation>,
+        clock: &Calibration,
+    ) {
+        for operation in operations {
+            let key = (operation.comm_slot, operation.comm_generation);
+            if operation.proxy_started > 0 {
+                self.networked.insert(key);
+            }
+            let started = host_ns(operation.gpu_start, self.difference(key, clock.ns(operation.host_start)));
+            let enqueued = clock.ns(operation.enqueued);
+            if started.is_some_and(|started| started.saturating_add(TOO_EARLY_NS) < enqueued) {
+                let count = self.too_early.entry(key).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    /// Whether the kernel events of a communicator are not to be believed.
+    fn is_discredited(&self, key: CommKey) -> bool {
+        self.too_early.get(&key).is_some_and(|count| *count >= DISCREDITED)
+    }
+
     /// Forgets what is long past.
-    pub(super) fn forget(&mut self, now_ns: u64) {
+    pub(super) fn forget(&mut self, now_ns: u64, communicators: &[Communicator]) {
         let oldest = (now_ns / SPAN_NS).saturating_sub(SPANS);
         self.least.retain(|(_, span), _| *span >= oldest);
+        let live = |key: &CommKey| communicators.iter().any(|comm| (comm.slot, comm.generation) == *key);
+        self.too_early.retain(|key, _| live(key));
+        self.networked.retain(live);
     }
 
     /// What to add to the GPU's time of an operation whose start was heard of at `heard_ns`.
@@ -108,7 +150,7 @@ fn own_progress(raw: &RawOperation, context: &Context<'_>) -> Progress {
     let heard = |ticks: u64| (ticks != 0).then(|| context.clock.ns(ticks));
     let flag = |flag: u8| raw.flags & flag != 0;
     let kernel_seen = raw.kernel_started != 0;
-    if flag(operation_flag::KERNEL_EVENTS) || kernel_seen {
+    if (flag(operation_flag::KERNEL_EVENTS) || kernel_seen) && !context.gpu.is_discredited(key) {
         let difference = context.gpu.difference(key, context.clock.ns(raw.host_start));
         let gpu_start = host_ns(raw.gpu_start, difference);
         let gpu_stop = host_ns(raw.gpu_stop, difference);
@@ -138,7 +180,10 @@ impl Order {
     ) -> Self {
         let mut order = Self::default();
         for comm in communicators {
-            order.completed.insert((comm.slot, comm.generation), comm.completed);
+            let key = (comm.slot, comm.generation);
+            if !context.gpu.is_discredited(key) {
+                order.completed.insert(key, comm.completed);
+            }
         }
         for raw in operations {
             if raw.kind != OperationKind::Collective {
@@ -157,6 +202,35 @@ impl Order {
             }
         }
         order
+    }
+
+    /// Corrects what communicators say of their progress where that comes from kernel events that are not believed.
+    /// `operations` are all that are open, at least.
+    pub(super) fn correct(
+        &self,
+        communicators: &mut [Communicator],
+        operations: &[RawOperation],
+        context: &Context<'_>,
+    ) {
+        for comm in communicators {
+            let key = (comm.slot, comm.generation);
+            if !context.gpu.is_discredited(key) {
+                continue;
+            }
+            let here = operations.iter().filter(|raw| {
+                raw.kind == OperationKind::Collective && (raw.comm_slot, raw.comm_generation) == key
+            });
+            let seen = here.map(|raw| (raw.sequence, self.operation(raw, context)));
+            let open: Vec<(u64, Operation)> = seen
+                .filter(|(_, operation)| operation.observable && operation.completed_ns.is_none())
+                .collect();
+            let first_open = open.iter().map(|(sequence, _)| *sequence).min();
+            let moving = open.iter().filter(|(_, operation)| operation.started_ns.is_some());
+            let last_moving = moving.map(|(sequence, _)| sequence + 1).max();
+            comm.completed = first_open.unwrap_or(comm.enqueued).min(comm.enqueued);
+            comm.started = last_moving.unwrap_or(comm.completed).clamp(comm.completed, comm.enqueued);
+            comm.observable = context.gpu.networked.contains(&key);
+        }
     }
 
     /// Whether a later operation of the communicator shows that this one is complete.
