@@ -1,7 +1,7 @@
 // Who waits for whom: ranks as a grid, arrows to whom they wait for, rings around those at whom the waits end.
 
 import { color, h, whenResized } from "./dom.js";
-import { about, story } from "./scene.js";
+import { about, story } from "./model.js";
 import { STATES } from "./words.js";
 
 const MOST_ARROWS = 240;

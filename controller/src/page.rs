@@ -38,7 +38,9 @@ use crate::{brain::Input, clock::Clock, events::EventLog, snapshot::Snapshot};
 
 mod assets;
 mod document;
+mod report;
 mod scene;
+mod service;
 
 /// Viewers at once; more are asked to come again later.
 const MAX_VIEWERS: usize = 128;

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use c4_proto::v1::{operations_server::OperationsServer, telemetry_server::TelemetryServer};
+use c4_proto::v1::{
+    operations_server::OperationsServer, pictures_server::PicturesServer, telemetry_server::TelemetryServer,
+};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -141,6 +143,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(TelemetryServer::new(telemetry))
         .add_service(OperationsServer::new(operations))
+        .add_service(PicturesServer::new(page.clone()))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
             front.clone().cancelled_owned(),

@@ -24,17 +24,24 @@ const FILES: &[(&str, &str)] = files![
     "job.js",
     "finding.js",
     "scene.js",
+    "model.js",
+    "report.js",
     "grid.js",
     "chart.js",
     "matrix.js",
     "timeline.js",
 ];
 
+/// The content of a file.
+pub(super) fn text(name: &str) -> Option<&'static str> {
+    FILES.iter().find(|(known, _)| *known == name).map(|(_, content)| *content)
+}
+
 pub(super) fn file(name: &str) -> Response {
-    let Some((name, content)) = FILES.iter().find(|(known, _)| *known == name) else {
+    let Some(content) = text(name) else {
         return (StatusCode::NOT_FOUND, "no such file\n").into_response();
     };
-    ([(header::CONTENT_TYPE, content_type(name))], *content).into_response()
+    ([(header::CONTENT_TYPE, content_type(name))], content).into_response()
 }
 
 fn content_type(name: &str) -> &'static str {

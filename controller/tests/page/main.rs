@@ -8,6 +8,7 @@ mod stage;
 mod support;
 
 use browser::{Browser, Scheme};
+use c4_proto::v1::{self, pictures_client::PicturesClient};
 use serde_json::json;
 use stage::{Seen, Stage};
 
@@ -186,5 +187,20 @@ async fn documents_come_from_a_running_controller_and_may_load_nothing_else() {
     for missing in ["/api/page?job=x", "/api/page?finding=x", "/page/..%2Findex.html", "/page/nothing.js"] {
         assert_eq!(support::get(running.http, missing).await.0, 404, "{missing}");
     }
+    let mut pictures = PicturesClient::connect(format!("http://{}", running.grpc)).await.expect("connects");
+    let asked = pictures.get_report(v1::GetReportRequest { job: "a/b c".into() }).await;
+    let report = asked.expect("a report").into_inner().html;
+    let refused = pictures.get_report(v1::GetReportRequest { job: "x".into() }).await;
+    assert_eq!(refused.expect_err("no such job").code(), tonic::Code::NotFound);
+    let file = std::env::temp_dir().join(format!("c4-report-{}.html", std::process::id()));
+    std::fs::write(&file, &report).expect("room");
+    let browser = Browser::start().await;
+    browser.window(1440, 900, Scheme::Light).await;
+    browser.open(&format!("file://{}", file.display())).await;
+    browser.wait_for("h1", "a/b c").await;
+    browser.wait_for("figcaption", "Nobody waits for long").await;
+    browser.judge("report", 1440).await;
+    browser.stop().await;
+    std::fs::remove_file(file).expect("it was there");
     assert!(running.drain().await, "viewers hold nothing up");
 }
