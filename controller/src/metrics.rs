@@ -16,6 +16,8 @@ mod picture;
 #[cfg(test)]
 mod tests;
 
+/// Reason for which messages are refused that are wrong by themselves.
+pub const INVALID: &str = "invalid";
 /// Buckets for how old a message is when it is taken: an agent tells once a second, and spools for an hour.
 const AGES: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0];
 /// Buckets for the work on a batch of inputs.
@@ -62,7 +64,7 @@ impl Metrics {
     /// All metrics at zero. Fails only if two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let mut c = Catalogue::new("c4_controller", env!("CARGO_PKG_VERSION"))?;
-        Ok(Self {
+        let metrics = Self {
             messages: c.counters(
                 "c4_controller_messages_total",
                 &["body"],
@@ -116,7 +118,13 @@ impl Metrics {
                 &TURNS,
             )?,
             catalogue: c,
-        })
+        };
+        // What has not happened is 0, not absent: only so the first time shows in a rate.
+        for kind in picture::KINDS {
+            metrics.findings.with_label_values(&[kind.name()]);
+        }
+        metrics.refused.with_label_values(&[INVALID]);
+        Ok(metrics)
     }
 
     /// Shows what is in the newest picture besides.

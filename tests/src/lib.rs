@@ -6,6 +6,7 @@ pub mod demo;
 pub mod fabric;
 pub mod faults;
 pub mod nccl;
+pub mod prometheus;
 pub mod ringjob;
 pub mod scale;
 pub mod simulator;

@@ -5,6 +5,7 @@ use c4_detect::observation::{NodeName, Observation, Timestamp, Window};
 use super::{Brain, Effect};
 use crate::{
     convert::{Body, GroupReport, GroupState, Hello, Incoming},
+    metrics::INVALID,
     nodes::{Sequence, SessionKey, StreamId},
     registry::{Announced, Progress, Refusal},
 };
@@ -40,7 +41,7 @@ impl Brain {
 
     pub(super) fn invalid(&mut self, stream: StreamId, sequence: u64, reason: &str, now: Timestamp) {
         if self.arrived(stream, sequence, now).is_some() {
-            self.refuse(stream, sequence, "invalid", reason.to_owned(), now);
+            self.refuse(stream, sequence, INVALID, reason.to_owned(), now);
             self.effects.push(Effect::Taken(stream, self.nodes.taken(stream)));
         }
     }

@@ -36,7 +36,7 @@ const RANK_STATES: [RankState; 6] = [
     RankState::Unknown,
 ];
 
-const KINDS: [FindingKind; 9] = [
+pub(super) const KINDS: [FindingKind; 9] = [
     FindingKind::ProcessDeath,
     FindingKind::NonCommHang,
     FindingKind::CommHang,

@@ -47,6 +47,8 @@ pub struct Spec {
     pub mode: &'static str,
     /// Further lines of the controller's configuration, YAML.
     pub controller_yaml: String,
+    /// Further lines of every agent's configuration, YAML.
+    pub agent_yaml: String,
     /// Further arguments of the ring job.
     pub ring_args: Vec<String>,
     /// Whether the ring job's connections can be broken.
@@ -62,6 +64,7 @@ impl Spec {
             nodes: vec![("node-0".into(), 0..3), ("node-1".into(), 3..6), ("node-2".into(), 6..8)],
             mode: "auto",
             controller_yaml: String::new(),
+            agent_yaml: String::new(),
             ring_args: Vec::new(),
             netfault: true,
         }
@@ -131,6 +134,14 @@ impl Cluster {
             cluster.places.push(place);
         }
         Ok(cluster)
+    }
+
+    /// Addresses of the agents' own pages, in the order of `spec.nodes`.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub fn agent_pages(&self) -> anyhow::Result<Vec<String>> {
+        self.places.iter().map(AgentPlace::page).collect()
     }
 
     /// Directory that all files of the cluster are in.

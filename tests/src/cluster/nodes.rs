@@ -5,11 +5,12 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::Context;
 
-use super::{Child, Programs, Spec};
+use super::{Child, Programs, Spec, wait_for};
 
 /// What an agent is started with.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl AgentPlace {
         let recorders = shared_memory.join(node);
         fs::create_dir_all(&recorders).with_context(|| format!("cannot create {}", recorders.display()))?;
         let config = dir.join(format!("{node}.yaml"));
-        fs::write(&config, "http: null\n").with_context(|| format!("cannot write {}", config.display()))?;
+        fs::write(&config, &spec.agent_yaml).with_context(|| format!("cannot write {}", config.display()))?;
         let text = |path: &Path| path.display().to_string();
         let mut arguments: Vec<String> = ["run", "--config"].map(str::to_owned).into();
         arguments.push(text(&config));
@@ -49,6 +50,7 @@ impl AgentPlace {
             "--node".into(),
             (*node).to_owned(),
         ]);
+        arguments.extend(["--http".into(), "127.0.0.1:0".into()]);
         arguments.extend(["--job".into(), spec.job.clone()]);
         arguments.extend(["--ranks".into(), format!("{}-{}", ranks.start, ranks.end - 1)]);
         arguments.extend(["--world-size".into(), spec.world_size().to_string()]);
@@ -70,6 +72,16 @@ impl AgentPlace {
             arguments,
             faults: dir.join("faults"),
             log: dir.join(format!("{node}.log")),
+        })
+    }
+
+    /// Address of the agent's own page, as it says when it has one.
+    pub(super) fn page(&self) -> anyhow::Result<String> {
+        wait_for("the agent's page", Duration::from_secs(30), || {
+            let log = fs::read_to_string(&self.log)?;
+            let line = log.lines().rfind(|line| line.contains("serving /metrics"));
+            let address = line.and_then(|line| line.split_once("address=")?.1.split_whitespace().next());
+            Ok(address.map(str::to_owned))
         })
     }
 
