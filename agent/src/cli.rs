@@ -32,9 +32,15 @@ pub enum Verb {
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Address of the controller, such as http://10.0.0.1:4400.
+    /// Address of the controller, such as https://controller:4400. Whom to believe there is in the configuration (`tls`).
     #[arg(long, value_name = "URL", conflicts_with = "no_controller", value_parser = address)]
     pub controller: Option<String>,
+    /// File of the token by which the controller knows this run.
+    #[arg(long, value_name = "FILE", env = "C4_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Talk to a controller on another machine without protection.
+    #[arg(long)]
+    pub insecure: bool,
     /// Report to nobody: keep the processes together, and that is all.
     #[arg(long)]
     pub no_controller: bool,

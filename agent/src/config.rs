@@ -4,6 +4,7 @@
 mod fields;
 mod paths;
 mod sensors;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,11 @@ use std::{
     time::Duration,
 };
 
+use c4_tls::ClientFiles;
 pub use fields::Mistake;
-use fields::{Fields, milliseconds, or_null, path, text, whole};
+use fields::{Fields, milliseconds, or_null, path, text, truth, whole};
 use thiserror::Error;
+pub use tls::check_protection;
 use tonic::transport::Endpoint;
 
 use crate::{
@@ -43,6 +46,12 @@ pub struct Config {
     pub node: String,
     /// The controller. Default: one on this host, so that a first try needs no file. `None`: none at all.
     pub controller: Option<String>,
+    /// How connections are protected. Default: not at all, and then only within this machine.
+    pub tls: Option<ClientFiles>,
+    /// File of the token by which the controller knows this agent. Default: none, a certificate is better.
+    pub token_file: Option<PathBuf>,
+    /// Whether to talk to other machines without protection. Default: no.
+    pub insecure: bool,
     /// Where training processes leave their recorders. Default `/dev/shm/c4`, the plugin's default: memory, so that
     /// a full or slow disk cannot hold up a rank.
     pub recorder_dir: PathBuf,
@@ -96,6 +105,9 @@ impl Default for Config {
         Self {
             node: sysinfo::System::host_name().unwrap_or_else(|_| "localhost".to_owned()),
             controller: Some("http://127.0.0.1:4400".to_owned()),
+            tls: None,
+            token_file: None,
+            insecure: false,
             recorder_dir: PathBuf::from("/dev/shm/c4"),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 4402))),
             sample_interval: Duration::from_millis(100),
@@ -177,6 +189,9 @@ impl Config {
 
         root.value("node", &mut config.node, mistakes, text);
         root.value("controller", &mut config.controller, mistakes, or_null(address));
+        config.tls = tls::tls(root.section("tls", mistakes), mistakes);
+        root.value("token_file", &mut config.token_file, mistakes, or_null(path));
+        root.value("insecure", &mut config.insecure, mistakes, truth);
         root.value("recorder_dir", &mut config.recorder_dir, mistakes, path);
         root.value("http", &mut config.http, mistakes, or_null(socket));
         root.value("sample_interval_ms", &mut config.sample_interval, mistakes, milliseconds(10, 10_000));
@@ -235,6 +250,7 @@ impl Config {
         log.finish(mistakes);
 
         root.finish(mistakes);
+        tls::check(&config, mistakes);
         if config.window < config.sample_interval {
             let what = "a window is at least as long as `sample_interval_ms`".to_owned();
             mistakes.push(Mistake { path: "window_ms".to_owned(), what });
@@ -261,9 +277,9 @@ fn size(low: usize, high: usize) -> impl FnOnce(&serde_yaml::Value) -> Result<us
 pub fn check_address(text: &str) -> Result<(), String> {
     let endpoint = Endpoint::from_shared(text.to_owned()).ok();
     let good = endpoint.is_some_and(|endpoint| {
-        endpoint.uri().scheme_str() == Some("http") && endpoint.uri().host().is_some()
+        matches!(endpoint.uri().scheme_str(), Some("http" | "https")) && endpoint.uri().host().is_some()
     });
-    if good { Ok(()) } else { Err("an address such as http://10.0.0.1:4400".to_owned()) }
+    if good { Ok(()) } else { Err("an address such as https://controller:4400".to_owned()) }
 }
 
 fn address(value: &serde_yaml::Value) -> Result<String, String> {

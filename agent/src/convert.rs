@@ -96,6 +96,8 @@ fn process_started(start: ProcessStart) -> wire::ProcessStarted {
         nccl_version: clean(start.nccl_version),
         profiler_api: start.profiler_api,
         blind_spots: start.blind_spots.into_iter().map(clean).collect(),
+        // No user has that number.
+        uid: Some(start.uid.unwrap_or(u32::MAX)),
         labels: start.labels.into_iter().map(|(key, value)| (clean(key), clean(value))).collect(),
     }
 }

@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use c4_tls::Accepting;
 pub use run::run_job;
 use tokio::{
     net::TcpListener,
@@ -72,7 +73,7 @@ impl Agent {
         let dial = config
             .controller
             .as_deref()
-            .map(|address| Tcp::new(address, config.connect_timeout))
+            .map(|address| Tcp::new(address, config.tls.clone(), config.connect_timeout))
             .transpose()?;
 
         let paths = config.paths.clone().map(|paths| Service::start(paths, metrics.clone())).transpose();
@@ -98,9 +99,7 @@ impl Agent {
         let server = listener.map(|listener| {
             let (metrics, shutdown) = (metrics.clone(), streaming.clone());
             tokio::spawn(async move {
-                if let Err(error) = http::serve(listener, metrics, sampled_receiver, shutdown).await {
-                    warn!(%error, "cannot serve metrics any more");
-                }
+                http::serve(listener, metrics, sampled_receiver, shutdown).await;
             })
         });
         let status = sensors.status.clone();
@@ -151,11 +150,12 @@ pub async fn daemon(config: Config) -> Result<()> {
     Ok(())
 }
 
-async fn bind(config: &Config) -> Result<Option<TcpListener>> {
+async fn bind(config: &Config) -> Result<Option<Accepting>> {
     let Some(address) = config.http else { return Ok(None) };
-    let listener = http::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?;
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.with_context(|| format!("cannot serve metrics on {address}"))?;
     info!(address = %listener.local_addr()?, "serving /metrics and /healthz");
-    Ok(Some(listener))
+    Ok(Some(http::protect(listener, config)?))
 }
 
 fn sampler(config: &Config, exits: Exits) -> Sampler<RecorderDirectory> {
@@ -174,6 +174,7 @@ fn stream_settings(config: &Config, session: &str) -> StreamSettings {
     StreamSettings {
         node: config.node.clone(),
         session_id: session.to_owned(),
+        token_file: config.token_file.clone(),
         nic_class: config.sensors.nic.as_ref().and_then(|nic| nic_class(&nic.sys_root)),
         limits: config.spool,
         backoff: config.reconnect,

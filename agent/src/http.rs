@@ -1,16 +1,29 @@
 //! `/metrics` and `/healthz`. Healthy means that the recorders were looked at within the last seconds; a controller that is
 //! away is no fault of this agent.
+//!
+//! Beyond this machine they are served over TLS, and `/metrics` only to those who show a certificate of the same
+//! authority as the controller's; see [`crate::config`].
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::{Extension, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use c4_tls::{Accepting, FileError, Limits, Peer, Protocol, ServerFiles, Slots, serve_pages};
 use tokio::{net::TcpListener, sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::metrics::Metrics;
+use crate::{config::Config, metrics::Metrics};
 
 /// Without a look at the recorders for this long the agent is ill.
 const STALE: Duration = Duration::from_secs(10);
+
+/// Connections at once: a Prometheus or two, a probe, and somebody with a browser.
+const CONNECTIONS: usize = 32;
 
 #[derive(Clone)]
 struct Shared {
@@ -18,29 +31,45 @@ struct Shared {
     sampled: watch::Receiver<Instant>,
 }
 
-/// Binds the address, so that one that is in use is known before anything else starts.
+/// A listener that is bound and has not begun.
 ///
 /// # Errors
-/// It cannot be bound.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// A certificate or key cannot be used.
+pub fn protect(listener: TcpListener, config: &Config) -> Result<Accepting, FileError> {
+    let local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let files = config.tls.as_ref().filter(|_| !local).and_then(|tls| {
+        let (certificate, key) = tls.identity.clone()?;
+        Some(ServerFiles { certificate, key, client_ca: Some(tls.ca.clone()), revoked: None })
+    });
+    let limits = Limits {
+        slots: Slots::new(CONNECTIONS, CONNECTIONS / 2),
+        handshake: Duration::from_secs(5),
+        handshakes: CONNECTIONS,
+        reread: Duration::from_secs(10),
+    };
+    Accepting::new(listener, files, Protocol::Http, limits)
 }
 
 /// Serves until `shutdown`. `sampled` is when the recorders were last looked at.
-///
-/// # Errors
-/// The listener is broken.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Accepting,
     metrics: Metrics,
     sampled: watch::Receiver<Instant>,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let router = Router::new()
-        .route("/metrics", get(|State(shared): State<Shared>| async move { shared.metrics.render() }))
+        .route("/metrics", get(render))
         .route("/healthz", get(healthz))
         .with_state(Shared { metrics, sampled });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let (connections, accepting) = listener.begin(shutdown.clone(), |_| {});
+    tokio::join!(accepting, serve_pages(connections, router, TaskTracker::new(), shutdown));
+}
+
+async fn render(State(shared): State<Shared>, Extension(peer): Extension<Peer>) -> Response {
+    if peer.encrypted && peer.names.is_empty() {
+        return (StatusCode::UNAUTHORIZED, "show a certificate\n").into_response();
+    }
+    shared.metrics.render().into_response()
 }
 
 async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {

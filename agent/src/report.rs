@@ -73,6 +73,8 @@ pub struct ProcessStart {
     pub gpu: Option<u32>,
     /// Process id in its own PID namespace.
     pub pid: u32,
+    /// Whose it is, where that means the same on other machines.
+    pub uid: Option<u32>,
     /// NCCL version, as far as it can be told.
     pub nccl_version: String,
     /// Profiler API version NCCL took.

@@ -9,9 +9,11 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
+pub use access::{Access, REREAD, Tls};
 use c4_detect::{detector, finding::Kind};
 use serde::{Deserialize, Serialize};
 
+mod access;
 mod check;
 mod leaves;
 #[cfg(test)]
@@ -21,10 +23,16 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where agents and operators connect (gRPC). Default: this machine only, since there is no authentication yet.
+    /// Where agents and operators connect (gRPC). Default: this machine only, since there is no `tls` by default.
     pub listen: SocketAddr,
     /// Where `/metrics`, `/healthz` and `/readyz` are. Default: this machine only.
     pub http: SocketAddr,
+    /// What connections are protected with. Default: nothing, and then only this machine may connect.
+    pub tls: Option<Tls>,
+    /// Whether to listen beyond this machine without `tls`, or with everything open to anybody. Default: no.
+    pub insecure: bool,
+    /// Who may do what.
+    pub access: Access,
     /// File that everything the detector was told is appended to, as JSON lines, for replay. Default: none, since it
     /// grows without bound.
     pub record: Option<PathBuf>,
@@ -48,6 +56,9 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4400)),
             http: SocketAddr::from(([127, 0, 0, 1], 4401)),
+            tls: None,
+            insecure: false,
+            access: Access::default(),
             record: None,
             drain_seconds: 5.0,
             ingest: Ingest::default(),

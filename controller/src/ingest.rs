@@ -19,20 +19,25 @@ use c4_proto::v1::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    access::Principal,
     brain::Input,
     convert::{Hello, Incoming, Invalid},
     nodes::StreamId,
 };
 
+mod owners;
+mod pace;
 pub mod streams;
 
+use owners::Owners;
+use pace::Pace;
 use streams::{Closing, Streams};
 
 /// An agent that has not introduced itself by then is not one.
@@ -46,20 +51,24 @@ const ACK_MESSAGES: u32 = 256;
 pub struct TelemetryService {
     inputs: mpsc::Sender<Input>,
     streams: Streams,
+    per_second: f64,
+    owners: Owners,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
 impl TelemetryService {
-    /// A service that feeds `inputs`. Its tasks run on `tasks` until `cancel`.
+    /// A service that feeds `inputs` with at most `per_second` messages of each stream. Its tasks run on `tasks` until
+    /// `cancel`.
     #[must_use]
     pub fn new(
         inputs: mpsc::Sender<Input>,
         streams: Streams,
+        per_second: f64,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        Self { inputs, streams, tasks, cancel }
+        Self { inputs, streams, per_second, owners: Owners::default(), tasks, cancel }
     }
 }
 
@@ -71,6 +80,9 @@ impl Telemetry for TelemetryService {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        let Some(principal) = request.extensions().get::<Principal>().cloned() else {
+            return Err(Status::unauthenticated("nobody knows who speaks"));
+        };
         let Some(registered) = self.streams.register() else {
             return Err(Status::resource_exhausted(
                 "this controller has as many streams as it may (ingest.max_streams)",
@@ -79,6 +91,9 @@ impl Telemetry for TelemetryService {
         let (replies, outgoing) = (registered.replies.clone(), registered.outgoing);
         let task = StreamTask {
             id: registered.id,
+            principal,
+            pace: Pace::new(self.per_second),
+            owners: self.owners.clone(),
             incoming: request.into_inner(),
             inputs: self.inputs.clone(),
             replies,
@@ -93,6 +108,9 @@ impl Telemetry for TelemetryService {
 
 struct StreamTask {
     id: StreamId,
+    principal: Principal,
+    pace: Pace,
+    owners: Owners,
     incoming: Streaming<AgentMessage>,
     inputs: mpsc::Sender<Input>,
     replies: mpsc::Sender<Result<ControllerMessage, Status>>,
@@ -125,6 +143,13 @@ impl StreamTask {
             Err(status) => return status,
         };
         let node = hello.node.clone();
+        if !self.principal.speaks_for(&node) {
+            tracing::warn!(target: "c4::audit", who = %self.principal.name, node = %node.0, "an agent speaks for another node");
+            return Status::permission_denied(format!(
+                "{} may not speak for node {}: its certificate does not have that name",
+                self.principal.name, node.0
+            ));
+        }
         if self.inputs.send(Input::Opened { stream: self.id, hello }).await.is_err() {
             return Status::unavailable("this controller is ending");
         }
@@ -147,13 +172,18 @@ impl StreamTask {
                     continue;
                 }
             };
-            let message = match message {
+            let mut message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => return Status::ok(""),
                 Err(status) => return status,
             };
+            if let Some(pause) = self.pace.taken(Instant::now()) {
+                sleep(pause).await;
+            }
             let sequence = message.sequence;
-            let input = match Incoming::from_wire(message, &node) {
+            let may = self.about_its_job(&message);
+            self.owners.keep_apart(&mut message);
+            let input = match may.and_then(|()| Incoming::from_wire(message, &node)) {
                 Ok(message) => Input::Message { stream: self.id, message },
                 Err(invalid) => Input::Invalid { stream: self.id, sequence, reason: invalid.to_string() },
             };
@@ -165,6 +195,25 @@ impl StreamTask {
                 since_ack = 0;
                 self.acknowledge();
             }
+        }
+    }
+
+    /// Whoever may speak about one job only, speaks about that one.
+    fn about_its_job(&self, message: &AgentMessage) -> Result<(), Invalid> {
+        let Some(only) = self.principal.only_job() else { return Ok(()) };
+        let job = match &message.body {
+            Some(agent_message::Body::ProcessStarted(started)) => &started.job,
+            Some(agent_message::Body::GroupReport(group)) => &group.job,
+            Some(agent_message::Body::Health(_)) => {
+                return Err(Invalid::new("health", "is not for the agent of one job to tell"));
+            }
+            // These are about processes that this node has announced, which the registry checks.
+            _ => return Ok(()),
+        };
+        if *job == only.0 {
+            Ok(())
+        } else {
+            Err(Invalid::new("job", format!("is {job:?}, and its token is for {:?}", only.0)))
         }
     }
 

@@ -10,6 +10,7 @@
 //! Everything that decides is pure and is handed the time; tasks around it own sockets, files and clocks. [`server`]
 //! starts them all.
 
+pub mod access;
 pub mod alerts;
 pub mod api;
 pub mod brain;
@@ -18,6 +19,7 @@ pub mod config;
 pub mod convert;
 pub mod events;
 pub mod findings;
+pub mod front;
 pub mod groups;
 pub mod http;
 pub mod ingest;

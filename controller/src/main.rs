@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use c4_controller::{
+    access::tokens,
     config::{Config, Log, LogFormat},
     server,
 };
@@ -30,6 +31,10 @@ struct Arguments {
     /// Check the configuration and exit: 0 if it is right, 64 if not.
     #[arg(long)]
     check_config: bool,
+    /// Print a new token, and the line by which `access.tokens` knows it, and exit. GRANT is viewer, operator, admin,
+    /// agent or job:NAME.
+    #[arg(long, num_args = 2, value_names = ["GRANT", "NAME"])]
+    new_token: Option<Vec<String>>,
 }
 
 /// Exit code for a wrong configuration.
@@ -37,6 +42,9 @@ const CONFIGURATION: u8 = 64;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some([grant, name]) = arguments.new_token.as_deref() {
+        return new_token(grant, name);
+    }
     let Some(config) = read(arguments.config) else { return ExitCode::from(CONFIGURATION) };
     if arguments.check_config {
         println!("configuration is valid");
@@ -67,6 +75,23 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("not everything ended within drain_seconds");
     }
     Ok(())
+}
+
+fn new_token(grant: &str, name: &str) -> ExitCode {
+    match tokens::new_token(grant, name) {
+        Ok(Some((token, line))) => {
+            println!("token (shown once): {token}\nline for access.tokens: {line}");
+            ExitCode::SUCCESS
+        }
+        Ok(None) => {
+            eprintln!("expected viewer, operator, admin, agent or job:NAME, and a name, both of one word");
+            ExitCode::from(2)
+        }
+        Err(_) => {
+            eprintln!("the system has no random numbers");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Reads the configuration; says everything that is wrong with it.

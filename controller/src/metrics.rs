@@ -54,6 +54,8 @@ pub struct Metrics {
     pub alerts: IntCounterVec,
     /// Lines of the recording that were dropped because the disk did not keep up.
     pub record_dropped: IntCounter,
+    /// Calls, pages and connections turned away, by reason.
+    pub denied: IntCounterVec,
     /// Inputs waiting for the brain.
     pub queue: IntGauge,
     /// Work on a batch of inputs.
@@ -111,6 +113,11 @@ impl Metrics {
             )?,
             record_dropped: c
                 .counter("c4_controller_record_dropped_total", "Lines of the recording that were dropped")?,
+            denied: c.counters(
+                "c4_controller_denied_total",
+                &["reason"],
+                "Calls and connections turned away",
+            )?,
             queue: c.gauge("c4_controller_queue_messages", "Inputs waiting to be taken in")?,
             turns: c.histogram(
                 "c4_controller_turn_seconds",

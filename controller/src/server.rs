@@ -5,24 +5,18 @@
 //! that they tell what it still said), then the recording.
 
 use std::{
-    io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use c4_proto::v1::{
-    operations_server::OperationsServer, pictures_server::PicturesServer, telemetry_server::TelemetryServer,
-};
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
     alerts::driver::{ClientError, Receiver},
@@ -34,6 +28,7 @@ use crate::{
     clock::Clock,
     config::Config,
     events::EventLog,
+    front::{Front, FrontError, Services},
     groups::Groups,
     http::{self, Pages},
     ingest::{TelemetryService, streams::Streams},
@@ -44,22 +39,12 @@ use crate::{
     steer::{journal::MemoryJournal, local::LocalActuator},
 };
 
-/// A silent peer is asked whether it is there this often, and is gone when it does not answer for as long.
-const KEEPALIVE: Duration = Duration::from_secs(2);
-
 /// Why the controller could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}")]
-    Bind {
-        /// The configuration key.
-        key: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+    /// A listener, or what protects it.
+    #[error(transparent)]
+    Front(#[from] FrontError),
     /// The recording.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -94,8 +79,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     metrics.show(see.clone())?;
     let metrics = Arc::new(metrics);
     let events = EventLog::default();
-    let (grpc, grpc_address) = bind("listen", config.listen).await?;
-    let (pages, http_address) = bind("http", config.http).await?;
+    let faced = Front::bind(&config, clock, metrics.clone()).await?;
+    let (grpc, http) = (faced.grpc, faced.http);
     let recorder = config.record.as_deref().map(Recorder::open).transpose()?;
     let (front, back, alerts) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -136,33 +121,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let page =
         Page::new(see.clone(), events.clone(), clock, inputs.clone(), front_tasks.clone(), front.clone());
-    let telemetry = TelemetryService::new(inputs, streams, front_tasks.clone(), front.clone());
-    let operations = OperationsService::new(see, events, clock, front_tasks.clone(), front.clone());
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(TelemetryServer::new(telemetry))
-        .add_service(OperationsServer::new(operations))
-        .add_service(PicturesServer::new(page.clone()))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            front.clone().cancelled_owned(),
-        );
-    front_tasks.spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!("the gRPC server ended: {error}");
-        }
-    });
-    let router = http::router(Pages { metrics, heartbeat, clock }).merge(page::router(page));
-    let stop = front.clone().cancelled_owned();
-    front_tasks.spawn(async move {
-        if let Err(error) = axum::serve(pages, router).with_graceful_shutdown(stop).await {
-            tracing::error!("the HTTP server ended: {error}");
-        }
-    });
+    let services = Services {
+        telemetry: TelemetryService::new(
+            inputs,
+            streams,
+            config.access.messages_per_second,
+            front_tasks.clone(),
+            front.clone(),
+        ),
+        operations: OperationsService::new(see, events, clock, front_tasks.clone(), front.clone()),
+        pages: http::router(Pages { metrics, heartbeat, clock }).merge(page::router(page.clone())),
+        pictures: page,
+    };
+    faced.serve(services, &front_tasks, &front);
     Ok(Running {
-        grpc: grpc_address,
-        http: http_address,
+        grpc,
+        http,
         drain: Duration::from_secs_f64(config.drain_seconds),
         front,
         back,
@@ -205,11 +179,4 @@ impl Running {
         }
         clean
     }
-}
-
-async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind { key, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }

@@ -25,6 +25,9 @@ pub struct Cli {
     /// Controller to ask
     #[arg(long, global = true, env = "C4_CONTROLLER", value_name = "URL", default_value = DEFAULT_CONTROLLER)]
     pub controller: String,
+    /// Whom to believe, and who asks
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// Print one JSON document instead of text (`events --follow`: one object a line)
     #[arg(long, global = true)]
     pub json: bool,
@@ -38,6 +41,23 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What protects the connection to a controller.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Credentials {
+    /// Who signs the controller's certificate (PEM); needed for https://
+    #[arg(long, global = true, env = "C4_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Your certificate (PEM)
+    #[arg(long, global = true, env = "C4_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, global = true, env = "C4_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// File of your token, instead of a certificate
+    #[arg(long, global = true, env = "C4_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// When to colour.

@@ -4,37 +4,67 @@
 use std::{error::Error, io, time::Duration};
 
 use c4_proto::v1::operations_client::OperationsClient;
+use c4_tls::{ClientFiles, FileError};
 use tonic::{
-    Code, Status,
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
-use crate::failure::Failure;
+use crate::{cli::Credentials, failure::Failure};
 
 const NOT_RUNNING: &str = "is c4-controller running there? set --controller or C4_CONTROLLER";
+const NOT_LET_IN: &str = "show --cert and --key, or --token-file";
 const NOT_OURS: &str = "is it the gRPC port of a c4-controller (by default 4400; 4401 is HTTP)? set --controller or C4_CONTROLLER";
 
 /// A connected controller.
 #[derive(Debug)]
 pub struct Client {
     /// The calls.
-    pub calls: OperationsClient<Channel>,
+    pub calls: OperationsClient<InterceptedService<Channel, Token>>,
     /// Where it is, for error messages.
     pub url: String,
+}
+
+/// Goes along with every call, if there is one.
+#[derive(Clone, Debug)]
+pub struct Token(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// [`Failure::Configuration`] when the address is none, [`Failure::Unreachable`] when nobody answers in time.
-    pub async fn connect(controller: &str, timeout: Duration) -> Result<Self, Failure> {
+    /// [`Failure::Configuration`] when the address is none or does not go with the credentials, or one of these cannot be
+    /// used; [`Failure::Unreachable`] when nobody answers in time.
+    pub async fn connect(
+        controller: &str,
+        credentials: &Credentials,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
         let url = normalised(controller)?;
-        let endpoint = Endpoint::from_shared(url.clone())
+        let mut endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| misconfigured(controller, &error.to_string()))?
             .connect_timeout(timeout);
+        if let Some(files) = protection(&url, credentials)? {
+            let config = files.load().map_err(unusable)?;
+            endpoint = endpoint
+                .tls_config(config)
+                .map_err(|error| misconfigured(controller, &root_cause(&error)))?;
+        }
+        let token =
+            Token(credentials.token_file.as_deref().map(c4_tls::bearer).transpose().map_err(unusable)?);
         match tokio::time::timeout(timeout, endpoint.connect()).await {
-            Ok(Ok(channel)) => Ok(Self { calls: OperationsClient::new(channel), url }),
+            Ok(Ok(channel)) => Ok(Self { calls: OperationsClient::with_interceptor(channel, token), url }),
             Ok(Err(error)) => Err(unreachable(&url, root_cause(&error), NOT_RUNNING)),
             Err(_) => Err(unreachable(&url, no_answer(timeout), NOT_RUNNING)),
         }
@@ -67,6 +97,10 @@ impl Client {
             Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
                 Failure::Check(format!("the controller refuses: {message}"))
             }
+            Code::Unauthenticated => {
+                Failure::Check(format!("the controller refuses: {message}; {NOT_LET_IN}"))
+            }
+            Code::ResourceExhausted => Failure::Check(format!("the controller refuses: {message}")),
             Code::Unimplemented => unreachable(
                 &self.url,
                 "what listens there does not answer operators' calls".to_owned(),
@@ -87,9 +121,33 @@ fn normalised(controller: &str) -> Result<String, Failure> {
     }
     match trimmed.split_once("://") {
         None => Ok(format!("http://{trimmed}")),
-        Some(("http", _)) => Ok(trimmed.to_owned()),
+        Some(("http" | "https", _)) => Ok(trimmed.to_owned()),
         Some((scheme, _)) => Err(misconfigured(controller, &format!("{scheme}:// is not supported"))),
     }
+}
+
+/// How to protect the connection. A token does not go over the network in the clear.
+fn protection(url: &str, credentials: &Credentials) -> Result<Option<ClientFiles>, Failure> {
+    let wrong = |problem: &str| Err(Failure::Configuration(format!("{url}: {problem}")));
+    let Credentials { ca, cert, key, token_file } = credentials;
+    if !url.starts_with("https://") {
+        return match (cert, token_file) {
+            (Some(_), _) => wrong("a certificate is only shown over https://"),
+            (None, Some(_)) if !c4_tls::is_local(url) => wrong("a token is only sent over https://"),
+            _ => Ok(None),
+        };
+    }
+    let Some(ca) = ca else { return wrong("https:// needs --ca or C4_CA: whom to believe") };
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        _ => return wrong("--cert and --key go together"),
+    };
+    Ok(Some(ClientFiles { ca: ca.clone(), identity, server_name: None }))
+}
+
+fn unusable(error: FileError) -> Failure {
+    Failure::Configuration(error.to_string())
 }
 
 fn misconfigured(controller: &str, why: &str) -> Failure {
@@ -150,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_unusable_address_is_a_configuration_error() {
-        for address in ["", "https://c4:4400", "ftp://x"] {
+        for address in ["", "ftp://x"] {
             let error = normalised(address).expect_err("unusable");
             assert_eq!(error.code(), 64, "{address}");
         }

@@ -28,12 +28,12 @@ pub fn hold(file: &File) -> io::Result<()> {
     }
 }
 
-/// Whether another process holds the writer's lock.
-pub fn is_held(file: &File) -> io::Result<bool> {
+/// The process that holds the writer's lock, if it is another one than this; 0 if it is not in sight (in another PID namespace).
+pub fn holder(file: &File) -> io::Result<Option<libc::pid_t>> {
     let mut range = first_byte(libc::F_RDLCK);
     // SAFETY: the descriptor is open and `range` is a valid `flock` that the call may write to.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut range) } {
         -1 => Err(io::Error::last_os_error()),
-        _ => Ok(libc::c_int::from(range.l_type) != libc::F_UNLCK),
+        _ => Ok((libc::c_int::from(range.l_type) != libc::F_UNLCK).then_some(range.l_pid)),
     }
 }

@@ -88,11 +88,25 @@ impl Reader {
     /// Whether the writer lives. Needs no /proc and works across PID namespaces. A process that asks about a recorder of its own
     /// gets `Dead`: the kernel shows nobody their own locks.
     pub fn liveness(&self) -> Result<Liveness, ReadError> {
-        match lock::is_held(&self.source.file) {
-            Ok(true) => Ok(Liveness::Alive),
-            Ok(false) => Ok(Liveness::Dead),
-            Err(error) => Err(self.source.io("test the lock of", error)),
+        match self.lock_holder()? {
+            Some(_) => Ok(Liveness::Alive),
+            None => Ok(Liveness::Dead),
         }
+    }
+
+    /// The process that writes it, as the kernel tells; `None` if it is dead or not in sight.
+    pub fn holder(&self) -> Result<Option<u32>, ReadError> {
+        Ok(self.lock_holder()?.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0))
+    }
+
+    fn lock_holder(&self) -> Result<Option<libc::pid_t>, ReadError> {
+        lock::holder(&self.source.file).map_err(|error| self.source.io("test the lock of", error))
+    }
+
+    /// The user whose file it is.
+    pub fn owner(&self) -> Result<u32, ReadError> {
+        let metadata = self.source.file.metadata();
+        metadata.map(|file| file.uid()).map_err(|error| self.source.io("stat", error))
     }
 
     /// Everything.

@@ -92,6 +92,30 @@ fn keys_that_contradict_each_other_are_mistakes() {
 }
 
 #[test]
+fn other_hosts_are_talked_to_under_protection_or_by_request() {
+    let tls = "tls: {ca: /ca, certificate: /c, key: /k}";
+    for (open, path) in [
+        ("controller: http://controller:4400".to_owned(), "controller"),
+        ("controller: https://controller:4400".to_owned(), "controller"),
+        (format!("controller: http://controller:4400\n{tls}"), "controller"),
+        ("http: 0.0.0.0:4402".to_owned(), "http"),
+        ("controller: https://c:1\ntls: {ca: /ca}\nhttp: 0.0.0.0:4402".to_owned(), "http"),
+        ("controller: https://c:1\ntls: {ca: /ca, key: /k}".to_owned(), "tls.certificate"),
+        ("controller: null\ntls: {certificate: /c, key: /k}".to_owned(), "tls.ca"),
+    ] {
+        let told = mistakes(&open);
+        assert!(told.len() == 1 && told[0].starts_with(&format!("{path}: ")), "{open}: {told:?}");
+    }
+    for good in [
+        format!("controller: https://controller:4400\nhttp: 0.0.0.0:4402\n{tls}"),
+        "controller: http://controller:4400\nhttp: 0.0.0.0:4402\ninsecure: true".to_owned(),
+        "controller: http://[::1]:4400".to_owned(),
+    ] {
+        assert_eq!(mistakes(&good), Vec::<String>::new(), "{good}");
+    }
+}
+
+#[test]
 fn a_document_that_is_no_mapping_is_one_mistake() {
     assert_eq!(mistakes("[1, 2]"), ["(document): expected keys and values, found a list"]);
     assert_eq!(mistakes("spool: 5"), ["spool: expected keys and values, found a number"]);

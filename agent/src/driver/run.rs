@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{Agent, Signals, session_id};
 use crate::{
     cli::Run,
-    config::Config,
+    config::{Config, check_protection},
     recorders::Exits,
     supervise::{Spec, Supervisor},
 };
@@ -42,6 +42,13 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
     } else if options.controller.is_some() {
         config.controller.clone_from(&options.controller);
     }
+    if let Some(address) = &config.controller
+        && let Err(what) =
+            check_protection(address, config.tls.is_some(), config.insecure || options.insecure)
+    {
+        bail!("controller: {what}");
+    }
+    config.token_file = options.token_file.clone().or(config.token_file);
     let directory = Directory::new(options.recorder_dir.as_deref())?;
     config.recorder_dir.clone_from(&directory.path);
     let job = job_name(&options, &session);

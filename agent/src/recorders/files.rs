@@ -10,7 +10,10 @@ use c4_recorder::{
     snapshot::Identity,
 };
 
-use super::source::{RecorderHandle, RecorderSource, Sample, SourceError};
+use super::{
+    owner::Origin,
+    source::{RecorderHandle, RecorderSource, Sample, SourceError},
+};
 
 /// Recorder files end in this.
 const SUFFIX: &str = ".c4r";
@@ -65,6 +68,11 @@ impl RecorderSource for RecorderDirectory {
 impl RecorderHandle for Reader {
     fn identity(&mut self) -> Result<Identity, SourceError> {
         self.snapshot().map(|snapshot| snapshot.identity).map_err(source_error)
+    }
+
+    fn origin(&mut self) -> Result<Origin, SourceError> {
+        let uid = self.owner().map_err(source_error)?;
+        Ok(Origin { uid, holder: self.holder().map_err(source_error)? })
     }
 
     fn poll(&mut self, cursor: u64) -> Result<Sample, SourceError> {

@@ -66,6 +66,7 @@ pub fn describe(
         world_size,
         gpu: identity.gpu,
         pid: identity.pid,
+        uid: None,
         nccl_version: identity.nccl_version.clone(),
         profiler_api: identity.profiler_api,
         blind_spots: blind_spots(identity, event_mask),

@@ -12,6 +12,7 @@ mod exits;
 mod files;
 mod identity;
 mod links;
+mod owner;
 mod source;
 mod tracked;
 
@@ -27,6 +28,8 @@ pub use evidence::Retention;
 pub use exits::{ExitStatus, Exits, Known};
 pub use files::RecorderDirectory;
 pub use identity::{describe, process_id};
+pub use owner::Origin;
+use owner::Owners;
 pub use source::{RecorderHandle, RecorderSource, Sample, SourceError};
 use tracing::{info, warn};
 use tracked::Tracked;
@@ -88,6 +91,7 @@ struct Unreadable {
 /// See the module.
 pub struct Sampler<S: RecorderSource> {
     source: S,
+    owners: Owners,
     settings: Settings,
     exits: Exits,
     started_ns: u64,
@@ -110,6 +114,7 @@ impl<S: RecorderSource> Sampler<S> {
     pub fn new(source: S, settings: Settings, exits: Exits, now_ns: u64) -> Self {
         Self {
             source,
+            owners: Owners::new(&settings.proc_root),
             settings,
             exits,
             started_ns: now_ns,
@@ -231,7 +236,8 @@ impl<S: RecorderSource> Sampler<S> {
         if self.unreadable.get(&name).is_some_and(|bad| now_ns < bad.next_try_ns) {
             return;
         }
-        let opened = self.source.open(&name).and_then(|handle| Tracked::new(handle, now_ns));
+        let owners = &self.owners;
+        let opened = self.source.open(&name).and_then(|handle| Tracked::new(handle, owners, now_ns));
         let opened = opened.and_then(|mut tracked| Ok((tracked.handle.alive()?, tracked)));
         match opened {
             Ok((alive, tracked)) => {

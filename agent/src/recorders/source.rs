@@ -6,6 +6,8 @@ use std::io;
 use c4_recorder::snapshot::{Communicator, Connection, Identity, Losses, Operation};
 use thiserror::Error;
 
+use super::owner::Origin;
+
 /// A recorder could not be opened or read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -63,6 +65,12 @@ pub trait RecorderHandle {
     /// # Errors
     /// It cannot be read or holds nonsense.
     fn identity(&mut self) -> Result<Identity, SourceError>;
+
+    /// What the kernel says about it.
+    ///
+    /// # Errors
+    /// It does not say.
+    fn origin(&mut self) -> Result<Origin, SourceError>;
 
     /// What changed since `cursor`.
     ///

@@ -66,6 +66,10 @@ impl RecorderHandle for Handle {
         self.get(|fake| fake.identity.clone())
     }
 
+    fn origin(&mut self) -> Result<Origin, SourceError> {
+        Ok(Origin { uid: 0, holder: None })
+    }
+
     fn poll(&mut self, cursor: u64) -> Result<Sample, SourceError> {
         self.get(|fake| {
             let mut sample = fake.sample.clone();

@@ -13,9 +13,10 @@ use super::{
     collectives::Collectives,
     communicator::{CommTrack, Overdue},
     identity::{self, KERNEL_EVENTS},
+    owner::Owners,
     source::{RecorderHandle, Sample, SourceError},
 };
-use crate::report::Report;
+use crate::report::{ProcessStart, Report};
 
 /// How long it is remembered when the process was in communication: longer than an operation waits for an older one to
 /// be complete before both are aggregated.
@@ -28,6 +29,8 @@ pub(super) struct Tracked<H> {
     pub handle: H,
     /// Who writes it.
     pub identity: Identity,
+    /// Whose process it is, where that can be told.
+    pub uid: Option<u32>,
     /// Set once the process was announced.
     pub process: Option<ProcessId>,
     /// Scheduler state at the last look.
@@ -59,12 +62,14 @@ impl<H: RecorderHandle> Tracked<H> {
     /// Starts to follow a recorder.
     ///
     /// # Errors
-    /// Its identity cannot be read.
-    pub(super) fn new(mut handle: H, now_ns: u64) -> Result<Self, SourceError> {
+    /// Its identity cannot be read, or is not its writer's to claim.
+    pub(super) fn new(mut handle: H, owners: &Owners, now_ns: u64) -> Result<Self, SourceError> {
         let identity = handle.identity()?;
+        let uid = owners.check(handle.origin()?, &identity)?;
         Ok(Self {
             handle,
             identity,
+            uid,
             process: None,
             state: ProcessState::Unknown,
             ended_by: ExitStatus::default(),
@@ -107,6 +112,7 @@ impl<H: RecorderHandle> Tracked<H> {
             if let Some(start) =
                 identity::describe(node, &self.identity, &sample.communicators, sample.event_mask)
             {
+                let start = ProcessStart { uid: self.uid, ..start };
                 self.process = Some(start.process);
                 self.job.clone_from(&start.job);
                 self.window_opened_ns = now_ns;

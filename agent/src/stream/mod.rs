@@ -16,7 +16,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
 pub use backoff::{Backoff, BackoffPolicy};
 use c4_proto::v1::{
@@ -24,7 +24,7 @@ use c4_proto::v1::{
     telemetry_client::TelemetryClient,
 };
 use desk::Desk;
-pub use dial::{BadAddress, Dial, Tcp};
+pub use dial::{BadAddress, Dial, DialError, Tcp};
 pub use spool::{Entry, Spool, SpoolLimits};
 use thiserror::Error;
 use tokio::{
@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -55,6 +55,8 @@ pub struct StreamSettings {
     pub node: String,
     /// New at each agent start.
     pub session_id: String,
+    /// File of the token by which the controller knows this agent, read for each connection anew.
+    pub token_file: Option<PathBuf>,
     /// What the node's NICs are, where that is known.
     pub nic_class: Option<String>,
     /// How much is kept.
@@ -72,7 +74,7 @@ enum LinkError {
     #[error("no answer in {0:?}")]
     Timeout(Duration),
     #[error("{}", chain(.0))]
-    Transport(#[from] tonic::transport::Error),
+    Dial(#[from] DialError),
     #[error("{}: {}", .0.code(), .0.message())]
     Status(#[from] tonic::Status),
     #[error("the controller closed the stream")]
@@ -188,11 +190,17 @@ impl<D: Dial> Stream<D> {
         let (outbound, queue) = mpsc::channel(OUTBOUND);
         // The queue is new and empty: there is room for one.
         let _ = outbound.try_send(hello);
+        let mut request = Request::new(ReceiverStream::new(queue));
+        match self.settings.token_file.as_deref().map(c4_tls::bearer).transpose() {
+            Ok(Some(token)) => drop(request.metadata_mut().insert("authorization", token)),
+            Ok(None) => {}
+            Err(error) => return Some(Err(DialError::from(error).into())),
+        }
         let mut client = TelemetryClient::new(channel);
         let opened = tokio::select! {
             biased;
             () = self.desk.attend(reports, shutdown) => return None,
-            opened = timeout(limit, client.stream(ReceiverStream::new(queue))) => opened,
+            opened = timeout(limit, client.stream(request)) => opened,
         };
         Some(match opened {
             Ok(Ok(answer)) => {

@@ -28,7 +28,7 @@ type Door = Arc<Mutex<Option<mpsc::UnboundedSender<DuplexStream>>>>;
 struct InMemory(Door);
 
 impl Dial for InMemory {
-    async fn dial(&self) -> Result<Channel, tonic::transport::Error> {
+    async fn dial(&self) -> Result<Channel, DialError> {
         let door = Arc::clone(&self.0);
         let connector = tower::service_fn(move |_| {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -39,7 +39,7 @@ impl Dial for InMemory {
                 Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
             })
         });
-        Endpoint::from_static("http://controller").connect_with_connector(connector).await
+        Ok(Endpoint::from_static("http://controller").connect_with_connector(connector).await?)
     }
 }
 
@@ -156,6 +156,7 @@ fn rig(messages: usize) -> Rig {
     let sensor = SensorStatus { name: "nvml", present: false, detail: "no driver".to_owned() };
     let (_, sensors) = watch::channel(vec![sensor]);
     let settings = StreamSettings {
+        token_file: None,
         node: "n0".to_owned(),
         session_id: "s1".to_owned(),
         nic_class: Some("ib-400".to_owned()),
@@ -210,6 +211,7 @@ impl Rig {
 
     async fn process(&self, process: u64) {
         self.say(Report::ProcessStarted(ProcessStart {
+            uid: None,
             process: ProcessId(process),
             job: "llm".to_owned(),
             incarnation: 0,

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, Mistake};
+use crate::access::Anonymous;
 
 const DAY_SECONDS: f64 = 86_400.0;
 
@@ -14,6 +15,7 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
     if config.listen == config.http && config.listen.port() != 0 {
         checks.wrong("http", format!("is the same address as listen ({})", config.listen));
     }
+    access(config, &mut checks);
     checks.number("drain_seconds", config.drain_seconds, 0.0..=600.0);
     let ingest = &config.ingest;
     checks.number("ingest.node_lost_seconds", ingest.node_lost_seconds, 0.1..=600.0);
@@ -53,6 +55,42 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
         );
     }
     checks.mistakes
+}
+
+/// What others may reach must be closed, unless it was said that it may be open.
+fn access(config: &Config, checks: &mut Checks) {
+    for (key, address) in [("listen", config.listen), ("http", config.http)] {
+        let open = !address.ip().to_canonical().is_loopback() && !config.insecure;
+        if open && config.tls.is_none() {
+            checks.wrong(
+                key,
+                format!("{address} can be reached from other machines: give `tls`, or say `insecure: true`"),
+            );
+        } else if open && config.anonymous() == Anonymous::Admin {
+            checks.wrong(
+                "access.anonymous",
+                format!("admin would let anybody who reaches {key} ({address}) do anything"),
+            );
+        }
+    }
+    if let Some(tls) = &config.tls {
+        for (key, path) in [("tls.certificate", &tls.certificate), ("tls.key", &tls.key)] {
+            if path.as_os_str().is_empty() {
+                checks.wrong(key, "is required: a file".into());
+            }
+        }
+        if tls.revoked.is_some() && tls.client_ca.is_none() {
+            checks.wrong("tls.revoked", "says nothing without `client_ca`".into());
+        }
+    }
+    let access = &config.access;
+    if !access.certificates.is_empty() && config.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+        checks.wrong("access.certificates", "nobody can show one without `tls.client_ca`".into());
+    }
+    checks.number("access.calls_per_second", access.calls_per_second, 1.0..=1e6);
+    checks.number("access.messages_per_second", access.messages_per_second, 10.0..=1e6);
+    checks.number("access.connections", access.connections as f64, 10.0..=1e6);
+    checks.number("access.connections_per_address", access.connections_per_address as f64, 1.0..=1e6);
 }
 
 #[derive(Default)]

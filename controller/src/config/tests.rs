@@ -1,4 +1,5 @@
 use super::*;
+use crate::access::Anonymous;
 
 fn mistakes(text: &str) -> Vec<String> {
     Config::parse(text).expect_err("should be refused").iter().map(ToString::to_string).collect()
@@ -51,6 +52,35 @@ fn every_mistake_is_reported_at_once_with_its_path() {
         assert_eq!(hits, 1, "{path} … {words} in {found:#?}");
     }
     assert_eq!(found.len(), 12, "{found:#?}");
+}
+
+#[test]
+fn what_others_can_reach_must_be_closed() {
+    let tls = "tls: {certificate: /c, key: /k}";
+    for (open, path) in [
+        ("listen: 0.0.0.0:4400", "listen"),
+        ("http: '[::]:4401'", "http"),
+        ("listen: 10.0.0.1:4400\naccess: {tokens: /t}", "listen"),
+        (&format!("listen: 10.0.0.1:4400\n{tls}\naccess: {{anonymous: admin}}"), "access.anonymous"),
+        ("tls: {certificate: /c}", "tls.key"),
+        ("tls: {certificate: /c, key: /k, revoked: /r}", "tls.revoked"),
+        ("access: {certificates: {alice: admin}}", "access.certificates"),
+    ] {
+        let found = mistakes(open);
+        assert!(found.len() == 1 && found[0].starts_with(&format!("{path}: ")), "{open}: {found:#?}");
+    }
+    for closed in [
+        format!("listen: 0.0.0.0:4400\n{tls}"),
+        "listen: 0.0.0.0:4400\ninsecure: true".to_owned(),
+        "listen: 127.0.0.2:4400\nhttp: '[::1]:1'".to_owned(),
+    ] {
+        Config::parse(&closed).unwrap_or_else(|wrong| panic!("{closed}: {wrong:#?}"));
+    }
+    let anonymous = |text: &str| Config::parse(text).unwrap().anonymous();
+    assert_eq!(anonymous(""), Anonymous::Admin, "on this machine, as long as nobody set up anything");
+    assert_eq!(anonymous(tls), Anonymous::Nothing);
+    assert_eq!(anonymous("access: {tokens: /t}"), Anonymous::Nothing);
+    assert_eq!(anonymous("access: {tokens: /t, anonymous: viewer}"), Anonymous::Viewer);
 }
 
 #[test]

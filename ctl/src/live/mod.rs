@@ -24,7 +24,7 @@ pub fn run(cli: &Cli, command: &Live, out: &mut Output) -> Result<Exit, Failure>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let timeout = Duration::from_secs(cli.timeout);
-        let client = Client::connect(&cli.controller, timeout).await?;
+        let client = Client::connect(&cli.controller, &cli.credentials, timeout).await?;
         let mut asked = Asked { client, timeout, json: cli.json, out };
         match command {
             Live::Status => status::run(&mut asked).await?,

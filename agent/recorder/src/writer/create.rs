@@ -54,7 +54,8 @@ impl Recorder {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o640)
+            // Nobody else's business: the agent reads it as root, or as the same user.
+            .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&draft)
             .map_err(failed("create", &draft))?;

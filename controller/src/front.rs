@@ -1,0 +1,213 @@
+//! What faces the network: the two listeners, with the gate before everything that they serve.
+//!
+//! Tasks: one a listener (see [`c4_tls::Accepting`]), one for gRPC, one for pages and one more for each of their
+//! connections, and one that reads the file of tokens again when it changes. All run on the tracker of the front and end
+//! when it is cancelled: open calls and pages are given until the end of their stage of the drain.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use c4_proto::v1::{
+    operations_server::OperationsServer, pictures_server::PicturesServer, telemetry_server::TelemetryServer,
+};
+use c4_tls::{Accepting, FileError, Limits, Protocol, Slots, serve_pages};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+
+use crate::{
+    access::{
+        Gate,
+        grpc::GateLayer,
+        tokens::{Tokens, TokensError},
+        web,
+    },
+    api::OperationsService,
+    clock::Clock,
+    config::{Config, REREAD, Tls},
+    ingest::TelemetryService,
+    metrics::Metrics,
+    page::Page,
+};
+
+/// A silent peer is asked whether it is there this often, and is gone when it does not answer for as long.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// A handshake takes two round trips and a few milliseconds.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes at once: ten thousand agents that reconnect together take turns.
+const HANDSHAKES: usize = 512;
+/// Calls at once over one connection. `c4ctl` has one, an agent one, a page's proxy some.
+const CALLS: u32 = 100;
+/// Bytes of a call's headers.
+const HEADERS: u32 = 16 << 10;
+/// Largest message of an agent: a thousand windows are far smaller.
+const TELEMETRY_BYTES: usize = 4 << 20;
+/// Largest message of an operator.
+const OPERATIONS_BYTES: usize = 256 << 10;
+
+/// Why the front could not be set up.
+#[derive(Debug, Error)]
+pub enum FrontError {
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}")]
+    Bind {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A certificate, key or the like.
+    #[error("tls: {0}")]
+    Tls(#[from] FileError),
+    /// The tokens.
+    #[error("access.tokens: {0}")]
+    Tokens(#[from] TokensError),
+}
+
+/// Listeners that are bound and have not begun.
+pub struct Front {
+    /// Where agents and operators connect.
+    pub grpc: SocketAddr,
+    /// Where the pages are.
+    pub http: SocketAddr,
+    calls: Accepting,
+    pages: Accepting,
+    gate: GateLayer,
+    tokens: Option<TokenFile>,
+}
+
+/// What is served.
+pub struct Services {
+    /// To agents.
+    pub telemetry: TelemetryService,
+    /// To operators.
+    pub operations: OperationsService,
+    /// Pages.
+    pub pages: Router,
+    /// What the pages show, to programs.
+    pub pictures: Page,
+}
+
+impl Front {
+    /// Binds both addresses and reads every file, so that whatever is wrong with them is known before anything runs.
+    ///
+    /// # Errors
+    /// An address is taken, a file is wrong.
+    pub async fn bind(config: &Config, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, FrontError> {
+        let (grpc, grpc_address) = bind("listen", config.listen).await?;
+        let (http, http_address) = bind("http", config.http).await?;
+        let access = &config.access;
+        let limits = Limits {
+            slots: Slots::new(access.connections, access.connections_per_address),
+            handshake: HANDSHAKE,
+            handshakes: HANDSHAKES,
+            reread: REREAD,
+        };
+        let files = config.tls.as_ref().map(Tls::files);
+        let calls = Accepting::new(grpc, files.clone(), Protocol::Grpc, limits.clone())?;
+        let pages = Accepting::new(http, files, Protocol::Http, limits)?;
+        let (tokens, see_tokens) = match &access.tokens {
+            Some(path) => TokenFile::load(path.clone()).map(|(file, see)| (Some(file), see))?,
+            None => (None, watch::channel(Arc::default()).1),
+        };
+        let gate = Arc::new(Gate::new(access, config.anonymous(), see_tokens));
+        let gate = GateLayer { gate, clock, metrics };
+        Ok(Self { grpc: grpc_address, http: http_address, calls, pages, gate, tokens })
+    }
+
+    /// Serves until `cancel`.
+    pub fn serve(self, services: Services, tasks: &TaskTracker, cancel: &CancellationToken) {
+        let metrics = self.gate.metrics.clone();
+        let turned = move |why: c4_tls::Turned| metrics.denied.with_label_values(&[why.name()]).inc();
+        let (calls, accepting) = self.calls.begin(cancel.clone(), turned.clone());
+        tasks.spawn(accepting);
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(CALLS)
+            .http2_max_header_list_size(HEADERS)
+            .layer(self.gate.clone())
+            .add_service(TelemetryServer::new(services.telemetry).max_decoding_message_size(TELEMETRY_BYTES))
+            .add_service(
+                OperationsServer::new(services.operations).max_decoding_message_size(OPERATIONS_BYTES),
+            )
+            .add_service(PicturesServer::new(services.pictures).max_decoding_message_size(OPERATIONS_BYTES))
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(calls).map(Ok::<_, io::Error>),
+                cancel.clone().cancelled_owned(),
+            );
+        tasks.spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!("the gRPC server ended: {error}");
+            }
+        });
+        let (pages, accepting) = self.pages.begin(cancel.clone(), turned);
+        tasks.spawn(accepting);
+        let router = services.pages.layer(axum::middleware::from_fn_with_state(self.gate, web::gate));
+        tasks.spawn(serve_pages(pages, router, tasks.clone(), cancel.clone()));
+        if let Some(tokens) = self.tokens {
+            tasks.spawn(tokens.follow(cancel.clone()));
+        }
+    }
+}
+
+/// A file of tokens that is followed.
+struct TokenFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    tokens: watch::Sender<Arc<Tokens>>,
+}
+
+impl TokenFile {
+    fn load(path: PathBuf) -> Result<(Self, watch::Receiver<Arc<Tokens>>), TokensError> {
+        let bytes = Tokens::read(&path)?;
+        let (tokens, see) = watch::channel(Arc::new(Tokens::parse(&bytes, &path)?));
+        Ok((Self { path, bytes, tokens }, see))
+    }
+
+    async fn follow(mut self, cancel: CancellationToken) {
+        let mut tick = interval(REREAD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wrong = false;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            match self.refresh() {
+                Ok(()) => wrong = false,
+                Err(error) if !std::mem::replace(&mut wrong, true) => {
+                    tracing::error!(
+                        "the tokens were changed and cannot be used, the last ones stay: {error}"
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn refresh(&mut self) -> Result<(), TokensError> {
+        let bytes = Tokens::read(&self.path)?;
+        if bytes != self.bytes {
+            self.tokens.send_replace(Arc::new(Tokens::parse(&bytes, &self.path)?));
+            self.bytes = bytes;
+            tracing::info!("the tokens were changed: taken");
+        }
+        Ok(())
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), FrontError> {
+    let failed = |source| FrontError::Bind { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}

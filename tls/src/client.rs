@@ -1,0 +1,120 @@
+//! The side that connects.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use tonic::{
+    codegen::http::Uri,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, ClientTlsConfig, Identity},
+};
+
+use crate::files::{FileError, certificates, read, read_secret};
+
+/// Most bytes of a token that anybody would use.
+const MAX_TOKEN: usize = 512;
+
+/// Whom a client believes, and what it shows of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// Who signs the controller's certificate (PEM).
+    pub ca: PathBuf,
+    /// The client's own certificate and private key (PEM).
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Name that the controller's certificate must have. `None`: the host in its address.
+    pub server_name: Option<String>,
+}
+
+impl ClientFiles {
+    /// Reads the files as they are now.
+    ///
+    /// # Errors
+    /// A file cannot be read or used.
+    pub fn load(&self) -> Result<ClientTlsConfig, FileError> {
+        certificates(&self.ca)?;
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.ca)?));
+        if let Some((certificate, key)) = &self.identity {
+            certificates(certificate)?;
+            config = config.identity(Identity::from_pem(read(certificate)?, read_secret(key)?));
+        }
+        if let Some(name) = &self.server_name {
+            config = config.domain_name(name);
+        }
+        Ok(config)
+    }
+}
+
+/// Reads a bearer token from a file, as the value of the `authorization` header. It is marked as sensitive: nothing
+/// prints it.
+///
+/// # Errors
+/// It cannot be read, everybody could read it, or it cannot be a token.
+pub fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, FileError> {
+    let bytes = read_secret(path)?;
+    let token = bytes.trim_ascii();
+    if token.is_empty() || token.len() > MAX_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(FileError::new(
+            path,
+            "holds no token (one word of at most 512 letters, digits and signs)",
+        ));
+    }
+    let value = format!("Bearer {}", String::from_utf8_lossy(token));
+    let mut value =
+        MetadataValue::try_from(value).map_err(|_| FileError::new(path, "cannot be sent as a token"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Whether an address (`http://127.0.0.1:4400`) is on this machine by what it says: names are not looked up, but for
+/// `localhost`.
+#[must_use]
+pub fn is_local(address: &str) -> bool {
+    let Ok(uri) = address.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn this_machine_is_told_by_its_address() {
+        for (address, local) in [
+            ("http://127.0.0.1:4400", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:4400", true),
+            ("http://LocalHost:1", true),
+            ("http://10.0.0.1:4400", false),
+            ("http://localhost.evil.example", false),
+            ("http://127.0.0.1.evil.example", false),
+            ("http://0.0.0.0:1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local(address), local, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_word_that_not_everybody_can_read_and_nothing_prints_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let written = |text: &str, mode: u32| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            bearer(&path)
+        };
+        let good = written("c4_abc\n", 0o600).unwrap();
+        assert_eq!(good.to_str().unwrap(), "Bearer c4_abc");
+        assert!(!format!("{good:?}").contains("abc"));
+        for (text, mode) in [("c4_abc\n", 0o604), ("", 0o600), ("a b", 0o600), ("ä", 0o600)] {
+            let error = written(text, mode).unwrap_err().to_string();
+            assert!(!error.contains("abc"), "{error}");
+        }
+    }
+}
