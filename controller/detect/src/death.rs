@@ -1,6 +1,6 @@
 //! The end of a process: a death, a consequence of one, or simply the end.
 //!
-//! A signal such as SIGKILL or SIGSEGV says it at once. An exit code other than 0 (or an abort) is a failure too, but
+//! SIGKILL says it at once. An exit code other than 0, an abort or a crash is a failure too, but
 //! peers that lose their connections to a dead rank fail within milliseconds, and their agents tell of it in any
 //! order: these wait for each other's news a moment, and then `first` says who was the cause. Without signal or code (nobody
 //! supervises the process) what counts is whether it was needed: it had an operation in flight, or its peers went on
@@ -14,7 +14,7 @@ mod first;
 mod silence;
 
 use accusation::{accusation, how};
-use evidence::{Others, asked, crashed, is_ending, is_failure, needed, seems_over};
+use evidence::{Others, asked, is_ending, is_failure, killed, needed, seems_over};
 use first::{First, TOGETHER_US};
 use silence::Silence;
 pub(crate) use silence::cause_may_be_unseen;
@@ -54,7 +54,7 @@ pub(crate) fn ended(
         signal: told.signal,
         fate: Fate::Pending,
     };
-    let crashed = crashed(&end);
+    let killed = killed(&end);
     let excused = job.stopping && (job.stopped_for_cause || is_excused(&end, job.stopping_since));
     process.end = Some(end);
     for (comm, comm_rank) in &process.memberships {
@@ -70,7 +70,7 @@ pub(crate) fn ended(
         return;
     }
     job.pending_ends.insert(told.process);
-    if crashed {
+    if killed {
         blame_first(job, told.process, nodes, config, now, out);
     }
 }
@@ -96,7 +96,7 @@ pub(crate) fn stopping(job: &mut Job, now: Timestamp) {
 /// Whether a process ended because somebody stopped the job then. Agents look every 100 ms, and who stops a job may say
 /// so a moment after the first process is gone.
 fn is_excused(end: &End, stopping: Timestamp) -> bool {
-    end.at > stopping || (!crashed(end) && end.at.after(SIMULTANEOUS_US) >= stopping)
+    end.at > stopping || (!killed(end) && end.at.after(SIMULTANEOUS_US) >= stopping)
 }
 
 /// Decides about ends that were left open; called whenever time has gone on.
@@ -248,5 +248,5 @@ fn name(
 /// Whether a death that is told later is nevertheless the cause of the one that was accused.
 fn precedes(end: &End, accused: &End) -> bool {
     let together = end.at <= accused.at.after(TOGETHER_US);
-    !asked(end) && (end.at.after(TOGETHER_US) < accused.at || (together && crashed(end) && !crashed(accused)))
+    !asked(end) && (end.at.after(TOGETHER_US) < accused.at || (together && killed(end) && !killed(accused)))
 }

@@ -17,8 +17,7 @@ const ALONE_US: u64 = 200_000;
 const MIN_TOGETHER: usize = 5;
 /// Signals and exit codes by which somebody outside ends a job: HUP, INT and TERM.
 const ASKED_SIGNALS: [i32; 3] = [1, 2, 15];
-/// What a program sends itself when it gives up, as PyTorch's watchdog does after the loss of a peer.
-const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 
 fn failed(end: &End) -> bool {
     end.signal.is_some_and(|signal| signal != 0) || end.exit_code.is_some_and(|code| code != 0)
@@ -30,9 +29,10 @@ pub(super) fn asked(end: &End) -> bool {
     signal.is_some_and(|signal| ASKED_SIGNALS.contains(&signal))
 }
 
-/// It crashed or was killed. An exit code, or an abort, is also how a process ends that lost a peer.
-pub(super) fn crashed(end: &End) -> bool {
-    end.signal.is_some_and(|signal| signal != 0 && signal != SIGABRT) && !asked(end)
+/// Somebody killed it: no process does that to itself. All other ways to end, crashes included, are also how processes
+/// end that lost a peer.
+pub(super) fn killed(end: &End) -> bool {
+    end.signal == Some(SIGKILL)
 }
 
 /// What the ends of a job say together, gathered once for all of them.

@@ -3,7 +3,7 @@
 //! The order in which their ends are seen does not tell: agents look every 100 ms, and a process whose GPU has much to
 //! give back ends later than peers that fail of its loss. So what counts among those that ended close together is, in
 //! this order:
-//! 1. Who was killed or crashed, since those who lose a peer fail with an exit code or abort.
+//! 1. Who was killed, since those who lose a peer fail with an exit code, abort, or crash.
 //! 2. Who got least far: the dead call nothing more, while their peers go on until they notice.
 //! 3. Who was seen to end first.
 
@@ -14,7 +14,7 @@ use crate::{
     observation::ProcessId,
 };
 
-use super::evidence::{Others, asked, crashed, is_failure};
+use super::evidence::{Others, asked, is_failure, killed};
 
 /// Ends this close are put in order by what is known of them: agents look every 100 ms, and may wait a look for the
 /// exit status.
@@ -40,7 +40,7 @@ pub(super) fn cause(job: &Job, death: ProcessId) -> Option<First> {
     let together: BTreeMap<ProcessId, &End> =
         causes.into_iter().filter(|(_, end)| end.at <= earliest.after(TOGETHER_US)).collect();
     let leads = leads(job, &together);
-    let strength = |id: &ProcessId, end: &End| (!crashed(end), leads.get(id).copied().unwrap_or(0));
+    let strength = |id: &ProcessId, end: &End| (!killed(end), leads.get(id).copied().unwrap_or(0));
     let (process, first) = together.iter().min_by_key(|(id, end)| (strength(id, end), end.at, **id))?;
     let alike =
         |(id, end): &(&ProcessId, &&End)| *id != process && strength(id, end) == strength(process, first);

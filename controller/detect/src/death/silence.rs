@@ -8,7 +8,7 @@ use crate::{
     observation::{NodeName, ProcessId, Timestamp},
 };
 
-use super::evidence::crashed;
+use super::evidence::killed;
 
 /// Windows come every second: a process of which none came for this long may have gone together with its agent.
 const OVERDUE_US: u64 = 1_100_000;
@@ -32,11 +32,11 @@ impl Silence {
         Self { any: alive().filter_map(|p| p.seen).min(), lost: lost.filter_map(|p| p.seen).min() }
     }
 
-    /// Whether what killed a process may be out of sight: it did not crash by itself, and of some other process nothing
+    /// Whether what killed a process may be out of sight: it was not killed, and of some other process nothing
     /// was heard any more, not even that it lives. Peers of one that dies together with its agent fail like this.
     pub(super) fn may_hide_cause(&self, end: &End, now: Timestamp) -> bool {
         let overdue = self.any.filter(|seen| now.micros_since(*seen) > OVERDUE_US);
-        !crashed(end) && self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at)
+        !killed(end) && self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at)
     }
 
     /// Whether every process that lives was heard of since.
