@@ -10,8 +10,8 @@ use serde_json::json;
 pub(crate) use order::Order;
 
 use crate::{
-    case::Draft,
-    finding::{CERTAINTY, Kind},
+    case::{Draft, Slot},
+    finding::{CERTAINTY, Finding, Kind},
     held::numbers,
     model::{Comm, Job},
     names,
@@ -23,6 +23,15 @@ use crate::{
 
 /// How much less sure it is who is wrong where ranks did not stop at it: blocks hold several operations.
 const LESS_IN_BLOCKS: f64 = 0.05;
+
+/// How long a disagreement that nobody waits for is told of: what was reduced with it is wrong for good, so it takes
+/// somebody to decide what becomes of the job, although the ranks agree again at once.
+const TOLD_US: u64 = 60_000_000;
+
+/// Blocks are told of once a second, and told of is what they say: the disagreement may be older by so much.
+const TELLING_US: u64 = 3_000_000;
+/// How certain it is that a job does not get on whose ranks disagree and wait.
+const STANDS_STILL: f64 = 0.95;
 
 /// Who is wrong, of ranks that disagree.
 #[derive(Debug, PartialEq)]
@@ -149,7 +158,7 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
     evidence.insert("told_by".into(), json!(by.name()));
     let confidence = by.confidence();
     // Who is wrong may not be certain; that nobody gets out of this is.
-    evidence.insert(CERTAINTY.into(), json!(0.95));
+    evidence.insert(CERTAINTY.into(), json!(STANDS_STILL));
     let score = if tied { 1.0 / suspects.len().max(1) as f64 } else { confidence };
     Some(Draft {
         kind: Kind::Desync,
@@ -222,6 +231,38 @@ pub(crate) fn in_blocks(
         refuted_by: "events of one of the ranks were lost, so that its positions are off",
         place: Some((comm.id, first)),
     })
+}
+
+/// Whether ranks that got past a disagreement, of which was told, stand still because of it. What waits `symptoms` say is
+/// added to it then.
+pub(crate) fn explains(job: &mut Job, hangs: &[Draft], symptoms: &[String], out: &mut Vec<Finding>) -> bool {
+    let told = job.cases.iter().find(|(slot, _)| matches!(slot, Slot::Desync(_)));
+    let Some((slot, since)) = told.map(|(slot, case)| (slot.clone(), case.finding.since)) else {
+        return false;
+    };
+    let follow = hangs.iter().all(|hang| hang.since.after(TELLING_US) >= since);
+    if hangs.is_empty() || !follow || job.cases.hangs().next().is_some() {
+        return false;
+    }
+    job.cases.amend_where(out, |case| {
+        let evidence = &mut case.finding.evidence;
+        // Who is wrong may not be certain; that nobody gets out of this is.
+        case.finding.kind == Kind::Desync && evidence.insert(CERTAINTY.into(), json!(STANDS_STILL)).is_none()
+    });
+    for symptom in symptoms {
+        job.cases.explain(&slot, symptom.clone(), out);
+    }
+    true
+}
+
+/// Clears what was told of ranks that have agreed again for long.
+pub(crate) fn clear_settled(job: &mut Job, now: Timestamp, out: &mut Vec<Finding>) {
+    let comms = &job.comms;
+    job.cases.clear_where(now, out, |slot, case| {
+        let Slot::Desync(id) = slot else { return false };
+        let disagrees = comms.get(id).is_some_and(|comm| comm.slowness.disagrees());
+        !disagrees && now.micros_since(case.finding.detected) >= TOLD_US
+    });
 }
 
 #[cfg(test)]

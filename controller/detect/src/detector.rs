@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::{
     case::{Cases, Slot},
     change::ChangePoint,
-    comm_slow, death,
+    comm_slow, death, desync,
     finding::{Finding, Verdict},
     hang, health,
     model::Job,
@@ -271,6 +271,7 @@ fn attend(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &m
     if due && concerned {
         hang::assess(job, nodes, config, now, out);
     }
+    desync::clear_settled(job, now, out);
     comm_slow::assess(job, nodes, config, now, out);
     if !out.is_empty() {
         health::absorb(job, now, out);

@@ -88,6 +88,9 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     if !drafts.is_empty() {
         job.undecided.clear();
     }
+    if desync::explains(job, &drafts, &symptoms(job, &waits, None), out) {
+        return;
+    }
     for draft in &mut drafts {
         health::join(draft, job, nodes, config, now);
     }

@@ -73,8 +73,6 @@ pub(crate) enum News {
     Even,
     /// Ranks called different operations: position, and ranks by hash.
     Disagree { first: u64, length: u64, sides: BTreeMap<u64, Vec<u32>> },
-    /// They agree again.
-    Agree,
 }
 
 /// The numbers behind a late rank.
@@ -263,6 +261,11 @@ impl Slowness {
         self.ranks.retain(|_, state| state.late.is_some());
     }
 
+    /// Whether ranks called different operations a moment ago.
+    pub(crate) fn disagrees(&self) -> bool {
+        self.agreeing.is_some()
+    }
+
     fn compare_signatures(&mut self, cell: &Cell) {
         let mut sides: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (comm_rank, part) in cell.whole() {
@@ -270,10 +273,7 @@ impl Slowness {
         }
         match (sides.len(), self.agreeing) {
             (0 | 1, None) => {}
-            (0 | 1, Some(cells)) if cells + 1 >= AGREEMENTS => {
-                self.agreeing = None;
-                self.news.push(News::Agree);
-            }
+            (0 | 1, Some(cells)) if cells + 1 >= AGREEMENTS => self.agreeing = None,
             (0 | 1, Some(cells)) => self.agreeing = Some(cells + 1),
             _ => {
                 self.agreeing = Some(0);

@@ -128,10 +128,6 @@ fn tell(
             }
             return;
         }
-        News::Agree => {
-            job.cases.clear(&Slot::Desync(id), now, out);
-            return;
-        }
     };
     let other = |(at, _): &(&Slot, &Case)| matches!(at, Slot::Imbalance(_)) && **at != slot;
     let known = job.cases.iter().find(other).map(|(at, _)| at.clone());
