@@ -417,9 +417,7 @@ impl Job {
             if self.pace.clock() == Some(comm.id) {
                 self.pace.take(&comm_window.iterations, now);
             }
-            let growth = self.pace.growth();
-            let waits =
-                comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, growth, config, now);
+            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, now);
             if let Some(level) = &mut level
                 && comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max)
             {
@@ -514,7 +512,6 @@ impl Comm {
         kernel_events: bool,
         lossy: bool,
         survey: &Survey,
-        growth: f64,
         config: &Config,
         now: Timestamp,
     ) -> bool {
@@ -570,7 +567,6 @@ impl Comm {
                 first: self.first,
                 elsewhere: survey.elsewhere(&self.counted),
                 classes: &self.classes,
-                growth,
             };
             self.slowness.take(comm_rank, &window.blocks, &setting, config, now);
         }

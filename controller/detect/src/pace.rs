@@ -18,11 +18,6 @@ use crate::{
     words,
 };
 
-/// Iterations whose median says how long they take now.
-const LATEST: usize = 5;
-/// How fast it is followed what iterations usually take, each time: they become longer for good within some hundreds.
-const UP: f64 = 1.0 / 256.0;
-const DOWN: f64 = 1.0 / 8.0;
 /// Changes remembered; the oldest go first.
 const HISTORY: usize = 32;
 /// How long a change waits, after it was noticed, for what explains it: some sums of `makeup` on all communicators.
@@ -44,9 +39,6 @@ pub(crate) struct Pace {
     /// Everything before this position was looked at.
     taken: u64,
     watch: Watch,
-    /// The latest iterations, and what they usually took, following slowly and sooner down than up.
-    latest_us: VecDeque<f64>,
-    usual_us: f64,
     /// All of them, in seconds.
     durations: Distribution,
     history: VecDeque<ChangePoint>,
@@ -63,7 +55,6 @@ impl Pace {
     pub(crate) fn set_clock(&mut self, clock: Option<CommId>) {
         if clock.is_some() && clock != self.clock {
             (self.clock, self.taken, self.watch) = (clock, 0, Watch::default());
-            self.latest_us.clear();
         }
     }
 
@@ -110,7 +101,6 @@ impl Pace {
                 continue;
             }
             self.taken = iteration.first.saturating_add(operations);
-            self.follow(iteration.duration_ns as f64 / 1e3);
             self.durations.add(iteration.duration_ns as f64 / 1e9, iteration.count.into());
             self.series.push(began, iteration.duration_ns / 1_000, iteration.count.into());
             let change = self.watch.push(iteration.operations, iteration.duration_ns as f64 / 1e3, began);
@@ -118,28 +108,6 @@ impl Pace {
                 self.changed(change, now);
             }
         }
-    }
-
-    fn follow(&mut self, duration_us: f64) {
-        if self.latest_us.is_empty() {
-            self.usual_us = duration_us;
-        }
-        if self.latest_us.len() >= LATEST {
-            self.latest_us.pop_front();
-        }
-        self.latest_us.push_back(duration_us);
-        let more = duration_us - self.usual_us;
-        self.usual_us += more * if more < 0.0 { DOWN } else { UP };
-    }
-
-    /// The share by which iterations are longer lately than they used to be. A single long one says nothing.
-    pub(crate) fn growth(&self) -> f64 {
-        let mut latest: Vec<f64> = self.latest_us.iter().copied().collect();
-        latest.sort_by(f64::total_cmp);
-        let Some(usual) = latest.len().checked_sub(1).and_then(|last| latest.get(last / 2)) else {
-            return 0.0;
-        };
-        (1.0 - self.usual_us / usual).max(0.0)
     }
 
     fn changed(&mut self, change: ChangePoint, now: Timestamp) {

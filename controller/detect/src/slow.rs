@@ -14,9 +14,9 @@
 //! This is done at three scales, over single samples and over medians of four and sixteen, each against the noise
 //! measured at its own scale: a large lateness shows at once, a small one in a noisy job after a while.
 //!
-//! Nor does lateness always add up. Where ranks compute beside the operations, or fetch long ahead what they need, who is a
-//! little behind stays behind at operation after operation; the sum says who is last, but not by how much it holds
-//! up the others. There a rank is only as late as it has become later than it was, and as iterations have become longer.
+//! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
+//! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
+//! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]).
 //!
 //! How many samples it takes follows from how often *other* ranks are late in this job: where stragglers take turns,
 //! one rank is late several times in a row by chance, and what is wrong is the workload, not a rank.
@@ -53,8 +53,6 @@ const AGREEMENTS: u32 = 8;
 /// Samples over which the usual work of the ranks is taken, and how many it takes.
 const WORK: usize = 32;
 const LEAST_WORK: usize = 16;
-/// Samples over which it is learned how late a rank usually is.
-const USUAL: u32 = 16;
 /// Part of its weight that keeps with each later sample whether operations are waited for.
 const SEEMS_FADE: f64 = 0.98;
 /// The scale at which it is looked whether other groups see the same: medians of some samples.
@@ -151,21 +149,6 @@ pub(crate) type Counts = [(f64, f64); SCALES];
 struct RankState {
     tracks: [Track; SCALES],
     late: Option<usize>,
-    /// How late it usually is, and how many samples say so.
-    usual: f64,
-    samples: u32,
-}
-
-impl RankState {
-    /// By how much it is later than it usually is. What is usual is not learned while it is suspected.
-    fn more_than_usual(&mut self, x: f64) -> f64 {
-        let more = x - self.usual;
-        if self.late.is_none() && (self.tracks[0].is_quiet() || self.samples < USUAL) {
-            self.samples = (self.samples + 1).min(USUAL);
-            self.usual += more / f64::from(self.samples);
-        }
-        more
-    }
 }
 
 impl Slowness {
@@ -306,11 +289,8 @@ impl Slowness {
         for (comm_rank, sum) in sample.whole() {
             let state = self.ranks.entry(comm_rank).or_default();
             let x = sum.late(sample.wall_ns);
-            let x = if awaited && sum.own_ns[0] as f64 <= credible_ns {
-                x
-            } else {
-                state.more_than_usual(x).min(setting.growth)
-            };
+            let adds_up = awaited && sum.own_ns[0] as f64 <= credible_ns;
+            let x = if adds_up { x } else { sum.slower(x, sample, iterations) };
             if worst.is_none_or(|(_, most)| x > most) {
                 worst = Some((comm_rank, x));
             }
@@ -343,8 +323,7 @@ impl Slowness {
         for (comm_rank, state) in &mut self.ranks {
             if let Some(i) = state.late {
                 if state.tracks[i].has_recovered() {
-                    let (usual, samples) = (state.usual, state.samples);
-                    **state = RankState { usual, samples, ..RankState::default() };
+                    **state = RankState::default();
                     self.news.push(News::Recovered(*comm_rank));
                 }
                 continue;

@@ -33,8 +33,6 @@ pub(crate) struct Setting<'a> {
     pub(crate) elsewhere: Counts,
     /// The class of NICs of each rank; empty where all have the same.
     pub(crate) classes: &'a BTreeMap<u32, u16>,
-    /// The share by which the job's iterations are longer than they used to be.
-    pub(crate) growth: f64,
 }
 
 impl Setting<'_> {
@@ -84,6 +82,8 @@ pub(super) struct Sum {
     pub(super) excess_ns: [f64; 2],
     pub(super) waited_ns: u64,
     pub(super) peers_waited_ns: u64,
+    /// By how much the longest wait of the peers in an operation exceeds the own one.
+    longest_lag_ns: f64,
     /// Time by itself, beside sends and without them, in cells that tell it.
     pub(super) own_ns: [u64; 2],
     told: u32,
@@ -102,11 +102,25 @@ impl Sum {
     pub(super) fn late(&self, wall_ns: u64) -> f64 {
         self.lateness_ns.min(self.excess_ns[0]).min(self.excess_ns[1]) / wall_ns as f64
     }
+
+    /// By which share of the time it is slower where nobody stops for the others. A lag grows with each operation of an
+    /// iteration, so in the end it is what the rank is slower by; unless those ahead run out of what they may do ahead and
+    /// wait from then on at all `n` operations. Then the mean lag tells: of how much time is lost, `x`, it leaves out what
+    /// it took to run out.
+    pub(super) fn slower(&self, x: f64, sample: &Sample, iterations: f64) -> f64 {
+        let lag = self.longest_lag_ns / (sample.wall_ns as f64 / iterations);
+        if x < 0.5 {
+            return lag.min(x);
+        }
+        let n = (sample.operations as f64 / iterations).max(1.0);
+        lag.max(0.5 / (n * (1.0 - x).max(1e-3))).min(x)
+    }
 }
 
 /// What the members of a cell have in common that are compared with each other, each sorted.
 struct Peers {
     waits: Vec<u64>,
+    longest: Vec<u64>,
     owns: [Option<Vec<u64>>; 2],
 }
 
@@ -115,13 +129,15 @@ impl Peers {
         let parts = || cell.whole().filter(|(rank, _)| belongs(*rank)).map(|(_, part)| part);
         let mut waits: Vec<u64> = parts().map(|part| part.wait_ns).collect();
         waits.sort_unstable();
+        let mut longest: Vec<u64> = parts().map(|part| part.max_wait_ns).collect();
+        longest.sort_unstable();
         let owns = [0, 1].map(|which| {
             let mut owns: Vec<u64> =
                 parts().map(|part| part.own_ns.map(|own| own[which])).collect::<Option<_>>()?;
             owns.sort_unstable();
             Some(owns)
         });
-        Self { waits, owns }
+        Self { waits, longest, owns }
     }
 }
 
@@ -162,6 +178,8 @@ impl Sample {
             let sum = self.ranks.entry(comm_rank).or_default();
             sum.cells += 1;
             sum.lateness_ns += lateness_ns.clamp(-most_ns, most_ns);
+            let lag_ns = median_without(&peers.longest, part.max_wait_ns) as f64 - part.max_wait_ns as f64;
+            sum.longest_lag_ns = sum.longest_lag_ns.max(lag_ns);
             for (which, owns) in peers.owns.iter().enumerate() {
                 let excess_ns = owns.as_ref().zip(part.own_ns).map_or(lateness_ns, |(owns, own)| {
                     own[which] as f64 - median_without(owns, own[which]) as f64
@@ -282,7 +300,6 @@ mod tests {
             first: None,
             elsewhere: Counts::default(),
             classes,
-            growth: 0.0,
         };
         let mut sample = Sample::default();
         let cell = cells.next(ranks.len(), Timestamp(0)).expect("a full cell");

@@ -209,11 +209,6 @@ impl Track {
         self.run_total.add(&total);
     }
 
-    /// Whether nothing was late lately.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.run.is_empty()
-    }
-
     /// How late it is since it last was on time, if that is more than once.
     pub(super) fn lasting(&self) -> Option<f64> {
         (self.run.len() > 1).then(|| median(&mut self.run.clone()))
