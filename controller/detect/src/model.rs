@@ -197,6 +197,8 @@ pub(crate) struct Comm {
     pub(crate) id: CommId,
     pub(crate) name: String,
     pub(crate) size: u32,
+    /// The same for communicators of one name and size.
+    pub(crate) kind: u64,
     /// By rank in the communicator.
     pub(crate) members: BTreeMap<u32, Member>,
     pub(crate) completed_max: u64,
@@ -319,10 +321,13 @@ impl Job {
             return;
         }
         let prior = self.prior.clone();
+        let kind =
+            signature::fnv(signature::fnv(signature::fnv_start(), name.as_bytes()), &size.to_le_bytes());
         let entry = self.comms.entry(comm).or_insert_with(|| Comm {
             id: comm,
             name,
             size,
+            kind,
             members: BTreeMap::new(),
             completed_max: 0,
             reporting: 0,
@@ -565,7 +570,7 @@ impl Comm {
                 iteration_us: survey.iteration_us,
                 judged: self.judged && survey.settled,
                 first: self.first,
-                elsewhere: survey.elsewhere(&self.counted),
+                elsewhere: survey.elsewhere(self.kind, &self.counted),
                 classes: &self.classes,
             };
             self.slowness.take(comm_rank, &window.blocks, &setting, config, now);

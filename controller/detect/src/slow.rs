@@ -9,8 +9,8 @@
 //! because of that one. Such a rank has no more time of its own, outside of all communication, than its peers have. So
 //! where agents tell that time, a rank is only as late as it has more of it than its peers in the communicator.
 //!
-//! A single late iteration is nobody's fault (garbage collection, a checkpoint), so lateness is accumulated
-//! (a cumulative sum test): each sample adds what exceeds a reference, capped, and what falls short takes away again.
+//! A single late iteration is nobody's fault (garbage collection, a checkpoint), so it is counted in how many samples a rank
+//! is late by more than the noise, and tested sequentially whether that is far more often than other ranks are.
 //! This is done at three scales, over single samples and over medians of four and sixteen, each against the noise
 //! measured at its own scale: a large lateness shows at once, a small one in a noisy job after a while.
 //!
@@ -18,7 +18,8 @@
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
 //! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]).
 //!
-//! How many samples it takes follows from how often *other* ranks are late in this job: where stragglers take turns,
+//! How many samples it takes follows from how often *other* ranks are late in this job, here and in communicators of the
+//! same kind: where stragglers take turns,
 //! one rank is late several times in a row by chance, and what is wrong is the workload, not a rank.
 
 mod cells;
@@ -302,14 +303,14 @@ impl Slowness {
                 let (here, found) = (state.late == Some(i), state.late.is_some());
                 let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i]);
                 // Of a median of several samples it cannot be said whether they held a pause.
-                let rate = (!pause && (!is_first || i == 0)).then_some(rate);
-                track.push(&value, scale, here, found, rate);
+                let pauses = pause || (is_first && i > 0);
+                track.push(&value, scale, here, found, rate, pauses);
             }
         }
         if let Some((_, x)) = worst.filter(|_| !pause && iterations > 0.0) {
             self.latest.push(x.max(0.0) * sample.wall_ns as f64 / 1e9 / iterations.max(1.0));
         }
-        self.convict(&setting.elsewhere);
+        self.convict();
         if let Some(worst) = worst.filter(|_| self.samples > LEARN) {
             let someone = self.ranks.values().any(|state| state.late.is_some());
             self.news.extend(self.turns.take(worst, self.ranks.len(), someone, config));
@@ -317,8 +318,7 @@ impl Slowness {
     }
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
-    fn convict(&mut self, elsewhere: &Counts) {
-        let ranks = self.ranks.len();
+    fn convict(&mut self) {
         let turns = &self.turns;
         for (comm_rank, state) in &mut self.ranks {
             if let Some(i) = state.late {
@@ -328,10 +328,12 @@ impl Slowness {
                 }
                 continue;
             }
-            let found =
-                self.scales.iter().zip(&mut state.tracks).enumerate().find_map(|(i, (scale, track))| {
-                    track.convict(scale, ranks, elsewhere[i]).map(|lateness| (i, lateness))
-                });
+            let found = self
+                .scales
+                .iter()
+                .zip(&mut state.tracks)
+                .enumerate()
+                .find_map(|(i, (scale, track))| track.convict(scale).map(|lateness| (i, lateness)));
             // Where stragglers take turns, some rank is late for a while by chance.
             let found = found.filter(|_| !turns.uneven() || turns.dominated_by(*comm_rank));
             if let Some((i, lateness)) = found {

@@ -3,7 +3,7 @@
 //! It is looked at once a second at most, and who does the same work ([`roles`]) only when somebody has joined or
 //! a communicator's rhythm became known: both cost as much as the job has ranks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     model::{Comm, Job},
@@ -34,15 +34,16 @@ pub(crate) struct Survey {
     pub(crate) began: Option<Timestamp>,
     /// Whether the job is past its first iterations.
     pub(crate) settled: bool,
-    pub(crate) total: Counts,
+    /// How often ranks were late in communicators of each kind.
+    pub(crate) totals: HashMap<u64, Counts>,
     /// Which state of the nodes' NIC classes was looked at.
     classes: u64,
 }
 
 impl Survey {
-    /// Counts of all communicators but one, which had this part in them.
-    pub(crate) fn elsewhere(&self, own: &Counts) -> Counts {
-        let mut counts = self.total;
+    /// Counts of all communicators of a kind but one, which had this part in them.
+    pub(crate) fn elsewhere(&self, kind: u64, own: &Counts) -> Counts {
+        let mut counts = self.totals.get(&kind).copied().unwrap_or_default();
         for (total, own) in counts.iter_mut().zip(own) {
             *total = ((total.0 - own.0).max(0.0), (total.1 - own.1).max(0.0));
         }
@@ -85,12 +86,13 @@ pub(crate) fn look(job: &mut Job, nodes: &Nodes, now: Timestamp) {
 /// Adds up what communicators have seen.
 fn count(job: &mut Job, now: Timestamp) {
     let survey = &mut job.survey;
-    (survey.total, survey.iteration_us) = (Counts::default(), 0);
+    survey.totals.clear();
+    survey.iteration_us = 0;
     for comm in job.comms.values_mut() {
         let iteration_us = comm.rhythm.shape().map_or(0, |shape| shape.duration_us);
         survey.iteration_us = survey.iteration_us.max(iteration_us);
         comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
-        add(&mut survey.total, &comm.counted);
+        add(survey.totals.entry(comm.kind).or_default(), &comm.counted);
     }
     // The largest communicators have the whole iteration for their pattern, or one of them has.
     let size = job.comms.values().filter(|comm| comm.completed_max > 0).map(|comm| comm.size).max();

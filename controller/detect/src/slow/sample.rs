@@ -29,7 +29,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) judged: bool,
     /// The rank here of the job's rank 0. It writes checkpoints and logs, so pausing now and then is its duty.
     pub(crate) first: Option<u32>,
-    /// How often ranks were late in the job's other communicators.
+    /// How often ranks were late in the job's other communicators of the kind.
     pub(crate) elsewhere: Counts,
     /// The class of NICs of each rank; empty where all have the same.
     pub(crate) classes: &'a BTreeMap<u32, u16>,

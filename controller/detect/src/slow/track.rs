@@ -1,4 +1,4 @@
-//! The cumulative sum test of one rank at one scale.
+//! The sequential tests of one rank at one scale: whether it is late far more often than others are.
 
 use super::{Lateness, sample::Sum};
 use crate::{config::Config, stats::Histogram};
@@ -10,27 +10,29 @@ const GROUPS: [u64; SCALES] = [1, 4, 16];
 /// Values before anybody is judged: the noise has to be known, and at the larger scales also whether stragglers take
 /// turns, which takes some sixty samples to see.
 const LEARN: [u64; SCALES] = [10, 16, 10];
-/// What a value has to exceed, in thresholds, to count against a rank.
-const REFERENCE: f64 = 0.6;
-/// What a value may count at most, in thresholds.
-const CAP: f64 = 2.0;
-/// How improbable a run of late values has to be by chance: some ten samples a second and a hundred ranks for a
-/// month are 2.6e9 chances.
-const CHANCE: f64 = 1e-10;
+/// Values before it is counted how often ranks are late.
+const COUNT: u64 = 3;
+/// How improbable what was seen has to be by chance: some ten samples a second and a hundred ranks for a month are
+/// 2.6e9 chances.
+const CHANCE: f64 = 2e-10;
 /// Part of its weight that a value keeps with each later one, in how often ranks are late.
-const FADE: f64 = 0.98;
+const FADE: f64 = 0.995;
 /// What is assumed of how often ranks are late before it was seen: three values in a thousand, with the weight of a
-/// hundred.
+/// hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
 const PRIOR_LATE: f64 = 0.3;
 const PRIOR_WEIGHT: f64 = 100.0;
+/// Least and most that is assumed of how often ranks are late by chance.
+const RATES: [f64; 2] = [5e-4, 0.5];
+/// How often a rank is late that always is: a value that holds the beginning, or is just below the threshold, is not.
+const NEARLY_ALWAYS: f64 = 0.9;
 /// Standard deviation of normal noise over the median of the difference of two draws from it.
 const DIFFERENCE_TO_SIGMA: f64 = 1.048;
 /// How often a rank has to be late at least to be called late now and then.
 const OFTEN: f64 = 0.08;
 /// Values on time after which a rank that was late now and then no longer is.
 const LONG_QUIET: u32 = 60;
-/// Values of a run that are remembered.
-const MAX_RUN: usize = 256;
+/// Part of the threshold from which on a value leans late.
+const LEANS: f64 = 0.6;
 
 /// What all ranks have in common at one scale.
 #[derive(Debug)]
@@ -43,8 +45,6 @@ pub(super) struct Scale {
     /// Differences from value to value, of all ranks: a rank that is always late has small ones too.
     differences: Histogram,
     threshold: f64,
-    /// What is never called slow.
-    floor: f64,
     noise: f64,
     late_weight: f64,
     weight: f64,
@@ -59,7 +59,6 @@ impl Scale {
             values: 0,
             differences: Histogram::new(20_000),
             threshold: 1.0,
-            floor: 1.0,
             noise: 0.0,
             late_weight: 0.0,
             weight: 0.0,
@@ -72,7 +71,6 @@ impl Scale {
         if self.closes {
             self.values += 1;
             self.noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
-            self.floor = config.slow_floor;
             self.threshold = config.slow_floor.max(self.noise * config.slow_noise);
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
         }
@@ -82,29 +80,26 @@ impl Scale {
         (self.late_weight, self.weight)
     }
 
-    /// How often ranks other than this one are late: here, or in the job's other communicators if that is more often.
+    /// How often ranks other than this one are late: here, or in other communicators of the kind if that is more often.
     pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64)) -> f64 {
         let others = (self.late_weight - track.late_weight).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
-        let rate = |late: f64, of: f64| (late + PRIOR_LATE) / (of + PRIOR_WEIGHT);
-        rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1)).clamp(5e-4, 0.5)
-    }
-
-    /// How many values in a row it takes, given how often others are late.
-    fn needed(rate: f64) -> f64 {
-        (CHANCE.ln() / rate.ln()).ceil().max(3.0)
+        let rate = |late: f64, of: f64| (late + PRIOR_LATE) / (of + PRIOR_WEIGHT / (1.0 + late));
+        let [least, most] = RATES;
+        rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1)).clamp(least, most)
     }
 }
 
-/// The sequential test (Wald's) of whether a rank is late far more often than others, though not each time: the
-/// logarithm of how much likelier that makes what was seen, since it last was no likelier at all.
+/// A sequential test (A. Wald, "Sequential tests of statistical hypotheses", 1945) of whether a rank is late as often as
+/// some faulty one: the logarithm of how much likelier that makes what was seen, since it last was no likelier at all. Only
+/// whether a value is late counts, not by how much, so far tails weigh no more than others.
 #[derive(Debug, Default)]
-struct NowAndThen {
+struct Test {
     odds: f64,
-    found: bool,
     samples: u32,
     late: u32,
-    /// Sum over late values.
+    /// The first late value, which may hold a part of the time before, and the sum over the others.
+    first: f64,
     lateness: f64,
     iterations: f64,
     late_iterations: f64,
@@ -133,29 +128,27 @@ pub(super) struct Track {
     pending_ns: u64,
     pending_total: Sum,
     before: Option<f64>,
-    /// The cumulative sum, in thresholds.
-    sum: f64,
-    run: Vec<f64>,
-    run_iterations: f64,
-    run_ns: u64,
-    run_total: Sum,
     /// Weighted values in which it was late.
     late_weight: f64,
     quiet: u32,
     took: u32,
-    now_and_then: NowAndThen,
+    always: Test,
+    now_and_then: Test,
+    /// It was found late now and then only.
+    is_seldom: bool,
 }
 
 impl Track {
-    /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any, and
-    /// `rate` how often others are late, unless the sample holds a pause.
+    /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any, `rate` how often
+    /// others are late, and `pauses` whether the sample may hold a pause, which is not told from being late now and then.
     pub(super) fn push(
         &mut self,
         value: &Value<'_>,
         scale: &mut Scale,
         late: bool,
         found: bool,
-        rate: Option<f64>,
+        rate: f64,
+        pauses: bool,
     ) {
         self.pending.push(value.x);
         self.pending_iterations += value.iterations;
@@ -164,7 +157,7 @@ impl Track {
         if !scale.closes {
             return;
         }
-        let x = median(&mut self.pending);
+        let x = lower_median(&mut self.pending);
         let iterations = std::mem::take(&mut self.pending_iterations);
         let wall_ns = std::mem::take(&mut self.pending_ns);
         let total = std::mem::take(&mut self.pending_total);
@@ -172,51 +165,40 @@ impl Track {
         if let Some(before) = self.before.replace(x) {
             scale.differences.push((x - before).abs());
         }
-        if scale.values <= scale.learn {
-            return;
-        }
-        let z = (x / scale.threshold).clamp(-CAP, CAP);
-        if !found {
-            let exceeds = if x > scale.threshold { 1.0 } else { 0.0 };
-            self.late_weight = self.late_weight * FADE + exceeds;
-            scale.late_weight += exceeds;
+        let is_late = x > scale.threshold;
+        if !found && scale.values > COUNT {
+            let late = if is_late { 1.0 } else { 0.0 };
+            self.late_weight = self.late_weight * FADE + late;
+            scale.late_weight += late;
             scale.weight += 1.0;
         }
         if late {
-            self.quiet = match z {
+            self.quiet = match x / scale.threshold {
                 z if z < 0.5 => self.quiet + 1,
                 // Who is late now and then is on time most of the time.
-                _ if self.now_and_then.found => 0,
+                _ if self.is_seldom => 0,
                 _ => self.quiet.saturating_sub(1),
             };
             return;
         }
-        if let Some(rate) = rate {
-            let late = value.counts && x > scale.threshold;
-            self.now_and_then.push(x, late, rate, iterations, wall_ns, &total);
-        }
-        self.sum = (self.sum + z - REFERENCE).max(0.0);
-        if self.sum == 0.0 {
-            self.run.clear();
-            (self.run_iterations, self.run_ns, self.run_total) = (0.0, 0, Sum::default());
+        if scale.values <= scale.learn {
             return;
         }
-        if self.run.len() < MAX_RUN {
-            self.run.push(x);
+        let value = Value { x, iterations, wall_ns, sum: &total, counts: value.counts };
+        self.always.push(&value, is_late, rate, NEARLY_ALWAYS);
+        if !pauses {
+            self.now_and_then.push(&value, is_late && value.counts, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
-        self.run_iterations += iterations;
-        self.run_ns = self.run_ns.saturating_add(wall_ns);
-        self.run_total.add(&total);
     }
 
     /// How late it is since it last was on time, if that is more than once.
     pub(super) fn lasting(&self) -> Option<f64> {
-        (self.run.len() > 1).then(|| median(&mut self.run.clone()))
+        (self.always.late > 1).then(|| self.always.mean())
     }
 
     /// Whether the latest value is more late than not.
     pub(super) fn leans(&self, scale: &Scale) -> bool {
-        self.before.is_some_and(|x| x > scale.threshold * REFERENCE)
+        self.before.is_some_and(|x| x > scale.threshold * LEANS)
     }
 
     /// The rank was found late: that it was is no longer counted as chance.
@@ -224,43 +206,21 @@ impl Track {
         scale.late_weight = (scale.late_weight - std::mem::take(&mut self.late_weight)).max(0.0);
     }
 
-    /// The numbers of a lateness that has lasted long enough.
-    pub(super) fn convict(&mut self, scale: &Scale, ranks: usize, elsewhere: (f64, f64)) -> Option<Lateness> {
+    /// The numbers of a lateness that chance does not explain.
+    pub(super) fn convict(&mut self, scale: &Scale) -> Option<Lateness> {
         if !scale.closes {
             return None;
         }
-        if self.now_and_then.odds >= -CHANCE.ln() {
-            self.quiet = 0;
-            self.took = LONG_QUIET;
-            return Some(self.now_and_then.convict(scale));
-        }
-        if self.run.len() < 3 {
-            return None;
-        }
-        let needed = Scale::needed(scale.rate(self, ranks, elsewhere));
-        if self.sum < (needed - 0.5) * (CAP - REFERENCE) || (self.run.len() as f64) < needed {
-            return None;
-        }
-        let fraction = median(&mut self.run.clone());
-        if fraction < scale.threshold * 0.8 || fraction < scale.floor {
+        let certain = -CHANCE.ln();
+        if self.always.odds >= certain {
+            self.took = self.always.samples.max(3);
+        } else if self.now_and_then.odds >= certain {
+            (self.is_seldom, self.took) = (true, LONG_QUIET);
+        } else {
             return None;
         }
         self.quiet = 0;
-        self.took = u32::try_from(self.run.len()).unwrap_or(u32::MAX).max(3);
-        let per = |ns: u64| (ns as f64 / self.run_iterations) as u64;
-        Some(Lateness {
-            fraction,
-            // Not the mean: the first sample of the run has begun before the lateness did.
-            per_iteration_ns: (fraction * per(self.run_ns) as f64) as u64,
-            samples: self.took,
-            iterations: self.run_iterations,
-            elapsed_ns: self.run_ns,
-            peers_wait_ns: per(self.run_total.peers_waited_ns),
-            own_wait_ns: per(self.run_total.waited_ns),
-            threshold: scale.threshold,
-            noise: scale.noise,
-            share: 1.0,
-        })
+        Some(if self.is_seldom { &self.now_and_then } else { &self.always }.lateness(scale))
     }
 
     /// Whether it has been on time for as long as it took to find it late.
@@ -269,30 +229,39 @@ impl Track {
     }
 }
 
-impl NowAndThen {
-    fn push(&mut self, x: f64, late: bool, rate: f64, iterations: f64, wall_ns: u64, total: &Sum) {
-        let often = (rate * 4.0).clamp(OFTEN, 0.5);
+impl Test {
+    /// Takes in a value; `often` is how often a faulty rank is late, and `rate` any other.
+    fn push(&mut self, value: &Value<'_>, late: bool, rate: f64, often: f64) {
+        let often = often.max(rate);
         self.odds += if late { (often / rate).ln() } else { ((1.0 - often) / (1.0 - rate)).ln() };
         if self.odds <= 0.0 {
-            *self = NowAndThen::default();
+            *self = Test::default();
             return;
         }
         self.samples += 1;
-        self.iterations += iterations;
-        self.ns = self.ns.saturating_add(wall_ns);
-        if late {
-            self.late += 1;
-            self.lateness += x;
-            self.late_ns = self.late_ns.saturating_add(wall_ns);
-            self.late_iterations += iterations;
-            self.total.add(total);
+        self.iterations += value.iterations;
+        self.ns = self.ns.saturating_add(value.wall_ns);
+        if !late {
+            return;
         }
+        match self.late {
+            0 => self.first = value.x,
+            _ => self.lateness += value.x,
+        }
+        self.late += 1;
+        self.late_ns = self.late_ns.saturating_add(value.wall_ns);
+        self.late_iterations += value.iterations;
+        self.total.add(value.sum);
     }
 
-    fn convict(&mut self, scale: &Scale) -> Lateness {
-        self.found = true;
-        let per = |ns: u64| (ns as f64 / self.late_iterations.max(1.0)) as u64;
-        let fraction = self.lateness / f64::from(self.late.max(1));
+    /// Of late values.
+    fn mean(&self) -> f64 {
+        if self.late > 1 { self.lateness / f64::from(self.late - 1) } else { self.first }
+    }
+
+    fn lateness(&self, scale: &Scale) -> Lateness {
+        let per = |ns: u64| (ns as f64 / self.late_iterations.max(1e-3)) as u64;
+        let fraction = self.mean();
         Lateness {
             fraction,
             per_iteration_ns: (fraction * per(self.late_ns) as f64) as u64,
@@ -308,13 +277,8 @@ impl NowAndThen {
     }
 }
 
-/// The median; of an even number of values, the mean of the two in the middle.
-fn median(values: &mut [f64]) -> f64 {
+/// The median; of an even number of values, the lower of the two in the middle: half of them late is not late.
+fn lower_median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    let n = values.len();
-    match n {
-        0 => 0.0,
-        _ if n.is_multiple_of(2) => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-        _ => values[n / 2],
-    }
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
