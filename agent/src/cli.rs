@@ -27,6 +27,11 @@ pub struct Cli {
 pub enum Verb {
     /// Run a job's processes under an agent of their own, which ends with them.
     Run(Box<Run>),
+    /// Copy the profiler plugin into a directory, such as a volume of a job's pod, and exit.
+    InstallPlugin {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 /// Options of `run`.

@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use c4_daemon::Manager;
 use c4_tls::Accepting;
 pub use run::run_job;
 use tokio::{
@@ -62,6 +63,7 @@ struct Agent {
     sampler: JoinHandle<()>,
     stream: JoinHandle<()>,
     server: Option<JoinHandle<()>>,
+    sampled: watch::Receiver<Instant>,
     sensors: Sensors,
     paths: Option<Service>,
 }
@@ -97,9 +99,9 @@ impl Agent {
             sampling.clone(),
         ));
         let server = listener.map(|listener| {
-            let (metrics, shutdown) = (metrics.clone(), streaming.clone());
+            let (metrics, sampled, shutdown) = (metrics.clone(), sampled_receiver.clone(), streaming.clone());
             tokio::spawn(async move {
-                http::serve(listener, metrics, sampled_receiver, shutdown).await;
+                http::serve(listener, metrics, sampled, shutdown).await;
             })
         });
         let status = sensors.status.clone();
@@ -113,7 +115,8 @@ impl Agent {
             }
             None => tokio::spawn(discard(reports_receiver, streaming.clone())),
         };
-        Ok(Self { reports, commands, sampling, streaming, sampler, stream, server, sensors, paths })
+        let sampled = sampled_receiver;
+        Ok(Self { reports, commands, sampling, streaming, sampler, stream, server, sampled, sensors, paths })
     }
 
     /// Looks once more, delivers what is left, ends.
@@ -132,20 +135,31 @@ impl Agent {
     }
 }
 
-/// Runs as the node's daemon until SIGINT or SIGTERM.
+/// Runs as the node's daemon until SIGINT or SIGTERM; `reload` is called at SIGHUP.
 ///
 /// # Errors
 /// An address is in use, or the process lacks something basic.
-pub async fn daemon(config: Config) -> Result<()> {
+pub async fn daemon(config: Config, manager: Manager, reload: impl Fn()) -> Result<()> {
     let mut signals = Signals::new()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let session = session_id();
     info!(node = %config.node, recorders = %config.recorder_dir.display(), %session, "c4-agent runs");
     share_directory(&config.recorder_dir);
     let mut agent = Agent::start(&config, &session, Exits::default()).await?;
     // The daemon supervises nothing: close the queue, so that commands are answered with that.
     agent.commands.close();
-    signals.next().await;
+    manager.ready();
+    let sampled = agent.sampled.clone();
+    let watched = tokio::spawn(manager.watch(move || http::is_fresh(&sampled)));
+    loop {
+        tokio::select! {
+            _ = signals.next() => break,
+            _ = hangup.recv() => reload(),
+        }
+    }
     info!("ending");
+    watched.abort();
+    manager.stopping();
     agent.finish().await;
     Ok(())
 }

@@ -65,6 +65,11 @@ pub async fn serve(
     tokio::join!(accepting, serve_pages(connections, router, TaskTracker::new(), shutdown));
 }
 
+/// Whether the recorders were looked at within the last seconds.
+pub fn is_fresh(sampled: &watch::Receiver<Instant>) -> bool {
+    sampled.borrow().elapsed() < STALE
+}
+
 async fn render(State(shared): State<Shared>, Extension(peer): Extension<Peer>) -> Response {
     if peer.encrypted && peer.names.is_empty() {
         return (StatusCode::UNAUTHORIZED, "show a certificate\n").into_response();
@@ -74,7 +79,7 @@ async fn render(State(shared): State<Shared>, Extension(peer): Extension<Peer>) 
 
 async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
     let age = shared.sampled.borrow().elapsed();
-    if age < STALE {
+    if is_fresh(&shared.sampled) {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
         (

@@ -13,6 +13,7 @@ pub mod driver;
 pub mod http;
 pub mod metrics;
 pub mod paths;
+pub mod plugin;
 pub mod procfs;
 pub mod recorders;
 pub mod report;

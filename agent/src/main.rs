@@ -1,15 +1,15 @@
 //! `c4-agent`: see the library.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{env, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use c4_agent::{
     cli::{Cli, Verb},
     config::{Config, LogFormat},
-    driver,
+    driver, plugin,
 };
+use c4_daemon::{Format, Log, Manager};
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use tracing_subscriber::EnvFilter;
 
 /// The configuration is wrong.
 const EX_CONFIG: u8 = 64;
@@ -32,14 +32,18 @@ fn main() -> ExitCode {
     if cli.check_config {
         return ExitCode::SUCCESS;
     }
-    start_log(&config);
-    run(config, cli.command).unwrap_or_else(|error| {
+    if let Some(Verb::InstallPlugin { directory }) = &cli.command {
+        return install_plugin(directory);
+    }
+    let log = start_log(&config);
+    run(config, cli.command, cli.config.as_deref(), &log).unwrap_or_else(|error| {
         eprintln!("c4-agent: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn run(config: Config, verb: Option<Verb>) -> Result<ExitCode> {
+fn run(config: Config, verb: Option<Verb>, path: Option<&Path>, log: &Log) -> Result<ExitCode> {
+    let manager = Manager::from_environment();
     // Two workers: one may be in a look at the recorders while the other keeps the stream going.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -49,7 +53,7 @@ fn run(config: Config, verb: Option<Verb>) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         match verb {
             Some(Verb::Run(options)) => driver::run_job(config, *options).await,
-            None => driver::daemon(config).await.map(|()| 0),
+            _ => driver::daemon(config, manager, || reload(path, log)).await.map(|()| 0),
         }
     });
     // Sensors may hang in a driver call: nobody waits for them.
@@ -57,15 +61,37 @@ fn run(config: Config, verb: Option<Verb>) -> Result<ExitCode> {
     code.map(ExitCode::from)
 }
 
+fn install_plugin(directory: &Path) -> ExitCode {
+    let installed =
+        plugin::find().context("the plugin is neither beside this program nor in ../lib/c4").and_then(
+            |found| plugin::install(&found, directory).with_context(|| directory.display().to_string()),
+        );
+    match installed {
+        Ok(path) => {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("c4-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Logs go to stderr: stdout belongs to the job.
-fn start_log(config: &Config) {
-    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.log_filter));
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")));
-    match config.log_format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
+fn start_log(config: &Config) -> Log {
+    let format = match config.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    Log::start(&env::var("RUST_LOG").unwrap_or_else(|_| config.log_filter.clone()), format)
+}
+
+/// What a running agent takes of a changed configuration: the log's level. Certificates it reads by itself, and the rest
+/// with its next start.
+fn reload(path: Option<&Path>, log: &Log) {
+    match path.map(Config::load).transpose() {
+        Ok(config) => log.change(&config.unwrap_or_default().log_filter),
+        Err(error) => tracing::error!(%error, "SIGHUP: the configuration is wrong, nothing was changed"),
     }
 }

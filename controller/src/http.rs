@@ -33,6 +33,18 @@ pub struct Pages {
     pub clock: Clock,
 }
 
+impl Pages {
+    /// Whether the brain takes its turns.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.silent_us() < ALIVE_US
+    }
+
+    fn silent_us(&self) -> u64 {
+        self.clock.now().micros_since(Timestamp(self.heartbeat.load(Ordering::Relaxed)))
+    }
+}
+
 /// The pages as a router.
 pub fn router(pages: Pages) -> Router {
     Router::new()
@@ -52,12 +64,10 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
-    let last = Timestamp(pages.heartbeat.load(Ordering::Relaxed));
-    let silent_us = pages.clock.now().micros_since(last);
-    if silent_us < ALIVE_US {
+    if pages.alive() {
         "ready\n".into_response()
     } else {
-        let text = format!("the brain has not taken a turn for {:.1} s\n", silent_us as f64 / 1e6);
+        let text = format!("the brain has not taken a turn for {:.1} s\n", pages.silent_us() as f64 / 1e6);
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }

@@ -1,20 +1,20 @@
 //! `c4-controller`: the control plane's one program.
 
 use std::{
-    io::{IsTerminal, Write},
-    path::PathBuf,
+    io::Write,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use c4_controller::{
     access::tokens,
-    config::{Config, Log, LogFormat},
+    config::{Config, LogFormat},
     server,
 };
+use c4_daemon::{Format, Log, Manager};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Messages are decoded on one thread and freed on another a hundred thousand times a second: glibc's allocator needs a
 /// quarter of the CPU time for that.
@@ -45,13 +45,18 @@ fn main() -> ExitCode {
     if let Some([grant, name]) = arguments.new_token.as_deref() {
         return new_token(grant, name);
     }
-    let Some(config) = read(arguments.config) else { return ExitCode::from(CONFIGURATION) };
+    let path = arguments.config;
+    let Some(config) = read(path.as_deref()) else { return ExitCode::from(CONFIGURATION) };
     if arguments.check_config {
         println!("configuration is valid");
         return ExitCode::SUCCESS;
     }
-    trace(&config.log);
-    match run(config) {
+    let format = match config.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let log = Log::start(&config.log.level, format);
+    match run(config, path.as_deref(), &log, Manager::from_environment()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("c4-controller: {error:#}");
@@ -61,16 +66,25 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, path: Option<&Path>, log: &Log, manager: Manager) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut running = server::start(config).await?;
     announce(&format!("listening grpc={} http={}", running.grpc, running.http))?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-        why = running.broken() => anyhow::bail!(why),
+    manager.ready();
+    let pages = running.pages.clone();
+    let watched = tokio::spawn(manager.watch(move || pages.alive()));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => break tracing::info!("SIGINT: draining"),
+            _ = hangup.recv() => reload(path, log),
+            why = running.broken() => anyhow::bail!(why),
+        }
     }
+    watched.abort();
+    manager.stopping();
     if !running.drain().await {
         tracing::warn!("not everything ended within drain_seconds");
     }
@@ -94,10 +108,19 @@ fn new_token(grant: &str, name: &str) -> ExitCode {
     }
 }
 
+/// What a running controller takes of a changed configuration: the log's level. Certificates and tokens it reads by itself,
+/// and the rest with its next start.
+fn reload(path: Option<&Path>, log: &Log) {
+    match read(path) {
+        Some(config) => log.change(&config.log.level),
+        None => tracing::error!("SIGHUP: the configuration is wrong, nothing was changed"),
+    }
+}
+
 /// Reads the configuration; says everything that is wrong with it.
-fn read(path: Option<PathBuf>) -> Option<Config> {
+fn read(path: Option<&Path>) -> Option<Config> {
     let Some(path) = path else { return Some(Config::default()) };
-    let text = match std::fs::read_to_string(&path) {
+    let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
             eprintln!("{}: {error}", path.display());
@@ -112,19 +135,6 @@ fn read(path: Option<PathBuf>) -> Option<Config> {
             }
             None
         }
-    }
-}
-
-fn trace(log: &Log) {
-    // The level was checked with the rest of the configuration.
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
     }
 }
 

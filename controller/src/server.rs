@@ -62,6 +62,8 @@ pub struct Running {
     pub grpc: SocketAddr,
     /// Where the pages are.
     pub http: SocketAddr,
+    /// What tells whether it does its work.
+    pub pages: Pages,
     drain: Duration,
     front: CancellationToken,
     back: CancellationToken,
@@ -121,6 +123,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let page =
         Page::new(see.clone(), events.clone(), clock, inputs.clone(), front_tasks.clone(), front.clone());
+    let pages = Pages { metrics, heartbeat, clock };
     let services = Services {
         telemetry: TelemetryService::new(
             inputs,
@@ -130,13 +133,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             front.clone(),
         ),
         operations: OperationsService::new(see, events, clock, front_tasks.clone(), front.clone()),
-        pages: http::router(Pages { metrics, heartbeat, clock }).merge(page::router(page.clone())),
+        pages: http::router(pages.clone()).merge(page::router(page.clone())),
         pictures: page,
     };
     faced.serve(services, &front_tasks, &front);
     Ok(Running {
         grpc,
         http,
+        pages,
         drain: Duration::from_secs_f64(config.drain_seconds),
         front,
         back,

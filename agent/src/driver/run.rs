@@ -17,12 +17,10 @@ use super::{Agent, Signals, session_id};
 use crate::{
     cli::Run,
     config::{Config, check_protection},
+    plugin,
     recorders::Exits,
     supervise::{Spec, Supervisor},
 };
-
-/// Names under which the plugin is installed, or built.
-const PLUGINS: [&str; 2] = ["libnccl-profiler-c4.so", "libnccl_profiler_c4.so"];
 
 /// NCCL's variable for the profiler plugin.
 const NCCL_PLUGIN: &str = "NCCL_PROFILER_PLUGIN";
@@ -112,18 +110,15 @@ fn environment(options: &Run, directory: &Path) -> BTreeMap<String, OsString> {
         if options.plugin.is_some() {
             warn!(plugin = ?theirs, "{NCCL_PLUGIN} is set already and stays as it is");
         }
-    } else if let Some(plugin) = options.plugin.clone().or_else(plugin_beside) {
+    } else if let Some(plugin) = options.plugin.clone().or_else(plugin::find) {
         environment.insert(NCCL_PLUGIN.to_owned(), plugin.into());
     } else {
-        warn!("no {} beside this program and no --plugin: NCCL's operations will not be seen", PLUGINS[0]);
+        warn!(
+            "no {} beside this program and no --plugin: NCCL's operations will not be seen",
+            plugin::NAMES[0]
+        );
     }
     environment
-}
-
-fn plugin_beside() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    let directory = program.parent()?;
-    PLUGINS.iter().map(|name| directory.join(name)).find(|path| path.is_file())
 }
 
 /// The recorder directory: the user's, or one of this run's own that is removed at its end.
