@@ -1,0 +1,258 @@
+"""What is under deploy/, looked at as those who install it would: packages, units, scripts of Slurm, manifests.
+
+Programs are not run here, so any file will do for one; C4_BIN_DIR gives built ones. What needs a program that this machine lacks is
+skipped, and says so.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+PROGRAMS = ["c4-agent", "c4-controller", "c4ctl", "libnccl_profiler_c4.so", "libc4_path.so"]
+
+
+def run(*command: object, **more: object) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **more)
+    if done.returncode:
+        raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def needs(*programs: str):
+    lacking = [program for program in programs if not shutil.which(program)]
+    return unittest.skipIf(lacking, f"{', '.join(lacking)} is not installed")
+
+
+class Packages(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.scratch.cleanup)
+        top = Path(cls.scratch.name)
+        cls.out, binaries = top / "out", top / "bin"
+        binaries.mkdir()
+        for program in PROGRAMS:
+            (binaries / program).write_text("#!/bin/sh\n")
+        cls.described = yaml.safe_load((DEPLOY / "package/packages.yaml").read_text())
+        kinds = [kind for kind, tool in (("deb", "dpkg-deb"), ("rpm", "rpmbuild")) if shutil.which(tool)]
+        for kind in kinds:
+            run(DEPLOY / "package/build", "--bin", binaries, "--out", cls.out, "--only", kind)
+
+    def each(self, suffix: str):
+        for name, package in self.described.items():
+            found = list(self.out.glob(f"{name}[_-][0-9]*.{suffix}"))
+            self.assertEqual(len(found), 1, name)
+            yield name, package, found[0]
+
+    @needs("dpkg-deb")
+    def test_debs_hold_what_is_described(self) -> None:
+        for name, package, deb in self.each("deb"):
+            modes = {}
+            for line in run("dpkg-deb", "--contents", deb).splitlines():
+                mode, owner, _, _, _, path = line.split(maxsplit=5)
+                self.assertEqual(owner, "root/root", line)
+                if not path.endswith("/"):
+                    modes[path.removeprefix(".")] = mode
+            self.assertEqual(set(modes), {file["dst"] for file in package["files"]}, name)
+            for file in package["files"]:
+                expected = {644: "-rw-r--r--", 755: "-rwxr-xr-x"}[file["mode"]]
+                self.assertEqual(modes[file["dst"]], expected, file["dst"])
+
+    @needs("dpkg")
+    def test_a_deb_is_installed_upgraded_and_removed(self) -> None:
+        """In a root of its own. Its scripts find neither systemd nor a shell of that root, so they are left out."""
+        for name, package, deb in self.each("deb"):
+            with tempfile.TemporaryDirectory() as root:
+                for directory in ("var/lib/dpkg/info", "var/lib/dpkg/updates"):
+                    (Path(root) / directory).mkdir(parents=True)
+                (Path(root) / "var/lib/dpkg/status").touch()
+                bare = Path(root) / "bare"
+                run("dpkg-deb", "--raw-extract", deb, bare)
+                for script in ("postinst", "prerm"):
+                    (bare / "DEBIAN" / script).unlink(missing_ok=True)
+                again = Path(root) / "again.deb"
+                run("dpkg-deb", "--root-owner-group", "--build", bare, again)
+                dpkg = ["dpkg", f"--root={root}", "--force-not-root", "--force-depends", f"--log={root}/log"]
+                if os.geteuid() != 0:
+                    self.skipTest("not root")
+                run(*dpkg, "--install", again)
+                configuration = Path(root) / "etc/c4"
+                for file in configuration.glob("*.yaml"):
+                    file.write_text("# the site's own\n")
+                run(*dpkg, "--install", again)
+                for file in configuration.glob("*.yaml"):
+                    self.assertEqual(file.read_text(), "# the site's own\n", "an upgrade leaves it alone")
+                run(*dpkg, "--purge", name)
+                left = [file["dst"] for file in package["files"] if (Path(root) / file["dst"].lstrip("/")).exists()]
+                self.assertEqual(left, [], name)
+
+    @needs("dpkg-deb", "sh")
+    def test_scripts_of_packages_are_shell(self) -> None:
+        for _, package, deb in self.each("deb"):
+            with tempfile.TemporaryDirectory() as extracted:
+                run("dpkg-deb", "--control", deb, extracted)
+                scripts = [script for script in ("postinst", "prerm") if (Path(extracted) / script).exists()]
+                self.assertEqual(scripts, ["postinst", "prerm"] if "unit" in package else [])
+                for script in scripts:
+                    run("sh", "-n", Path(extracted) / script)
+
+    @needs("rpm", "rpmbuild")
+    def test_rpms_hold_what_is_described(self) -> None:
+        for name, package, rpm in self.each("rpm"):
+            listed = run("rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEMODES:octal} %{FILEFLAGS:fflags}\n]", rpm)
+            found = {}
+            for line in listed.splitlines():
+                path, mode, *flags = line.split()
+                found[path] = (mode[-3:], flags)
+            self.assertEqual(set(found), {file["dst"] for file in package["files"]}, name)
+            for file in package["files"]:
+                mode, flags = found[file["dst"]]
+                self.assertEqual(mode, str(file["mode"]), file["dst"])
+                kept = file["dst"].startswith("/etc/")
+                self.assertEqual("".join(flags).replace("d", ""), "cn" if kept else "", file["dst"])
+            self.assertIn("glibc >= 2.28", run("rpm", "-qp", "--requires", rpm))
+
+
+class Units(unittest.TestCase):
+    @needs("systemd-analyze")
+    def test_units_are_as_closed_as_is_said(self) -> None:
+        for unit, most in (("c4-controller", 1.5), ("c4-agent", 2.6)):
+            path = DEPLOY / f"systemd/{unit}.service"
+            said = run("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=100", path)
+            exposure = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", said).group(1))
+            self.assertLessEqual(exposure, most, f"{unit}\n{said}")
+
+    def test_units_wait_to_be_told_and_are_watched(self) -> None:
+        for path in (DEPLOY / "systemd").glob("*.service"):
+            text = path.read_text()
+            for line in ("Type=notify", "NotifyAccess=main", "NoNewPrivileges=yes", "RestartPreventExitStatus=64"):
+                self.assertIn(f"\n{line}\n", text, path.name)
+            self.assertRegex(text, r"\nWatchdogSec=\d+\n")
+            self.assertNotIn("\nUser=root", text)
+
+
+class Slurm(unittest.TestCase):
+    script = DEPLOY / "slurm/c4-environment.sh"
+
+    def prints(self, **environment: str) -> list[str]:
+        return run("sh", self.script, env={"PATH": os.environ["PATH"], **environment}).splitlines()
+
+    def test_the_environment_of_a_task(self) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".so") as plugin, tempfile.NamedTemporaryFile(suffix=".so") as other:
+            ours = f"export NCCL_PROFILER_PLUGIN={plugin.name}"
+            self.assertEqual(self.prints(C4_PLUGIN=plugin.name), [ours])
+            self.assertEqual(self.prints(C4_PLUGIN=plugin.name, NCCL_PROFILER_PLUGIN=plugin.name), [ours])
+            chained = self.prints(C4_PLUGIN=plugin.name, NCCL_PROFILER_PLUGIN=other.name)
+            self.assertEqual(chained, [f"export C4_CHAIN_PROFILER={other.name}", ours])
+            for left_alone in ({"C4_PROFILER": "off"}, {"NCCL_PROFILER_PLUGIN": "inspector"}, {"C4_PLUGIN": "/no/such"}):
+                self.assertEqual(self.prints(**{"C4_PLUGIN": plugin.name, **left_alone}), [], left_alone)
+
+    def test_the_epilog_removes_the_users_old_recorders_only(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest("not root: files of several users cannot be made")
+        with tempfile.TemporaryDirectory() as directory:
+            old = (1_000_000_000, 1_000_000_000)
+            for name, uid, times in (("1.c4r", 4001, old), ("2.c4r", 4001, None), ("3.c4r", 4002, old), ("paths", 4001, old)):
+                path = Path(directory) / name
+                path.touch()
+                os.chown(path, uid, uid)
+                if times:
+                    os.utime(path, times)
+            with tempfile.TemporaryDirectory() as programs:
+                squeue = Path(programs) / "squeue"
+
+                def epilog(uid: str, running: str) -> list[str]:
+                    squeue.write_text(f"#!/bin/sh\n{running}\n")
+                    squeue.chmod(0o755)
+                    path = f"{programs}:/usr/bin:/bin"
+                    where = {"PATH": path, "C4_RECORDER_DIR": directory, "SLURM_JOB_UID": uid, "SLURM_JOB_ID": "7"}
+                    run("sh", DEPLOY / "slurm/c4-epilog.sh", env=where)
+                    return sorted(os.listdir(directory))
+
+                everything = ["1.c4r", "2.c4r", "3.c4r", "paths"]
+                self.assertEqual(epilog("0", "echo 7"), everything, "nothing of root's")
+                self.assertEqual(epilog("4001", "echo 7; echo 8"), everything, "he has another job here")
+                self.assertEqual(epilog("4001", "exit 1"), everything, "nobody knows what he has")
+                self.assertEqual(epilog("4001", "echo 7"), everything[1:])
+
+    @needs("shellcheck")
+    def test_shell_is_clean(self) -> None:
+        run("shellcheck", *(DEPLOY / "slurm").glob("*.sh"))
+
+
+class Kubernetes(unittest.TestCase):
+    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+
+    def documents(self):
+        for path in self.files:
+            yield from yaml.safe_load_all(path.read_text())
+
+    def pods(self):
+        for document in self.documents():
+            if template := document.get("spec", {}).get("template"):
+                yield document, template["spec"]
+
+    def test_manifests_satisfy_the_published_schemas(self) -> None:
+        try:
+            import kubernetes_validate
+        except ImportError:
+            self.skipTest("the Python package kubernetes-validate is not installed")
+        for document in self.documents():
+            if document["apiVersion"].startswith("monitoring.coreos.com/"):
+                continue  # Not one of Kubernetes' own.
+            for version in ("1.30", "1.34"):
+                kubernetes_validate.validate(document, version, strict=True)
+
+    def test_containers_have_what_they_need_and_no_more(self) -> None:
+        for document, pod in self.pods():
+            for container in pod["containers"] + pod.get("initContainers", []):
+                if "/c4-" not in container["image"]:
+                    continue
+                context = container["securityContext"]
+                self.assertIs(context["allowPrivilegeEscalation"], False, container["name"])
+                self.assertEqual(context["capabilities"]["drop"], ["ALL"])
+                self.assertNotIn("privileged", context)
+            if document["metadata"]["name"] == "c4-controller":
+                self.assertIs(pod["securityContext"]["runAsNonRoot"], True)
+
+    def test_what_is_referred_to_is_there(self) -> None:
+        there = {(d["kind"], d["metadata"]["name"]) for d in self.documents()}
+        for document, pod in self.pods():
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            for container in pod["containers"] + pod.get("initContainers", []):
+                for mount in container["volumeMounts"]:
+                    self.assertIn(mount["name"], volumes)
+                ports = {port["name"] for port in container.get("ports", [])}
+                for probe in ("livenessProbe", "readinessProbe"):
+                    if probe in container:
+                        self.assertIn(container[probe]["httpGet"]["port"], ports)
+            for volume in volumes.values():
+                if "configMap" in volume:
+                    self.assertIn(("ConfigMap", volume["configMap"]["name"]), there)
+            if account := pod.get("serviceAccountName"):
+                self.assertIn(("ServiceAccount", account), there)
+
+    def test_configurations_are_taken_by_the_programs(self) -> None:
+        programs = os.environ.get("C4_BIN_DIR")
+        if not programs:
+            self.skipTest("C4_BIN_DIR does not say where the programs are")
+        maps = [document for document in self.documents() if document["kind"] == "ConfigMap"]
+        self.assertEqual(len(maps), 2)
+        for document in maps:
+            for text in document["data"].values():
+                with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                    file.write(text)
+                    file.flush()
+                    run(Path(programs) / document["metadata"]["name"], "--config", file.name, "--check-config")
+
+
+if __name__ == "__main__":
+    unittest.main()
