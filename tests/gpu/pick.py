@@ -36,13 +36,18 @@ def within_us(entry):
     return int(seconds * 1e6)
 
 
+def kind_of(entry):
+    """What it should be called: what was said of it, if that is one of its names, else the best of them."""
+    said = (entry.get("said") or "").split("@")[0]
+    return said if said in entry["kinds"] else entry["kinds"][0]
+
+
 def faults_in(index, begin, end):
-    """What was done to the job and named between two moments, in the form of faults.json."""
-    named = [entry for entry in index if entry.get("fault") and entry.get("seconds") is not None]
-    done = [one for one in named if begin <= one["injected_unix"] and one["injected_unix"] + one["seconds"] <= end]
+    """What was done to the job between two moments, said or not, in the form of faults.json."""
+    done = [one for one in index if one.get("fault") and begin <= one["injected_unix"] < end]
     return [
         {
-            "kind": (entry.get("said") or entry["kinds"][0]).split("@")[0],
+            "kind": kind_of(entry),
             "rank": entry["rank"],
             "at_us": int(entry["injected_unix"] * 1e6),
             "within_us": within_us(entry),
