@@ -130,12 +130,13 @@ class Fixtures(Directory):
         index = [
             {**entry, "injected_unix": 5.0},
             {**entry, "injected_unix": 20.0},
-            {**entry, "injected_unix": 24.0, "seconds": None},
-            {**entry, "fault": "sleep20", "injected_unix": 30.0, "said": "non_comm_slow@1", "rank": 1, "period_ms": 300.0},
+            {**entry, "injected_unix": 24.0, "said": None, "seconds": None},
+            {**entry, "fault": "sleep20", "kinds": ["non_comm_slow"], "injected_unix": 30.0, "said": "desync@1", "rank": 1, "period_ms": 300.0},
         ]
         done = pick.faults_in(index, 10.0, 35.0)
-        self.assertEqual([(one["kind"], one["rank"], one["at_us"]) for one in done], [("non_comm_hang", 2, 20_000_000), ("non_comm_slow", 1, 30_000_000)])
-        self.assertEqual([one["within_us"] for one in done], [5_000_000, 3_000_000])
+        told = [("non_comm_hang", 2, 20_000_000), ("non_comm_hang", 2, 24_000_000), ("non_comm_slow", 1, 30_000_000)]
+        self.assertEqual([(one["kind"], one["rank"], one["at_us"]) for one in done], told)
+        self.assertEqual([one["within_us"] for one in done], [5_000_000, 5_000_000, 3_000_000])
 
 
 class Measuring(unittest.TestCase):
