@@ -1,0 +1,271 @@
+//! A communicator and its members: how far each got, what it waits in, and what is normal there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    config::Config,
+    desync::Order,
+    observation::{Block, CommId, CommWindow, InFlight, PendingPeer, ProcessId, Timestamp},
+    rhythm::{Prior, Rhythm},
+    signature,
+    slow::{Counts, Setting, Slowness},
+    survey::Survey,
+};
+
+/// Part of a new window in the share of time that a member spends in collectives.
+const BUSY_WEIGHT: f64 = 0.1;
+/// Names of functions remembered of a communicator.
+const MAX_FUNCTIONS: usize = 4;
+
+/// One process as a member of one communicator.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) process: ProcessId,
+    pub(crate) enqueued: u64,
+    pub(crate) started: u64,
+    pub(crate) completed: u64,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) idle_us: u64,
+    pub(crate) edges: Vec<crate::observation::Edge>,
+    /// Sends and receives that have been open for long.
+    pub(crate) pending_peers: Vec<PendingPeer>,
+    /// When its last window was taken; absent before the first.
+    pub(crate) at: Option<Timestamp>,
+    /// Its process no longer reports the communicator: finalised or aborted there.
+    pub(crate) left: bool,
+    pub(crate) iterations: u64,
+    /// Share of the time that it spends in collectives here, waits for others included.
+    busy: f64,
+    /// Share of the time that it spends by itself, where the agent tells.
+    own: Option<f64>,
+}
+
+impl Member {
+    pub(super) fn new(process: ProcessId) -> Self {
+        Self {
+            process,
+            enqueued: 0,
+            started: 0,
+            completed: 0,
+            in_flight: None,
+            idle_us: 0,
+            edges: Vec::new(),
+            pending_peers: Vec::new(),
+            at: None,
+            left: false,
+            iterations: 0,
+            busy: 0.0,
+            own: None,
+        }
+    }
+
+    /// How long it has waited inside its oldest collective: on the GPU where that is known.
+    pub(crate) fn wait_us(&self, kernel_events: bool) -> u64 {
+        match &self.in_flight {
+            None => 0,
+            Some(op) if op.started => op.started_age_us,
+            Some(_) if kernel_events => 0,
+            Some(op) => op.age_us,
+        }
+    }
+}
+
+/// One communicator.
+#[derive(Debug)]
+pub(crate) struct Comm {
+    pub(crate) id: CommId,
+    pub(crate) name: String,
+    pub(crate) size: u32,
+    /// The same for communicators of one name and size.
+    pub(crate) kind: u64,
+    /// By rank in the communicator.
+    pub(crate) members: BTreeMap<u32, Member>,
+    pub(crate) completed_max: u64,
+    /// Members that report: seen, not gone. Kept as a count, since every window needs it.
+    reporting: usize,
+    pub(crate) rhythm: Rhythm,
+    /// What its members call, in which order.
+    pub(crate) order: Order,
+    pub(crate) slowness: Slowness,
+    /// Whether its members do the same work, so that their lateness is judged here.
+    pub(crate) judged: bool,
+    /// The rank here of the job's rank 0.
+    pub(crate) first: Option<u32>,
+    /// The class of NICs of each member; empty where all have the same.
+    pub(crate) classes: BTreeMap<u32, u16>,
+    pub(crate) counted: Counts,
+    /// Functions seen in it.
+    pub(crate) functions: BTreeSet<String>,
+    /// Operations and bytes told of, by all members.
+    moved: (u64, u64),
+}
+
+impl Comm {
+    pub(super) fn new(id: CommId, name: String, size: u32, prior: Option<Prior>) -> Self {
+        let kind =
+            signature::fnv(signature::fnv(signature::fnv_start(), name.as_bytes()), &size.to_le_bytes());
+        Self {
+            id,
+            name,
+            size,
+            kind,
+            members: BTreeMap::new(),
+            completed_max: 0,
+            reporting: 0,
+            rhythm: Rhythm::new(prior),
+            order: Order::default(),
+            slowness: Slowness::default(),
+            judged: true,
+            first: None,
+            classes: BTreeMap::new(),
+            counted: Counts::default(),
+            functions: BTreeSet::new(),
+            moved: (0, 0),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, which passes everything on")]
+    /// Returns whether the member waits for longer than is normal here.
+    pub(super) fn take(
+        &mut self,
+        comm_rank: u32,
+        window: CommWindow,
+        kernel_events: bool,
+        lossy: bool,
+        survey: &Survey,
+        config: &Config,
+        now: Timestamp,
+    ) -> bool {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return false };
+        if member.at.replace(now).is_none() || std::mem::take(&mut member.left) {
+            self.reporting += 1;
+        }
+        member.enqueued = window.enqueued;
+        member.started = window.started.min(window.enqueued);
+        member.completed = window.completed.min(member.started);
+        member.in_flight = window.in_flight;
+        member.idle_us = window.idle_us;
+        member.edges = window.edges;
+        member.edges.truncate(1024);
+        member.pending_peers = window.pending_peers;
+        member.pending_peers.truncate(1024);
+        let ended = window.iterations.iter().map(|iteration| u64::from(iteration.count)).sum();
+        member.iterations = member.iterations.saturating_add(ended);
+        self.completed_max = self.completed_max.max(member.completed);
+        let pending = member.pending_peers.iter().filter(|pending| pending.started).map(|p| p.age_us).max();
+        let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0));
+        if let Some(function) = member.in_flight.as_ref().map(|op| &op.signature.function)
+            && self.functions.len() < MAX_FUNCTIONS
+            && !self.functions.contains(function)
+        {
+            self.functions.insert(function.clone());
+        }
+        for block in &window.blocks {
+            self.moved.0 = self.moved.0.saturating_add(block.length.into());
+            self.moved.1 = self.moved.1.saturating_add(block.bytes);
+        }
+        self.rhythm.take(
+            &window.iterations,
+            &window.blocks,
+            member.iterations,
+            member.completed,
+            config,
+            now,
+        );
+        if !lossy {
+            self.order.set_iteration(self.rhythm.shape().map_or(0, |shape| shape.operations));
+            for block in &window.blocks {
+                self.order.take(block.first, block.length.into(), block.signature);
+            }
+            if let Some(op) = &member.in_flight {
+                self.order.take(op.sequence, 1, signature::hash(&op.signature));
+            }
+            let setting = Setting {
+                members: self.reporting,
+                shape: self.rhythm.shape(),
+                iteration_us: survey.iteration_us,
+                judged: self.judged && survey.settled,
+                first: self.first,
+                elsewhere: survey.elsewhere(self.kind, &self.counted),
+                classes: &self.classes,
+            };
+            self.slowness.take(comm_rank, &window.blocks, &setting, config, now);
+        }
+        // Half the threshold: a wait that is the consequence of another may be younger than it.
+        wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000)
+    }
+
+    /// Notes how much of a window a member spent in collectives.
+    pub(super) fn note_busy(&mut self, comm_rank: u32, blocks: &[Block], duration_us: u64) {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return };
+        if duration_us == 0 {
+            return;
+        }
+        let wait_ns: u64 = blocks.iter().fold(0, |sum, block| sum.saturating_add(block.wait_ns));
+        let share = wait_ns as f64 / (duration_us as f64 * 1e3);
+        member.busy += (share - member.busy) * BUSY_WEIGHT;
+        if blocks.iter().any(|block| block.own_ns.is_some()) || member.own.is_some() {
+            let own_ns =
+                blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.own_ns.unwrap_or(0)));
+            let own = member.own.get_or_insert(0.0);
+            *own += (own_ns as f64 / (duration_us as f64 * 1e3) - *own) * BUSY_WEIGHT;
+        }
+    }
+
+    /// Share of the time that its operations take by themselves: whoever comes last waits for nobody.
+    pub(crate) fn busy(&self) -> f64 {
+        let reporting = self.members.values().filter(|member| member.at.is_some() && !member.left);
+        reporting.map(|member| member.busy).min_by(f64::total_cmp).map_or(0.0, |busy| busy.min(1.0))
+    }
+
+    /// By how much some member seems to be late, as a share of the time: it waits less than most do, and, where that is
+    /// told, some member spends more time by itself than most do.
+    pub(crate) fn lateness(&self) -> f64 {
+        let reporting = || self.members.values().filter(|member| member.at.is_some() && !member.left);
+        let mut busy: Vec<f64> = reporting().map(|member| member.busy).collect();
+        busy.sort_by(f64::total_cmp);
+        let waits_less = busy.first().map_or(0.0, |least| busy[busy.len() / 2] - least);
+        let Some(mut own) = reporting().map(|member| member.own).collect::<Option<Vec<f64>>>() else {
+            return waits_less;
+        };
+        own.sort_by(f64::total_cmp);
+        let works_more = own.last().map_or(0.0, |most| most - own[(own.len() - 1) / 2]);
+        waits_less.min(works_more)
+    }
+
+    /// A member has left the communicator, or is back.
+    pub(crate) fn set_left(&mut self, comm_rank: u32, left: bool) {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return };
+        // A communicator is only gone once it had been there.
+        if member.at.is_none() || member.left == left {
+            return;
+        }
+        member.left = left;
+        self.reporting = if left { self.reporting.saturating_sub(1) } else { self.reporting + 1 };
+    }
+
+    /// A member's process has ended: nothing more will come from it.
+    pub(crate) fn set_ended(&mut self, comm_rank: u32) {
+        let Some(member) = self.members.get(&comm_rank) else { return };
+        if member.at.is_some() && !member.left {
+            self.reporting = self.reporting.saturating_sub(1);
+        }
+        self.slowness.forget(comm_rank);
+    }
+
+    /// Whether its members divide the same work among themselves.
+    pub(crate) fn is_inner(&self) -> bool {
+        self.judged
+    }
+
+    /// Bytes of an operation, in the mean.
+    pub(crate) fn mean_bytes(&self) -> f64 {
+        let (operations, bytes) = self.moved;
+        bytes as f64 / operations.max(1) as f64
+    }
+
+    /// Its name as a person knows it.
+    pub(crate) fn label(&self) -> String {
+        if self.name.is_empty() { format!("communicator {:x}", self.id.0) } else { self.name.clone() }
+    }
+}
