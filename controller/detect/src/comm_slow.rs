@@ -29,7 +29,7 @@ use crate::{
 };
 use cell::{Cell, Verdict};
 pub(crate) use delays::{Delay, delays};
-pub(crate) use report::{assess, explains, may_explain};
+pub(crate) use report::{assess, explains, explains_turns, may_explain};
 pub use watch::Wish;
 
 /// Steps smaller than this are ruled by latency, which says more of hosts than of links.

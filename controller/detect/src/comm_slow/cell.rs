@@ -20,12 +20,20 @@ pub(super) const LEAST_DIFFERENCE: f64 = 0.405;
 /// What a sample has to exceed, and may count at most, in thresholds (as in `slow`).
 const REFERENCE: f64 = 0.6;
 const CAP: f64 = 2.0;
+/// So many times as slow, as a logarithm (eightfold), and a sample may count for this much: three of them are enough.
+const GROSS: f64 = 2.08;
+const GROSS_CAP: f64 = 3.5;
+/// A slow link that becomes so much slower still (fourfold) has another cause than before.
+const STEP: f64 = 1.39;
+/// Of what made a link slow, so much (as logarithms) may remain when it is slow no longer.
+const REMAINS: f64 = 0.25;
 /// The sum at which a link is slow: five samples far above the threshold, or some ten just above it.
 const LIMIT: f64 = 6.3;
 /// The sum from which on it is worth a closer look: two such samples.
 const SUSPICION: f64 = 2.5;
-/// Samples in a row that clear a link, at least.
+/// Samples in a row that clear a link, at least, and at most.
 const QUIET: u32 = 5;
+const LONG_QUIET: u32 = 10;
 /// Standard deviation of normal noise over the median of the difference of two draws from it.
 pub(super) const DIFFERENCE_TO_SIGMA: f64 = 1.048;
 
@@ -44,6 +52,7 @@ struct End {
     bytes: u64,
     network_ns: u64,
     flush_ns: u64,
+    gpu_ns: u64,
     since: Timestamp,
 }
 
@@ -56,6 +65,7 @@ impl End {
         self.bytes = self.bytes.saturating_add(link.bytes);
         self.network_ns = self.network_ns.saturating_add(link.network_ns);
         self.flush_ns = self.flush_ns.saturating_add(link.flush_ns);
+        self.gpu_ns = self.gpu_ns.saturating_add(link.gpu_ns);
     }
 
     fn per_byte(&self, ns: u64) -> f64 {
@@ -167,7 +177,8 @@ impl Cell {
         let (send, receive) = (std::mem::take(&mut self.send), std::mem::take(&mut self.receive));
         self.ready = false;
         let network = send.per_byte(send.network_ns).min(receive.per_byte(receive.network_ns));
-        self.sample_flush = receive.per_byte(receive.flush_ns);
+        // A GPU that is busy with something else flushes late, as it takes late what has come.
+        self.sample_flush = receive.per_byte(receive.flush_ns.saturating_sub(receive.gpu_ns));
         self.sample_cost = network + self.sample_flush;
         self.sample_bytes = send.bytes;
         self.sample_since = send.since.min(receive.since);
@@ -189,15 +200,20 @@ impl Cell {
         let by_change = change.map_or(f64::MIN, |(change, allowance)| change / (setting.changed * allowance));
         let change = change.map(|(change, _)| change);
         let by_peers = setting.differs.map_or(f64::MIN, |differs| setting.from_middle / differs);
-        let z = by_change.max(by_peers).clamp(-CAP, CAP);
         let excess = if by_change >= by_peers { change.unwrap_or(0.0) } else { setting.from_middle };
+        let cap = if excess >= GROSS { GROSS_CAP } else { CAP };
+        let z = by_change.max(by_peers).clamp(-CAP, cap);
         self.learn(relative, setting.noise, z, now);
         if self.slow {
-            self.quiet = if z < 0.5 { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
-            if z >= REFERENCE {
+            let is_quiet = z < 0.5 || excess < self.numbers.excess * REMAINS;
+            self.quiet = if is_quiet { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
+            if z >= REFERENCE && !is_quiet {
+                if excess > self.numbers.excess + STEP {
+                    self.numbers = Numbers { since: self.sample_since, ..Numbers::default() };
+                }
                 self.note(excess, setting);
             }
-            if self.quiet >= QUIET.max(self.numbers.samples.min(20)) {
+            if self.quiet >= QUIET.max(self.numbers.samples.min(LONG_QUIET)) {
                 (self.slow, self.sum, self.numbers) = (false, 0.0, Numbers::default());
             }
             return difference;
@@ -283,6 +299,11 @@ impl Cell {
     /// Whether its last sample, not older than that, was bad.
     pub(super) fn is_bad(&self, since: Timestamp) -> bool {
         self.quiet == 0 && self.judged[ENOUGH - 1] >= since
+    }
+
+    /// When its last sample was judged.
+    pub(super) fn last_judged(&self) -> Timestamp {
+        self.judged[ENOUGH - 1]
     }
 
     /// Forgets that it is slow, if nothing was heard of it for so long: steps of its size are no longer sent.

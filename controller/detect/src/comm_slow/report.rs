@@ -24,6 +24,8 @@ use crate::{
 /// After a link was found slow, others of the same cause are waited for, so that a row is not told of as a cell: at
 /// least this long, and until all that may have the same cause are known, but no longer than so many iterations.
 const SETTLE_US: u64 = 3_000_000;
+/// The same where a link holds the whole job up: others of its cause show as soon as it does.
+const SETTLE_SOON_US: u64 = 1_500_000;
 const PATIENCE_US: u64 = 30_000_000;
 const PATIENCE_ITERATIONS: u64 = 6;
 /// A rank that was late this long before its links became slow makes them slow, and not the other way round.
@@ -40,6 +42,11 @@ const CLEARLY_LATE: f64 = 0.08;
 /// How many times as slow a link has to be, as a logarithm (threefold), for longer iterations to be laid to it where no
 /// collective shows the loss.
 const GROSS: f64 = 1.1;
+/// A link whose data is under way for this part of the time and that is so many times as slow as usual, as a logarithm
+/// (eightfold), in so many samples, holds the job up, whoever else is late.
+const HOLDS_UP: f64 = 0.5;
+const HOLDS_UP_EXCESS: f64 = 2.08;
+const ENOUGH_SAMPLES: u32 = 2;
 /// A link is told of while its samples are bad: within this time, or three iterations.
 const RECENT_US: u64 = 10_000_000;
 /// Links listed with a finding.
@@ -59,7 +66,7 @@ pub(super) struct Incidents {
     /// Since when there are slow links, and when the latest was found.
     began: Option<Timestamp>,
     news: Option<Timestamp>,
-    untold: BTreeSet<Key>,
+    untold: BTreeSet<Pair>,
 }
 
 #[derive(Debug)]
@@ -96,7 +103,10 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     job.network.expire(now);
     look_closer(job, now);
     clear_recovered(job, now, out);
-    if job.network.incidents.settled(&job.network.slow, now) && !job.network.slow.is_empty() {
+    let slow_now: BTreeSet<Pair> = job.network.slow.iter().filter_map(|key| ends(job, key)).collect();
+    let holds_up = job.network.slow.iter().any(|key| holds_up_all(job, key));
+    let settle_us = if holds_up { SETTLE_SOON_US } else { SETTLE_US };
+    if job.network.incidents.settled(&slow_now, settle_us, now) && !slow_now.is_empty() {
         let matrix = Matrix::of(job);
         let slow: Vec<locate::Link> = matrix.slow.keys().copied().collect();
         let causes = locate::locate(&slow, &matrix.fine);
@@ -113,7 +123,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
 
 impl Incidents {
     /// Whether it is time to look for causes: no further link has become slow for a moment.
-    fn settled(&mut self, slow: &BTreeSet<Key>, now: Timestamp) -> bool {
+    fn settled(&mut self, slow: &BTreeSet<Pair>, settle_us: u64, now: Timestamp) -> bool {
         if !slow.is_subset(&self.untold) {
             self.news = Some(now);
         }
@@ -123,7 +133,7 @@ impl Incidents {
             self.began.get_or_insert(now);
         }
         self.untold.clone_from(slow);
-        self.news.is_some_and(|news| now.micros_since(news) >= SETTLE_US)
+        self.news.is_some_and(|news| now.micros_since(news) >= settle_us)
     }
 
     /// Whether links that are not known yet may be waited for.
@@ -317,9 +327,23 @@ fn lost(job: &Job, keys: &[Key]) -> f64 {
     by_kind.values().sum::<f64>().max(slower).min(0.99)
 }
 
+/// Whether data is on a link for so long, at both its ends, that it takes much of all the time there is. Who is late cannot
+/// bring that about, and what had been late before the link became slow says nothing against it.
+fn holds_up_all(job: &Job, key: &Key) -> bool {
+    let (Some(comm), Some(cell)) = (job.comms.get(&key.comm), job.network.cells.get(key)) else {
+        return false;
+    };
+    cell.numbers.samples >= ENOUGH_SAMPLES
+        && cell.numbers.excess >= HOLDS_UP_EXCESS
+        && cell.numbers.cost * comm.bytes_per_ns() >= HOLDS_UP
+}
+
 /// Whether a rank of the communicators concerned is late, or some rank of the job seems to be: it waits for less time than
 /// others do and spends more by itself, while a slow link makes all wait alike. A late rank must not be called a slow link, so nothing is said of links then.
 fn somebody_is_late(job: &Job, keys: &[Key], lost: f64) -> bool {
+    if keys.iter().any(|key| holds_up_all(job, key)) {
+        return false;
+    }
     let comms: BTreeSet<CommId> = keys.iter().map(|key| key.comm).collect();
     let members = |id: &CommId| job.comms.get(id).into_iter().flat_map(|comm| comm.members.values());
     let ranks: BTreeSet<ProcessId> = comms.iter().flat_map(members).map(|member| member.process).collect();
@@ -364,6 +388,12 @@ pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Ve
     let Some(slot) = slot else { return false };
     job.cases.explain(&slot, format!("{}: {}", late.kind.name(), late.summary), out);
     true
+}
+
+/// Whether ranks of a communicator take turns in coming late because of a slow link in it, of which a finding tells.
+pub(crate) fn explains_turns(job: &Job, comm: CommId) -> bool {
+    let told = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Network(_)));
+    told && job.network.slow.iter().any(|key| key.comm == comm)
 }
 
 /// Whether a rank may be late because of a link that is under suspicion.
@@ -612,10 +642,26 @@ impl Network {
     /// What was slow and is no longer used is slow no longer.
     fn expire(&mut self, now: Timestamp) {
         let after_us = UNUSED_US.max(self.pace.now_us().saturating_mul(PATIENCE_ITERATIONS * 2));
+        // A link that is slow cuts its data into steps of other sizes; those tell nothing once the usual ones are fine.
+        let outlived: BTreeSet<Key> =
+            self.slow.union(&self.suspicious).filter(|key| self.is_outlived(key)).copied().collect();
         let cells = &mut self.cells;
-        let mut keep = |key: &Key| cells.get_mut(key).is_some_and(|cell| !cell.expire(after_us, now));
+        let mut keep = |key: &Key| {
+            let after_us = if outlived.contains(key) { 0 } else { after_us };
+            cells.get_mut(key).is_some_and(|cell| !cell.expire(after_us, now))
+        };
         self.slow.retain(&mut keep);
         self.suspicious.retain(&mut keep);
+    }
+
+    /// Whether steps of another size, no smaller but for a little, have since shown again and again that the link is fine.
+    fn is_outlived(&self, key: &Key) -> bool {
+        let Some(last) = self.cells.get(key).map(|cell| cell.last_judged().after(1)) else { return false };
+        let sizes = Key { class: key.class.saturating_sub(1), ..*key }..=Key { class: u32::MAX, ..*key };
+        let mut others = self.cells.range(sizes).filter(|(other, _)| *other != key);
+        others.any(|(other, cell)| {
+            cell.known_since(last) && !self.slow.contains(other) && !self.suspicious.contains(other)
+        })
     }
 
     /// Whose steps should all be timed, each wish once.

@@ -155,3 +155,51 @@ fn one_end_alone_proves_nothing_and_nothing_odd_breaks_it() {
     }
     assert!(network.slow.is_empty() && network.suspicious.is_empty());
 }
+
+#[test]
+fn a_link_that_hardly_anything_gets_through_is_found_soon_and_clears_although_a_little_remains() {
+    let blocked = |src: u32| if src == 2 { (200.0, 200.0) } else { (1.0, 1.0) };
+    let mut ring = Ring::new(4);
+    ring.run(30, |_| (1.0, 1.0));
+    ring.run(1, blocked);
+    ring.run(10, |_| (1.0, 1.0));
+    assert_eq!(ring.slow(), [], "one bad second accuses nobody");
+    ring.run(4, blocked);
+    assert_eq!(ring.slow(), [(2, 3)]);
+    ring.run(12, blocked);
+    ring.run(11, |src| if src == 2 { (1.3, 1.3) } else { (1.0, 1.0) });
+    assert_eq!(ring.slow(), []);
+}
+
+#[test]
+fn a_slow_link_that_becomes_much_slower_is_as_slow_as_it_is_now() {
+    let mut ring = Ring::new(4);
+    ring.run(30, |_| (1.0, 1.0));
+    ring.run(30, |src| if src == 2 { (2.0, 2.0) } else { (1.0, 1.0) });
+    let worst = |ring: &Ring| ring.network.cells[ring.network.slow.first().unwrap()].numbers;
+    let before = worst(&ring);
+    ring.run(3, |src| if src == 2 { (100.0, 100.0) } else { (1.0, 1.0) });
+    let after = worst(&ring);
+    assert!(after.excess.exp() > 50.0 && after.since > before.since, "{before:?} {after:?}");
+}
+
+#[test]
+fn a_gpu_that_is_busy_with_something_else_is_no_slow_link() {
+    let told = |is_send, gpu_ns| LinkTime {
+        is_send,
+        steps: 8,
+        bytes: 1 << 20,
+        network_ns: 1 << 20,
+        gpu_ns,
+        flush_ns: if is_send { 0 } else { 10 << 20 },
+        ..LinkTime::default()
+    };
+    let cost = |gpu_ns| {
+        let likeness = Likeness { size_class: 0, local: false, nics: 0 };
+        let mut cell = Cell::new(Kin { size: 4, name: 0, likeness }, Timestamp(0));
+        assert!(!cell.take(&told(true, 0), Timestamp(1)));
+        assert!(cell.take(&told(false, gpu_ns), Timestamp(2)));
+        cell.cost().unwrap()
+    };
+    assert_eq!((cost(0), cost(20 << 20)), (11.0, 1.0), "ns a byte");
+}

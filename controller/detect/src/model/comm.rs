@@ -14,6 +14,8 @@ use crate::{
 
 /// Part of a new window in the share of time that a member spends in collectives.
 const BUSY_WEIGHT: f64 = 0.1;
+/// Part of a new window in how much data it moves.
+const RATE_WEIGHT: f64 = 0.3;
 /// Names of functions remembered of a communicator.
 const MAX_FUNCTIONS: usize = 4;
 
@@ -38,6 +40,8 @@ pub(crate) struct Member {
     busy: f64,
     /// Share of the time that it spends by itself, where the agent tells.
     own: Option<f64>,
+    /// Bytes of its collectives here in a nanosecond.
+    bytes_per_ns: f64,
 }
 
 impl Member {
@@ -56,6 +60,7 @@ impl Member {
             iterations: 0,
             busy: 0.0,
             own: None,
+            bytes_per_ns: 0.0,
         }
     }
 
@@ -204,6 +209,9 @@ impl Comm {
         let wait_ns: u64 = blocks.iter().fold(0, |sum, block| sum.saturating_add(block.wait_ns));
         let share = wait_ns as f64 / (duration_us as f64 * 1e3);
         member.busy += (share - member.busy) * BUSY_WEIGHT;
+        let bytes = blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.bytes));
+        let rate = bytes as f64 / (duration_us as f64 * 1e3);
+        member.bytes_per_ns += (rate - member.bytes_per_ns) * RATE_WEIGHT;
         if blocks.iter().any(|block| block.own_ns.is_some()) || member.own.is_some() {
             let own_ns =
                 blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.own_ns.unwrap_or(0)));
@@ -216,6 +224,12 @@ impl Comm {
     pub(crate) fn busy(&self) -> f64 {
         let reporting = self.members.values().filter(|member| member.at.is_some() && !member.left);
         reporting.map(|member| member.busy).min_by(f64::total_cmp).map_or(0.0, |busy| busy.min(1.0))
+    }
+
+    /// Bytes of collectives in a nanosecond, as the slowest to tell of them has it.
+    pub(crate) fn bytes_per_ns(&self) -> f64 {
+        let reporting = self.members.values().filter(|member| member.at.is_some() && !member.left);
+        reporting.map(|member| member.bytes_per_ns).min_by(f64::total_cmp).unwrap_or(0.0)
     }
 
     /// By how much some member seems to be late, as a share of the time: it waits less than most do, and, where that is

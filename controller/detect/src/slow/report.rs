@@ -111,7 +111,7 @@ fn tell(
             });
             return recovered(job, process, now, out);
         }
-        News::Turns { loss, last, samples } if !disturbed => {
+        News::Turns { loss, last, samples } if !disturbed && !comm_slow::explains_turns(job, id) => {
             (Slot::Imbalance(id), turns(job, comm, loss, &last, samples, now))
         }
         News::Disagree { first, length, sides } if !disturbed => {
