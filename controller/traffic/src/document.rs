@@ -15,7 +15,7 @@ mod reader;
 pub mod topology;
 pub mod yaml;
 
-pub use flows::{parse_flows, parse_more_flows};
+pub use flows::{flows_json, parse_flows, parse_more_flows};
 pub use orders::orders_json;
 pub use plan::{parse_previous, plan_json};
 pub use problem::{Problem, Problems};

@@ -8,7 +8,8 @@
 //! It does not know how a path is taken. Source ports, policy routes and the like are the business of actuators.
 //!
 //! [`orders`] says a plan in addresses, which is what agents learn source ports for. [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
-//! for every link and every flow, and [`baseline`] what networks do without one.
+//! for every link and every flow, and [`baseline`] what networks do without one. [`sightings`] holds what probes see against
+//! the topology.
 
 pub mod baseline;
 pub mod document;
@@ -17,6 +18,7 @@ pub mod orders;
 pub mod plan;
 pub mod planner;
 pub mod rates;
+pub mod sightings;
 pub mod topology;
 pub mod wires;
 

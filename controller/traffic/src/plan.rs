@@ -1,6 +1,6 @@
 //! What the planner answers, and what it is told of its last answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{flows::Flows, topology::SwitchId};
 
@@ -104,12 +104,25 @@ pub struct PreviousPiece {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Previous {
     flows: HashMap<String, Vec<PreviousPiece>>,
+    pinned: HashSet<String>,
 }
 
 impl Previous {
     /// Adds a flow; false when it is there already.
     pub fn insert(&mut self, id: String, pieces: Vec<PreviousPiece>) -> bool {
         self.flows.insert(id, pieces).is_none()
+    }
+
+    /// A flow cannot be moved now: its connections are made, and stay where they are. Others have to go around it, unless
+    /// its path is gone.
+    pub fn pin(&mut self, id: &str) {
+        self.pinned.insert(id.to_owned());
+    }
+
+    /// Whether a flow cannot be moved now.
+    #[must_use]
+    pub fn is_pinned(&self, id: &str) -> bool {
+        self.pinned.contains(id)
     }
 
     /// All pieces, in no particular order.

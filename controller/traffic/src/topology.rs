@@ -280,6 +280,13 @@ impl Topology {
         let wanted = |link: &&mut Link| link.a == a && link.b == b && index.is_none_or(|i| i == link.index);
         self.links.iter_mut().filter(wanted).map(|link| link.state = state).count()
     }
+
+    /// Has the links between two switches that are up avoided.
+    pub fn avoid(&mut self, a: SwitchId, b: SwitchId) {
+        let (a, b) = (a.min(b), a.max(b));
+        let wanted = |link: &&mut Link| link.a == a && link.b == b && link.state == State::Up;
+        self.links.iter_mut().filter(wanted).for_each(|link| link.state = State::Avoid);
+    }
 }
 
 /// Builds a [`Topology`].

@@ -162,6 +162,25 @@ proptest! {
         prop_assert_eq!(second.moves, moves((&flows, &first), (&all, &second)));
     }
 
+    /// Connections that are made stay where they are, whoever comes.
+    #[test]
+    fn pinned_flows_stay_while_their_path_is_there(seed: u64, count in 0usize..60, more in 0usize..40) {
+        let (topology, flows) = drawn(seed, count);
+        let first = plan(&topology, &flows, None);
+        let mut previous = first.as_previous(&flows);
+        let pinned = |number: usize| !number.is_multiple_of(3);
+        for (_, flow) in flows.as_slice().iter().enumerate().filter(|(number, _)| pinned(*number)) {
+            previous.pin(&flow.id);
+        }
+        let mut all = flows.clone();
+        some_flows(&topology, seed ^ 2, more, "b", &mut all);
+        let second = plan(&topology, &all, Some(&previous));
+        check(&topology, &all, &second);
+        for (number, (before, after)) in first.flows.iter().zip(&second.flows).enumerate() {
+            prop_assert!(!pinned(number) || before.pieces == after.pieces, "flow {number} moved");
+        }
+    }
+
     /// What is on a dead link has to move, and if nothing else is fuller than before, only that has.
     #[test]
     fn what_a_dead_link_does_not_concern_stays(seed: u64, count in 0usize..60) {

@@ -7,6 +7,8 @@
 
 use std::num::NonZeroU32;
 
+use serde::Serialize;
+
 use super::{
     json,
     node::{Node, Tree},
@@ -20,6 +22,45 @@ use crate::{
 
 /// More queue pairs than NCCL would ever open for one connection.
 pub const MOST_PIECES: u32 = 65_536;
+
+#[derive(Serialize)]
+struct FlowsDocument<'a> {
+    flows: Vec<FlowDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct FlowDocument<'a> {
+    id: &'a str,
+    job: &'a str,
+    src: NicDocument<'a>,
+    dst: NicDocument<'a>,
+    gbps: f64,
+    max_pieces: NonZeroU32,
+}
+
+#[derive(Serialize)]
+struct NicDocument<'a> {
+    host: &'a str,
+    nic: &'a str,
+}
+
+/// Flows as a document.
+#[must_use]
+pub fn flows_json<'a>(flows: &'a Flows, topology: &'a Topology) -> impl Serialize + use<'a> {
+    let nic = |id: NicId| {
+        let nic = topology.nic(id);
+        NicDocument { host: topology.host_name(nic.host), nic: &nic.name }
+    };
+    let flow = |flow: &'a Flow| FlowDocument {
+        id: &flow.id,
+        job: &flow.job,
+        src: nic(flow.src),
+        dst: nic(flow.dst),
+        gbps: flow.demand.get(),
+        max_pieces: flow.max_pieces,
+    };
+    FlowsDocument { flows: flows.as_slice().iter().map(flow).collect() }
+}
 
 /// Reads flows between the NICs of a topology.
 ///

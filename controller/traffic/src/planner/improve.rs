@@ -144,7 +144,7 @@ impl Descent<'_> {
 fn join(state: &mut State<'_>, limits: Limits, prefer: &dyn Preference) {
     for flow in 0..state.demand.len() as u32 {
         let mut pieces: Vec<PieceId> = state.pieces_of(flow).collect();
-        if pieces.len() < 2 {
+        if pieces.len() < 2 || state.pinned[flow as usize] {
             continue;
         }
         // The small ones go, to where nothing counts as a move.

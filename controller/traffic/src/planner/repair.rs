@@ -92,6 +92,7 @@ pub(super) fn candidates(
     let mut candidates: Vec<(u32, f64, PieceId)> = state
         .members(resource)
         .into_iter()
+        .filter(|piece| !state.pinned[state.part(*piece).flow as usize])
         .map(|piece| {
             let part = state.part(piece);
             let amount = state.amount(part.flow, part.units) * share(state, &part.path, resource);

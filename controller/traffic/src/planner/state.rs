@@ -49,6 +49,8 @@ pub(crate) struct State<'a> {
     /// Of each flow, in Gbit/s.
     pub(crate) demand: Vec<f64>,
     pub(crate) max_pieces: Vec<u32>,
+    /// Flows that stay where they are.
+    pub(crate) pinned: Vec<bool>,
     /// Of each flow: how many units it is cut into.
     pub(crate) cut: Vec<u32>,
     pub(crate) parts: Vec<Part>,
@@ -71,6 +73,7 @@ impl<'a> State<'a> {
             routes,
             demand: flows.iter().map(|flow| flow.demand.get()).collect(),
             max_pieces: flows.iter().map(|flow| flow.max_pieces.get()).collect(),
+            pinned: vec![false; flows.len()],
             cut: vec![1; flows.len()],
             parts: (0..flows.len()).map(part).collect(),
             loads: Loads::new(fabric),

@@ -18,6 +18,7 @@ const TOLERANCE: f64 = 1e-6;
 /// For each flow the paths it had and still can have.
 #[derive(Debug, Default)]
 pub(crate) struct Memory<'p> {
+    pinned: Vec<bool>,
     flows: Vec<Option<Vec<Was<'p>>>>,
 }
 
@@ -30,6 +31,7 @@ struct Was<'p> {
 
 impl<'p> Memory<'p> {
     pub(crate) fn new(fabric: &Fabric, routes: &Routes, flows: &Flows, previous: &'p Previous) -> Self {
+        let pinned = flows.as_slice().iter().map(|flow| previous.is_pinned(&flow.id)).collect();
         let known = flows.as_slice().iter().enumerate().map(|(number, flow)| {
             let pieces = previous.get(&flow.id)?;
             let ends = (fabric.first_port(flow.src.index()), fabric.first_port(flow.dst.index()));
@@ -39,7 +41,7 @@ impl<'p> Memory<'p> {
             });
             Some(usable.collect())
         });
-        Self { flows: known.collect() }
+        Self { flows: known.collect(), pinned }
     }
 
     /// Whether there was no plan before.
@@ -88,6 +90,8 @@ impl<'p> Memory<'p> {
             }
             if left > 0 {
                 homeless.push((flow, left));
+            } else {
+                state.pinned[flow as usize] = self.pinned[flow as usize];
             }
         }
         homeless
