@@ -54,7 +54,7 @@ extern "C" fn load() {
 static LOAD: extern "C" fn() = load;
 
 /// Does something on the side: no panic leaves it, and errno is as it was.
-fn aside<T>(call: impl FnOnce() -> Option<T>) -> Option<T> {
+pub(crate) fn aside<T>(call: impl FnOnce() -> Option<T>) -> Option<T> {
     // SAFETY: errno is this thread's own.
     let before = unsafe { *libc::__errno_location() };
     let result = catch_unwind(AssertUnwindSafe(call)).ok().flatten();
