@@ -28,7 +28,7 @@ use crate::{
     stats::Histogram,
 };
 use cell::{Cell, Verdict};
-pub(crate) use delays::{Delay, delays};
+pub(crate) use delays::{Delay, delays, delays_at_once};
 pub(crate) use report::{assess, explains, explains_turns, may_explain};
 pub use watch::Wish;
 
@@ -42,8 +42,6 @@ const EXAMINE_US: u64 = 1_000_000;
 const PATIENCE_US: u64 = 3_000_000;
 /// Links remembered per job: a bound on what an all-to-all of a large job takes.
 const MAX_CELLS: usize = 1 << 20;
-/// Links that are all looked through for a picture of the slowest.
-const FEW_CELLS: usize = 4_096;
 /// A link that nothing was heard of for this long is forgotten.
 const FORGET_US: u64 = 600_000_000;
 /// What peers are measured against is the lower quartile: up to three quarters of a kind may be slow.
@@ -112,18 +110,6 @@ pub(crate) struct Where {
     pub(crate) name: u64,
 }
 
-/// One cell of the delay matrix, as it was measured last.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Measured {
-    pub(crate) comm: CommId,
-    pub(crate) src: u32,
-    pub(crate) dst: u32,
-    pub(crate) ns_per_byte: f64,
-    /// How many times as long as links of its kind usually take.
-    pub(crate) times_usual: f64,
-    pub(crate) slow: bool,
-}
-
 /// The delay matrix of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
@@ -180,24 +166,6 @@ impl Network {
         for iteration in iterations.iter().filter(|i| whole_us > 0 && i.duration_ns / 500 >= whole_us) {
             self.pace.push(iteration.duration_ns, !undisturbed);
         }
-    }
-
-    /// Links with the time they take at present: the slowest in comparison with their kind first, at most so many. Of very many,
-    /// only those are looked at that are under suspicion.
-    pub(crate) fn slowest(&self, most: usize) -> Vec<Measured> {
-        let few = self.cells.len() <= FEW_CELLS;
-        let all = self.cells.iter().filter(|_| few);
-        let suspicious = self.suspicious.iter().filter(|_| !few);
-        let suspicious = suspicious.filter_map(|key| Some((key, self.cells.get(key)?)));
-        let measured = all.chain(suspicious).filter_map(|(key, cell)| {
-            let (ns_per_byte, times_usual) = cell.latest()?;
-            let (comm, src, dst) = (key.comm, key.src, key.dst);
-            Some(Measured { comm, src, dst, ns_per_byte, times_usual, slow: self.slow.contains(key) })
-        });
-        let mut links: Vec<Measured> = measured.collect();
-        links.sort_by(|a, b| b.times_usual.total_cmp(&a.times_usual));
-        links.truncate(most);
-        links
     }
 
     /// Compares links that have become ready.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::ChangePoint,
+    comm_slow,
     config::Config,
     distribution::Distribution,
     finding::Verdict,
@@ -54,9 +55,7 @@ pub struct LinkView {
     pub src: u32,
     /// Global rank that receives.
     pub dst: u32,
-    /// Network time for a byte, in ns.
-    pub ns_per_byte: f64,
-    /// How many times as long that is as links of its kind take.
+    /// Its network time in that of links of its kind.
     pub times_usual: f64,
     /// Whether it is called slow.
     pub slow: bool,
@@ -152,16 +151,14 @@ pub(crate) fn of(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) -> J
 
 /// The delay matrix by global ranks: of several communicators and sizes of steps, what stands out most.
 fn links(job: &Job) -> Vec<LinkView> {
-    let rank = |comm: &Comm, comm_rank: u32| {
-        job.process(comm.members.get(&comm_rank)?.process).and_then(|process| process.info.rank)
-    };
+    let rank = |process: ProcessId| job.process(process).and_then(|process| process.info.rank);
+    let mut delays = comm_slow::delays_at_once(job, MAX_LINKS);
+    delays.sort_by(|a, b| b.times.total_cmp(&a.times));
     let mut links: Vec<LinkView> = Vec::new();
-    for measured in job.network.slowest(MAX_LINKS) {
-        let Some(comm) = job.comms.get(&measured.comm) else { continue };
-        let (Some(src), Some(dst)) = (rank(comm, measured.src), rank(comm, measured.dst)) else { continue };
+    for delay in delays {
+        let (Some(src), Some(dst)) = (rank(delay.src), rank(delay.dst)) else { continue };
         if !links.iter().any(|link| (link.src, link.dst) == (src, dst)) {
-            let (ns_per_byte, times_usual) = (measured.ns_per_byte, measured.times_usual);
-            links.push(LinkView { src, dst, ns_per_byte, times_usual, slow: measured.slow });
+            links.push(LinkView { src, dst, times_usual: delay.times, slow: delay.slow });
         }
     }
     links

@@ -59,9 +59,7 @@ fn job(name: &str, ranks: u32, links: u32) -> JobState {
         changes: Vec::new(),
         iteration_times,
         lateness: c4_detect::distribution::Distribution::default(),
-        links: (0..links)
-            .map(|i| LinkView { src: i, dst: i + 1, ns_per_byte: 1.0, times_usual: 2.0, slow: true })
-            .collect(),
+        links: (0..links).map(|i| LinkView { src: i, dst: i + 1, times_usual: 2.0, slow: true }).collect(),
     };
     JobState {
         view,

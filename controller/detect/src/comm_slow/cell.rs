@@ -185,11 +185,6 @@ impl Cell {
         (self.sample_cost > 0.0).then_some(self.sample_cost)
     }
 
-    /// Network time per byte in the sample judged last, in ns, and how many times the reference of its kind that was.
-    pub(super) fn latest(&self) -> Option<(f64, f64)> {
-        self.before.map(|relative| (self.sample_cost, relative.exp()))
-    }
-
     /// Judges the sample whose logarithm is `relative` above the reference of its kind. Returns how far it is from the
     /// sample before.
     pub(super) fn judge(&mut self, relative: f64, setting: &Setting, now: Timestamp) -> Option<f64> {

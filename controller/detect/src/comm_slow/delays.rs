@@ -16,12 +16,30 @@ pub(crate) struct Delay {
     pub(crate) slow: bool,
 }
 
+/// Links that are all looked through where it must be cheap.
+const FEW: usize = 4_096;
+
 /// The links of a job, at most `most` of them: those found slow or suspected, then the slowest. Also how many were left out.
 pub(crate) fn delays(job: &Job, most: usize) -> (Vec<Delay>, usize) {
+    choose(job, job.network.cells.iter(), most)
+}
+
+/// The same where it must be cheap: of very many links, only those are looked at that are slow or suspected.
+pub(crate) fn delays_at_once(job: &Job, most: usize) -> Vec<Delay> {
     let network = &job.network;
+    if network.cells.len() <= FEW {
+        return delays(job, most).0;
+    }
+    choose(job, network.suspicious.iter().filter_map(|key| network.cells.get_key_value(key)), most).0
+}
+
+fn choose<'a>(
+    job: &Job,
+    cells: impl Iterator<Item = (&'a Key, &'a Cell)>,
+    most: usize,
+) -> (Vec<Delay>, usize) {
     let rank = |cell: &Cell| (cell.verdict() != Verdict::Fine, cell.relative().unwrap_or(f64::MIN));
-    let mut cells: Vec<(&Key, &Cell)> =
-        network.cells.iter().filter(|(_, cell)| cell.relative().is_some()).collect();
+    let mut cells: Vec<(&Key, &Cell)> = cells.filter(|(_, cell)| cell.relative().is_some()).collect();
     let left_out = cells.len().saturating_sub(most);
     if left_out > 0 {
         cells.select_nth_unstable_by(most, |(_, a), (_, b)| {
