@@ -38,6 +38,8 @@ pub enum Verb {
 #[derive(Debug, Args)]
 pub struct Run {
     /// Address of the controller, such as https://controller:4400. Whom to believe there is in the configuration (`tls`).
+    /// Without one here or in a configuration file, what is wrong is found out on this node alone and written to standard
+    /// error at the end.
     #[arg(long, value_name = "URL", conflicts_with = "no_controller", value_parser = address)]
     pub controller: Option<String>,
     /// File of the token by which the controller knows this run.
@@ -46,7 +48,7 @@ pub struct Run {
     /// Talk to a controller on another machine without protection.
     #[arg(long)]
     pub insecure: bool,
-    /// Report to nobody: keep the processes together, and that is all.
+    /// Report to nobody, whatever the configuration file says.
     #[arg(long)]
     pub no_controller: bool,
     /// Name of this node.

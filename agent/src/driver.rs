@@ -1,11 +1,12 @@
 //! Puts the parts together and keeps them running.
 //!
-//! Tasks: the sampler (recorders), the stream (or, without a controller, a sink), `/metrics`, and with `run` the
+//! Tasks: the sampler (recorders), the stream (or, without a controller, a diagnosis or a sink), `/metrics`, and with `run` the
 //! supervisor; sensors and learning of paths have threads. One channel for reports, `REPORTS` deep: whoever reports waits when it is full, and
 //! the stream empties it into its spool without waiting for anybody, so it is never full for long. One for commands, `COMMANDS`
 //! deep. One for wishes to time all steps, from the stream to the sampler, `WISHES` deep: what does not fit is dropped, since
 //! the controller says it again. At the end the sampler looks once more (so that deaths are told), then the stream delivers what is left.
 
+mod diagnose;
 mod run;
 
 use std::{
@@ -54,6 +55,15 @@ const WISHES: usize = 16;
 /// How long the first connection waits for sensors that are slow to start.
 const SENSORS_SETTLE: Duration = Duration::from_secs(3);
 
+/// What becomes of reports without a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alone {
+    /// The agent finds out itself what is wrong, as far as its own node shows it.
+    Diagnose,
+    /// What matters goes to the log.
+    Log,
+}
+
 /// A running agent.
 struct Agent {
     reports: mpsc::Sender<Captured>,
@@ -69,7 +79,7 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(config: &Config, session: &str, exits: Exits) -> Result<Self> {
+    async fn start(config: &Config, session: &str, exits: Exits, alone: Alone) -> Result<Self> {
         let metrics = Metrics::new(&config.node)?;
         let listener = bind(config).await?;
         let dial = config
@@ -113,6 +123,10 @@ impl Agent {
                 let stream = Stream::new(dial, settings, status, commands_sender, wishes, metrics);
                 tokio::spawn(stream.run(reports_receiver, streaming.clone()))
             }
+            None if alone == Alone::Diagnose => {
+                let node = config.node.clone();
+                tokio::spawn(diagnose::diagnose(node, reports_receiver, wishes, streaming.clone()))
+            }
             None => tokio::spawn(discard(reports_receiver, streaming.clone())),
         };
         let sampled = sampled_receiver;
@@ -145,7 +159,7 @@ pub async fn daemon(config: Config, manager: Manager, reload: impl Fn()) -> Resu
     let session = session_id();
     info!(node = %config.node, recorders = %config.recorder_dir.display(), %session, "c4-agent runs");
     share_directory(&config.recorder_dir);
-    let mut agent = Agent::start(&config, &session, Exits::default()).await?;
+    let mut agent = Agent::start(&config, &session, Exits::default(), Alone::Log).await?;
     // The daemon supervises nothing: close the queue, so that commands are answered with that.
     agent.commands.close();
     manager.ready();

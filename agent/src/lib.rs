@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod diagnosis;
 pub mod driver;
 pub mod http;
 pub mod metrics;

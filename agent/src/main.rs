@@ -24,10 +24,15 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
-    if let Some(Verb::Run(options)) = &cli.command
-        && let Err(mistake) = options.check()
-    {
-        Cli::command().error(ErrorKind::ValueValidation, mistake).exit();
+    let mut config = config;
+    if let Some(Verb::Run(options)) = &cli.command {
+        if let Err(mistake) = options.check() {
+            Cli::command().error(ErrorKind::ValueValidation, mistake).exit();
+        }
+        // Whoever names no controller has none: a job must not wait for one that is not there.
+        if cli.config.is_none() {
+            config.controller = None;
+        }
     }
     if cli.check_config {
         return ExitCode::SUCCESS;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Agent, Signals, session_id};
+use super::{Agent, Alone, Signals, session_id};
 use crate::{
     cli::Run,
     config::{Config, check_protection},
@@ -53,7 +53,7 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
     info!(node = %config.node, %job, recorders = %directory.path.display(), %session, "c4-agent runs a job");
 
     let exits = Exits::default();
-    let mut agent = Agent::start(&config, &session, exits.clone()).await?;
+    let mut agent = Agent::start(&config, &session, exits.clone(), Alone::Diagnose).await?;
     let spec = Spec {
         job,
         environment: environment(&options, &directory.path),

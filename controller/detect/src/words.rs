@@ -33,7 +33,7 @@ pub(crate) fn clock(at: Timestamp) -> String {
 }
 
 /// A duration in the unit a person would use.
-pub(crate) fn duration(us: u64) -> String {
+pub fn duration(us: u64) -> String {
     let seconds = us as f64 * 1e-6;
     if us < 1_000 {
         format!("{us} µs")
@@ -79,7 +79,7 @@ pub fn ranks(ranks: impl IntoIterator<Item = u32>) -> String {
 }
 
 /// "1 rank", "2 ranks".
-pub(crate) fn count(n: usize, noun: &str) -> String {
+pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
