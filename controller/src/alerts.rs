@@ -4,13 +4,23 @@
 //! told, what it has to be told next, and when to try again. A receiver that is down, slow or talks rubbish delays
 //! nobody but itself, and nothing is told twice that it has confirmed. Notices reach the task through a channel
 //! (depth 1024); what finds no room is counted as `dropped`.
+//!
+//! Secrets (addresses that are one, keys, tokens) are in files of their own and never in the configuration.
 
 pub mod alertmanager;
 pub mod driver;
+pub mod pagerduty;
 pub mod queue;
+pub mod secret;
+pub mod service;
+pub mod slack;
+pub mod test;
 pub mod webhook;
 
-use c4_detect::{finding::Finding, observation::Timestamp};
+use c4_detect::{
+    finding::{Finding, Kind},
+    observation::Timestamp,
+};
 use jiff::Timestamp as Moment;
 
 /// A finding as it is now, with what was done about it.
@@ -27,6 +37,16 @@ impl Notice {
     #[must_use]
     pub fn sentence(&self) -> String {
         sentence(&self.finding.summary, &self.actions)
+    }
+
+    /// `critical`: a job makes no progress; `warning`: it is slow, or will be; `info`: it could be faster.
+    #[must_use]
+    pub fn severity(&self) -> &'static str {
+        match self.finding.kind {
+            Kind::ProcessDeath | Kind::NonCommHang | Kind::CommHang | Kind::Desync => "critical",
+            Kind::NonCommSlow | Kind::CommSlow | Kind::Health | Kind::PathFault => "warning",
+            Kind::WorkloadImbalance => "info",
+        }
     }
 }
 

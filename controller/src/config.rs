@@ -163,8 +163,25 @@ impl Default for Steer {
 pub enum AlertKind {
     /// Alertmanager's v2 API; `url` is its base, such as `http://alertmanager:9093`.
     Alertmanager,
-    /// A POST of the findings document to `url`.
+    /// A POST of the findings document to `url`, or of what `template_file` makes of it.
     Json,
+    /// Slack's incoming webhooks, and what is compatible with them.
+    Slack,
+    /// PagerDuty's Events API v2; `secret_file` holds the integration key.
+    Pagerduty,
+}
+
+impl AlertKind {
+    /// The name used in every interface.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            AlertKind::Alertmanager => "alertmanager",
+            AlertKind::Json => "json",
+            AlertKind::Slack => "slack",
+            AlertKind::Pagerduty => "pagerduty",
+        }
+    }
 }
 
 /// One receiver of alerts.
@@ -173,8 +190,22 @@ pub enum AlertKind {
 pub struct Alert {
     /// How it is delivered. Required.
     pub kind: Option<AlertKind>,
-    /// Where to. Required.
+    /// Where to. Required, or `url_file`; PagerDuty's is known.
     pub url: String,
+    /// File that holds the address, where it is a secret, as Slack's are. Default: none.
+    pub url_file: Option<PathBuf>,
+    /// File with a secret: for `json` and `slack` the key that requests are signed with, for `pagerduty` the integration key.
+    /// Default: none; nothing is signed.
+    pub secret_file: Option<PathBuf>,
+    /// File with a token that is sent as `Authorization: Bearer`. Default: none.
+    pub token_file: Option<PathBuf>,
+    /// For `json`: file with a template (Jinja) of what is sent instead of the findings document. Default: none.
+    pub template_file: Option<PathBuf>,
+    /// Kinds of findings that this receiver is told about. Default: all.
+    pub kinds: Vec<Kind>,
+    /// News waits so long for other news of the same job, to be told together. Default 1 s; Alertmanager groups by itself
+    /// and PagerDuty takes one event at a time, so for them nothing waits.
+    pub group_seconds: f64,
     /// An open finding is sent to Alertmanager again after this time, or it would count as resolved there. Default
     /// 60 s, well under Alertmanager's `resolve_timeout` of 5 min.
     pub repeat_seconds: f64,
@@ -192,6 +223,12 @@ impl Default for Alert {
         Self {
             kind: None,
             url: String::new(),
+            url_file: None,
+            secret_file: None,
+            token_file: None,
+            template_file: None,
+            kinds: Vec::new(),
+            group_seconds: 1.0,
             repeat_seconds: 60.0,
             timeout_seconds: 5.0,
             attempts: 12,

@@ -8,7 +8,8 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use c4_proto::v1::{
-    operations_server::OperationsServer, pictures_server::PicturesServer, telemetry_server::TelemetryServer,
+    alerting_server::AlertingServer, operations_server::OperationsServer, pictures_server::PicturesServer,
+    telemetry_server::TelemetryServer,
 };
 use c4_tls::{Accepting, FileError, Limits, Protocol, Slots, serve_pages};
 use thiserror::Error;
@@ -28,6 +29,7 @@ use crate::{
         tokens::{Tokens, TokensError},
         web,
     },
+    alerts::service::AlertingService,
     api::OperationsService,
     clock::Clock,
     config::{Config, REREAD, Tls},
@@ -90,6 +92,8 @@ pub struct Services {
     pub telemetry: TelemetryService,
     /// To operators.
     pub operations: OperationsService,
+    /// To operators who try their receivers of alerts.
+    pub alerting: AlertingService,
     /// Pages.
     pub pages: Router,
     /// What the pages show, to programs.
@@ -139,6 +143,7 @@ impl Front {
             .add_service(
                 OperationsServer::new(services.operations).max_decoding_message_size(OPERATIONS_BYTES),
             )
+            .add_service(AlertingServer::new(services.alerting).max_decoding_message_size(OPERATIONS_BYTES))
             .add_service(PicturesServer::new(services.pictures).max_decoding_message_size(OPERATIONS_BYTES))
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(calls).map(Ok::<_, io::Error>),

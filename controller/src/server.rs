@@ -19,7 +19,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    alerts::driver::{ClientError, Receiver},
+    alerts::{
+        driver::{Receiver, ReceiverError},
+        service::AlertingService,
+    },
     api::OperationsService,
     brain::{
         Brain,
@@ -50,7 +53,7 @@ pub enum StartError {
     Record(#[from] RecordError),
     /// A receiver of alerts.
     #[error(transparent)]
-    Alerts(#[from] ClientError),
+    Alerts(#[from] ReceiverError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -92,10 +95,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     for (index, alert) in config.alerts.iter().enumerate() {
         receivers.push(Receiver::new(index, alert.clone(), clock, metrics.clone(), events.clone())?);
     }
-    let mut notices = Vec::new();
-    for (receiver, sender) in receivers {
+    let mut handles = Vec::new();
+    for (receiver, handle) in receivers {
         alert_tasks.spawn(receiver.run(alerts.clone()));
-        notices.push(sender);
+        handles.push(handle);
     }
 
     let streams = Streams::new(config.ingest.max_streams, metrics.clone());
@@ -113,7 +116,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         groups,
         snapshot,
         events: events.clone(),
-        notices,
+        notices: handles.iter().map(|handle| handle.notices.clone()).collect(),
         recorder,
         metrics: metrics.clone(),
         heartbeat: heartbeat.clone(),
@@ -133,6 +136,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             front.clone(),
         ),
         operations: OperationsService::new(see, events, clock, front_tasks.clone(), front.clone()),
+        alerting: AlertingService::new(handles),
         pages: http::router(pages.clone()).merge(page::router(page.clone())),
         pictures: page,
     };

@@ -12,7 +12,12 @@ use std::{
 };
 
 use c4_controller::{
-    alerts::{Notice, driver::Receiver},
+    alerts::{
+        Notice,
+        driver::{Handle, Receiver},
+        secret::Secret,
+        service::AlertingService,
+    },
     clock::Clock,
     config::{Alert, AlertKind},
     events::EventLog,
@@ -22,6 +27,7 @@ use c4_detect::{
     finding::{Finding, FindingId, Kind, Suspect},
     observation::{JobId, NodeName},
 };
+use c4_proto::v1::alerting_server::Alerting;
 use serde_json::Value;
 use support::{PATIENCE, get};
 use tokio::{
@@ -34,7 +40,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 struct Sink {
-    notices: mpsc::Sender<Notice>,
+    handle: Handle,
     events: EventLog,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -46,10 +52,10 @@ fn sink(alert: Alert) -> Sink {
     let (clock, metrics, events) =
         (Clock::anchored(), Arc::new(Metrics::new().expect("metrics")), EventLog::default());
     let cancel = CancellationToken::new();
-    let (receiver, notices) =
+    let (receiver, handle) =
         Receiver::new(0, alert, clock, metrics.clone(), events.clone()).expect("a receiver");
     let task = tokio::spawn(receiver.run(cancel.clone()));
-    Sink { notices, events, metrics, clock, cancel, task }
+    Sink { handle, events, metrics, clock, cancel, task }
 }
 
 impl Sink {
@@ -80,7 +86,7 @@ impl Sink {
     }
 
     async fn tell(&self, notice: Notice) {
-        self.notices.send(notice).await.expect("the task runs");
+        self.handle.notices.send(notice).await.expect("the task runs");
     }
 
     async fn end(self) -> String {
@@ -91,7 +97,7 @@ impl Sink {
 }
 
 fn json(url: String) -> Alert {
-    Alert { kind: Some(AlertKind::Json), url, timeout_seconds: 0.5, ..Alert::default() }
+    Alert { kind: Some(AlertKind::Json), url, timeout_seconds: 0.5, group_seconds: 0.0, ..Alert::default() }
 }
 
 /// An Alertmanager of its own, on a free port, that ends with the test.
@@ -235,6 +241,11 @@ async fn serve(mut connection: TcpStream, manner: Manner, heard: mpsc::Unbounded
 }
 
 async fn read(connection: &mut TcpStream) -> Value {
+    serde_json::from_str(&read_text(connection).await.1).expect("JSON")
+}
+
+/// The head and the body of a request.
+async fn read_text(connection: &mut TcpStream) -> (String, String) {
     let mut text = Vec::new();
     loop {
         let mut part = [0; 4096];
@@ -249,7 +260,7 @@ async fn read(connection: &mut TcpStream) -> Value {
                 .nth(1)
                 .and_then(|rest| rest.lines().next()?.trim().parse::<usize>().ok());
             if body.len() >= length.expect("a length") {
-                return serde_json::from_str(body).expect("JSON");
+                return (head.to_owned(), body.to_owned());
             }
         }
     }
@@ -347,4 +358,166 @@ async fn what_is_due_is_told_on_the_way_out() {
     sink.tell(sink.notice(false, &[])).await;
     sink.end().await;
     assert_eq!(next(&mut heard).await["event"], "opened");
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, content: &str) -> Option<std::path::PathBuf> {
+    let path = dir.path().join(name);
+    std::fs::write(&path, content).expect("written");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("closed");
+    Some(path)
+}
+
+#[tokio::test]
+async fn slack_hears_of_a_job_once_however_many_findings_it_has() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (url, mut heard) = hostile(vec![Manner::Answer(OK)]).await;
+    let sink = sink(Alert {
+        kind: Some(AlertKind::Slack),
+        url_file: file(&dir, "url", &url),
+        group_seconds: 0.3,
+        ..Alert::default()
+    });
+    for id in ["f-1", "f-2", "f-3"] {
+        let mut notice = sink.notice(false, &[]);
+        notice.finding.id = FindingId(id.into());
+        sink.tell(notice).await;
+    }
+    let body = next(&mut heard).await;
+    assert_eq!(body["text"], "3 findings about llm");
+    assert_eq!(body["attachments"].as_array().map(Vec::len), Some(3));
+    assert_eq!(body["attachments"][0]["color"], "danger");
+    let mut cleared = sink.notice(true, &[]);
+    cleared.finding.id = FindingId("f-2".into());
+    sink.tell(cleared).await;
+    let body = next(&mut heard).await;
+    assert_eq!(
+        (&body["text"], &body["attachments"][0]["color"]),
+        (&"Cleared: process_death in llm".into(), &"good".into())
+    );
+    sink.end().await;
+    assert!(heard.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn pagerduty_hears_of_the_beginning_and_the_end_of_an_incident() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // As PagerDuty does when it is asked too often.
+    let busy =
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let accepted = "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (url, mut heard) = hostile(vec![Manner::Answer(busy), Manner::Answer(accepted)]).await;
+    let sink = sink(Alert {
+        kind: Some(AlertKind::Pagerduty),
+        url,
+        secret_file: file(&dir, "key", "0123456789abcdef\n"),
+        ..Alert::default()
+    });
+    let mut notice = sink.notice(false, &[]);
+    sink.tell(notice.clone()).await;
+    let refused = next(&mut heard).await;
+    let opened = next(&mut heard).await;
+    assert_eq!(refused, opened);
+    assert_eq!(
+        (&opened["event_action"], &opened["routing_key"]),
+        (&"trigger".into(), &"0123456789abcdef".into())
+    );
+    assert_eq!(
+        (&opened["payload"]["severity"], &opened["payload"]["source"]),
+        (&"critical".into(), &"n1".into())
+    );
+    // That it began earlier makes no other incident of it.
+    notice.finding.since = notice.finding.since.before(1_000_000);
+    notice.finding.cleared = Some(sink.clock.now());
+    sink.tell(notice).await;
+    let cleared = next(&mut heard).await;
+    assert_eq!((&cleared["event_action"], &cleared["dedup_key"]), (&"resolve".into(), &opened["dedup_key"]));
+    let metrics = sink.end().await;
+    assert!(metrics.contains(r#"alerts_total{outcome="delivered",receiver="pagerduty"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_template_makes_the_body_and_only_wanted_kinds_are_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (url, mut heard) = hostile(vec![Manner::Answer(OK)]).await;
+    let template =
+        r#"{"title": {{ sentence }}, "who": [{% for s in findings[0].suspects %}{{ s.node }}{% endfor %}]}"#;
+    let sink = sink(Alert {
+        template_file: file(&dir, "template", template),
+        kinds: vec![Kind::Desync],
+        ..json(url)
+    });
+    sink.tell(sink.notice(false, &[])).await;
+    let mut desync = sink.notice(false, &[]);
+    (desync.finding.id, desync.finding.kind) = (FindingId("f-2".into()), Kind::Desync);
+    desync.finding.summary = "ranks \"disagree\"".into();
+    sink.tell(desync).await;
+    let body = next(&mut heard).await;
+    assert_eq!(body, serde_json::json!({ "title": "ranks \"disagree\"", "who": ["n1"] }));
+    sink.end().await;
+    assert!(heard.try_recv().is_err(), "of the death nobody wanted to know");
+}
+
+#[tokio::test]
+async fn requests_are_signed_and_carry_a_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let sink = sink(Alert {
+        secret_file: file(&dir, "secret", "topsecret\n"),
+        token_file: file(&dir, "token", "let-me-in\n"),
+        ..json(format!("http://{}/hook", listener.local_addr().expect("an address")))
+    });
+    sink.tell(sink.notice(false, &[])).await;
+    let (mut connection, _) =
+        timeout(PATIENCE, listener.accept()).await.expect("comes").expect("a connection");
+    let (head, body) = read_text(&mut connection).await;
+    connection.write_all(OK.as_bytes()).await.expect("answered");
+    let header = |name: &str| {
+        let line = head.lines().find(|line| line.to_lowercase().starts_with(&format!("{name}: ")));
+        line.and_then(|line| line.split_once(": "))
+            .map(|(_, value)| value.trim().to_owned())
+            .expect("a header")
+    };
+    assert_eq!(header("authorization"), "Bearer let-me-in");
+    let at: u64 = header("x-c4-timestamp").parse().expect("seconds");
+    let secret = Secret::read(&dir.path().join("secret")).expect("a secret");
+    let signed = secret.sign(c4_detect::observation::Timestamp(at * 1_000_000), body.as_bytes());
+    assert_eq!(header("x-c4-signature"), format!("sha256={signed}"));
+    sink.end().await;
+}
+
+#[tokio::test]
+async fn what_a_receiver_needs_is_looked_for_at_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wrong = |alert: Alert| {
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let made = Receiver::new(3, alert, Clock::anchored(), metrics, EventLog::default());
+        made.err().map(|error| error.to_string()).expect("refused")
+    };
+    let missing = wrong(Alert { secret_file: Some("/nonexistent".into()), ..json("http://h".into()) });
+    assert!(missing.starts_with("alerts[3]: cannot read the secret in /nonexistent"), "{missing}");
+    let broken = wrong(Alert { template_file: file(&dir, "t", "{{ nothing }}"), ..json("http://h".into()) });
+    assert!(broken.contains("undefined"), "{broken}");
+}
+
+#[tokio::test]
+async fn a_receiver_can_be_tried() {
+    let (url, mut heard) =
+        hostile(vec![Manner::Answer(OK), Manner::Answer(OK), Manner::Answer(BROKEN)]).await;
+    let sink = sink(json(url));
+    let service = AlertingService::new(vec![sink.handle.clone()]);
+    let ask = async || {
+        let request = tonic::Request::new(c4_proto::v1::TestReceiversRequest {});
+        let answer = timeout(PATIENCE, Alerting::test_receivers(&service, request)).await;
+        answer.expect("answers").expect("an answer").into_inner().receivers
+    };
+    let tested = ask().await;
+    assert!(tested[0].ok, "{tested:?}");
+    assert_eq!((tested[0].name.as_str(), tested[0].kind.as_str()), ("alerts[0]", "json"));
+    for event in ["opened", "cleared"] {
+        let body = next(&mut heard).await;
+        assert_eq!((&body["event"], &body["findings"][0]["id"]), (&event.into(), &"test".into()));
+    }
+    let tested = ask().await;
+    assert!(!tested[0].ok && tested[0].detail.contains("503"), "{tested:?}");
+    sink.end().await;
 }

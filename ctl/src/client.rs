@@ -3,7 +3,7 @@
 
 use std::{error::Error, io, time::Duration};
 
-use c4_proto::v1::{operations_client::OperationsClient, pictures_client::PicturesClient};
+use c4_proto::v1::{alerting_client::AlertingClient, operations_client::OperationsClient};
 use c4_tls::{ClientFiles, FileError};
 use tonic::{
     Code, Request, Status,
@@ -18,16 +18,13 @@ const NOT_RUNNING: &str = "is c4-controller running there? set --controller or C
 const NOT_LET_IN: &str = "show --cert and --key, or --token-file";
 const NOT_OURS: &str = "is it the gRPC port of a c4-controller (by default 4400; 4401 is HTTP)? set --controller or C4_CONTROLLER";
 
-/// Answers that are larger are not taken.
-const MAX_PICTURE_BYTES: usize = 64 << 20;
-
 /// A connected controller.
 #[derive(Debug)]
 pub struct Client {
     /// The calls.
     pub calls: OperationsClient<InterceptedService<Channel, Token>>,
-    /// Calls for what the page shows.
-    pub pictures: PicturesClient<InterceptedService<Channel, Token>>,
+    /// Calls that try receivers of alerts.
+    pub alerting: AlertingClient<InterceptedService<Channel, Token>>,
     /// Where it is, for error messages.
     pub url: String,
 }
@@ -71,9 +68,7 @@ impl Client {
         match tokio::time::timeout(timeout, endpoint.connect()).await {
             Ok(Ok(channel)) => Ok(Self {
                 calls: OperationsClient::with_interceptor(channel.clone(), token.clone()),
-                // Of very large jobs they are some megabytes.
-                pictures: PicturesClient::with_interceptor(channel, token)
-                    .max_decoding_message_size(MAX_PICTURE_BYTES),
+                alerting: AlertingClient::with_interceptor(channel, token),
                 url,
             }),
             Ok(Err(error)) => Err(unreachable(&url, root_cause(&error), NOT_RUNNING)),

@@ -224,3 +224,16 @@ fn colours_on_request() {
     let controller = Controller::start();
     assert!(text(&controller.ask(&["status", "--color", "always"]).stdout).contains("\x1b[31m"));
 }
+
+#[test]
+fn a_receiver_of_alerts_that_is_deaf_is_exit_1() {
+    let controller = Controller::start();
+    let output = controller.ask(&["alerts", "test"]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("alerts[0] (slack) ok\n"), "{shown}");
+    assert!(shown.contains("alerts[1] (json) failed: it answered 503"), "{shown}");
+    assert!(text(&output.stderr).contains("1 receiver did not take the test"));
+    let document = json(&controller.ask(&["alerts", "test", "--json"]));
+    assert_eq!(document["receivers"][1]["ok"], false);
+}

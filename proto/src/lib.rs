@@ -1,5 +1,5 @@
 //! C4's wire protocol: what agents stream to the controller ([`v1::telemetry_server`]) and what operators ask of
-//! it ([`v1::operations_server`]). Generated code only; the crates that use it turn messages into domain types in
+//! it ([`v1::operations_server`] and others). Generated code only; the crates that use it turn messages into domain types in
 //! their own `convert.rs`.
 
 /// Protocol version 1. Fields are only ever added; an unknown field is ignored by both sides.

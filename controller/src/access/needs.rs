@@ -44,7 +44,9 @@ pub fn needs(path: &str) -> Need {
         Some(("Operations" | "Pictures", call)) if LOOKS.iter().any(|prefix| call.starts_with(prefix)) => {
             Need::Role(Role::Viewer)
         }
-        Some(("Operations", "Act" | "Approve" | "Reject" | "Pause" | "Resume")) => Need::Role(Role::Operator),
+        Some(
+            ("Operations", "Act" | "Approve" | "Reject" | "Pause" | "Resume") | ("Alerting", "TestReceivers"),
+        ) => Need::Role(Role::Operator),
         _ => Need::Role(Role::Admin),
     }
 }

@@ -10,7 +10,7 @@ use c4_detect::{
 };
 use serde_json::{Value, json};
 
-use super::{Notice, rfc3339};
+use super::{Notice, queue::Item, rfc3339};
 
 /// Repetitions that an open alert outlives.
 const OUTLIVES: u64 = 4;
@@ -22,16 +22,20 @@ pub fn endpoint(base: &str) -> String {
     if base.ends_with("/api/v2/alerts") { base.to_owned() } else { format!("{base}/api/v2/alerts") }
 }
 
-/// The body that tells of one finding.
+/// The body that tells of some findings.
 #[must_use]
-pub fn body(notice: &Notice, now: Timestamp, repeat_us: u64) -> Value {
+pub fn body(items: &[Item], now: Timestamp, repeat_us: u64) -> Value {
+    items.iter().map(|item| alert(&item.notice, now, repeat_us)).collect()
+}
+
+fn alert(notice: &Notice, now: Timestamp, repeat_us: u64) -> Value {
     let finding = &notice.finding;
     let mut labels = json!({
         "alertname": format!("C4{}", camel(finding.kind)),
         "job": finding.job.0,
         "incarnation": finding.incarnation.to_string(),
         "kind": finding.kind.name(),
-        "severity": severity(finding.kind),
+        "severity": notice.severity(),
         "finding": finding.id.0,
     });
     // Suspects may be re-ranked while a finding is open; as labels they would make another alert of it.
@@ -51,12 +55,12 @@ pub fn body(notice: &Notice, now: Timestamp, repeat_us: u64) -> Value {
         }
     }
     let ends = finding.cleared.unwrap_or_else(|| now.after(repeat_us.saturating_mul(OUTLIVES)));
-    json!([{
+    json!({
         "labels": labels,
         "annotations": annotations,
         "startsAt": rfc3339(finding.since),
         "endsAt": rfc3339(ends.max(finding.since.after(1000))),
-    }])
+    })
 }
 
 fn description(notice: &Notice) -> String {
@@ -73,14 +77,6 @@ fn description(notice: &Notice) -> String {
 
 fn evidence(finding: &Finding) -> Vec<String> {
     finding.evidence.iter().take(20).map(|(name, value)| format!("{name}: {value}")).collect()
-}
-
-fn severity(kind: Kind) -> &'static str {
-    match kind {
-        Kind::ProcessDeath | Kind::NonCommHang | Kind::CommHang | Kind::Desync => "critical",
-        Kind::NonCommSlow | Kind::CommSlow | Kind::Health | Kind::PathFault => "warning",
-        Kind::WorkloadImbalance => "info",
-    }
 }
 
 fn camel(kind: Kind) -> String {
@@ -127,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_open_alert_ends_a_few_repetitions_ahead() {
-        let body = body(&notice(), Timestamp(1_700_000_010_000_000), 60_000_000);
+        let body = body(&[Item::loose(notice(), "opened")], Timestamp(1_700_000_010_000_000), 60_000_000);
         assert_eq!(body[0]["labels"]["alertname"], "C4NonCommHang");
         assert_eq!(body[0]["labels"]["rank"], "3");
         assert_eq!(body[0]["labels"]["severity"], "critical");
@@ -142,7 +138,7 @@ mod tests {
         let mut notice = notice();
         notice.finding.cleared = Some(Timestamp(1_700_000_007_000_000));
         assert_eq!(
-            body(&notice, Timestamp(1_700_000_010_000_000), 1)[0]["endsAt"],
+            body(&[Item::loose(notice, "cleared")], Timestamp(1_700_000_010_000_000), 1)[0]["endsAt"],
             "2023-11-14T22:13:27.000Z"
         );
     }

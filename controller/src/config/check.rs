@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, Mistake};
+use super::{AlertKind, Config, Mistake};
 use crate::access::Anonymous;
 
 const DAY_SECONDS: f64 = 86_400.0;
@@ -40,9 +40,25 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
     for (index, alert) in config.alerts.iter().enumerate() {
         let key = |name: &str| format!("alerts[{index}].{name}");
         if alert.kind.is_none() {
-            checks.wrong(&key("kind"), "is required: alertmanager or json".into());
+            checks.wrong(&key("kind"), "is required: alertmanager, json, slack or pagerduty".into());
         }
-        checks.url(&key("url"), &alert.url);
+        match (&alert.url_file, alert.url.is_empty()) {
+            (Some(_), false) => checks.wrong(&key("url_file"), "is one address too many beside url".into()),
+            (Some(_), true) => {}
+            (None, true) if alert.kind == Some(AlertKind::Pagerduty) => {}
+            (None, _) => checks.url(&key("url"), &alert.url),
+        }
+        if alert.kind == Some(AlertKind::Pagerduty) && alert.secret_file.is_none() {
+            checks
+                .wrong(&key("secret_file"), "is required: the file with PagerDuty's integration key".into());
+        }
+        if alert.kind == Some(AlertKind::Alertmanager) && alert.secret_file.is_some() {
+            checks.wrong(&key("secret_file"), "means nothing to Alertmanager; token_file does".into());
+        }
+        if alert.kind != Some(AlertKind::Json) && alert.template_file.is_some() {
+            checks.wrong(&key("template_file"), "is for receivers of kind json".into());
+        }
+        checks.number(&key("group_seconds"), alert.group_seconds, 0.0..=600.0);
         checks.number(&key("repeat_seconds"), alert.repeat_seconds, 1.0..=DAY_SECONDS);
         checks.number(&key("timeout_seconds"), alert.timeout_seconds, 0.1..=600.0);
         checks.number(&key("attempts"), f64::from(alert.attempts), 1.0..=1000.0);

@@ -22,7 +22,7 @@ fn values_arrive() {
     assert_eq!(config.listen.port(), 0);
     assert_eq!(config.steer.mode, Mode::Auto);
     assert_eq!(config.steer.restart_on, [Kind::Desync]);
-    assert_eq!(config.alerts.len(), 2);
+    assert_eq!(config.alerts.len(), 4);
     assert_eq!(config.alerts[1].attempts, 2);
     assert_eq!(config.alerts[0].attempts, Alert::default().attempts);
 }
@@ -119,7 +119,7 @@ fn the_sample_shows_every_key() {
     let shown: String =
         sample.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).collect();
     let config = Config::parse(&shown).unwrap_or_else(|m| panic!("{m:#?}\n{shown}"));
-    assert_eq!(config.alerts.len(), 2);
+    assert_eq!(config.alerts.len(), 4);
     let document: serde_yaml::Value = serde_yaml::from_str(&shown).unwrap();
     let defaults = Config { alerts: config.alerts, ..Config::default() };
     let wrong = differences("", &serde_yaml::to_value(defaults).unwrap(), &document);

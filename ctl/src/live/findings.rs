@@ -17,7 +17,6 @@ pub(super) async fn list(asked: &mut Asked<'_>, all: bool, job: Option<&str>) ->
         format!("the controller knows no job {:?}; `c4ctl jobs` lists them", job.unwrap_or_default());
     let found = asked.client.call(asked.timeout, &missing, calls.list_findings(request)).await?.findings;
     let reports = reports(found)?;
-    asked.begin()?;
     if asked.json {
         asked.out.json(&finding::document(&reports))?;
     } else if reports.is_empty() {

@@ -40,7 +40,6 @@ pub(super) async fn run(asked: &mut Asked<'_>, name: &str) -> Result<(), Failure
         asked.out.json(&document)?;
         return Ok(());
     }
-    asked.begin()?;
     let out = &mut *asked.out;
     heading(&summary, out)?;
     if !reports.is_empty() {

@@ -19,41 +19,29 @@ pub(super) async fn run(asked: &mut Asked<'_>) -> Result<(), Failure> {
         asked.out.json(&json!({"jobs": jobs}))?;
         return Ok(());
     }
-    asked.begin()?;
     if jobs.is_empty() {
         asked.out.line("No jobs: none has been seen by an agent yet.")?;
         return Ok(());
     }
-    let wide = asked.out.is_wide();
-    let mut columns = vec![
+    let mut table = Table::new(&[
         ("JOB", Align::Left),
         ("STATE", Align::Left),
         ("RANKS", Align::Right),
         ("ITERATION", Align::Right),
         ("FINDINGS", Align::Right),
         ("RESTARTS", Align::Right),
-    ];
-    if wide {
-        columns.extend([("NOISE", Align::Right), ("INCARNATION", Align::Right)]);
-    }
-    columns.push(("MISSING", Align::Left));
-    let mut table = Table::new(&columns);
+        ("MISSING", Align::Left),
+    ]);
     for job in &jobs {
-        let mut row = vec![
+        table.row(vec![
             (&job.name).into(),
             Cell::styled(&job.state, style(&job.state)),
             ranks(job).into(),
             iteration(job).into(),
             job.open_findings.to_string().into(),
             job.restarts.to_string().into(),
-        ];
-        if wide {
-            let noise = job.iteration_noise;
-            row.push(if noise > 0.0 { format!("{:.1} %", noise * 100.0) } else { "–".into() }.into());
-            row.push(job.incarnation.to_string().into());
-        }
-        row.push(job.missing.join(", ").into());
-        table.row(row);
+            job.missing.join(", ").into(),
+        ]);
     }
     table.print(asked.out)?;
     Ok(())

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { repeat_us: Some(60_000_000), attempts: 3, entries: 2, seed: 7 };
+const LIMITS: Limits =
+    Limits { repeat_us: Some(60_000_000), group_us: 0, together: 100, attempts: 3, entries: 2, seed: 7 };
+const AGAIN: Failed = Failed { retry: true, after_us: None };
+const NEVER: Failed = Failed { retry: false, after_us: None };
 
 fn at(us: u64) -> Timestamp {
     Timestamp(1_000_000_000 + us)
@@ -45,21 +48,21 @@ fn the_same_form_is_told_once_then_repeated_then_cleared() {
     let mut queue = Queue::new(LIMITS);
     assert_eq!(queue.offer(notice("f", "hang", false), at(0)), Offered::Queued);
     let first = deliver(&queue, at(0));
-    assert_eq!(first.event, "opened");
+    assert_eq!(first.items[0].event, "opened");
     queue.delivered(&first, at(0));
     let mut moved = notice("f", "hang", false);
     moved.finding.confidence = 0.5;
     assert_eq!(queue.offer(moved, at(1)), Offered::Known);
     assert_eq!(queue.next(at(1)), Next::Wait(at(60_000_000)));
-    assert_eq!(deliver(&queue, at(60_000_000)).event, "repeated");
+    assert_eq!(deliver(&queue, at(60_000_000)).items[0].event, "repeated");
 
     queue.offer(Notice { actions: vec!["restarted".into()], ..notice("f", "hang", false) }, at(2));
     let update = deliver(&queue, at(2));
-    assert_eq!(update.event, "updated");
+    assert_eq!(update.items[0].event, "updated");
     queue.delivered(&update, at(2));
     queue.offer(notice("f", "hang", true), at(3));
     let end = deliver(&queue, at(3));
-    assert_eq!(end.event, "cleared");
+    assert_eq!(end.items[0].event, "cleared");
     queue.delivered(&end, at(3));
     assert_eq!(queue.next(at(u64::MAX / 2)), Next::Idle);
 }
@@ -72,25 +75,29 @@ fn failures_are_tried_again_ever_later_and_then_given_up() {
     let mut pauses = Vec::new();
     for _ in 0..2 {
         let delivery = deliver(&queue, now);
-        assert!(!queue.failed(&delivery, true, now));
+        assert_eq!(queue.failed(&delivery, AGAIN, now), []);
         let Next::Wait(due) = queue.next(now) else { panic!("should wait") };
         pauses.push(due.micros_since(now));
         now = due;
     }
     assert!((375_000..625_000).contains(&pauses[0]), "{pauses:?}");
     assert!((750_000..1_250_000).contains(&pauses[1]), "{pauses:?}");
-    assert!(queue.failed(&deliver(&queue, now), true, now), "given up after three");
+    assert_eq!(
+        queue.failed(&deliver(&queue, now), AGAIN, now),
+        [FindingId("f".into())],
+        "given up after three"
+    );
     assert_eq!(queue.next(now), Next::Idle);
     // What comes next is told all the same.
     queue.offer(notice("f", "hang", true), now);
-    assert_eq!(deliver(&queue, now).event, "cleared");
+    assert_eq!(deliver(&queue, now).items[0].event, "cleared");
 }
 
 #[test]
 fn what_cannot_succeed_is_given_up_at_once() {
     let mut queue = Queue::new(Limits { repeat_us: None, ..LIMITS });
     queue.offer(notice("f", "hang", false), at(0));
-    assert!(queue.failed(&deliver(&queue, at(0)), false, at(0)));
+    assert_eq!(queue.failed(&deliver(&queue, at(0)), NEVER, at(0)).len(), 1);
 }
 
 #[test]
@@ -101,10 +108,47 @@ fn a_newer_form_replaces_one_that_is_under_way() {
     queue.offer(notice("f", "hang", true), at(1));
     queue.delivered(&first, at(2));
     let second = deliver(&queue, at(2));
-    assert_eq!(second.event, "cleared");
-    assert!(!queue.failed(&first, true, at(3)), "an old failure does not touch the newer form");
+    assert_eq!(second.items[0].event, "cleared");
+    assert_eq!(queue.failed(&first, AGAIN, at(3)), [], "an old failure does not touch the newer form");
     queue.delivered(&second, at(4));
     assert_eq!(queue.next(at(4)), Next::Idle);
+}
+
+#[test]
+fn news_of_one_job_is_told_together() {
+    let mut queue = Queue::new(Limits { group_us: 1_000_000, entries: 9, together: 3, ..LIMITS });
+    queue.offer(notice("a", "x", false), at(0));
+    assert_eq!(queue.next(at(0)), Next::Wait(at(1_000_000)), "others may come");
+    for (id, late_us) in [("b", 300_000), ("c", 900_000), ("d", 900_000)] {
+        queue.offer(notice(id, "x", false), at(late_us));
+    }
+    let mut elsewhere = notice("e", "x", false);
+    elsewhere.finding.job = JobId("another".into());
+    queue.offer(elsewhere, at(900_000));
+    let ids = |delivery: &Delivery| -> Vec<String> {
+        delivery.items.iter().map(|item| item.notice.finding.id.0.clone()).collect()
+    };
+    let first = deliver(&queue, at(1_000_000));
+    assert_eq!(ids(&first), ["a", "b", "c"], "so many at most, and of one job");
+    assert_eq!(queue.failed(&first, AGAIN, at(1_000_000)), []);
+    queue.delivered(&first, at(1_500_000));
+    let mut rest = Vec::new();
+    while let Next::Deliver(delivery) = queue.next(at(2_000_000)) {
+        rest.push(ids(&delivery));
+        queue.delivered(&delivery, at(2_000_000));
+    }
+    rest.sort();
+    assert_eq!(rest, [["d"], ["e"]]);
+}
+
+#[test]
+fn a_receiver_that_says_when_is_asked_then() {
+    let mut queue = Queue::new(LIMITS);
+    queue.offer(notice("f", "hang", false), at(0));
+    queue.failed(&deliver(&queue, at(0)), Failed { retry: true, after_us: Some(30_000_000) }, at(0));
+    assert_eq!(queue.next(at(0)), Next::Wait(at(30_000_000)));
+    queue.failed(&deliver(&queue, at(30_000_000)), Failed { retry: true, after_us: Some(u64::MAX) }, at(0));
+    assert_eq!(queue.next(at(0)), Next::Wait(at(600_000_000)), "but not next year");
 }
 
 #[test]
@@ -132,10 +176,10 @@ proptest! {
             }
             match queue.next(now) {
                 Next::Deliver(delivery) if ok => {
-                    heard = Some(delivery.notice.finding.summary.clone());
+                    heard = Some(delivery.items[0].notice.finding.summary.clone());
                     queue.delivered(&delivery, now);
                 }
-                Next::Deliver(delivery) => { queue.failed(&delivery, true, now); }
+                Next::Deliver(delivery) => { queue.failed(&delivery, AGAIN, now); }
                 Next::Wait(due) => now = due,
                 Next::Idle => prop_assert!(false, "an open finding is never forgotten"),
             }
@@ -143,7 +187,7 @@ proptest! {
         for _ in 0..3 {
             match queue.next(now) {
                 Next::Deliver(delivery) => {
-                    heard = Some(delivery.notice.finding.summary.clone());
+                    heard = Some(delivery.items[0].notice.finding.summary.clone());
                     queue.delivered(&delivery, now);
                     break;
                 }
