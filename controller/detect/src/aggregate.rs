@@ -18,9 +18,9 @@ use period::{Hashes, PeriodFinder};
 
 /// Blocks a second above which a rank makes its blocks longer.
 const MAX_BLOCKS_PER_SECOND: f64 = 8.0;
-/// Blocks a second below which it makes them shorter. A factor of four below the upper limit: doubling the length
-/// halves the rate, so a rank at a limit does not swing.
-const MIN_BLOCKS_PER_SECOND: f64 = 2.0;
+/// Blocks a second below which it makes them shorter: a verdict takes some blocks, so they should not be longer than they
+/// must. Less than half of the upper limit: doubling the length halves the rate, so a rank at a limit does not swing.
+const MIN_BLOCKS_PER_SECOND: f64 = 3.5;
 /// Longest block.
 pub const MAX_BLOCK_LENGTH: u32 = 1024;
 /// Span over which the rate is measured: longer than the bursts inside an iteration, short enough to follow a job
