@@ -17,8 +17,10 @@ use crate::{
 const SURVEY_US: u64 = 1_000_000;
 /// Iterations of the job before ranks are compared: the first ones take several times as long, unevenly.
 const SETTLED: u64 = 5;
-/// The same as time, where the largest communicator shows no iterations.
+/// The same as time, where the largest communicator shows no iterations and nothing is under way in it…
 const SETTLED_US: u64 = 60_000_000;
+/// … or whatever is: the first iterations of a large job take minutes.
+const SETTLED_AT_LAST_US: u64 = 600_000_000;
 
 /// What was seen at the last look.
 #[derive(Debug, Default)]
@@ -94,12 +96,19 @@ fn count(job: &mut Job, now: Timestamp) {
         comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
         add(survey.totals.entry(comm.kind).or_default(), &comm.counted);
     }
-    // The largest communicators have the whole iteration for their pattern, or one of them has.
-    let size = job.comms.values().filter(|comm| comm.completed_max > 0).map(|comm| comm.size).max();
-    let mut largest = job.comms.values().filter(|comm| comm.completed_max > 0 && Some(comm.size) == size);
+    // The largest communicators have the whole iteration for their pattern, or one of them has. In the first iteration nothing
+    // has come to an end there, while the groups of a layer have had many turns of their pattern.
+    let used = || job.comms.values().filter(|comm| comm.enqueued_max > 0);
+    let size = used().map(|comm| comm.size).max();
+    let mut largest = used().filter(|comm| Some(comm.size) == size);
     let began = *survey.began.get_or_insert(now);
-    survey.settled |= (size.is_some() && largest.all(|comm| comm.rhythm.iterations() >= SETTLED))
-        || now.micros_since(began) >= SETTLED_US;
+    let elapsed_us = now.micros_since(began);
+    survey.settled = elapsed_us >= SETTLED_AT_LAST_US
+        || (size.is_some()
+            && largest.all(|comm| {
+                let idle = comm.completed_max == comm.enqueued_max;
+                comm.rhythm.iterations() >= SETTLED || (idle && elapsed_us >= SETTLED_US)
+            }));
     let whole = |comm: &&Comm| {
         comm.rhythm
             .shape()

@@ -88,6 +88,7 @@ pub(crate) struct Comm {
     /// By rank in the communicator.
     pub(crate) members: BTreeMap<u32, Member>,
     pub(crate) completed_max: u64,
+    pub(crate) enqueued_max: u64,
     /// Members that report: seen, not gone. Kept as a count, since every window needs it.
     reporting: usize,
     pub(crate) rhythm: Rhythm,
@@ -119,6 +120,7 @@ impl Comm {
             kind,
             members: BTreeMap::new(),
             completed_max: 0,
+            enqueued_max: 0,
             reporting: 0,
             rhythm: Rhythm::new(prior),
             order: Order::default(),
@@ -160,6 +162,7 @@ impl Comm {
         let ended = window.iterations.iter().map(|iteration| u64::from(iteration.count)).sum();
         member.iterations = member.iterations.saturating_add(ended);
         self.completed_max = self.completed_max.max(member.completed);
+        self.enqueued_max = self.enqueued_max.max(member.enqueued);
         let pending = member.pending_peers.iter().filter(|pending| pending.started).map(|p| p.age_us).max();
         let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0));
         if let Some(function) = member.in_flight.as_ref().map(|op| &op.signature.function)
