@@ -27,7 +27,13 @@ impl Turns {
         times * 10 >= self.last.len() * 7
     }
 
-    /// Takes in who was last in a sample; `ranks` is how many there are, `someone` whether one of them was found late.
+    /// A rank was found late: that it was last says nothing of turns.
+    pub(super) fn explain(&mut self, comm_rank: u32) {
+        self.last.retain(|(last, _)| *last != comm_rank);
+    }
+
+    /// Takes in who was last in a sample; `ranks` is how many there are, `someone` whether one of them was found late. Then
+    /// it is known why.
     pub(super) fn take(
         &mut self,
         worst: (u32, f64),
@@ -35,6 +41,9 @@ impl Turns {
         someone: bool,
         config: &Config,
     ) -> Option<News> {
+        if someone {
+            return None;
+        }
         self.last.push_back(worst);
         if self.last.len() > TURNS {
             self.last.pop_front();
@@ -44,7 +53,7 @@ impl Turns {
             self.uneven = false;
             return Some(News::Even);
         }
-        if self.uneven || someone || self.last.len() < TURNS || loss < config.imbalance_floor {
+        if self.uneven || self.last.len() < TURNS || loss < config.imbalance_floor {
             return None;
         }
         let mut last: BTreeMap<u32, usize> = BTreeMap::new();
