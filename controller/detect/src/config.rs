@@ -40,7 +40,7 @@ pub struct Config {
     pub learning_hang_ms: u64,
     /// Iterations after which the rhythm counts as known. Default 5.
     pub learn_iterations: u64,
-    /// Lateness of a rank, as a fraction of the iteration, below which it is never called slow. Default 0.07: healthy
+    /// Lateness of a rank, as a fraction of the iteration, below which it is never called slow. Default 0.065: healthy
     /// GPUs differ by some five per cent from one to another and with their temperature, which is not worth a restart.
     pub slow_floor: f64,
     /// The same in multiples of the job's own noise in lateness, from iteration to iteration. Default 4.
@@ -74,7 +74,7 @@ impl Default for Config {
             busy_pause_ms: 15_000,
             learning_hang_ms: 60_000,
             learn_iterations: 5,
-            slow_floor: 0.07,
+            slow_floor: 0.065,
             slow_noise: 4.0,
             imbalance_floor: 0.25,
             stale_ms: 3_500,

@@ -212,6 +212,11 @@ impl Slowness {
         suspected.filter_map(|state| state.tracks[0].lasting()).fold(0.0, f64::max)
     }
 
+    /// How late the rank is again and again, or was when it was found late.
+    pub(crate) fn repeated(&self, comm_rank: u32) -> Option<f64> {
+        self.ranks.get(&comm_rank)?.tracks[0].repeated()
+    }
+
     /// Whether stragglers take turns here.
     pub(crate) fn is_uneven(&self) -> bool {
         self.turns.uneven()
@@ -285,7 +290,7 @@ impl Slowness {
         }
         let mut worst: Option<(u32, f64)> = None;
         for scale in &mut self.scales {
-            scale.begin(self.samples, config);
+            scale.begin(self.samples, sample.ranks.len(), config);
         }
         for (comm_rank, sum) in sample.whole() {
             let state = self.ranks.entry(comm_rank).or_default();
@@ -319,7 +324,7 @@ impl Slowness {
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
     fn convict(&mut self) {
-        let turns = &self.turns;
+        let turns = &mut self.turns;
         for (comm_rank, state) in &mut self.ranks {
             if let Some(i) = state.late {
                 if state.tracks[i].has_recovered() {
@@ -342,6 +347,7 @@ impl Slowness {
                 for (scale, track) in self.scales.iter_mut().zip(&mut state.tracks) {
                     track.explain(scale);
                 }
+                turns.explain(*comm_rank);
                 self.news.push(News::Late(*comm_rank, lateness));
             }
         }

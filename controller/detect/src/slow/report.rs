@@ -83,7 +83,7 @@ fn tell(
     let holds = |since: Timestamp| now.micros_since(since) < hold_us;
     let (slot, mut draft) = match news {
         News::Late(comm_rank, lateness) => {
-            if made_late(job, comm, &lateness) {
+            if made_late(job, comm, comm_rank, &lateness) {
                 return;
             }
             let role = whole_role(job, comm, comm_rank);
@@ -226,11 +226,17 @@ fn late(
     Some((slot, draft))
 }
 
-/// Whether somebody else in the job is later by far, in a communicator beside which ranks compute: there it cannot be seen
-/// whether a rank was made late by others. That one will be found.
-fn made_late(job: &Job, comm: &Comm, lateness: &Lateness) -> bool {
-    let others = || job.comms.values().filter(|other| other.judged && other.id != comm.id);
-    !comm.slowness.is_awaited() && others().any(|other| other.slowness.worst() > lateness.fraction * BY_FAR)
+/// Whether somebody else in the job is later, in a communicator beside which ranks compute: there it cannot be seen whether
+/// a rank was made late by others. That one will be found. Where the same place is late in a communicator of the same kind,
+/// both are parts of one pipeline, and the lag is largest where it comes from; anybody else has to be later by far.
+fn made_late(job: &Job, comm: &Comm, comm_rank: u32, lateness: &Lateness) -> bool {
+    let later = |other: &Comm| {
+        let same_place = other.slowness.repeated(comm_rank).filter(|_| other.kind == comm.kind);
+        same_place.is_some_and(|late| late > lateness.fraction)
+            || other.slowness.worst() > lateness.fraction * BY_FAR
+    };
+    let mut others = job.comms.values().filter(|other| other.judged && other.id != comm.id);
+    !comm.slowness.is_awaited() && others.any(later)
 }
 
 /// What an imbalance was recognised by, under "imbalance" and "recognised_by".

@@ -322,6 +322,16 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_stops_a_lag_counts_once() {
+        let sample = Sample { operations: 36, wall_ns: 1_000, ..Sample::default() };
+        let slower = |lag, x| Sum { longest_lag_ns: lag, ..Sum::default() }.slower(x, &sample, 1.0);
+        assert!((slower(40.0, 0.3) - 0.04).abs() < 1e-9, "a lag that has built up over the iteration");
+        assert!((slower(30.0, 0.9) - 0.139).abs() < 1e-3, "all that may be done ahead is done");
+        assert!((slower(800.0, 0.8) - 0.8).abs() < 1e-9, "operations in a row");
+        assert!(slower(-10.0, -0.2) < 0.0);
+    }
+
+    #[test]
     fn a_pause_is_one_stretch_and_slow_work_is_many() {
         let usual = (500, 500, 100);
         let paused = sample(&[(0, 1_000, 600), usual, usual], &BTreeMap::new());

@@ -29,6 +29,8 @@ const NEARLY_ALWAYS: f64 = 0.9;
 const DIFFERENCE_TO_SIGMA: f64 = 1.048;
 /// How often a rank has to be late at least to be called late now and then.
 const OFTEN: f64 = 0.08;
+/// In thresholds, by how much at least: what is rarely and hardly late costs the job nothing.
+const CLEARLY: f64 = 1.5;
 /// Values on time after which a rank that was late now and then no longer is.
 const LONG_QUIET: u32 = 60;
 /// Part of the threshold from which on a value leans late.
@@ -65,13 +67,15 @@ impl Scale {
         }
     }
 
-    /// The `samples`th sample is about to be judged.
-    pub(super) fn begin(&mut self, samples: u64, config: &Config) {
+    /// The `samples`th sample is about to be judged, of so many ranks.
+    pub(super) fn begin(&mut self, samples: u64, ranks: usize, config: &Config) {
         self.closes = samples.is_multiple_of(self.group);
         if self.closes {
             self.values += 1;
             self.noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
-            self.threshold = config.slow_floor.max(self.noise * config.slow_noise);
+            // What a rank is compared with differs from what is usual, too, the more the fewer peers there are.
+            let few = (1.0 + 1.0 / (ranks.max(2) - 1) as f64).sqrt();
+            self.threshold = (config.slow_floor * few).max(self.noise * config.slow_noise);
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
         }
     }
@@ -187,13 +191,19 @@ impl Track {
         let value = Value { x, iterations, wall_ns, sum: &total, counts: value.counts };
         self.always.push(&value, is_late, rate, NEARLY_ALWAYS);
         if !pauses {
-            self.now_and_then.push(&value, is_late && value.counts, rate, (rate * 4.0).clamp(OFTEN, 0.6));
+            let clearly = value.counts && x > scale.threshold * CLEARLY;
+            self.now_and_then.push(&value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
     }
 
     /// How late it is since it last was on time, if that is more than once.
     pub(super) fn lasting(&self) -> Option<f64> {
         (self.always.late > 1).then(|| self.always.mean())
+    }
+
+    /// The same, or how late it is in those values in which it is, if it is so now and then.
+    pub(super) fn repeated(&self) -> Option<f64> {
+        self.lasting().or_else(|| (self.now_and_then.late > 2).then(|| self.now_and_then.mean()))
     }
 
     /// Whether the latest value is more late than not.
@@ -281,4 +291,54 @@ impl Test {
 fn lower_median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Judges samples of four ranks at the first scale, of which `late` says who is late; returns the first that is convicted
+    /// and in which sample.
+    fn first_convicted(samples: u64, late: impl Fn(u64) -> Option<usize>) -> Option<(u64, usize)> {
+        let (mut scale, sum, config) = (Scale::new(0), Sum::default(), Config::default());
+        let mut tracks: [Track; 4] = std::array::from_fn(|_| Track::default());
+        for n in 1..=samples {
+            scale.begin(n, tracks.len(), &config);
+            for (rank, track) in tracks.iter_mut().enumerate() {
+                let x = if late(n) == Some(rank) { 0.4 } else { 0.0 };
+                let value = Value { x, iterations: 1.0, wall_ns: 1_000_000, sum: &sum, counts: true };
+                let rate = scale.rate(track, 4, (0.0, 0.0));
+                track.push(&value, &mut scale, false, false, rate, false);
+            }
+            let found = tracks.iter_mut().position(|track| track.convict(&scale).is_some());
+            if let Some(rank) = found {
+                return Some((n, rank));
+            }
+        }
+        None
+    }
+
+    fn random(n: u64) -> usize {
+        (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 4
+    }
+
+    #[test]
+    fn who_is_always_late_is_found_within_some_samples() {
+        let found = first_convicted(400, |n| (n > 300).then_some(2));
+        assert!(found.is_some_and(|(n, rank)| n <= 304 && rank == 2), "{found:?}");
+    }
+
+    #[test]
+    fn taking_turns_accuses_nobody_and_hides_nobody() {
+        let turns = |n: u64| Some(random(n ^ n.rotate_left(17)));
+        assert_eq!(first_convicted(50_000, turns), None);
+        let found = first_convicted(1_000, |n| if n > 900 { Some(1) } else { turns(n) });
+        assert!(found.is_some_and(|(n, rank)| n <= 930 && rank == 1), "{found:?}");
+    }
+
+    #[test]
+    fn who_is_late_now_and_then_takes_longer() {
+        let found = first_convicted(1_000, |n| (n > 300 && random(n) == 0).then_some(3));
+        assert!(found.is_some_and(|(n, rank)| (304..400).contains(&n) && rank == 3), "{found:?}");
+    }
 }
