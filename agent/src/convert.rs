@@ -7,10 +7,14 @@ use c4_proto::v1 as wire;
 use thiserror::Error;
 
 use crate::report::{
-    Command, CommandAction, GroupState, GroupStatus, Health, ProcessStart, Report, SensorStatus, TimeSteps,
+    Command, CommandAction, GroupState, GroupStatus, Health, PeerTraffic, ProcessStart, Report, SensorStatus,
+    TimeSteps,
 };
 
+mod paths;
 mod windows;
+
+pub use paths::BadOrders;
 
 /// Longest time a controller may leave between SIGTERM and SIGKILL: ten minutes, so that a garbled number cannot keep
 /// a dead job on its GPUs.
@@ -64,6 +68,21 @@ pub fn body(report: Report) -> wire::agent_message::Body {
         Report::CommandResult { command_id, ok, detail } => {
             Body::CommandResult(wire::CommandResult { command_id, ok, detail })
         }
+        Report::Traffic(peers) => {
+            Body::Traffic(wire::Traffic { peers: peers.into_iter().map(peer).collect() })
+        }
+        Report::Paths(report) => Body::PathReport(paths::report(*report)),
+    }
+}
+
+fn peer(peer: PeerTraffic) -> wire::PeerTraffic {
+    wire::PeerTraffic {
+        process: peer.process.0,
+        comm: peer.comm.0,
+        peer: peer.peer,
+        channels: peer.sums.channels,
+        operations: peer.sums.operations,
+        bytes: peer.sums.bytes,
     }
 }
 

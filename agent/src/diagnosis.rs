@@ -75,7 +75,8 @@ impl Diagnosis {
                 }
                 Vec::new()
             }
-            Report::CommandResult { .. } => Vec::new(),
+            // Whom processes send to, and by which way, accuses nobody.
+            Report::CommandResult { .. } | Report::Traffic(_) | Report::Paths(_) => Vec::new(),
         }
     }
 

@@ -88,9 +88,10 @@ impl Agent {
             .map(|address| Tcp::new(address, config.tls.clone(), config.connect_timeout))
             .transpose()?;
 
-        let paths = config.paths.clone().map(|paths| Service::start(paths, metrics.clone())).transpose();
-        let paths = paths.context("cannot start learning paths")?;
         let (reports, reports_receiver) = mpsc::channel(REPORTS);
+        let paths = config.paths.clone();
+        let paths = paths.map(|paths| Service::start(paths, metrics.clone(), reports.clone())).transpose();
+        let paths = paths.context("cannot start learning paths")?;
         let (commands_sender, commands) = mpsc::channel(COMMANDS);
         let (wishes, wishes_receiver) = mpsc::channel(WISHES);
         let (sampled, sampled_receiver) = watch::channel(Instant::now());
@@ -121,6 +122,7 @@ impl Agent {
                 sensors.settle(SENSORS_SETTLE).await;
                 let settings = stream_settings(config, session);
                 let stream = Stream::new(dial, settings, status, commands_sender, wishes, metrics);
+                let stream = stream.with_orders(paths.as_ref().map(Service::mailbox));
                 tokio::spawn(stream.run(reports_receiver, streaming.clone()))
             }
             None if alone == Alone::Diagnose => {

@@ -144,6 +144,8 @@ impl Metrics {
             Body::GroupReport(_) => "group_report",
             Body::CommandResult(_) => "command_result",
             Body::SpoolLoss(_) => "spool_loss",
+            Body::Traffic(_) => "traffic",
+            Body::PathReport(_) => "path_report",
         };
         self.0.messages.with_label_values(&[kind]).inc();
     }

@@ -3,8 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use c4_detect::observation::{Membership, ProcessEnd, ProcessId, Severity, Window};
+use c4_detect::observation::{CommId, Membership, ProcessEnd, ProcessId, Severity, Window};
 use tokio::time::Instant;
+
+use crate::{
+    paths::{discovery, knowledge::Seen},
+    recorders::PeerSums,
+};
 
 /// One thing to tell the controller.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +40,44 @@ pub enum Report {
         /// What happened.
         detail: String,
     },
+    /// Whom processes of the node send to.
+    Traffic(Vec<PeerTraffic>),
+    /// What is known of planned paths.
+    Paths(Box<PathReport>),
+}
+
+/// What a process has sent to a peer so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTraffic {
+    /// The process.
+    pub process: ProcessId,
+    /// The communicator.
+    pub comm: CommId,
+    /// The peer's rank in it.
+    pub peer: u32,
+    /// How much.
+    pub sums: PeerSums,
+}
+
+/// What probes have found out about the paths of this host's connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathReport {
+    /// Of the orders that are followed.
+    pub revision: u64,
+    /// Of the network, as the orders count.
+    pub epoch: u64,
+    /// Nothing more is being learned.
+    pub settled: bool,
+    /// Addresses that connections are ordered to.
+    pub destinations: u32,
+    /// Planned paths for which no port was found, each listening port by itself.
+    pub missing: u32,
+    /// How often a port was found to take another path than before.
+    pub changes: u32,
+    /// How learning went.
+    pub figures: discovery::Report,
+    /// Paths that probes took, and by how many ports.
+    pub seen: BTreeMap<Seen, u32>,
 }
 
 /// A report with the moment it was made, so that its age can be told when it is sent, however much later that is.

@@ -15,6 +15,7 @@ use crate::{
     snapshot::Snapshot,
 };
 
+mod paths;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -101,6 +102,10 @@ impl Operations for OperationsService {
             Some(record) => Ok(Response::new(render::finding(record))),
             None => Err(Status::not_found(format!("no finding is called {id:?}"))),
         }
+    }
+
+    async fn get_paths(&self, request: Request<v1::GetPathsRequest>) -> Result<Response<v1::Paths>, Status> {
+        Ok(Response::new(paths::paths(&self.picture(), &request.into_inner().job)))
     }
 
     async fn watch_events(

@@ -11,6 +11,7 @@ use c4_detect::{
     finding::{Finding, FindingId},
     observation::{JobId, Observation, ProcessId, Timestamp},
 };
+use c4_proto::v1::PathOrders;
 
 use crate::{
     alerts::Notice,
@@ -22,6 +23,11 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     nodes::{Nodes, StreamId},
+    paths::{
+        Paths,
+        keep::Kept,
+        work::{Made, Work},
+    },
     record::Line,
     registry::Registry,
     scenes::Scenes,
@@ -35,6 +41,7 @@ use crate::{
 
 pub mod driver;
 mod messages;
+mod plan;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -82,12 +89,14 @@ pub enum Input {
         /// The job.
         job: JobId,
     },
+    /// Paths were planned.
+    Planned(Box<Made>),
     /// Time has passed.
     Tick,
 }
 
 /// What the brain wants done.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Effect {
     /// Everything up to this number of the stream is taken.
     Taken(StreamId, u64),
@@ -99,6 +108,12 @@ pub enum Effect {
     Act(Order),
     /// The agents at the other end are to have all network steps of these processes timed, for so many microseconds.
     TimeSteps(StreamId, Vec<ProcessId>, u64),
+    /// Somebody is to plan paths.
+    Plan(Box<Work>),
+    /// An agent is to have its orders for paths.
+    OrderPaths(StreamId, Box<PathOrders>),
+    /// The plan of paths is to be kept over a restart.
+    KeepPaths(Box<Kept>),
     /// Receivers of alerts are to know this.
     Notify(Box<Notice>),
     /// The recording gets a line.
@@ -123,6 +138,8 @@ pub struct Brain {
     ledger: Ledger,
     scenes: Scenes,
     steer: Steer,
+    /// Where paths are planned.
+    paths: Option<Paths>,
     /// Conflicts that were told, by job.
     conflicts: std::collections::BTreeMap<JobId, Vec<String>>,
     recording: bool,
@@ -147,10 +164,17 @@ impl Brain {
             findings: Findings::default(),
             ledger: Ledger::default(),
             scenes: Scenes::default(),
+            paths: None,
             conflicts: std::collections::BTreeMap::new(),
             pruned: now,
             effects: Vec::new(),
         }
+    }
+
+    /// A brain that plans paths, too.
+    #[must_use]
+    pub fn with_paths(self, paths: Option<Paths>) -> Self {
+        Self { paths, ..self }
     }
 
     /// Takes in what happened at `now`, which never decreases.
@@ -171,6 +195,12 @@ impl Brain {
                 self.carry(outputs, now);
             }
             Input::Looked { job } => self.scenes.look(job, now),
+            Input::Planned(made) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.made(*made, now);
+                }
+                self.plan(now);
+            }
             Input::Tick => self.tick(now),
         }
         std::mem::take(&mut self.effects)
@@ -207,6 +237,10 @@ impl Brain {
         self.carry(outputs, now);
         self.watch_conflicts(now);
         self.review(now);
+        if let Some(paths) = &mut self.paths {
+            paths.tick(&self.registry, now);
+        }
+        self.plan(now);
         if now.micros_since(self.pruned) >= PRUNE_US {
             self.pruned = now;
             self.registry.prune(now);

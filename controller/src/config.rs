@@ -45,6 +45,8 @@ pub struct Config {
     pub detect: detector::Config,
     /// What to do about findings.
     pub steer: Steer,
+    /// Planned paths for jobs' connections.
+    pub paths: Paths,
     /// Who is told about findings. Default: nobody.
     pub alerts: Vec<Alert>,
     /// What is logged, to standard error.
@@ -64,6 +66,7 @@ impl Default for Config {
             ingest: Ingest::default(),
             detect: detector::Config::default(),
             steer: Steer::default(),
+            paths: Paths::default(),
             alerts: Vec::new(),
             log: Log::default(),
         }
@@ -87,6 +90,27 @@ pub struct Ingest {
 impl Default for Ingest {
     fn default() -> Self {
         Self { node_lost_seconds: 3.0, max_streams: 20_000, max_refused: 100 }
+    }
+}
+
+/// Planned paths for jobs' connections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Hosts, switches and links, with the addresses of NICs and switches (YAML, as for `c4ctl plan`). Default: none, and
+    /// no paths are planned.
+    pub topology: Option<PathBuf>,
+    /// File in which the plan is kept, so that a restart of the controller moves no flow. Default: none, and the plan is
+    /// made anew.
+    pub state: Option<PathBuf>,
+    /// The paths of a job are kept for so long after its last process has ended. Default 600 s: it is restarted on the
+    /// same hosts more often than not, and its connections then have planned paths from the beginning.
+    pub keep_seconds: f64,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { topology: None, state: None, keep_seconds: 600.0 }
     }
 }
 

@@ -12,12 +12,14 @@ use c4_proto::v1;
 use thiserror::Error;
 
 pub(crate) mod limits;
+mod paths;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use limits::{at_most, flat, name, text};
+pub use paths::{PathReport, PeerTraffic, SeenPath, orders};
 use shared::Shared;
 
 /// A message that cannot be believed.
@@ -101,6 +103,10 @@ pub enum Body {
     CommandResult(CommandResult),
     /// The agent had to drop so many messages.
     SpoolLoss(u64),
+    /// Whom processes of the node send to.
+    Traffic(Vec<PeerTraffic>),
+    /// What is known of the paths of the node's connections.
+    Paths(Box<PathReport>),
 }
 
 impl Body {
@@ -117,6 +123,8 @@ impl Body {
             Body::Group(_) => "group_report",
             Body::CommandResult(_) => "command_result",
             Body::SpoolLoss(_) => "spool_loss",
+            Body::Traffic(_) => "traffic",
+            Body::Paths(_) => "path_report",
         }
     }
 }
@@ -233,6 +241,8 @@ impl Incoming {
                 ok: m.ok,
                 detail: text("command_result.detail", m.detail)?,
             }),
+            Wire::Traffic(m) => Body::Traffic(paths::traffic(m)?),
+            Wire::PathReport(m) => Body::Paths(Box::new(paths::report(m)?)),
             Wire::SpoolLoss(m) => Body::SpoolLoss(at_most("spool_loss.dropped", m.dropped, limits::COUNT)?),
         };
         Ok(Self { sequence, age_us, body })

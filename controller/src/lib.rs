@@ -4,6 +4,7 @@
 //!  agents ──▶ ingest ──▶ convert ──▶┌──────────────── brain ────────────────┐──▶ alerts ──▶ Alertmanager, webhooks
 //!         ◀── streams ◀─────────────│ nodes, registry ─▶ c4-detect ─▶ findings│──▶ record ──▶ JSON lines
 //!                                   │ groups, ledger  ─▶ steer ──────▶ orders │──▶ actuators ─▶ agents
+//!                                   │ paths ◀─▶ c4-traffic ──▶ orders for paths│──▶ agents
 //!                                   └───────────────────┬───────────────────┘
 //!                                            snapshot, events ──▶ api (gRPC), http (metrics, health), page
 //! ```
@@ -27,6 +28,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod nodes;
 pub mod page;
+pub mod paths;
 pub mod record;
 pub mod registry;
 pub mod scenes;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use c4_controller::{
     access::tokens,
     config::{Config, LogFormat},
-    server,
+    paths, server,
 };
 use c4_daemon::{Format, Log, Manager};
 use clap::Parser;
@@ -128,7 +128,15 @@ fn read(path: Option<&Path>) -> Option<Config> {
         }
     };
     match Config::parse(&text) {
-        Ok(config) => Some(config),
+        Ok(config) => match config.paths.topology.as_deref().map(paths::load) {
+            Some(Err(mistakes)) => {
+                for mistake in mistakes {
+                    eprintln!("paths.topology: {mistake}");
+                }
+                None
+            }
+            _ => Some(config),
+        },
         Err(mistakes) => {
             for mistake in mistakes {
                 eprintln!("{}: {mistake}", path.display());

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::snapshot::Snapshot;
 
+mod paths;
 mod picture;
 #[cfg(test)]
 mod tests;
@@ -139,6 +140,7 @@ impl Metrics {
     /// # Errors
     /// If called twice.
     pub fn show(&mut self, pictures: watch::Receiver<Arc<Snapshot>>) -> Result<(), prometheus::Error> {
+        self.catalogue.source(paths::PlannedPaths(pictures.clone()))?;
         self.catalogue.source(picture::Pictures(pictures))
     }
 

@@ -246,6 +246,19 @@ impl Registry {
         self.jobs.get(job)?.keys().next_back().copied()
     }
 
+    /// The process of that id, if it is `node`'s and has not ended.
+    pub fn of(&self, process: ProcessId, node: &NodeName) -> Result<&ProcessInfo, Refusal> {
+        self.owned(process, node)?;
+        self.processes.get(&process).map(|known| &known.info).ok_or(Refusal::Ended { process: process.0 })
+    }
+
+    /// Who has a rank of a communicator, unless several claim it.
+    #[must_use]
+    pub fn at(&self, comm: CommId, rank: u32) -> Option<&ProcessInfo> {
+        let process = self.comms.get(&comm)?.claims.undisputed(rank)?;
+        self.processes.get(&process).map(|known| &known.info)
+    }
+
     /// Every job of which processes are known.
     pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
         self.jobs.keys()

@@ -37,9 +37,11 @@ use crate::{
     ingest::{TelemetryService, streams::Streams},
     metrics::Metrics,
     page::{self, Page},
+    paths::{self, Paths, keep::Keeper},
     record::{RecordError, Recorder},
     snapshot::Snapshot,
     steer::{journal::MemoryJournal, local::LocalActuator},
+    store::StoreError,
 };
 
 /// Why the controller could not start.
@@ -51,6 +53,12 @@ pub enum StartError {
     /// The recording.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The topology that paths are planned on.
+    #[error("paths.topology: {}", .0.join("; "))]
+    Topology(Vec<String>),
+    /// The file that the plan of paths is kept in.
+    #[error("paths.state: {0}")]
+    Keep(#[from] StoreError),
     /// A receiver of alerts.
     #[error(transparent)]
     Alerts(#[from] ReceiverError),
@@ -105,9 +113,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (inputs, taken) = mpsc::channel(driver::DEPTH);
     let now = clock.now();
     let heartbeat = Arc::new(AtomicU64::new(now.0));
+    let topology =
+        config.paths.topology.as_deref().map(paths::load).transpose().map_err(StartError::Topology)?;
+    let kept = config.paths.state.as_deref().map(Keeper::open).transpose()?;
+    let (keeper, kept) = kept.map_or((None, None), |(keeper, kept)| (Some(keeper), kept));
+    let paths = topology.map(|topology| Paths::new(&config.paths, topology, kept, now));
+    let brain = Brain::new(config.clone(), Box::new(MemoryJournal::default()), metrics.clone(), now);
+    let brain = brain.with_paths(paths);
     let (groups, see_groups) = watch::channel(Arc::new(Groups::default()));
     let driver = Driver {
-        brain: Brain::new(config.clone(), Box::new(MemoryJournal::default()), metrics.clone(), now),
+        brain,
         clock,
         inputs: taken,
         answers: inputs.clone(),
@@ -117,6 +132,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         snapshot,
         events: events.clone(),
         notices: handles.iter().map(|handle| handle.notices.clone()).collect(),
+        keeper,
         recorder,
         metrics: metrics.clone(),
         heartbeat: heartbeat.clone(),

@@ -14,6 +14,7 @@ use crate::{
     findings::Record,
     ledger::{Outage, Parts},
     nodes::Node,
+    paths::view::PathsView,
 };
 
 /// Every state a job can be shown in.
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub live: Arc<BTreeMap<JobId, Arc<Scene>>>,
     /// Pictures that findings rest on.
     pub kept: BTreeMap<FindingId, Arc<Scene>>,
+    /// Planned paths, where they are planned.
+    pub paths: Option<Arc<PathsView>>,
 }
 
 impl Snapshot {
@@ -53,6 +56,7 @@ impl Snapshot {
             findings: BTreeMap::new(),
             live: Arc::default(),
             kept: BTreeMap::new(),
+            paths: None,
         }
     }
 }

@@ -125,6 +125,12 @@ pub enum Live {
         #[command(subcommand)]
         command: Alerts,
     },
+    /// Planned paths: links, jobs, and what agents know
+    Paths {
+        /// Only this job, with the paths of its flows
+        #[arg(long, value_name = "JOB")]
+        job: Option<String>,
+    },
     /// What has happened
     Events {
         /// Go on as things happen

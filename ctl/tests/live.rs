@@ -29,6 +29,29 @@ fn status_shows_nodes_and_what_is_lost() {
 }
 
 #[test]
+fn paths_show_the_plan_and_what_agents_know() {
+    let controller = Controller::start();
+    let shown = text(&controller.ask(&["paths", "--job", "train"]).stdout);
+    for expected in [
+        "between switches 50 %",
+        "answered by 10.9.9.9",
+        "ring of 8 hosts",
+        "250 ms",
+        "leaf0 → spine1 → leaf1",
+        "avoid",
+        "does not follow yet",
+        "settled",
+    ] {
+        assert!(shown.contains(expected), "{expected:?} in\n{shown}");
+    }
+    assert!(!shown.contains("spine3"), "links that carry nothing and are fine are left out\n{shown}");
+    let document = json(&controller.ask(&["paths", "--json"]));
+    assert_eq!(document["flows"][0]["pieces"][0]["path"][1], "spine1");
+    assert_eq!(document["links"].as_array().map(Vec::len), Some(3));
+    assert_eq!(document["nodes"][1]["follows"], false);
+}
+
+#[test]
 fn jobs_and_one_job() {
     let controller = Controller::start();
     let shown = text(&controller.ask(&["jobs"]).stdout);

@@ -37,8 +37,8 @@ fn flows_take_planned_paths_and_others_when_a_link_dies() {
 }
 
 #[test]
-fn agents_put_jobs_on_planned_paths() {
-    let args = ["--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "2", "--seconds", "1"];
+fn a_controller_puts_jobs_on_planned_paths_and_finds_a_dead_link() {
+    let args = ["--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "2", "--seconds", "1", "--cut"];
     let Some(said) = run(&args) else { return };
     let trial = &said["trials"][0];
     for times in ["hashed", "planned"] {
@@ -48,4 +48,7 @@ fn agents_put_jobs_on_planned_paths() {
             "{trial}"
         );
     }
+    // That it was found is why there are figures at all: the program waits for a plan that avoids it.
+    let cut = &trial["cut"];
+    assert!(cut["link"][0].is_u64() && cut["planned_slowest"].as_f64().is_some_and(|s| s > 0.0), "{trial}");
 }

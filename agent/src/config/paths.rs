@@ -3,35 +3,47 @@
 use std::{ops::Range, path::PathBuf, time::Duration};
 
 use super::{
-    fields::{Fields, Mistake, milliseconds, or_null, path, text},
+    fields::{Fields, Mistake, milliseconds, or_null, path, text, truth},
     size,
 };
-use crate::paths::service::PathSettings;
+use crate::paths::{
+    orders::Listening,
+    service::{PathSettings, Source},
+};
 
-/// Paths are planned when there is a file of orders.
+/// Paths are planned when orders come from somewhere.
 pub(super) fn paths(node: &str, mut section: Fields, mistakes: &mut Vec<Mistake>) -> Option<PathSettings> {
     let mut settings = PathSettings {
-        orders: PathBuf::new(),
+        orders: Source::Controller,
         host: node.to_owned(),
         // Where the shim looks if it is told nothing else.
         table: PathBuf::from("/dev/shm/c4/paths"),
         // Below the kernel's ephemeral ports (32768 and up), so that nobody else has them by chance.
         ports: 20_000..30_000,
-        listen: 30_000..30_016,
+        listen: Listening { tcp: 30_000..30_016, roce: false },
         // So many connections of one process to one host can share a path at the same time.
         depth: 8,
         verify: Duration::from_secs(2),
     };
-    let mut orders: Option<PathBuf> = None;
-    section.value("orders", &mut orders, mistakes, or_null(path));
+    let mut orders: Option<Source> = None;
+    section.value("orders", &mut orders, mistakes, or_null(source));
     section.value("host", &mut settings.host, mistakes, text);
     section.value("table", &mut settings.table, mistakes, path);
     section.value("source_ports", &mut settings.ports, mistakes, ports);
-    section.value("listen_ports", &mut settings.listen, mistakes, ports);
+    section.value("listen_ports", &mut settings.listen.tcp, mistakes, ports);
+    section.value("roce", &mut settings.listen.roce, mistakes, truth);
     section.value("ports_per_path", &mut settings.depth, mistakes, size(1, 1000));
     section.value("verify_ms", &mut settings.verify, mistakes, milliseconds(250, 600_000));
     section.finish(mistakes);
     orders.map(|orders| PathSettings { orders, ..settings })
+}
+
+/// `controller`, or the path of a file.
+fn source(value: &serde_yaml::Value) -> Result<Source, String> {
+    if value.as_str() == Some("controller") {
+        return Ok(Source::Controller);
+    }
+    path(value).map(Source::File).map_err(|expected| format!("{expected}, or controller"))
 }
 
 /// First and last port.

@@ -142,6 +142,9 @@ const MOST_PORTS_A_PATH: usize = 64;
 /// Ports that show nothing new in a row, for each path known, before it is believed that there are no more paths. A path
 /// that takes its share of ports stays unseen among n paths over 7 n ports with probability e⁻⁷.
 const NOTHING_NEW: u32 = 7;
+/// Ports of known paths, for each of those and one more, after which a wanted path that none took is believed not to be
+/// there: e⁻¹⁰.
+const ABSENT: usize = 10;
 
 impl Discovery {
     /// Nothing is known yet.
@@ -238,6 +241,18 @@ impl Discovery {
         }
     }
 
+    /// Whether what is wanted and not complete yet was taken by no port at all, though so many took others.
+    fn is_absent(&self) -> bool {
+        let ports = |route: &Route| {
+            let own = self.paths.iter().filter(|(hops, _)| route.matches(hops));
+            own.map(|(_, ports)| ports.len()).sum::<usize>()
+        };
+        let found: usize = self.paths.values().map(Vec::len).sum();
+        let open: Vec<usize> =
+            self.settings.wanted.iter().map(ports).filter(|own| *own < self.settings.depth).collect();
+        !open.is_empty() && open.iter().all(|own| *own == 0) && found >= ABSENT * (self.paths.len() + 1)
+    }
+
     fn looked_long_enough(&self) -> bool {
         let found: usize = self.paths.values().map(Vec::len).sum();
         found >= NOTHING_NEW as usize * self.paths.len()
@@ -248,7 +263,8 @@ impl Discovery {
         let hopeless = self.paths.is_empty() && self.report.silent + self.report.lost >= 8;
         let room = self.candidates.len() < CANDIDATES && self.next_port < self.settings.ports.end;
         // A path that so many ports do not take is not there, or nobody answers on it.
-        let absent = self.report.ports as usize > MOST_PORTS_A_PATH * (self.paths.len() + 1);
+        let absent =
+            self.report.ports as usize > MOST_PORTS_A_PATH * (self.paths.len() + 1) || self.is_absent();
         room && !hopeless && !absent && !self.is_complete()
     }
 

@@ -97,13 +97,32 @@ pub fn parse(text: &str, host: &str) -> Result<Vec<Order>, OrdersError> {
 /// Ports by path, towards each destination.
 pub type Known = BTreeMap<SocketAddr, BTreeMap<Hops, Vec<u16>>>;
 
+/// The UDP port that all RoCE packets go to.
+pub const ROCE: u16 = 4791;
+
+/// The ports that connections go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// Of sockets that listen on any port.
+    pub tcp: Range<u16>,
+    /// Whether there is RoCE, too.
+    pub roce: bool,
+}
+
+impl Listening {
+    /// All of them.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        self.tcp.clone().chain(self.roce.then_some(ROCE))
+    }
+}
+
 /// The table that orders come to, and how many paths in it have no port.
 #[must_use]
-pub fn table(orders: &[Order], known: &Known, listen: &Range<u16>, generation: u64) -> (Table, usize) {
-    let mut table = Table { generation, listen: Some(listen.clone()), entries: Vec::new() };
+pub fn table(orders: &[Order], known: &Known, listen: &Listening, generation: u64) -> (Table, usize) {
+    let mut table = Table { generation, listen: Some(listen.tcp.clone()), entries: Vec::new() };
     let mut missing = 0;
     for order in orders {
-        for port in listen.clone() {
+        for port in listen.ports() {
             let to = SocketAddr::new(order.to, port);
             let empty = BTreeMap::new();
             let ports = known.get(&to).unwrap_or(&empty);
@@ -170,7 +189,8 @@ mod tests {
         let to: SocketAddr = "10.0.1.1:30000".parse().expect("an address");
         let ports = BTreeMap::from([(hop(1), vec![20_000]), (hop(2), vec![20_001]), (hop(9), vec![20_002])]);
         let known = Known::from([(to, ports)]);
-        let (found, missing) = table(&orders, &known, &(30_000..30_002), 3);
+        let listen = Listening { tcp: 30_000..30_002, roce: false };
+        let (found, missing) = table(&orders, &known, &listen, 3);
         // Nothing is known of the second listening port: connections there stay as they are.
         assert_eq!((found.entries.len(), missing), (1, 2));
         assert_eq!(found.entries[0].slots, [0, 1, 0]);

@@ -1,86 +1,110 @@
-//! Keeps the table true, in a thread of its own: reads orders when they change, learns ports for them, writes the table,
-//! renews its lease, and now and then asks again about a port that nobody uses. If that takes another path than it did,
-//! something in the network changed, and everything known is stale: it is learned anew.
+//! Keeps the table true, in a thread of its own: takes orders, from a file or from the controller, learns ports for them,
+//! writes the table, renews its lease, tells what it has seen, and now and then asks again about some ports. If one takes
+//! another path than it did, something in the network changed, and everything known is stale: it is learned anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
     ops::Range,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
 use c4_path_table::{publish, renew};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    discovery::{Discovery, Hops, Report, Settings},
-    orders::{self, Known, Order},
+    discovery::{Discovery, Settings},
+    knowledge::{Check, Knowledge, ttls},
+    mailbox::Mailbox,
+    orders::{self, Listening, ROCE},
     probe::{Protocol, Target, learn},
 };
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    report::{Captured, PathReport, Report},
+};
+
+/// Where orders come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file, looked at again and again.
+    File(PathBuf),
+    /// The controller sends them.
+    Controller,
+}
 
 /// What the service is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathSettings {
-    /// File with orders.
-    pub orders: PathBuf,
-    /// Name of this host in them.
+    /// Where orders come from.
+    pub orders: Source,
+    /// Name of this host in a file of orders.
     pub host: String,
     /// The table.
     pub table: PathBuf,
     /// Source ports.
     pub ports: Range<u16>,
-    /// Ports for sockets that listen on any port.
-    pub listen: Range<u16>,
+    /// Where connections go.
+    pub listen: Listening,
     /// How many source ports are wanted for each path.
     pub depth: usize,
     /// Time between two checks of what is known.
     pub verify: Duration,
 }
 
+/// Source ports that a flow label can make.
+const ROCE_SOURCES: Range<u16> = 0xC000..0xFFFF;
 /// Time between two looks at the orders.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a table is believed without this agent: long enough for a slow round of learning.
 const LEASE_NS: u64 = 60_000_000_000;
 /// So many checks until what was not found is looked for again.
-const PATIENCE: usize = 15;
-/// Destinations that are learned about at the same time. Each is paced by itself.
+const PATIENCE: u32 = 15;
+/// Destinations that are learned about, or ports that are checked, at the same time. Each is paced by itself.
 const TOGETHER: usize = 8;
+/// A report is made at least this often, so that a controller that has lost its memory hears of everything.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// A running service; dropped, it ends.
 #[derive(Debug)]
 pub struct Service {
-    stop: Arc<AtomicBool>,
+    mailbox: Mailbox,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Service {
-    /// Starts it.
+    /// Starts it. What it sees goes to `reports`.
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn start(settings: PathSettings, metrics: Metrics) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let run = move || Worker::new(settings, metrics, told).run();
-        let thread = thread::Builder::new().name("c4-paths".to_owned()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread) })
+    pub fn start(
+        settings: PathSettings,
+        metrics: Metrics,
+        reports: mpsc::Sender<Captured>,
+    ) -> io::Result<Self> {
+        let mailbox = Mailbox::default();
+        let worker = Worker::new(settings, metrics, reports, mailbox.clone());
+        let thread = thread::Builder::new().name("c4-paths".to_owned()).spawn(move || worker.run())?;
+        mailbox.read_by(thread.thread().clone());
+        Ok(Self { mailbox, thread: Some(thread) })
+    }
+
+    /// Where a controller's orders go.
+    #[must_use]
+    pub fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.mailbox.stop();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             // It ends within a poll; a panic in it was reported by the thread.
             let _ = thread.join();
         }
@@ -90,174 +114,155 @@ impl Drop for Service {
 struct Worker {
     settings: PathSettings,
     metrics: Metrics,
-    stop: Arc<AtomicBool>,
+    reports: mpsc::Sender<Captured>,
+    mailbox: Mailbox,
+    /// The file of orders as it was last read.
     text: String,
-    orders: Vec<Order>,
-    known: Known,
+    ordered: bool,
+    knowledge: Knowledge,
     generation: u64,
-    checks: usize,
-    idle: Duration,
+    /// What is said of the orders in every report.
+    about: PathReport,
+    told: Option<PathReport>,
+    checks: u32,
+    since_check: Duration,
+    since_report: Duration,
 }
 
 impl Worker {
-    fn new(settings: PathSettings, metrics: Metrics, stop: Arc<AtomicBool>) -> Self {
-        // Tables of an earlier agent on this host had smaller numbers.
-        let generation = boot_ns();
-        let (text, orders, known) = (String::new(), Vec::new(), Known::new());
-        Self { settings, metrics, stop, text, orders, known, generation, checks: 0, idle: Duration::ZERO }
+    fn new(
+        settings: PathSettings,
+        metrics: Metrics,
+        reports: mpsc::Sender<Captured>,
+        mailbox: Mailbox,
+    ) -> Self {
+        Self {
+            settings,
+            metrics,
+            reports,
+            mailbox,
+            text: String::new(),
+            ordered: false,
+            knowledge: Knowledge::default(),
+            // Tables of an earlier agent on this host had smaller numbers.
+            generation: boot_ns(),
+            about: PathReport::default(),
+            told: None,
+            checks: 0,
+            since_check: Duration::ZERO,
+            since_report: Duration::ZERO,
+        }
     }
 
     fn run(mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let new = self.read_orders();
+        while !self.mailbox.is_stopped() {
+            let new = self.take_orders();
             let learned = self.learn();
             if new || learned {
                 self.publish();
-            } else if self.idle >= self.settings.verify {
-                self.idle = Duration::ZERO;
+            } else if self.since_check >= self.settings.verify {
+                self.since_check = Duration::ZERO;
                 self.verify();
             }
             // There is none to renew before the first orders.
-            if self.generation_published() && renew(&self.settings.table, boot_ns() + LEASE_NS).is_err() {
+            if self.ordered && renew(&self.settings.table, boot_ns() + LEASE_NS).is_err() {
                 self.publish();
             }
+            self.report();
             thread::park_timeout(LOOK);
-            self.idle += LOOK;
+            self.since_check += LOOK;
+            self.since_report += LOOK;
         }
-    }
-
-    fn generation_published(&self) -> bool {
-        !self.text.is_empty()
     }
 
     /// Whether there are new orders. Orders that cannot be read change nothing.
-    fn read_orders(&mut self) -> bool {
-        let text = match fs::read_to_string(&self.settings.orders) {
-            Ok(text) => text,
-            // None yet.
-            Err(_) => return false,
+    fn take_orders(&mut self) -> bool {
+        let sent = self.mailbox.take();
+        let new = match &self.settings.orders {
+            Source::File(path) => read_orders(path, &mut self.text, &self.settings.host),
+            Source::Controller => sent.map(|sent| {
+                if sent.epoch != std::mem::replace(&mut self.about.epoch, sent.epoch) {
+                    self.knowledge.forget();
+                }
+                self.about.revision = sent.revision;
+                sent.orders
+            }),
         };
-        if text == self.text {
-            return false;
-        }
-        match orders::parse(&text, &self.settings.host) {
-            Ok(orders) => self.orders = orders,
-            Err(error) => warn!(file = %self.settings.orders.display(), %error, "orders are not followed"),
-        }
-        self.text = text;
-        let wanted = self.targets();
-        self.known.retain(|to, _| wanted.contains(to));
+        let Some(orders) = new else { return false };
+        self.ordered = true;
+        self.knowledge.order(orders, &self.settings.listen);
         true
     }
 
-    fn targets(&self) -> BTreeSet<SocketAddr> {
-        let ports = || self.settings.listen.clone();
-        self.orders.iter().flat_map(|order| ports().map(|port| SocketAddr::new(order.to, port))).collect()
-    }
-
-    /// Learns about destinations of which nothing is known; whether there were any.
+    /// Learns about destinations of which too little is known, until all are done or new orders come; whether there were
+    /// any.
     fn learn(&mut self) -> bool {
-        let unknown: Vec<_> = self.targets().into_iter().filter(|to| !self.known.contains_key(to)).collect();
-        let mut all = Report::default();
-        for some in unknown.chunks(TOGETHER) {
-            let found: Vec<(SocketAddr, Discovery)> = thread::scope(|scope| {
-                let learners: Vec<_> =
-                    some.iter().map(|to| scope.spawn(|| (*to, self.discover(*to)))).collect();
+        let lacking = self.knowledge.lacking(&self.settings.listen, self.settings.depth);
+        for some in lacking.chunks(TOGETHER) {
+            let found: Vec<(SocketAddr, Discovery, bool)> = thread::scope(|scope| {
+                let learners: Vec<_> = some.iter().map(|to| scope.spawn(|| self.discover(*to))).collect();
                 learners.into_iter().filter_map(|learner| learner.join().ok()).collect()
             });
-            for (to, discovery) in found {
-                let report = discovery.report();
-                all.ports += report.ports;
-                all.probes += report.probes;
-                all.silent += report.silent;
-                all.unsteady += report.unsteady;
-                all.paths += report.paths;
-                all.elapsed_us = all.elapsed_us.max(report.elapsed_us);
-                self.known.insert(to, discovery.paths().clone());
+            for (to, discovery, complete) in found {
+                self.metrics.paths_learned(&discovery.report());
+                self.knowledge.learned(to, discovery.paths(), &discovery.report(), complete);
             }
             // The table of before is still as good as anything.
             let _ = renew(&self.settings.table, boot_ns() + LEASE_NS);
-            if self.stop.load(Ordering::Relaxed) {
-                return false;
+            if self.mailbox.interruption().load(Ordering::Acquire) {
+                return true;
             }
         }
-        if !unknown.is_empty() {
-            let seconds = all.elapsed_us as f64 * 1e-6;
-            self.metrics.paths_learned(&all);
-            info!(
-                destinations = unknown.len(),
-                ports = all.ports,
-                probes = all.probes,
-                paths = all.paths,
-                silent = all.silent,
-                unsteady = all.unsteady,
-                seconds,
-                "learned paths"
-            );
+        if !lacking.is_empty() {
+            let figures = self.knowledge.figures();
+            let (ports, probes) = (figures.ports, figures.probes);
+            info!(destinations = lacking.len(), ports, probes, "learned paths");
         }
-        !unknown.is_empty()
+        !lacking.is_empty()
     }
 
-    /// Asks about one destination until the paths in its orders have their ports.
-    fn discover(&self, to: SocketAddr) -> Discovery {
-        let routes = self.orders.iter().filter(|order| order.to == to.ip()).flat_map(|order| &order.paths);
-        let wanted: Vec<_> = routes.cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        let mut discovery = Discovery::new(Settings {
-            ports: self.settings.ports.clone(),
-            ttls: ttls(wanted.first().map_or(1, |route| route.via.len())),
-            depth: self.settings.depth,
-            wanted,
-            ..Settings::default()
-        });
-        let target = Target { protocol: Protocol::Tcp, to };
-        if let Err(error) = learn(target, &mut discovery, &self.stop) {
+    /// Asks about one destination until the paths in its orders have their ports; and whether it came to an end.
+    fn discover(&self, to: SocketAddr) -> (SocketAddr, Discovery, bool) {
+        let ports = if to.port() == ROCE { ROCE_SOURCES } else { self.settings.ports.clone() };
+        let task = self.knowledge.task(to, ports, self.settings.depth);
+        let mut discovery = Discovery::new(task);
+        let interrupted: &AtomicBool = self.mailbox.interruption();
+        if let Err(error) = learn(target(to), &mut discovery, interrupted) {
             warn!(%to, %error, "cannot probe");
         }
-        discovery
+        let complete = !interrupted.load(Ordering::Acquire);
+        (to, discovery, complete)
     }
 
-    /// Asks again about one port; forgets everything if it takes another path now.
+    /// Asks again about some ports; forgets everything if one takes another path now.
     fn verify(&mut self) {
         self.checks += 1;
         if self.checks.is_multiple_of(PATIENCE) {
-            // Where something was not found: perhaps it is there now.
-            let orders = &self.orders;
-            self.known.retain(|to, paths| {
-                let mut wanted =
-                    orders.iter().filter(|order| order.to == to.ip()).flat_map(|order| &order.paths);
-                wanted.all(|route| paths.keys().any(|hops| route.matches(hops)))
-            });
+            self.knowledge.look_again();
         }
-        let all: Vec<(SocketAddr, &Hops, u16)> = self
-            .known
-            .iter()
-            // The last port of a path is the least likely to be in use.
-            .flat_map(|(to, paths)| {
-                paths.iter().filter_map(|(hops, ports)| Some((*to, hops, *ports.last()?)))
-            })
-            .collect();
-        let Some((to, hops, port)) = all.get(self.checks % all.len().max(1)).copied() else { return };
-        let one = port..port.saturating_add(1);
-        let settings =
-            Settings { ports: one, ttls: ttls(hops.len()), paths: Some(1), depth: 1, ..Settings::default() };
-        let mut discovery = Discovery::new(settings);
-        let target = Target { protocol: Protocol::Tcp, to };
-        if learn(target, &mut discovery, &self.stop).is_err() {
-            return;
-        }
-        let unsteady = discovery.report().unsteady > 0;
-        if unsteady || discovery.paths().keys().any(|now| now != hops) {
+        let checks = self.knowledge.checks(TOGETHER);
+        let mailbox = &self.mailbox;
+        let changed: Vec<&Check> = thread::scope(|scope| {
+            let askers: Vec<_> = checks
+                .iter()
+                .map(|check| scope.spawn(move || has_changed(check, mailbox).then_some(check)))
+                .collect();
+            askers.into_iter().filter_map(|asker| asker.join().ok().flatten()).collect()
+        });
+        if let Some(Check { to, port, hops }) = changed.first() {
             info!(%to, port, was = ?hops, "a path has changed: what is known of ports is stale");
             self.metrics.path_changed();
-            self.known = BTreeMap::new();
+            self.about.changes += 1;
+            self.knowledge.forget();
+            // At once: everybody else's knowledge may be stale, too.
+            self.report();
         }
     }
 
     fn publish(&mut self) {
         self.generation += 1;
-        let (table, missing) =
-            orders::table(&self.orders, &self.known, &self.settings.listen, self.generation);
-        self.metrics.paths(self.orders.len(), missing);
+        let (table, missing) = self.knowledge.table(&self.settings.listen, self.generation);
+        self.metrics.paths(self.knowledge.orders().len(), missing);
         if missing > 0 {
             warn!(missing, "no port was found for some planned paths: connections there stay unplanned");
         }
@@ -269,11 +274,72 @@ impl Worker {
             warn!(table = %self.settings.table.display(), %error, "cannot write the table of paths");
         }
     }
+
+    /// Tells the controller what is new, and now and then everything.
+    fn report(&mut self) {
+        if !self.ordered || self.settings.orders != Source::Controller {
+            return;
+        }
+        let settled = self.knowledge.lacking(&self.settings.listen, self.settings.depth).is_empty();
+        let (_, missing) = self.knowledge.table(&self.settings.listen, self.generation);
+        let figures = self.knowledge.figures().clone();
+        let report = PathReport {
+            settled,
+            destinations: self.knowledge.orders().len() as u32,
+            missing: missing as u32,
+            figures,
+            seen: self.knowledge.seen(),
+            ..self.about.clone()
+        };
+        if self.told.as_ref() == Some(&report) && self.since_report < REPORT {
+            return;
+        }
+        self.since_report = Duration::ZERO;
+        self.told = Some(report.clone());
+        // Nobody takes reports any more when the agent ends.
+        let _ = self.reports.blocking_send(Captured::now(Report::Paths(Box::new(report))));
+    }
 }
 
-/// The TTLs that end at the switches above the first leaf.
-fn ttls(switches: usize) -> Vec<u8> {
-    (2..).take(switches).collect()
+/// The orders in a file, if it has changed since it was last read.
+fn read_orders(path: &std::path::Path, before: &mut String, host: &str) -> Option<Vec<orders::Order>> {
+    // None yet, perhaps.
+    let text = fs::read_to_string(path).ok()?;
+    if text == *before {
+        return None;
+    }
+    let orders = match orders::parse(&text, host) {
+        Ok(orders) => Some(orders),
+        Err(error) => {
+            warn!(file = %path.display(), %error, "orders are not followed");
+            None
+        }
+    };
+    *before = text;
+    orders
+}
+
+/// Whether a port takes another path than it did.
+fn has_changed(check: &Check, mailbox: &Mailbox) -> bool {
+    let one = check.port..check.port.saturating_add(1);
+    let settings = Settings {
+        ports: one,
+        ttls: ttls(check.hops.len()),
+        paths: Some(1),
+        depth: 1,
+        ..Settings::default()
+    };
+    let mut discovery = Discovery::new(settings);
+    if learn(target(check.to), &mut discovery, mailbox.interruption()).is_err() {
+        return false;
+    }
+    discovery.report().unsteady > 0 || discovery.paths().keys().any(|now| *now != check.hops)
+}
+
+/// How connections to a destination look.
+fn target(to: SocketAddr) -> Target {
+    let protocol = if to.port() == ROCE { Protocol::Udp } else { Protocol::Tcp };
+    Target { protocol, to }
 }
 
 /// Nanoseconds since boot, as readers of the table count them.

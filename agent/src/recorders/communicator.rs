@@ -12,7 +12,11 @@ use c4_detect::{
 };
 use c4_recorder::snapshot::{self, Communicator, Connection, Operation, OperationKind};
 
-use super::{collectives::Collectives, links::Links};
+use super::{
+    collectives::Collectives,
+    links::Links,
+    peers::{PeerSums, Peers},
+};
 
 /// Completed operations held back for an older open one. Beyond it the older one is given up: NCCL runs the collectives
 /// of a communicator in order, so this many mean that its end was missed.
@@ -71,6 +75,7 @@ pub(super) struct CommTrack {
     oldest: Option<Operation>,
     edges: Vec<Edge>,
     links: Links,
+    peers: Peers,
     pending: Vec<Operation>,
     urgent_for: Option<u64>,
     reported: Option<(u64, u64, u64)>,
@@ -118,10 +123,16 @@ impl CommTrack {
             }
         }
         self.links.update(connections);
+        self.peers.update(connections);
         let mut stuck: Vec<_> =
             connections.iter().filter(|connection| connection.state != snapshot::StepState::Idle).collect();
         stuck.sort_by_key(|connection| connection.state_since_ns);
         self.edges = stuck.into_iter().take(MAX_EDGES).map(|connection| edge(connection, now_ns)).collect();
+    }
+
+    /// Whom it sends to, if that is to be told now.
+    pub(super) fn peers(&mut self, now_ns: u64) -> Vec<(u32, PeerSums)> {
+        self.peers.take(now_ns)
     }
 
     /// Takes in the sends and receives that were seen: of those that are open, the oldest for each peer and direction.

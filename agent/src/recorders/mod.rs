@@ -13,6 +13,7 @@ mod files;
 mod identity;
 mod links;
 mod owner;
+mod peers;
 mod source;
 mod tracked;
 
@@ -30,6 +31,7 @@ pub use files::RecorderDirectory;
 pub use identity::{describe, process_id};
 pub use owner::Origin;
 use owner::Owners;
+pub use peers::PeerSums;
 pub use source::{RecorderHandle, RecorderSource, Sample, SourceError};
 use tracing::{info, warn};
 use tracked::Tracked;
@@ -46,6 +48,9 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 const RETRY_NS: u64 = 10_000_000_000;
 /// Windows in one message at most: far more than a node has GPUs, far less than fills a message.
 const MAX_TOGETHER: usize = 64;
+
+/// Peers in one message.
+const MAX_PEERS: usize = 4096;
 
 /// How the sampler works.
 #[derive(Clone, Debug)]
@@ -197,6 +202,8 @@ impl<S: RecorderSource> Sampler<S> {
             let windows: Vec<_> = windows.collect();
             reports.extend(windows.chunks(MAX_TOGETHER).map(|some| Report::Windows(some.to_vec())));
         }
+        let peers: Vec<_> = self.tracked.values_mut().flat_map(|tracked| tracked.peers(now_ns)).collect();
+        reports.extend(peers.chunks(MAX_PEERS).map(|some| Report::Traffic(some.to_vec())));
         for name in ended {
             reports.extend(self.bury(name, now_ns));
         }

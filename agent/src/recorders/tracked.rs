@@ -16,7 +16,7 @@ use super::{
     owner::Owners,
     source::{RecorderHandle, Sample, SourceError},
 };
-use crate::report::{ProcessStart, Report};
+use crate::report::{PeerTraffic, ProcessStart, Report};
 
 /// How long it is remembered when the process was in communication: longer than an operation waits for an older one to
 /// be complete before both are aggregated.
@@ -224,6 +224,17 @@ impl<H: RecorderHandle> Tracked<H> {
     pub(super) fn take_collectives(&mut self) -> Option<(String, Collectives)> {
         let some = self.process.is_some() && !self.collectives.is_empty();
         some.then(|| (self.job.clone(), std::mem::take(&mut self.collectives)))
+    }
+
+    /// Whom the process sends to, as far as that is to be told now.
+    pub(super) fn peers(&mut self, now_ns: u64) -> Vec<PeerTraffic> {
+        let Some(process) = self.process else { return Vec::new() };
+        let of = |track: &mut CommTrack| {
+            let comm = CommId(track.last.id);
+            let peers = track.peers(now_ns).into_iter();
+            peers.map(move |(peer, sums)| PeerTraffic { process, comm, peer, sums }).collect::<Vec<_>>()
+        };
+        self.comms.values_mut().flat_map(of).collect()
     }
 
     /// Whether every communicator was finalised: then the end was not an accident.

@@ -4,7 +4,7 @@
 //! when it is full, and taking from it is only a push into the spool, so they never wait long); messages go out over a
 //! queue of `OUTBOUND`, small so that the age put into a message is still true when it leaves; commands go to the
 //! supervisor over a bounded queue, and one that finds it full is refused, said so, and not forgotten by the controller,
-//! which keeps its own list. Wishes for all steps to be timed go to the sampler over a bounded queue and are dropped when
+//! which keeps its own list. Orders for paths go to a mailbox that holds the newest. Wishes for all steps to be timed go to the sampler over a bounded queue and are dropped when
 //! it is full. Cancelling is safe at every point: what is not acknowledged stays in the spool.
 
 mod backoff;
@@ -39,6 +39,7 @@ use tracing::{debug, info, warn};
 use crate::{
     convert,
     metrics::Metrics,
+    paths::mailbox::{Instructions, Mailbox},
     report::{Captured, Command, Report, SensorStatus, TimeSteps},
 };
 
@@ -112,6 +113,7 @@ pub struct Stream<D> {
     sensors: watch::Receiver<Vec<SensorStatus>>,
     commands: mpsc::Sender<Command>,
     wishes: mpsc::Sender<TimeSteps>,
+    orders: Option<Mailbox>,
     desk: Desk,
     said_absent: bool,
 }
@@ -135,8 +137,15 @@ impl<D: Dial> Stream<D> {
             sensors,
             commands,
             wishes,
+            orders: None,
             said_absent: false,
         }
+    }
+
+    /// Passes orders for paths on.
+    #[must_use]
+    pub fn with_orders(self, orders: Option<Mailbox>) -> Self {
+        Self { orders, ..self }
     }
 
     /// Streams until `shutdown`, then for as long as there is something to deliver, but no longer than the drain time.
@@ -274,9 +283,21 @@ impl<D: Dial> Stream<D> {
             Some(Reply::Command(command)) => self.obey(command),
             // Whoever finds no room is told again, as long as the wish stands.
             Some(Reply::TimeSteps(wish)) => drop(self.wishes.try_send(wish.into())),
+            Some(Reply::PathOrders(orders)) => self.plan(orders),
             None => {
                 debug!("the controller sent something this agent does not know")
             }
+        }
+    }
+
+    fn plan(&self, orders: c4_proto::v1::PathOrders) {
+        let Some(mailbox) = &self.orders else {
+            debug!("orders for paths, which this agent is not configured to follow");
+            return;
+        };
+        match Instructions::try_from(orders) {
+            Ok(instructions) => mailbox.put(instructions),
+            Err(error) => warn!(%error, "orders for paths are not followed"),
         }
     }
 

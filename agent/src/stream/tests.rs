@@ -260,6 +260,8 @@ fn kind(message: &AgentMessage) -> String {
         Body::CommandResult(result) => format!("result {} {}", result.command_id, result.ok),
         Body::Health(health) => format!("health {}", health.code),
         Body::GroupReport(report) => format!("group {}", report.job),
+        Body::Traffic(traffic) => format!("traffic {}", traffic.peers.len()),
+        Body::PathReport(report) => format!("paths {}", report.revision),
     }
 }
 

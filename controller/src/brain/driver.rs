@@ -9,7 +9,7 @@
 //! | recording | lines | 8192 | dropped and counted |
 //!
 //! Orders are carried out by tasks of their own, each bounded by its order's time-out; their answers come back as
-//! inputs. Cancelling the task loses inputs that no agent had acknowledged, so their agents send them again.
+//! inputs, as do plans of paths, which are made on threads of their own, one at a time. Cancelling the task loses inputs that no agent had acknowledged, so their agents send them again.
 
 use std::{
     sync::{
@@ -34,6 +34,7 @@ use crate::{
     groups::Groups,
     ingest::streams::Streams,
     metrics::Metrics,
+    paths::{keep::Keeper, work::Work},
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
@@ -70,6 +71,8 @@ pub struct Driver {
     pub events: EventLog,
     /// Receivers of alerts.
     pub notices: Vec<mpsc::Sender<Notice>>,
+    /// Where the plan of paths is kept.
+    pub keeper: Option<Keeper>,
     /// The recording.
     pub recorder: Option<Recorder>,
     /// What is counted.
@@ -129,7 +132,10 @@ impl Driver {
     }
 
     fn publish(&self) {
-        self.snapshot.send_replace(Arc::new(self.brain.snapshot(self.clock.now())));
+        let before = self.snapshot.borrow().paths.clone();
+        let paths = self.brain.paths_view(before.as_deref());
+        let snapshot = Snapshot { paths, ..self.brain.snapshot(self.clock.now()) };
+        self.snapshot.send_replace(Arc::new(snapshot));
     }
 
     fn turn(&mut self, input: Input, cancel: &CancellationToken) {
@@ -155,6 +161,18 @@ impl Driver {
                         self.metrics.replies_dropped.inc();
                     }
                 }
+                Effect::OrderPaths(stream, orders) => {
+                    let orders = controller_message::Body::PathOrders(*orders);
+                    if !self.streams.send(stream, ControllerMessage { body: Some(orders) }) {
+                        self.metrics.replies_dropped.inc();
+                    }
+                }
+                Effect::Plan(work) => self.plan(*work),
+                Effect::KeepPaths(kept) => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.keep(&kept);
+                    }
+                }
                 Effect::Act(order) => self.act(order, cancel.clone()),
                 Effect::Notify(notice) => {
                     for receiver in &self.notices {
@@ -171,6 +189,15 @@ impl Driver {
                 Effect::Event(event) => self.events.push(event),
             }
         }
+    }
+
+    /// Plans on a thread of its own: a large plan takes a second.
+    fn plan(&self, work: Work) {
+        let answers = self.answers.clone();
+        self.tasks.spawn_blocking(move || {
+            // If the brain is gone, nobody waits for the plan.
+            let _ = answers.blocking_send(Input::Planned(Box::new(work.make())));
+        });
     }
 
     fn act(&self, order: Order, cancel: CancellationToken) {

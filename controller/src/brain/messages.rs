@@ -25,6 +25,10 @@ impl Brain {
         self.missing(&key.node, opened.missing, now);
         self.observe(Observation::NodeSeen { node: hello.node, nic_class: hello.nic_class }, now);
         self.effects.push(Effect::Taken(stream, opened.taken));
+        if let Some(paths) = &mut self.paths {
+            paths.connected(&key.node, now);
+        }
+        self.plan(now);
     }
 
     pub(super) fn message(&mut self, stream: StreamId, message: Incoming, now: Timestamp) {
@@ -129,6 +133,9 @@ impl Brain {
             }
             Body::ProcessEnded(end) => {
                 if self.registry.end(&end, node, now)? {
+                    if let Some(paths) = &mut self.paths {
+                        paths.ended(end.process, now);
+                    }
                     self.observe(Observation::ProcessEnded(end), now);
                 }
             }
@@ -143,6 +150,8 @@ impl Brain {
                     self.groups.result(&key, result);
                 }
             }
+            Body::Traffic(peers) => self.traffic(&peers, node, now)?,
+            Body::Paths(report) => self.path_report(*report, node, now),
             Body::SpoolLoss(dropped) => {
                 self.metrics.spool_lost.inc_by(dropped);
                 self.nodes.dropped(node, dropped);

@@ -35,6 +35,7 @@ impl Brain {
             findings: self.shown(),
             live: Arc::new(self.live(now)),
             kept: self.scenes.kept().clone(),
+            paths: None,
         }
     }
 

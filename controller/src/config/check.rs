@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
             ),
         );
     }
+    checks.number("paths.keep_seconds", config.paths.keep_seconds, 0.0..=DAY_SECONDS);
     for (index, alert) in config.alerts.iter().enumerate() {
         let key = |name: &str| format!("alerts[{index}].{name}");
         if alert.kind.is_none() {

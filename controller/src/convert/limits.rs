@@ -28,6 +28,12 @@ pub(crate) const BLOCK: u64 = 1 << 24;
 pub(crate) const CHANNELS: u64 = 1023;
 /// Ranks of one process group.
 pub(crate) const GROUP_RANKS: u64 = 4096;
+/// Peers in a message about traffic.
+pub(crate) const PEERS: u64 = 16_384;
+/// Paths in a report on paths.
+pub(crate) const SEEN_PATHS: u64 = 16_384;
+/// Switches on one path, on the way up.
+pub(crate) const HOPS: u64 = 8;
 /// Sensors of an agent.
 pub(crate) const SENSORS: u64 = 64;
 /// Blind spots of a process.

@@ -41,6 +41,11 @@ impl Claims {
         }
     }
 
+    /// Who claims a rank, if it is one only.
+    pub(super) fn undisputed(&self, rank: u32) -> Option<ProcessId> {
+        self.first.get(&rank).copied().filter(|_| !self.contested.contains_key(&rank))
+    }
+
     pub(super) fn any_contested(&self) -> bool {
         !self.contested.is_empty()
     }

@@ -15,6 +15,7 @@ mod events;
 mod findings;
 mod job;
 mod jobs;
+mod paths;
 mod status;
 
 /// Runs one of them.
@@ -34,6 +35,7 @@ pub fn run(cli: &Cli, command: &Live, out: &mut Output) -> Result<Exit, Failure>
             Live::Findings { all, job } => findings::list(&mut asked, *all, job.as_deref()).await?,
             Live::Explain { id } => findings::explain(&mut asked, id).await?,
             Live::Alerts { command: Alerts::Test } => alerts::test(&mut asked).await?,
+            Live::Paths { job } => paths::run(&mut asked, job.as_deref()).await?,
             Live::Events { follow, history } => events::run(&mut asked, *follow, *history).await?,
         }
         asked.out.flush()?;

@@ -157,6 +157,61 @@ impl server::Operations for Double {
         }
     }
 
+    async fn get_paths(&self, request: Request<v1::GetPathsRequest>) -> Result<Response<v1::Paths>, Status> {
+        let job = request.into_inner().job;
+        let link = |to: &str, planned, state: &str| v1::PathLink {
+            from: "leaf0".into(),
+            to: to.into(),
+            index: 0,
+            gbps: 400.0,
+            planned_utilisation: planned,
+            state: state.into(),
+            probed_ports: 212,
+        };
+        let piece = v1::PathPiece { share: 1.0, path: vec!["leaf0".into(), "spine1".into(), "leaf1".into()] };
+        let flow = v1::PathFlow {
+            job: "train".into(),
+            from: "n1/mlx5_0".into(),
+            to: "n2/mlx5_0".into(),
+            gbps: 400.0,
+            pieces: vec![piece],
+            why: String::new(),
+        };
+        let about = v1::PathJob {
+            job: "train".into(),
+            pattern: "ring of 8 hosts".into(),
+            flows: 8,
+            running: true,
+            period_seconds: 0.25,
+        };
+        let node = |name: &str, follows| v1::PathNode {
+            name: name.into(),
+            orders: 1,
+            follows,
+            settled: true,
+            probes: 640,
+            learning_seconds: 1.5,
+            ..v1::PathNode::default()
+        };
+        Ok(Response::new(v1::Paths {
+            configured: true,
+            planned_unix_us: 1_764_000_000_000_000,
+            max_link_utilisation: 1.0,
+            max_fabric_utilisation: 0.5,
+            lower_bound: 1.0,
+            plans: 3,
+            moves: 2,
+            links: vec![link("spine1", 0.5, "up"), link("spine2", 0.0, "avoid"), link("spine3", 0.0, "up")],
+            flows: [flow].into_iter().filter(|flow| job.is_empty() || flow.job == job).collect(),
+            jobs: vec![about],
+            nodes: vec![node("n1", true), node("n2", false)],
+            mistakes: vec![
+                "probes are answered by 10.9.9.9, which is no switch's address in the topology".into(),
+            ],
+            ..v1::Paths::default()
+        }))
+    }
+
     async fn watch_events(
         &self,
         request: Request<v1::WatchEventsRequest>,

@@ -46,8 +46,8 @@ struct Args {
     /// Also cut a link that flows are on, and plan again.
     #[arg(long)]
     cut: bool,
-    /// Instead of bare flows, let so many jobs (ringjob) arrive one after the other, with c4-agent on each of their hosts,
-    /// and compare their iteration times.
+    /// Instead of bare flows, let so many jobs (ringjob) arrive one after the other, with c4-agent on each of their hosts and
+    /// a controller that plans, and compare their iteration times.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
     /// Ranks of each job, each on a host of its own.
@@ -132,7 +132,7 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
 fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow::Result<()> {
     let mut outcomes = Vec::new();
     for seed in args.seed..args.seed + args.repeat {
-        let trial = JobsTrial { shape, jobs: args.jobs, ranks: args.ranks, seed, measure };
+        let trial = JobsTrial { shape, jobs: args.jobs, ranks: args.ranks, seed, measure, cut: args.cut };
         let outcome = jobs::run(&trial, shim)?;
         if !args.json {
             println!(
@@ -144,6 +144,12 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
                 outcome.seconds,
                 outcome.moves
             );
+            if let Some(cut) = &outcome.cut {
+                println!(
+                    "    leaf{}–spine{} died: {:.3} s by routing alone, new paths known after {:.1} s, then {:.3}, {:.3} ideal",
+                    cut.link.0, cut.link.1, cut.routed_slowest, cut.seconds, cut.planned_slowest, cut.ideal
+                );
+            }
         }
         outcomes.push(outcome);
     }

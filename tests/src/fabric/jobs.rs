@@ -1,5 +1,5 @@
-//! Jobs on the fabric: ranks of the ring job on hosts of their own, an agent on each host, jobs that arrive one after the
-//! other. What counts is the time of an iteration: every rank waits for the slowest connection of its ring.
+//! Jobs on the fabric: ranks of the ring job on hosts of their own, an agent on each host, a controller that plans from what
+//! their connections tell, jobs that arrive one after the other. What counts is the time of an iteration: every rank waits for the slowest connection of its ring.
 
 use std::{
     fs::{self, File},
@@ -10,18 +10,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use c4_path_table::{ANY_RANK, Buffer, Header, Key};
-use c4_traffic::{
-    Plan, Previous,
-    document::orders_json,
-    orders::{Order, orders},
-    plan,
-};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::{Fabric, Shape, experiment::PAYLOAD, host_address, steering, traffic::Flow};
+use super::{Fabric, Shape, experiment::PAYLOAD, host_address, steering};
 use crate::{cluster::Programs, faults::FaultDir, ringjob::clock};
 
 /// Of each all-reduce; there is one in an iteration.
@@ -29,6 +23,8 @@ const BYTES: u64 = 1 << 20;
 const COMPUTE: Duration = Duration::from_millis(50);
 /// Ports on which ranks listen.
 const LISTEN: [u16; 2] = [30_000, 30_001];
+/// Where the controller listens.
+const PORT: u16 = 4400;
 const LIMIT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -45,6 +41,8 @@ pub struct JobsTrial {
     pub seed: u64,
     /// How long iterations are counted.
     pub measure: Duration,
+    /// Whether a link dies at the end.
+    pub cut: bool,
 }
 
 /// What came out; times in seconds.
@@ -62,10 +60,27 @@ pub struct JobsOutcome {
     pub planned_slowest: f64,
     /// At the full rate of every link.
     pub ideal: f64,
-    /// From new orders until every agent has them in its table, at most.
+    /// From a job's third iteration until its paths are planned and every agent knows ports for them, at most.
     pub seconds: f64,
     /// Connections of jobs that were there whose path a later job's arrival changed in the plan.
-    pub moves: usize,
+    pub moves: u64,
+    /// A link's death.
+    pub cut: Option<JobsCut>,
+}
+
+/// What became of a link's death; times in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobsCut {
+    /// Leaf and spine.
+    pub link: (usize, usize),
+    /// The slowest job's iteration after it, with what routing alone does.
+    pub routed_slowest: f64,
+    /// From the link's death until all agents knew the ports of the new plan.
+    pub seconds: f64,
+    /// The slowest job's iteration on connections made after that.
+    pub planned_slowest: f64,
+    /// What the new plan allows.
+    pub ideal: f64,
 }
 
 /// Programs that end with this.
@@ -101,13 +116,59 @@ struct Scene<'a> {
     places: Vec<Vec<(usize, usize)>>,
 }
 
+impl JobsTrial {
+    /// The time of an iteration when the fullest link has to carry so many times its rate.
+    fn iteration(&self, fullest: f64) -> f64 {
+        let bits = 2.0 * (self.ranks - 1) as f64 / self.ranks as f64 * BYTES as f64 * 8.0;
+        COMPUTE.as_secs_f64() + bits * fullest.max(1.0) / (f64::from(self.shape.mbit) * 1e6 * PAYLOAD)
+    }
+}
+
+fn slowest(times: &[f64]) -> f64 {
+    times.iter().copied().fold(0.0, f64::max)
+}
+
 impl Scene<'_> {
-    fn table(&self, (leaf, host): (usize, usize)) -> PathBuf {
-        self.dir.join(format!("paths-{leaf}-{host}"))
+    /// A link that planned flows cross dies, and the controller has to find out.
+    fn cut(&mut self, plan: &Value, running: Vec<Running>) -> anyhow::Result<JobsCut> {
+        let full = &plan["links"][0];
+        let (from, to) = (full["from"].as_str().unwrap_or(""), full["to"].as_str().unwrap_or(""));
+        let number = |name: &str, kind: &str| name.strip_prefix(kind).and_then(|n| n.parse::<usize>().ok());
+        let link = number(from, "leaf").zip(number(to, "spine"));
+        let link = link.or_else(|| number(to, "leaf").zip(number(from, "spine")));
+        let link = link.with_context(|| format!("{full} is no link of this fabric"))?;
+        let died = clock::now();
+        self.fabric.set_link(link.0, link.1, false)?;
+        let routed = self.iterations("planned")?;
+        let avoided = |paths: &Value| {
+            let dead = |link_of: &&Value| {
+                let ends = [&link_of["from"], &link_of["to"]].map(|end| end.as_str().unwrap_or(""));
+                ends.contains(&format!("leaf{}", link.0).as_str())
+                    && ends.contains(&format!("spine{}", link.1).as_str())
+            };
+            let links = paths["links"].as_array().map_or(&[][..], Vec::as_slice);
+            links.iter().filter(dead).all(|link| link["planned_utilisation"] == 0.0)
+        };
+        let (paths, _) = self.wait_planned(self.trial.jobs, avoided)?;
+        let seconds = died.elapsed().as_secs_f64();
+        drop(running);
+        let jobs = 0..self.trial.jobs;
+        let running: Vec<Running> =
+            jobs.map(|job| self.job(job, "mended", Some(2))).collect::<Result<_, _>>()?;
+        let planned = self.iterations("mended")?;
+        drop(running);
+        let ideal = self.trial.iteration(paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0));
+        Ok(JobsCut {
+            link,
+            routed_slowest: slowest(&routed),
+            seconds,
+            planned_slowest: slowest(&planned),
+            ideal,
+        })
     }
 
-    fn orders(&self) -> PathBuf {
-        self.dir.join("orders.json")
+    fn table(&self, (leaf, host): (usize, usize)) -> PathBuf {
+        self.dir.join(format!("paths-{leaf}-{host}"))
     }
 
     fn faults(&self, job: usize, phase: &str) -> FaultDir {
@@ -115,7 +176,7 @@ impl Scene<'_> {
     }
 
     /// Starts the ranks of a job.
-    fn job(&self, job: usize, phase: &str, steered: bool) -> anyhow::Result<Running> {
+    fn job(&self, job: usize, phase: &str, incarnation: Option<u32>) -> anyhow::Result<Running> {
         let mut ranks = Running::default();
         for (rank, (leaf, host)) in self.places[job].iter().copied().enumerate() {
             let mut command = Command::new(self.programs.ringjob());
@@ -125,8 +186,12 @@ impl Scene<'_> {
             command.args(["--compute-us", &COMPUTE.as_micros().to_string()]);
             command.args(["--listen", &host_address(leaf, host).to_string()]);
             command.arg("--fault-dir").arg(self.faults(job, phase).0);
-            if steered {
+            if let Some(incarnation) = incarnation {
                 command.env("LD_PRELOAD", self.shim).env("C4_PATH_TABLE", self.table((leaf, host)));
+                command.env("NCCL_PROFILER_PLUGIN", self.programs.plugin());
+                command.env("C4_RECORDER_DIR", self.recorders((leaf, host)));
+                command.env("C4_JOB", format!("job{job}")).env("C4_INCARNATION", incarnation.to_string());
+                command.env("RANK", rank.to_string()).env("WORLD_SIZE", self.trial.ranks.to_string());
             }
             self.fabric.host(leaf, host).hold(&mut command);
             ranks.start(&mut command, &self.dir.join(format!("job-{phase}-{job}.log")))?;
@@ -134,73 +199,91 @@ impl Scene<'_> {
         Ok(ranks)
     }
 
-    /// Starts an agent on each host of the jobs.
-    fn agents(&self) -> anyhow::Result<Running> {
-        let mut agents = Running::default();
+    fn recorders(&self, (leaf, host): (usize, usize)) -> PathBuf {
+        self.dir.join(format!("recorders-{leaf}-{host}"))
+    }
+
+    /// Starts a controller, and an agent on each host of the jobs.
+    fn control(&self) -> anyhow::Result<Running> {
+        let mut programs = Running::default();
+        fs::write(self.dir.join("topology.yaml"), steering::topology_yaml(&self.fabric))?;
+        let config = self.dir.join("controller.yaml");
+        let topology = self.dir.join("topology.yaml");
+        let text = format!(
+            "listen: 0.0.0.0:{PORT}\nhttp: 127.0.0.1:0\ninsecure: true\npaths:\n  topology: {}\n",
+            topology.display()
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new(self.programs.controller());
+        command.arg("--config").arg(config);
+        self.fabric.management().hold(&mut command);
+        programs.start(&mut command, &self.dir.join("controller.log"))?;
         for (leaf, host) in self.places.iter().flatten().copied() {
+            let controller = self.fabric.manage(leaf, host)?;
             let name = format!("host{leaf}-{host}");
             let config = self.dir.join(format!("agent-{name}.yaml"));
+            fs::create_dir_all(self.recorders((leaf, host)))?;
             let text = format!(
-                "node: {name}\ncontroller: null\nhttp: null\nrecorder_dir: {dir}/recorders-{name}\n\
+                "node: {name}\ncontroller: http://{controller}:{PORT}\ninsecure: true\nhttp: null\nrecorder_dir: {recorders}\n\
+                 reconnect: {{max_ms: 500}}\n\
                  sensors:\n  host: {{enabled: false}}\n  nvml: {{enabled: false}}\n  nic: {{enabled: false}}\n  kmsg: {{enabled: false}}\n\
-                 paths:\n  orders: {orders}\n  table: {table}\n  listen_ports: [{}, {}]\n  ports_per_path: 2\n",
+                 paths:\n  orders: controller\n  table: {table}\n  listen_ports: [{}, {}]\n  ports_per_path: 2\n  verify_ms: 1000\n",
                 LISTEN[0],
                 LISTEN[1],
-                dir = self.dir.display(),
-                orders = self.orders().display(),
+                recorders = self.recorders((leaf, host)).display(),
                 table = self.table((leaf, host)).display(),
             );
             fs::write(&config, text)?;
             let mut command = Command::new(self.programs.agent());
             command.arg("--config").arg(config);
             self.fabric.host(leaf, host).hold(&mut command);
-            agents.start(&mut command, &self.dir.join(format!("agent-{name}.log")))?;
+            programs.start(&mut command, &self.dir.join(format!("agent-{name}.log")))?;
         }
-        Ok(agents)
+        Ok(programs)
     }
 
-    /// Connections of the first jobs: each rank's to the next.
-    fn flows(&self, jobs: usize) -> Vec<Flow> {
-        let ring = |ranks: &Vec<(usize, usize)>| {
-            let next = ranks.iter().cycle().skip(1);
-            ranks.iter().zip(next).map(|(from, to)| Flow { from: *from, to: *to }).collect::<Vec<_>>()
-        };
-        self.places[..jobs].iter().flat_map(ring).collect()
+    /// What the controller says of paths; none while it cannot be asked.
+    fn paths(&self) -> Option<Value> {
+        let mut command = Command::new(self.programs.ctl());
+        command.args(["--json", "--controller", &format!("http://127.0.0.1:{PORT}"), "paths"]);
+        self.fabric.management().hold(&mut command);
+        let output = command.stderr(Stdio::null()).output().ok()?;
+        serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// Plans for the first jobs and has the agents learn it.
-    fn order(&self, jobs: usize, previous: Option<&Previous>) -> anyhow::Result<(Previous, Plan, f64)> {
-        let topology = steering::topology(&self.fabric);
-        let flows = steering::flows(&self.fabric, &topology, &self.flows(jobs));
-        let plan = plan(&topology, &flows, previous);
-        let orders = orders(&topology, &flows, &plan)?;
-        let beside = self.dir.join("orders.new");
-        fs::write(&beside, serde_json::to_string(&orders_json(&orders))?)?;
+    /// Waits until the controller has planned these jobs and all agents follow, and something else holds, too.
+    fn wait_planned(&self, jobs: usize, also: impl Fn(&Value) -> bool) -> anyhow::Result<(Value, f64)> {
         let start = clock::now();
-        fs::rename(beside, self.orders())?;
-        while let Some(order) = orders.iter().find(|order| !self.is_followed(order)) {
-            ensure!(
-                start.elapsed() < LIMIT,
-                "the agent of {} does not follow its orders: {}",
-                order.host,
-                self.logs()
-            );
+        loop {
+            let said = self.paths();
+            let done = said.as_ref().is_some_and(|paths| {
+                let nodes = paths["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+                let follow =
+                    |node: &Value| node["follows"] == true && node["settled"] == true && node["missing"] == 0;
+                paths["flows"].as_array().is_some_and(|flows| flows.len() == jobs * self.trial.ranks)
+                    && nodes.iter().all(follow)
+                    && also(paths)
+            });
+            match said.filter(|_| done) {
+                Some(paths) => return Ok((paths, start.elapsed().as_secs_f64())),
+                None => {
+                    let late = start.elapsed() > LIMIT;
+                    ensure!(!late, "paths of {jobs} jobs are not planned and known: {}", self.logs());
+                    thread::sleep(LOOK_AGAIN);
+                }
+            }
+        }
+    }
+
+    /// Waits until jobs have done a few iterations.
+    fn wait_running(&self, jobs: std::ops::Range<usize>, phase: &str) -> anyhow::Result<()> {
+        let start = clock::now();
+        let at = |job: usize| self.faults(job, phase).read_iteration(0);
+        while !jobs.clone().all(|job| at(job).is_some_and(|(iteration, _)| iteration >= 3)) {
+            ensure!(start.elapsed() < LIMIT, "the jobs do not come up: {}", self.logs());
             thread::sleep(LOOK_AGAIN);
         }
-        Ok((plan.as_previous(&flows), plan, start.elapsed().as_secs_f64()))
-    }
-
-    /// Whether the table of the order's host has ports for it.
-    fn is_followed(&self, order: &Order) -> bool {
-        let place =
-            self.places.iter().flatten().find(|(leaf, host)| order.host == format!("host{leaf}-{host}"));
-        let file = place.and_then(|place| File::open(self.table(*place)).ok());
-        let Some(file) = file else { return false };
-        let Ok(header) = Header::read(&file, 0) else { return false };
-        let mut buffer = Buffer::default();
-        LISTEN
-            .iter()
-            .all(|port| header.find(&file, &Key::to(order.to, *port, ANY_RANK), &mut buffer).is_some())
+        Ok(())
     }
 
     /// The ends of all logs.
@@ -219,12 +302,8 @@ impl Scene<'_> {
     fn iterations(&self, phase: &str) -> anyhow::Result<Vec<f64>> {
         let at = |job: usize| self.faults(job, phase).read_iteration(0);
         let jobs = 0..self.trial.jobs;
-        let start = clock::now();
         // The first iterations fill windows and buffers.
-        while !jobs.clone().all(|job| at(job).is_some_and(|(iteration, _)| iteration >= 3)) {
-            ensure!(start.elapsed() < LIMIT, "the jobs do not come up: {}", self.logs());
-            thread::sleep(LOOK_AGAIN);
-        }
+        self.wait_running(jobs.clone(), phase)?;
         let before: Vec<_> = jobs.clone().map(at).collect();
         thread::sleep(self.trial.measure);
         let pairs = before.into_iter().zip(jobs.map(at));
@@ -237,7 +316,7 @@ impl Scene<'_> {
     }
 }
 
-/// Lets jobs run hashed, all at once, then planned, one after the other.
+/// Lets jobs run hashed, all at once, then planned by a controller, one after the other.
 ///
 /// # Errors
 /// When the fabric cannot be built, or a program fails.
@@ -256,29 +335,32 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
     let places = hosts.chunks(trial.ranks).take(trial.jobs).map(<[_]>::to_vec).collect();
     let dir = tempfile::tempdir().context("a temporary directory")?;
     let fabric = Fabric::build(shape)?;
-    let scene = Scene { trial, fabric, programs: Programs::built()?, dir: dir.path(), shim, places };
+    let mut scene = Scene { trial, fabric, programs: Programs::built()?, dir: dir.path(), shim, places };
 
     let running: Vec<Running> =
-        (0..trial.jobs).map(|job| scene.job(job, "hashed", false)).collect::<Result<_, _>>()?;
+        (0..trial.jobs).map(|job| scene.job(job, "hashed", None)).collect::<Result<_, _>>()?;
     let hashed = scene.iterations("hashed")?;
     drop(running);
 
-    let _agents = scene.agents()?;
-    let (mut previous, mut seconds, mut moves) = (None, 0.0f64, 0);
+    let _control = scene.control()?;
+    let mut seconds = 0.0f64;
     let mut running = Vec::new();
+    let mut plan = Value::Null;
     for job in 0..trial.jobs {
-        let (next, plan, took) = scene.order(job + 1, previous.as_ref())?;
+        // Its connections are made before anybody knows of it: planned ones come with its next start.
+        let unplanned = scene.job(job, "unplanned", Some(0))?;
+        scene.wait_running(job..job + 1, "unplanned")?;
+        let (paths, took) = scene.wait_planned(job + 1, |_| true)?;
         seconds = seconds.max(took);
-        moves += plan.moves;
-        previous = Some(next);
-        running.push(scene.job(job, "planned", true)?);
+        plan = paths;
+        drop(unplanned);
+        running.push(scene.job(job, "planned", Some(1))?);
+        scene.wait_running(job..job + 1, "planned")?;
     }
     let planned = scene.iterations("planned")?;
-    drop(running);
+    let cut = if trial.cut { Some(scene.cut(&plan, running)?) } else { None };
 
-    let slowest = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
-    let bits = 2.0 * (trial.ranks - 1) as f64 / trial.ranks as f64 * BYTES as f64 * 8.0;
-    let ideal = COMPUTE.as_secs_f64() + bits / (f64::from(shape.mbit) * 1e6 * PAYLOAD);
+    let ideal = trial.iteration(1.0);
     Ok(JobsOutcome {
         seed: trial.seed,
         hashed_slowest: slowest(&hashed),
@@ -287,6 +369,7 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
         planned,
         ideal,
         seconds,
-        moves,
+        moves: plan["moves"].as_u64().unwrap_or(0),
+        cut,
     })
 }

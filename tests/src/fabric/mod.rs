@@ -45,6 +45,7 @@ const TO_HOST: u32 = 100;
 const TO_SPINE: u32 = 200;
 const TO_LEAF: u32 = 300;
 const HOST_SIDE: u32 = 10;
+const MANAGEMENT: u32 = 11;
 
 /// A fabric. It is gone when this is dropped.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Fabric {
     hosts: Vec<Vec<Namespace>>,
     leaves: Vec<Namespace>,
     spines: Vec<Namespace>,
+    /// Where the controller runs: joined to hosts by cables of their own, as management networks are.
+    management: Namespace,
     /// Whether the link of a leaf to a spine is up.
     up: Vec<Vec<bool>>,
 }
@@ -102,11 +105,18 @@ impl Fabric {
         );
         let hosts = (0..shape.leaves).map(|_| several(shape.hosts)).collect::<io::Result<_>>()?;
         let up = vec![vec![true; shape.spines]; shape.leaves];
-        let fabric =
-            Self { shape, hosts, leaves: several(shape.leaves)?, spines: several(shape.spines)?, up };
+        let fabric = Self {
+            shape,
+            hosts,
+            leaves: several(shape.leaves)?,
+            spines: several(shape.spines)?,
+            management: Namespace::new()?,
+            up,
+        };
         for switch in fabric.leaves.iter().chain(&fabric.spines) {
             switch.run(|| settings(shape))?.context("cannot set up a switch")?;
         }
+        fabric.management.run(|| requests::set_up(&mut Netlink::route()?, 1, true))??;
         for leaf in 0..shape.leaves {
             for host in 0..shape.hosts {
                 fabric
@@ -135,6 +145,39 @@ impl Fabric {
     #[must_use]
     pub fn host(&self, leaf: usize, host: usize) -> &Namespace {
         &self.hosts[leaf][host]
+    }
+
+    /// Where the controller runs.
+    #[must_use]
+    pub fn management(&self) -> &Namespace {
+        &self.management
+    }
+
+    /// Joins a host to the management network; returns the address by which it reaches the controller.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn manage(&self, leaf: usize, host: usize) -> anyhow::Result<Ipv4Addr> {
+        let number = (leaf * self.shape.hosts + host) as u16;
+        let [high, low] = (number * 4).to_be_bytes();
+        let (above, below) = (Ipv4Addr::new(192, 168, high, low + 1), Ipv4Addr::new(192, 168, high, low + 2));
+        let index = TO_HOST + u32::from(number);
+        let name = format!("host{number}");
+        let there = End { name: "mgmt0", index: MANAGEMENT };
+        let cable = || {
+            let mut link = Netlink::route()?;
+            let host = self.hosts[leaf][host].descriptor();
+            requests::cable(&mut link, End { name: &name, index }, there, host)?;
+            requests::address(&mut link, index, above, 30)?;
+            requests::set_up(&mut link, index, true)
+        };
+        self.management.run(cable)??;
+        self.hosts[leaf][host].run(|| {
+            let mut link = Netlink::route()?;
+            requests::address(&mut link, MANAGEMENT, below, 30)?;
+            requests::set_up(&mut link, MANAGEMENT, true)
+        })??;
+        Ok(above)
     }
 
     /// Whether a link is up.

@@ -15,10 +15,7 @@ use c4_agent::paths::{
     probe::{Protocol, Target, learn},
 };
 use c4_path_table::{ANY_RANK, Entry, Key, Table, publish};
-use c4_traffic::{
-    Flow as Planned, Flows, Plan, Topology,
-    topology::{Builder, Gbps, Port, State, SwitchId, Tier},
-};
+use c4_traffic::{Flow as Planned, Flows, Plan, Topology, document::parse_topology, topology::Gbps};
 
 use super::{Fabric, host_address, spine_address, traffic::Flow};
 
@@ -31,28 +28,32 @@ pub type Ports = BTreeMap<usize, Vec<u16>>;
 /// Not for a shape that a fabric can have.
 #[must_use]
 pub fn topology(fabric: &Fabric) -> Topology {
+    parse_topology(&topology_yaml(fabric)).expect("a fabric makes sense")
+}
+
+/// The same, as an operator would write it.
+#[must_use]
+pub fn topology_yaml(fabric: &Fabric) -> String {
     let shape = fabric.shape();
-    let rate = Gbps::new(f64::from(shape.mbit) / 1000.0).expect("a shape has a rate");
-    let mut builder = Builder::new();
-    let mut switches = |kind: &str, tier, count: usize| -> Vec<SwitchId> {
-        (0..count).map(|n| builder.switch(&format!("{kind}{n}"), tier).expect("named once")).collect()
-    };
-    let leaves = switches("leaf", Tier::Leaf, shape.leaves);
-    let spines = switches("spine", Tier::Spine, shape.spines);
-    for (l, leaf) in leaves.iter().enumerate() {
-        for (s, spine) in spines.iter().enumerate() {
-            let state = if fabric.is_up(l, s) { State::Up } else { State::Down };
-            builder.links(*leaf, *spine, rate, 1, state).expect("joined once");
-            builder.switch_address(*spine, spine_address(l, s).into()).expect("an address of its own");
+    let gbps = f64::from(shape.mbit) / 1000.0;
+    let (mut switches, mut links, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
+    for s in 0..shape.spines {
+        let addresses: Vec<_> = (0..shape.leaves).map(|l| spine_address(l, s).to_string()).collect();
+        switches.push(format!("  - {{name: spine{s}, tier: spine, addresses: [{}]}}", addresses.join(", ")));
+    }
+    for l in 0..shape.leaves {
+        switches.insert(l, format!("  - {{name: leaf{l}, tier: leaf}}"));
+        for s in 0..shape.spines {
+            let state = if fabric.is_up(l, s) { "up" } else { "down" };
+            links.push(format!("  - {{a: leaf{l}, b: spine{s}, gbps: {gbps}, state: {state}}}"));
         }
         for h in 0..shape.hosts {
-            let host = builder.host(&format!("host{l}-{h}")).expect("named once");
-            let port = Port { switch: *leaf, rate, state: State::Up };
-            let nic = builder.nic(host, "eth0", vec![port]).expect("named once");
-            builder.port_address(nic, 0, host_address(l, h).into()).expect("an address of its own");
+            let port = format!("{{switch: leaf{l}, gbps: {gbps}, address: {}}}", host_address(l, h));
+            hosts.push(format!("  - {{name: host{l}-{h}, nics: [{{name: eth0, ports: [{port}]}}]}}"));
         }
     }
-    builder.build()
+    let [switches, links, hosts] = [switches, links, hosts].map(|lines| lines.join("\n"));
+    format!("switches:\n{switches}\nlinks:\n{links}\nhosts:\n{hosts}\n")
 }
 
 /// The experiment's flows as the planner knows them.

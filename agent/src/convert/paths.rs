@@ -1,0 +1,146 @@
+//! Orders for paths from the wire, and reports on them to it.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use c4_proto::v1 as wire;
+use thiserror::Error;
+
+use crate::{
+    paths::{
+        mailbox::Instructions,
+        orders::{Order, Route},
+    },
+    report::PathReport,
+};
+
+/// More orders than one host's connections could need.
+const MOST_ORDERS: usize = 16_384;
+/// Paths of one order, switches of one path and addresses of one switch, at most.
+const MOST_PARTS: usize = 1_024;
+/// Paths in one report.
+const MOST_SEEN: usize = 8_192;
+
+/// Orders that cannot be followed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("path_orders.orders[{index}]: {problem}")]
+pub struct BadOrders {
+    /// Which one.
+    index: usize,
+    /// What is wrong with it.
+    problem: String,
+}
+
+impl TryFrom<wire::PathOrders> for Instructions {
+    type Error = BadOrders;
+
+    fn try_from(orders: wire::PathOrders) -> Result<Self, BadOrders> {
+        let mut seen = BTreeSet::new();
+        let sound = |(index, order): (usize, wire::PathOrder)| {
+            let wrong = |problem: String| BadOrders { index, problem };
+            let order = order_of(order).map_err(wrong)?;
+            if index >= MOST_ORDERS {
+                return Err(wrong(format!("more than {MOST_ORDERS} orders")));
+            }
+            if !seen.insert((order.from, order.to)) {
+                return Err(wrong(format!("the order from {} to {} is there twice", order.from, order.to)));
+            }
+            Ok(order)
+        };
+        let (revision, epoch) = (orders.revision, orders.epoch);
+        let orders = orders.orders.into_iter().enumerate().map(sound).collect::<Result<_, _>>()?;
+        Ok(Self { revision, epoch, orders })
+    }
+}
+
+fn order_of(order: wire::PathOrder) -> Result<Order, String> {
+    let paths: Vec<Route> = order.routes.into_iter().map(route).collect::<Result<_, _>>()?;
+    let length = paths.first().map_or(0, |route| route.via.len());
+    if length == 0 || paths.len() > MOST_PARTS || paths.iter().any(|route| route.via.len() != length) {
+        return Err("no routes, too many, or some of different lengths".to_owned());
+    }
+    Ok(Order { host: String::new(), from: address(&order.from)?, to: address(&order.to)?, paths })
+}
+
+fn route(route: wire::PathRoute) -> Result<Route, String> {
+    let hop = |hop: wire::PathHop| {
+        if hop.addresses.is_empty() || hop.addresses.len() > MOST_PARTS {
+            return Err("a switch without an address, or with too many".to_owned());
+        }
+        hop.addresses.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()
+    };
+    if route.units == 0 || route.via.len() > MOST_PARTS {
+        return Err("a route without units, or over too many switches".to_owned());
+    }
+    let via = route.via.into_iter().map(hop).collect::<Result<_, _>>()?;
+    Ok(Route { units: route.units, via })
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an address"))
+}
+
+pub(super) fn report(report: PathReport) -> wire::PathReport {
+    let seen = report.seen.into_iter().take(MOST_SEEN).map(|(path, ports)| wire::SeenPath {
+        from: path.from.to_string(),
+        to: path.to.to_string(),
+        hops: path.hops.iter().map(IpAddr::to_string).collect(),
+        ports,
+    });
+    wire::PathReport {
+        revision: report.revision,
+        epoch: report.epoch,
+        settled: report.settled,
+        destinations: report.destinations,
+        missing: report.missing,
+        changes: report.changes,
+        ports: report.figures.ports,
+        probes: report.figures.probes,
+        silent: report.figures.silent,
+        unsteady: report.figures.unsteady,
+        busy: report.figures.busy,
+        lost: report.figures.lost,
+        learning_us: report.figures.elapsed_us,
+        seen: seen.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders() -> wire::PathOrders {
+        let hop = |address: &str| wire::PathHop { addresses: vec![address.to_owned()] };
+        let route = |via: &str| wire::PathRoute { units: 2, via: vec![hop(via)] };
+        let order = |to: &str| wire::PathOrder {
+            from: "10.0.0.1".into(),
+            to: to.into(),
+            routes: vec![route("172.16.0.1"), route("fd00::1")],
+        };
+        wire::PathOrders { revision: 7, epoch: 3, orders: vec![order("10.0.1.1"), order("10.0.1.2")] }
+    }
+
+    #[test]
+    fn sound_orders_are_taken() {
+        let taken = Instructions::try_from(orders()).expect("sound");
+        assert_eq!((taken.revision, taken.epoch, taken.orders.len()), (7, 3, 2));
+        assert_eq!(taken.orders[0].paths[1].via, [["fd00::1".parse::<IpAddr>().expect("an address")]]);
+    }
+
+    #[test]
+    fn orders_that_make_no_sense_name_the_one_that_is_wrong() {
+        let spoil: [fn(&mut wire::PathOrder); 6] = [
+            |order| order.to = "10.0.1.1".into(),
+            |order| order.from = "10.0.1".into(),
+            |order| order.routes.clear(),
+            |order| order.routes[1].units = 0,
+            |order| order.routes[1].via.clear(),
+            |order| order.routes[1].via[0].addresses.clear(),
+        ];
+        for (number, spoil) in spoil.iter().enumerate() {
+            let mut orders = orders();
+            spoil(&mut orders.orders[1]);
+            let error = Instructions::try_from(orders).expect_err("refused");
+            assert_eq!(error.index, 1, "{number}: {error}");
+        }
+    }
+}

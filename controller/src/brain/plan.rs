@@ -1,0 +1,71 @@
+//! What comes of planning paths.
+
+use std::sync::Arc;
+
+use c4_detect::observation::{NodeName, Timestamp};
+
+use super::{Brain, Effect};
+use crate::{
+    convert::{self, PathReport, PeerTraffic},
+    nodes::StreamId,
+    paths::{Output, view::PathsView},
+    registry::Refusal,
+};
+
+impl Brain {
+    pub(super) fn traffic(
+        &mut self,
+        peers: &[PeerTraffic],
+        node: &NodeName,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let Some(paths) = &mut self.paths else { return Ok(()) };
+        for peer in peers {
+            match self.registry.of(peer.process, node) {
+                Ok(info) => paths.traffic(info, *peer, now),
+                // It was sent before the end, and came after it.
+                Err(Refusal::Ended { .. }) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn path_report(&mut self, report: PathReport, node: &NodeName, now: Timestamp) {
+        if let Some(paths) = &mut self.paths {
+            paths.report(node, report, now);
+        }
+        self.plan(now);
+    }
+
+    /// Does what is to be done about paths.
+    pub(super) fn plan(&mut self, now: Timestamp) {
+        let outputs = self.paths.as_mut().map(crate::paths::Paths::take_outputs).unwrap_or_default();
+        for output in outputs {
+            match output {
+                Output::Plan(work) => self.effects.push(Effect::Plan(work)),
+                Output::Order(node) => {
+                    for stream in self.nodes.streams(&node) {
+                        self.order_paths(stream, &node);
+                    }
+                }
+                Output::Keep(kept) => self.effects.push(Effect::KeepPaths(kept)),
+                Output::Said(text) => self.say("paths", "", text, now),
+                Output::Finding(finding) => self.found(*finding, now),
+            }
+        }
+    }
+
+    fn order_paths(&mut self, stream: StreamId, node: &NodeName) {
+        if let Some((orders, epoch)) = self.paths.as_ref().and_then(|paths| paths.orders(node)) {
+            let orders = convert::orders(orders.revision, epoch, &orders.orders);
+            self.effects.push(Effect::OrderPaths(stream, Box::new(orders)));
+        }
+    }
+
+    /// The picture of paths, where they are planned. What has not changed is taken from the one before.
+    #[must_use]
+    pub fn paths_view(&self, before: Option<&PathsView>) -> Option<Arc<PathsView>> {
+        self.paths.as_ref().map(|paths| Arc::new(paths.view(before)))
+    }
+}

@@ -1,0 +1,171 @@
+//! What agents say about traffic and paths, and the orders that go back.
+
+use std::net::IpAddr;
+
+use c4_detect::observation::{CommId, ProcessId};
+use c4_proto::v1;
+use c4_traffic::orders::Order;
+
+use super::{
+    Invalid,
+    limits::{self, at_most, between},
+    process,
+};
+
+/// What a process has sent to a peer so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTraffic {
+    /// The process.
+    pub process: ProcessId,
+    /// The communicator.
+    pub comm: CommId,
+    /// The peer's rank in it.
+    pub peer: u32,
+    /// Channels in use, at least 1.
+    pub channels: u32,
+    /// Network operations that ended.
+    pub operations: u64,
+    /// Bytes of the network steps that were sampled.
+    pub bytes: u64,
+}
+
+/// A path that probes took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenPath {
+    /// Where it begins.
+    pub from: IpAddr,
+    /// Where it ends.
+    pub to: IpAddr,
+    /// Who answered on the way up, above the first leaf.
+    pub hops: Vec<IpAddr>,
+    /// Source ports that take it.
+    pub ports: u32,
+}
+
+/// What is known of the paths of a node's connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathReport {
+    /// Of the orders that are followed.
+    pub revision: u64,
+    /// Of the network, as the orders count.
+    pub epoch: u64,
+    /// Nothing more is being learned.
+    pub settled: bool,
+    /// Addresses that connections are ordered to.
+    pub destinations: u32,
+    /// Planned paths without a port, each listening port by itself.
+    pub missing: u32,
+    /// How often a port took another path than before.
+    pub changes: u32,
+    /// Source ports tried since then.
+    pub ports: u32,
+    /// Probes sent.
+    pub probes: u32,
+    /// Ports given up because nobody answered.
+    pub silent: u32,
+    /// Ports given up for silence, for doubt, or because they could not be used.
+    pub given_up: u32,
+    /// The longest that learning about one destination took.
+    pub learning_us: u64,
+    /// Paths that probes took.
+    pub seen: Vec<SeenPath>,
+}
+
+pub(super) fn traffic(message: v1::Traffic) -> Result<Vec<PeerTraffic>, Invalid> {
+    at_most("traffic.peers", message.peers.len() as u64, limits::PEERS)?;
+    let peer = |peer: v1::PeerTraffic| {
+        at_most("traffic.peers.peer", peer.peer.into(), limits::RANKS - 1)?;
+        between("traffic.peers.channels", peer.channels.into(), 1, limits::CHANNELS)?;
+        Ok(PeerTraffic {
+            process: process("traffic.peers.process", peer.process)?,
+            comm: CommId(peer.comm),
+            peer: peer.peer,
+            channels: peer.channels,
+            operations: at_most("traffic.peers.operations", peer.operations, limits::COUNT)?,
+            bytes: at_most("traffic.peers.bytes", peer.bytes, limits::BYTES)?,
+        })
+    };
+    message.peers.into_iter().map(peer).collect()
+}
+
+pub(super) fn report(report: v1::PathReport) -> Result<PathReport, Invalid> {
+    at_most("path_report.seen", report.seen.len() as u64, limits::SEEN_PATHS)?;
+    let seen = |seen: v1::SeenPath| {
+        between("path_report.seen.hops", seen.hops.len() as u64, 1, limits::HOPS)?;
+        let hops = seen.hops.iter().map(|hop| address("path_report.seen.hops", hop));
+        Ok(SeenPath {
+            from: address("path_report.seen.from", &seen.from)?,
+            to: address("path_report.seen.to", &seen.to)?,
+            hops: hops.collect::<Result<_, _>>()?,
+            ports: seen.ports,
+        })
+    };
+    let given_up = [report.silent, report.unsteady, report.busy, report.lost];
+    Ok(PathReport {
+        revision: report.revision,
+        epoch: report.epoch,
+        settled: report.settled,
+        destinations: report.destinations,
+        missing: report.missing,
+        changes: report.changes,
+        ports: report.ports,
+        probes: report.probes,
+        silent: report.silent,
+        given_up: given_up.into_iter().fold(0, u32::saturating_add),
+        learning_us: at_most("path_report.learning_us", report.learning_us, limits::AGE_US)?,
+        seen: report.seen.into_iter().map(seen).collect::<Result<_, _>>()?,
+    })
+}
+
+fn address(field: &str, text: &str) -> Result<IpAddr, Invalid> {
+    text.parse().map_err(|_| Invalid::new(field, format!("{text:?} is not an address")))
+}
+
+/// Orders for a node, as its agent is sent them.
+#[must_use]
+pub fn orders(revision: u64, epoch: u64, orders: &[Order]) -> v1::PathOrders {
+    let hop =
+        |switch: &Vec<IpAddr>| v1::PathHop { addresses: switch.iter().map(IpAddr::to_string).collect() };
+    let order = |order: &Order| v1::PathOrder {
+        from: order.from.to_string(),
+        to: order.to.to_string(),
+        routes: order
+            .routes
+            .iter()
+            .map(|route| v1::PathRoute { units: route.units, via: route.via.iter().map(hop).collect() })
+            .collect(),
+    };
+    v1::PathOrders { revision, epoch, orders: orders.iter().map(order).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_and_reports_are_checked() {
+        let peer = v1::PeerTraffic { process: 7, comm: 3, peer: 2, channels: 2, operations: 9, bytes: 10 };
+        assert_eq!(traffic(v1::Traffic { peers: vec![peer] }).map(|peers| peers.len()), Ok(1));
+        let spoil: [fn(&mut v1::PeerTraffic); 4] = [
+            |peer| peer.process = 0,
+            |peer| peer.channels = 0,
+            |peer| peer.peer = u32::MAX,
+            |peer| peer.bytes = u64::MAX,
+        ];
+        for spoil in spoil {
+            let mut peer = peer;
+            spoil(&mut peer);
+            assert!(traffic(v1::Traffic { peers: vec![peer] }).is_err(), "{peer:?}");
+        }
+        let seen = |hop: &str| v1::SeenPath {
+            from: "10.0.0.1".into(),
+            to: "10.0.1.1".into(),
+            hops: vec![hop.into()],
+            ports: 3,
+        };
+        let told =
+            |hop| report(v1::PathReport { silent: 1, busy: 2, seen: vec![seen(hop)], ..Default::default() });
+        assert_eq!(told("172.16.0.1").map(|report| report.given_up), Ok(3));
+        assert_eq!(told("spine1").map_err(|invalid| invalid.field), Err("path_report.seen.hops".into()));
+    }
+}

@@ -1,0 +1,426 @@
+//! Planned paths for the connections of every job: from what connections tell ([`evidence`], [`demand`]) to a plan over all
+//! jobs ([`work`]), to orders for agents, and back from what their probes see to what the plan must avoid ([`links`]).
+//!
+//! A state machine without I/O, as the rest of the brain is. Planning itself may take longer than the brain may be held
+//! up, so it is asked for as a piece of [`work::Work`] and comes back when it is done; whatever happens meanwhile is planned
+//! for next. A plan waits until a job has shown all its connections: for a moment of quiet, but not for ever.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
+
+use c4_detect::{
+    finding::Finding,
+    observation::{NodeName, ProcessId, ProcessInfo, Timestamp},
+};
+use c4_traffic::{
+    Flow, Flows, Plan, Previous, Topology,
+    document::{Problems, parse_topology},
+    orders::Order,
+    sightings::Pair,
+};
+
+use crate::{
+    config,
+    convert::{PathReport, PeerTraffic},
+    registry::Registry,
+};
+
+pub mod demand;
+pub mod evidence;
+pub mod keep;
+pub mod links;
+#[cfg(test)]
+mod tests;
+pub mod view;
+pub mod work;
+
+use evidence::Evidence;
+use keep::Kept;
+use links::Links;
+use work::{Made, Work};
+
+/// New connections of a job come within moments of each other: a plan waits for so much quiet…
+const QUIET_US: u64 = 500_000;
+/// …but no longer than this.
+const PATIENCE_US: u64 = 2_000_000;
+/// What streams carry is looked at again this often: more of it may change shares.
+const REVIEW_US: u64 = 30_000_000;
+/// The network changes at most this often, as far as agents are concerned: they learn everything anew.
+const EPOCH_US: u64 = 2_000_000;
+/// An agent that follows other orders than the newest is told again after this time.
+const AGAIN_US: u64 = 3_000_000;
+
+/// Connections are told of this long after they were made, at most.
+const TOLD_US: u64 = 2_000_000;
+
+/// What is to be done about paths.
+#[derive(Debug)]
+pub enum Output {
+    /// Somebody is to make a plan, and bring it to [`Paths::made`].
+    Plan(Box<Work>),
+    /// This node's agents are to have their orders.
+    Order(NodeName),
+    /// The plan is to be kept over a restart.
+    Keep(Box<Kept>),
+    /// Something that people want to know.
+    Said(String),
+    /// A finding was opened or cleared.
+    Finding(Box<Finding>),
+}
+
+/// The plan that is followed, and what it was made for.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// The topology, with the states it was planned with.
+    pub topology: Arc<Topology>,
+    /// The flows.
+    pub flows: Arc<Flows>,
+    /// Their paths.
+    pub plan: Arc<Plan>,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+/// What a node is told.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOrders {
+    /// Of the plan in which they changed last.
+    pub revision: u64,
+    /// The orders.
+    pub orders: Vec<Order>,
+    told: Timestamp,
+}
+
+/// What a node says.
+#[derive(Clone, Debug)]
+pub struct NodeReport {
+    /// The report.
+    pub report: PathReport,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// Something that a plan has to take in.
+#[derive(Clone, Copy, Debug)]
+struct News {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Paths {
+    topology: Arc<Topology>,
+    keep_us: u64,
+    evidence: Evidence,
+    /// Flows of a plan that was kept over a restart, until their jobs have shown theirs.
+    kept: Vec<Flow>,
+    kept_until: Timestamp,
+    links: Links,
+    current: Option<Current>,
+    previous: Option<Arc<Previous>>,
+    by_node: BTreeMap<NodeName, NodeOrders>,
+    reports: BTreeMap<NodeName, NodeReport>,
+    revision: u64,
+    epoch: u64,
+    changed: Timestamp,
+    change_due: bool,
+    news: Option<News>,
+    reviewed: Timestamp,
+    working: bool,
+    /// Flows and avoided links of the last plan that was asked for.
+    asked: Option<(Arc<Flows>, BTreeSet<Pair>)>,
+    running: BTreeSet<c4_detect::observation::JobId>,
+    unplanned: demand::Unplanned,
+    /// Since when connections of flows are made where the plan says.
+    placed: BTreeMap<String, Timestamp>,
+    plans: u64,
+    moves: u64,
+    outputs: Vec<Output>,
+}
+
+/// Reads the topology; says everything that is wrong with it, with lines.
+///
+/// # Errors
+/// When it cannot be read, or does not make sense.
+pub fn load(path: &Path) -> Result<Topology, Vec<String>> {
+    let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| vec![named(&error)])?;
+    let problems =
+        |problems: Problems| problems.kept().iter().map(|problem| named(&problem)).collect::<Vec<_>>();
+    parse_topology(&text).map_err(problems)
+}
+
+impl Paths {
+    /// Plans on this topology, from where an earlier controller left.
+    #[must_use]
+    pub fn new(config: &config::Paths, topology: Topology, kept: Option<Kept>, now: Timestamp) -> Self {
+        let keep_us = (config.keep_seconds * 1e6) as u64;
+        let kept = kept.map(|kept| kept.restore(&topology)).unwrap_or_default();
+        Self {
+            links: Links::new(&topology),
+            topology: Arc::new(topology),
+            keep_us,
+            evidence: Evidence::default(),
+            kept_until: now.after(keep_us),
+            news: (!kept.flows.is_empty()).then_some(News { first: now, last: now }),
+            previous: kept.previous.map(Arc::new),
+            revision: kept.revision,
+            epoch: kept.epoch.max(1),
+            kept: kept.flows,
+            current: None,
+            by_node: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            changed: now,
+            change_due: false,
+            reviewed: now,
+            working: false,
+            asked: None,
+            running: BTreeSet::new(),
+            unplanned: demand::Unplanned::default(),
+            placed: BTreeMap::new(),
+            plans: 0,
+            moves: 0,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// A process tells whom it sends to.
+    pub fn traffic(&mut self, info: &ProcessInfo, told: PeerTraffic, now: Timestamp) {
+        if self.evidence.traffic(info, told, now) {
+            self.touch(now);
+        }
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, process: ProcessId, now: Timestamp) {
+        self.evidence.ended(process, now);
+    }
+
+    /// A node's agent tells what its probes have seen.
+    pub fn report(&mut self, node: &NodeName, report: PathReport, now: Timestamp) {
+        let before = self.reports.get(node).map(|known| known.report.changes);
+        if before.is_some_and(|before| report.changes > before) {
+            self.change_due = true;
+        }
+        if report.epoch == self.epoch {
+            self.links.report(node, &report);
+        }
+        if let Some(orders) = self.by_node.get(node) {
+            let follows = report.revision == orders.revision && report.epoch == self.epoch;
+            let knows = follows && report.settled && report.missing == 0;
+            if !follows && now.micros_since(orders.told) >= AGAIN_US {
+                self.tell(node.clone(), now);
+            }
+            if knows {
+                self.place(node, now);
+            }
+        }
+        self.reports.insert(node.clone(), NodeReport { report, at: now });
+    }
+
+    /// A node's agent has connected: it may know nothing. A node that sends nothing has orders, too, if only empty ones:
+    /// its jobs have to listen where others have learned the way to.
+    pub fn connected(&mut self, node: &NodeName, now: Timestamp) {
+        if self.topology.find_host(&node.0).is_some() {
+            self.by_node.entry(node.clone()).or_default();
+            self.tell(node.clone(), now);
+        }
+    }
+
+    /// What a node is to be told, and the epoch.
+    #[must_use]
+    pub fn orders(&self, node: &NodeName) -> Option<(&NodeOrders, u64)> {
+        self.by_node.get(node).map(|orders| (orders, self.epoch))
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, registry: &Registry, now: Timestamp) {
+        let forgot = self.evidence.prune(now, self.keep_us);
+        let late = now >= self.kept_until && !self.kept.is_empty();
+        if late {
+            self.kept.clear();
+        }
+        if now.micros_since(self.reviewed) >= REVIEW_US {
+            self.reviewed = now;
+            self.touch(now);
+        }
+        if forgot || late {
+            self.touch(now);
+        }
+        if self.change_due && now.micros_since(self.changed) >= EPOCH_US {
+            self.network_changed(now);
+        }
+        self.look_at_links(now);
+        let due = |news: &News| {
+            now.micros_since(news.last) >= QUIET_US || now.micros_since(news.first) >= PATIENCE_US
+        };
+        if !self.working && self.news.as_ref().is_some_and(due) {
+            self.news = None;
+            self.ask(registry, now);
+        }
+    }
+
+    /// What is to be done since the last call.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    fn touch(&mut self, now: Timestamp) {
+        let first = self.news.map_or(now, |news| news.first);
+        self.news = Some(News { first, last: now });
+    }
+
+    /// What agents know of ports is stale.
+    fn network_changed(&mut self, now: Timestamp) {
+        (self.change_due, self.changed) = (false, now);
+        self.epoch += 1;
+        self.links.forget();
+        self.outputs.push(Output::Said("the network has changed: agents learn paths anew".to_owned()));
+        let nodes: Vec<NodeName> = self.by_node.keys().cloned().collect();
+        for node in nodes {
+            self.tell(node, now);
+        }
+    }
+
+    fn look_at_links(&mut self, now: Timestamp) {
+        let expected = self.by_node.iter().filter(|(_, orders)| !orders.orders.is_empty());
+        let expected = expected.map(|(node, _)| node);
+        let Some(changes) = self.links.judge(&self.topology, self.epoch, self.changed, expected, now) else {
+            return;
+        };
+        let avoid_others = !changes.is_empty();
+        self.outputs.extend(changes.into_iter().map(|finding| Output::Finding(Box::new(finding))));
+        if avoid_others {
+            self.touch(now);
+        }
+    }
+
+    /// Asks for a plan, unless it would be made for what the last one was.
+    fn ask(&mut self, registry: &Registry, now: Timestamp) {
+        let (streams, running) = self.evidence.streams(registry, now);
+        let demand::Demand { mut flows, running: since, unplanned } = demand::flows(&self.topology, &streams);
+        let new = unplanned.nodes.difference(&self.unplanned.nodes).cloned().collect::<Vec<_>>();
+        if !new.is_empty() {
+            let text = format!("jobs run on nodes that the topology does not name: {}", new.join(", "));
+            self.outputs.push(Output::Said(text));
+        }
+        (self.unplanned, self.running) = (unplanned, running);
+        let shown: BTreeSet<String> = flows.as_slice().iter().map(|flow| flow.job.clone()).collect();
+        self.kept.retain(|flow| !shown.contains(&flow.job));
+        for flow in &self.kept {
+            // Their jobs have no others, so their ids are nobody else's.
+            let _ = flows.push(flow.clone());
+        }
+        let avoided = self.links.avoided();
+        let asked = self.asked.as_ref();
+        if asked.is_some_and(|(before, avoid)| before.as_slice() == flows.as_slice() && *avoid == avoided) {
+            return;
+        }
+        if asked.is_none() && flows.is_empty() {
+            return;
+        }
+        let flows = Arc::new(flows);
+        self.asked = Some((flows.clone(), avoided.clone()));
+        self.working = true;
+        let (topology, previous) = (self.topology.clone(), self.previous.clone());
+        let pinned = self.pinned(&since);
+        self.outputs.push(Output::Plan(Box::new(Work { topology, flows, avoided, previous, pinned })));
+    }
+
+    /// Flows whose connections were made when their ports were known: they are where the plan says, and cannot be moved.
+    fn pinned(&self, since: &BTreeMap<String, Timestamp>) -> Vec<String> {
+        let made_planned = |(id, since): &(&String, &Timestamp)| {
+            self.placed.get(*id).is_some_and(|placed| **since >= placed.after(TOLD_US))
+        };
+        since.iter().filter(made_planned).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A node knows ports for all that it was ordered: connections that it makes from now on are where the plan says.
+    fn place(&mut self, node: &NodeName, now: Timestamp) {
+        let Some(current) = &self.current else { return };
+        let Some(host) = current.topology.find_host(&node.0) else { return };
+        for flow in current.flows.as_slice() {
+            if current.topology.nic(flow.src).host == host {
+                self.placed.entry(flow.id.clone()).or_insert(now);
+            }
+        }
+    }
+
+    /// A plan was made.
+    pub fn made(&mut self, made: Made, now: Timestamp) {
+        self.working = false;
+        self.plans += 1;
+        self.moves += made.plan.moves as u64;
+        let changed: Vec<NodeName> = match made.orders {
+            Ok(orders) => self.take_orders(orders),
+            Err(unknown) => {
+                self.outputs.push(Output::Said(format!("paths are planned, but not ordered: {unknown}")));
+                Vec::new()
+            }
+        };
+        let text = format!(
+            "planned paths of {} flows: fullest link {:.0} %, {} moved, {} without a path; {} nodes have new orders",
+            made.flows.len(),
+            made.plan.max_link_utilisation * 100.0,
+            made.plan.moves,
+            made.plan.unplaced(),
+            changed.len()
+        );
+        self.outputs.push(Output::Said(text));
+        for node in changed {
+            self.tell(node, now);
+        }
+        let kept = Kept::new(self.revision, self.epoch, &made.topology, &made.flows, &made.plan);
+        self.outputs.push(Output::Keep(Box::new(kept)));
+        self.forget_moved(&made.flows, &made.plan);
+        self.previous = Some(Arc::new(made.plan.as_previous(&made.flows)));
+        let (topology, flows, plan) = (made.topology, made.flows, Arc::new(made.plan));
+        self.current = Some(Current { topology, flows, plan, at: now });
+    }
+
+    /// Forgets the places of flows that this plan puts elsewhere, or that are no more.
+    fn forget_moved(&mut self, flows: &Flows, plan: &Plan) {
+        let Some(previous) = &self.previous else { return };
+        let stays = |id: &str| {
+            let Some(number) = flows.find(id) else { return false };
+            let paths = |pieces: &mut dyn Iterator<Item = &c4_traffic::plan::Piece>| {
+                pieces.map(|piece| piece.path.clone()).collect::<BTreeSet<_>>()
+            };
+            let before = previous.get(id).map(|pieces| paths(&mut pieces.iter().map(|was| &was.piece)));
+            before == Some(paths(&mut plan.flows[number].pieces.iter()))
+        };
+        self.placed.retain(|id, _| stays(id));
+    }
+
+    /// Sorts orders by node; returns the nodes whose orders are new.
+    fn take_orders(&mut self, orders: Vec<Order>) -> Vec<NodeName> {
+        let mut by_node: BTreeMap<NodeName, Vec<Order>> = BTreeMap::new();
+        for order in orders {
+            by_node.entry(NodeName(order.host.clone())).or_default().push(order);
+        }
+        // Who has none any more has to hear that, too.
+        for node in self.by_node.keys() {
+            by_node.entry(node.clone()).or_default();
+        }
+        by_node.retain(|node, orders| self.by_node.get(node).is_none_or(|known| known.orders != *orders));
+        self.revision += u64::from(!by_node.is_empty());
+        let changed = by_node.keys().cloned().collect();
+        for (node, orders) in by_node {
+            let revision = self.revision;
+            self.by_node.insert(node, NodeOrders { revision, orders, told: Timestamp(0) });
+        }
+        changed
+    }
+
+    fn tell(&mut self, node: NodeName, now: Timestamp) {
+        if let Some(orders) = self.by_node.get_mut(&node) {
+            orders.told = now;
+        }
+        self.outputs.push(Output::Order(node));
+    }
+}

@@ -1,0 +1,187 @@
+//! Which links probes cross, and what follows where they do not: a link that none crosses any more is avoided and told of as
+//! a `path_fault`, until one does again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use c4_detect::{
+    finding::{Finding, FindingId, Kind, Link, Suspect},
+    observation::{JobId, NodeName, Timestamp},
+};
+use c4_traffic::{
+    Topology,
+    sightings::{Locator, Pair, Picture, Report, Sighting, Stranger, picture},
+    topology::State,
+};
+use serde_json::json;
+
+use crate::convert::PathReport;
+
+/// Agents that have not finished learning are waited for for so long after the network changed.
+const SETTLE_US: u64 = 8_000_000;
+/// Time between two judgements.
+const JUDGE_US: u64 = 1_000_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Links {
+    locator: Locator,
+    /// What agents that have finished learning see, since the network changed last.
+    reports: BTreeMap<NodeName, Report>,
+    /// Links that some probe has ever crossed.
+    known: BTreeSet<Pair>,
+    open: BTreeMap<Pair, Finding>,
+    picture: Picture,
+    news: bool,
+    judged: Timestamp,
+}
+
+impl Links {
+    /// Nothing was reported yet.
+    #[must_use]
+    pub fn new(topology: &Topology) -> Self {
+        Self {
+            locator: Locator::new(topology),
+            reports: BTreeMap::new(),
+            known: BTreeSet::new(),
+            open: BTreeMap::new(),
+            picture: Picture::default(),
+            news: false,
+            judged: Timestamp(0),
+        }
+    }
+
+    /// Takes in a report of the present state of the network.
+    pub fn report(&mut self, node: &NodeName, report: &PathReport) {
+        if !report.settled {
+            return;
+        }
+        let seen = report.seen.iter().map(|seen| Sighting {
+            from: seen.from,
+            to: seen.to,
+            hops: seen.hops.clone(),
+            ports: seen.ports,
+        });
+        let report = Report { seen: seen.collect(), tried: report.ports, silent: report.silent };
+        if self.reports.get(node) != Some(&report) {
+            self.reports.insert(node.clone(), report);
+            self.news = true;
+        }
+    }
+
+    /// The network has changed: what was reported is stale.
+    pub fn forget(&mut self) {
+        self.reports.clear();
+        self.news = false;
+    }
+
+    /// Links that are to be avoided.
+    #[must_use]
+    pub fn avoided(&self) -> BTreeSet<Pair> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Judges what was reported, if there is anything new to judge and those who should report have. Returns findings
+    /// that were opened or cleared.
+    pub fn judge<'n>(
+        &mut self,
+        topology: &Topology,
+        epoch: u64,
+        changed: Timestamp,
+        mut expected: impl Iterator<Item = &'n NodeName>,
+        now: Timestamp,
+    ) -> Option<Vec<Finding>> {
+        if !self.news || now.micros_since(self.judged) < JUDGE_US {
+            return None;
+        }
+        let late = now.micros_since(changed) >= SETTLE_US;
+        if !late && expected.any(|node| !self.reports.contains_key(node)) {
+            return None;
+        }
+        (self.news, self.judged) = (false, now);
+        self.picture = picture(topology, &self.locator, self.reports.values());
+        self.known.extend(self.picture.crossed.keys());
+        let down: BTreeSet<Pair> = topology
+            .links()
+            .iter()
+            .filter(|link| link.state == State::Down)
+            .map(|link| (link.a.min(link.b), link.a.max(link.b)))
+            .collect();
+        let mut changes = Vec::new();
+        for (link, ports) in &self.picture.uncrossed {
+            if !self.open.contains_key(link) && !down.contains(link) {
+                let finding = self.finding(topology, *link, *ports, epoch, now);
+                self.open.insert(*link, finding.clone());
+                changes.push(finding);
+            }
+        }
+        let crossed = &self.picture.crossed;
+        let (mended, open) =
+            mem::take(&mut self.open).into_iter().partition(|(link, _)| crossed.contains_key(link));
+        self.open = open;
+        let mended: BTreeMap<Pair, Finding> = mended;
+        changes.extend(mended.into_values().map(|finding| Finding { cleared: Some(now), ..finding }));
+        Some(changes)
+    }
+
+    fn finding(&self, topology: &Topology, link: Pair, ports: u32, epoch: u64, now: Timestamp) -> Finding {
+        let name = |id| topology.switch(id).name.clone();
+        let (a, b) = (name(link.0), name(link.1));
+        let summary = if self.known.contains(&link) {
+            format!(
+                "no probe crosses the link {a}–{b} any more: {ports} source ports take other links of the leaf; paths avoid it"
+            )
+        } else {
+            format!(
+                "{a}–{b} is in the topology, but no probe ever crosses it: {ports} source ports take other links of the \
+                 leaf; it is down, or the file is wrong"
+            )
+        };
+        let link = Link { src: a.clone(), dst: b.clone() };
+        Finding {
+            id: FindingId(format!("path-{a}-{b}-{epoch}")),
+            job: JobId(String::new()),
+            incarnation: 0,
+            kind: Kind::PathFault,
+            suspects: vec![Suspect { link: Some(link), score: 1.0, ..Suspect::default() }],
+            confidence: 0.9,
+            since: now,
+            detected: now,
+            cleared: None,
+            summary,
+            evidence: BTreeMap::from([("ports_elsewhere".to_owned(), json!(ports))]),
+            explains: Vec::new(),
+            refuted_by: format!("a probe that is answered by {b} after {a}, or by {a} after {b}"),
+        }
+    }
+
+    /// What probes see.
+    #[must_use]
+    pub fn picture(&self) -> &Picture {
+        &self.picture
+    }
+
+    /// What does not fit the topology, in words.
+    #[must_use]
+    pub fn mistakes(&self, topology: &Topology) -> Vec<String> {
+        let name = |id| &topology.switch(id).name;
+        let strange = self.picture.strangers.iter().map(|stranger| match stranger {
+            Stranger::Host(address) => format!("no NIC of the topology has the address {address}"),
+            Stranger::Switch(address) => {
+                format!("probes are answered by {address}, which is no switch's address in the topology")
+            }
+            Stranger::Link((a, b)) => {
+                format!("probes cross {}–{}, which is not in the topology", name(*a), name(*b))
+            }
+        });
+        let silent = self.picture.silent.iter().map(|leaf| {
+            format!(
+                "too many probes from under {} get no answer: dead links there cannot be told",
+                name(*leaf)
+            )
+        });
+        strange.chain(silent).collect()
+    }
+}

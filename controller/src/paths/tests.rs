@@ -1,0 +1,332 @@
+//! From connections to orders and back, with a fabric of three leaves and two spines.
+
+use std::net::IpAddr;
+
+use c4_detect::observation::{CommId, JobId, Membership};
+use c4_traffic::document::parse_topology;
+
+use super::*;
+use crate::convert::SeenPath;
+
+const LEAVES: u8 = 3;
+const SPINES: u8 = 2;
+const SECOND: u64 = 1_000_000;
+
+fn host(leaf: u8, index: u8) -> IpAddr {
+    [10, leaf, index, 1].into()
+}
+
+fn spine(number: u8) -> IpAddr {
+    [172, 16, 0, number].into()
+}
+
+/// Two hosts under each leaf.
+fn topology() -> Topology {
+    let mut text = "hosts:\n".to_owned();
+    for leaf in 0..LEAVES {
+        for index in 0..2 {
+            let address = host(leaf, index);
+            let port = format!("{{switch: l{leaf}, gbps: 100, address: {address}}}");
+            text += &format!("  - {{name: h{leaf}{index}, nics: [{{name: n, ports: [{port}]}}]}}\n");
+        }
+    }
+    text += "switches:\n";
+    let switches: Vec<String> = (0..LEAVES)
+        .map(|leaf| format!("  - {{name: l{leaf}, tier: leaf}}\n"))
+        .chain((0..SPINES).map(|n| format!("  - {{name: s{n}, tier: spine, addresses: [{}]}}\n", spine(n))))
+        .collect();
+    text += &switches.concat();
+    text += "links:\n";
+    for leaf in 0..LEAVES {
+        for spine in 0..SPINES {
+            text += &format!("  - {{a: l{leaf}, b: s{spine}, gbps: 100}}\n");
+        }
+    }
+    parse_topology(&text).expect("sound")
+}
+
+struct Scene {
+    paths: Paths,
+    registry: Registry,
+    now: Timestamp,
+    work: Option<Work>,
+    told: Vec<NodeName>,
+    findings: Vec<Finding>,
+    kept: Option<Kept>,
+}
+
+impl Scene {
+    fn new(kept: Option<Kept>) -> Self {
+        let now = Timestamp(1_000 * SECOND);
+        let paths = Paths::new(&config::Paths::default(), topology(), kept, now);
+        let (told, findings) = (Vec::new(), Vec::new());
+        Self { paths, registry: Registry::default(), now, work: None, told, findings, kept: None }
+    }
+
+    /// A job whose ranks, one on each of these hosts, send around a ring.
+    fn ring(&mut self, job: &str, comm: u64, hosts: &[&str]) {
+        for (rank, node) in hosts.iter().enumerate() {
+            let info = ProcessInfo {
+                process: ProcessId(comm * 100 + rank as u64),
+                job: JobId(job.into()),
+                incarnation: 0,
+                rank: Some(rank as u32),
+                world_size: Some(hosts.len() as u32),
+                node: NodeName((*node).into()),
+                gpu: None,
+                pid: 1,
+                blind_spots: Vec::new(),
+            };
+            self.registry.announce(&info).expect("new");
+            let member = Membership {
+                process: info.process,
+                comm: CommId(comm),
+                name: String::new(),
+                size: hosts.len() as u32,
+                comm_rank: rank as u32,
+            };
+            self.registry.join(&member, &info.node).expect("new");
+            let peer = (rank as u32 + 1) % hosts.len() as u32;
+            let told = PeerTraffic {
+                process: info.process,
+                comm: CommId(comm),
+                peer,
+                channels: 1,
+                operations: 1,
+                bytes: 1,
+            };
+            self.paths.traffic(&info, told, self.now);
+        }
+    }
+
+    fn run(&mut self, us: u64) {
+        let end = self.now.after(us);
+        while self.now < end {
+            self.now = self.now.after(100_000);
+            self.paths.tick(&self.registry, self.now);
+            for output in self.paths.take_outputs() {
+                match output {
+                    Output::Plan(work) => self.work = Some(*work),
+                    Output::Order(node) => self.told.push(node),
+                    Output::Keep(kept) => self.kept = Some(*kept),
+                    Output::Said(_) => {}
+                    Output::Finding(finding) => self.findings.push(*finding),
+                }
+            }
+        }
+    }
+
+    /// Lets time pass and plans what is to be planned.
+    fn settle(&mut self) -> bool {
+        self.run(SECOND);
+        let Some(work) = self.work.take() else { return false };
+        self.paths.made(work.make(), self.now);
+        self.run(100_000);
+        true
+    }
+
+    /// The spines that a node's orders name, by destination.
+    fn spines(&self, node: &str) -> Vec<(IpAddr, IpAddr)> {
+        let (orders, _) = self.paths.orders(&NodeName(node.into())).expect("ordered");
+        orders.orders.iter().map(|order| (order.to, order.routes[0].via[0][0])).collect()
+    }
+
+    /// All ordered nodes report what they see when some links are dead.
+    fn report(&mut self, dead: &[(u8, u8)], changes: u32) {
+        let nodes: Vec<NodeName> = self.paths.by_node.keys().cloned().collect();
+        for node in nodes {
+            let (orders, epoch) = self.paths.orders(&node).expect("ordered");
+            let mut seen = Vec::new();
+            for order in &orders.orders {
+                let leaf = |address: IpAddr| match address {
+                    IpAddr::V4(address) => address.octets()[1],
+                    IpAddr::V6(_) => unreachable!("hosts have IPv4 addresses"),
+                };
+                let alive =
+                    |n: &u8| !dead.contains(&(leaf(order.from), *n)) && !dead.contains(&(leaf(order.to), *n));
+                let path = |n| SeenPath { from: order.from, to: order.to, hops: vec![spine(n)], ports: 40 };
+                seen.extend((0..SPINES).filter(alive).map(path));
+            }
+            let (revision, ports) = (orders.revision, 40 * seen.len() as u32);
+            let report =
+                PathReport { revision, epoch, settled: true, changes, ports, seen, ..PathReport::default() };
+            self.paths.report(&node, report, self.now);
+        }
+        self.run(2 * SECOND);
+    }
+}
+
+#[test]
+fn a_jobs_flows_are_planned_and_ordered_once_its_connections_are_quiet() {
+    let mut scene = Scene::new(None);
+    assert!(!scene.settle(), "nothing to plan");
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.run(300_000);
+    assert!(scene.work.is_none(), "there may be more connections in a moment");
+    assert!(scene.settle());
+    let names: Vec<_> = scene.told.iter().map(|node| node.0.as_str()).collect();
+    assert_eq!(names, ["h00", "h10", "h20"]);
+    assert_eq!(scene.spines("h00").iter().map(|(to, _)| *to).collect::<Vec<_>>(), [host(1, 0)]);
+    let view = scene.paths.view(None);
+    assert_eq!((view.jobs[0].pattern.as_str(), view.jobs[0].running), ("ring of 3 hosts", true));
+    assert!(view.max_fabric <= 1.0 + 1e-9);
+    // The same again is no news.
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    assert!(!scene.settle());
+}
+
+#[test]
+fn jobs_share_the_fabric_and_a_new_one_moves_nobody() {
+    let mut scene = Scene::new(None);
+    scene.ring("a", 1, &["h00", "h10"]);
+    assert!(scene.settle());
+    let before = scene.spines("h00");
+    scene.told.clear();
+    scene.ring("b", 2, &["h01", "h11"]);
+    assert!(scene.settle());
+    assert_eq!(scene.spines("h00"), before);
+    assert_ne!(scene.spines("h01")[0].1, before[0].1, "two flows, two spines");
+    let names: Vec<_> = scene.told.iter().map(|node| node.0.as_str()).collect();
+    assert_eq!(names, ["h01", "h11"], "others have what they had");
+    assert_eq!(scene.paths.moves, 0);
+}
+
+#[test]
+fn a_link_that_probes_no_longer_cross_is_told_of_avoided_and_mended() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.ring("k", 2, &["h21", "h11", "h01"]);
+    assert!(scene.settle());
+    scene.report(&[], 0);
+    assert_eq!((scene.findings.len(), scene.paths.epoch), (0, 1));
+    // Ports take other paths: agents forget everything and learn anew.
+    scene.told.clear();
+    scene.report(&[], 1);
+    assert_eq!(scene.paths.epoch, 2);
+    assert_eq!(scene.told.len(), 6, "all nodes hear of it");
+    scene.report(&[(0, 1)], 1);
+    let finding = scene.findings.first().expect("told");
+    let link = finding.suspects[0].link.as_ref().expect("a link");
+    assert_eq!((link.src.as_str(), link.dst.as_str()), ("l0", "s1"));
+    assert_eq!((finding.kind, scene.findings.len()), (c4_detect::finding::Kind::PathFault, 1));
+    assert!(finding.summary.contains("any more"), "{}", finding.summary);
+    assert!(scene.settle());
+    for (node, orders) in &scene.paths.by_node {
+        for order in &orders.orders {
+            let touches = [order.from, order.to].iter().any(|end| [host(0, 0), host(0, 1)].contains(end));
+            assert!(!touches || order.routes[0].via[0] == [spine(0)], "{node:?} {order:?}");
+        }
+    }
+    scene.report(&[], 2);
+    scene.report(&[], 2);
+    let last = scene.findings.last().expect("told");
+    assert!(last.cleared.is_some() && last.id == finding_id(&scene), "{last:?}");
+    assert!(scene.settle(), "it may be used again");
+}
+
+fn finding_id(scene: &Scene) -> c4_detect::finding::FindingId {
+    scene.findings[0].id.clone()
+}
+
+#[test]
+fn connections_made_on_planned_paths_are_planned_around() {
+    let mut scene = Scene::new(None);
+    scene.ring("a", 1, &["h00", "h10"]);
+    assert!(scene.settle());
+    scene.report(&[], 0);
+    assert!(!scene.settle(), "nothing is new");
+    // The same job, started again: its connections now have the ports of the plan.
+    for process in [100, 101] {
+        scene.paths.ended(ProcessId(process), scene.now);
+    }
+    let again = |process: u64, rank: u32, node: &str| ProcessInfo {
+        process: ProcessId(process),
+        job: JobId("a".into()),
+        incarnation: 1,
+        rank: Some(rank),
+        world_size: Some(2),
+        node: NodeName(node.into()),
+        gpu: None,
+        pid: 1,
+        blind_spots: Vec::new(),
+    };
+    scene.run(TOLD_US);
+    for (rank, node) in ["h00", "h10"].into_iter().enumerate() {
+        let info = again(900 + rank as u64, rank as u32, node);
+        scene.registry.announce(&info).expect("new");
+        let (process, comm, size, comm_rank) = (info.process, CommId(9), 2, rank as u32);
+        let member = Membership { process, comm, name: String::new(), size, comm_rank };
+        scene.registry.join(&member, &info.node).expect("new");
+        let told = PeerTraffic { process, comm, peer: 1 - comm_rank, channels: 1, operations: 1, bytes: 1 };
+        scene.paths.traffic(&info, told, scene.now);
+    }
+    assert!(!scene.settle(), "the same flows");
+    scene.ring("b", 2, &["h01", "h11"]);
+    scene.run(SECOND);
+    let work = scene.work.take().expect("planned");
+    assert_eq!(work.pinned, ["a: h00/n→h10/n", "a: h10/n→h00/n"]);
+}
+
+#[test]
+fn a_restart_of_the_controller_moves_nobody() {
+    let mut before = Scene::new(None);
+    before.ring("j", 1, &["h00", "h10", "h20"]);
+    before.ring("k", 2, &["h01", "h11"]);
+    assert!(before.settle());
+    let kept = before.kept.clone().expect("kept");
+    let text = serde_json::to_string(&kept).expect("JSON");
+    let mut after = Scene::new(Some(serde_json::from_str(&text).expect("the same")));
+    assert!(after.settle());
+    let nodes: Vec<NodeName> = before.paths.by_node.keys().cloned().collect();
+    for node in &nodes {
+        assert_eq!(after.spines(&node.0), before.spines(&node.0));
+    }
+    assert_eq!((after.paths.moves, after.paths.epoch), (0, before.paths.epoch));
+    // Jobs show their flows one after the other.
+    after.ring("j", 1, &["h00", "h10", "h20"]);
+    after.settle();
+    for node in &nodes {
+        assert_eq!(after.spines(&node.0), before.spines(&node.0));
+    }
+}
+
+#[test]
+fn a_job_that_is_gone_for_long_is_planned_for_no_more() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10"]);
+    assert!(scene.settle());
+    for process in [100, 101] {
+        scene.paths.ended(ProcessId(process), scene.now);
+    }
+    scene.run(500 * SECOND);
+    assert_eq!(scene.spines("h00").len(), 1, "it may be started again");
+    scene.work = None;
+    scene.run(101 * SECOND);
+    assert!(scene.settle() || scene.work.is_some());
+    assert_eq!(scene.spines("h00").len(), 0);
+}
+
+#[test]
+fn an_agent_that_follows_other_orders_is_told_again() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10"]);
+    assert!(scene.settle());
+    scene.told.clear();
+    let node = NodeName("h00".into());
+    scene.paths.report(&node, PathReport::default(), scene.now);
+    scene.run(100_000);
+    assert_eq!(scene.told, [], "it was told just now");
+    scene.run(AGAIN_US);
+    scene.paths.report(&node, PathReport::default(), scene.now);
+    scene.run(100_000);
+    assert_eq!(scene.told.as_slice(), std::slice::from_ref(&node));
+    scene.told.clear();
+    let (idle, stranger) = (NodeName("h21".into()), NodeName("elsewhere".into()));
+    for node in [&node, &idle, &stranger] {
+        scene.paths.connected(node, scene.now);
+    }
+    scene.run(100_000);
+    assert_eq!(scene.told, [node, idle.clone()], "also one that sends nothing, since it may listen");
+    assert_eq!(scene.spines("h21").len(), 0);
+    assert!(scene.paths.orders(&stranger).is_none());
+}
