@@ -22,7 +22,7 @@ fn values_arrive() {
     assert_eq!(config.listen.port(), 0);
     assert_eq!(config.steer.mode, Mode::Auto);
     assert_eq!(config.steer.restart_on, [Kind::Desync]);
-    assert_eq!(config.alerts.len(), 4);
+    assert_eq!(config.alerts.len(), 2);
     assert_eq!(config.alerts[1].attempts, 2);
     assert_eq!(config.alerts[0].attempts, Alert::default().attempts);
 }
