@@ -3,12 +3,8 @@
 use std::{env, error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = [
-        "proto/c4/v1/telemetry.proto",
-        "proto/c4/v1/operations.proto",
-        "proto/c4/v1/pictures.proto",
-        "proto/c4/v1/alerts.proto",
-    ];
+    let files = ["telemetry", "operations", "pictures", "alerts", "steering"]
+        .map(|name| format!("proto/c4/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -32,6 +32,12 @@ pub enum Verb {
         /// The directory
         directory: PathBuf,
     },
+    /// Check this node as before an isolated one comes back: exit code 0 if all is well, 1 if not.
+    Check {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Options of `run`.
@@ -63,6 +69,15 @@ pub struct Run {
     /// Ranks in the whole job.
     #[arg(long, value_name = "N")]
     pub world_size: Option<u32>,
+    /// Ranks that the job can do with: without a spare node, it is restarted with fewer. Default: all of them.
+    #[arg(long, value_name = "N", requires = "ranks")]
+    pub least_world_size: Option<u32>,
+    /// Start nothing, and stand by until the controller gives this node a part of the job.
+    #[arg(long, requires = "job", conflicts_with_all = ["ranks", "no_controller"])]
+    pub spare: bool,
+    /// C4 is to take no action on this job: why.
+    #[arg(long, value_name = "WHY", env = "C4_LEAVE_ALONE")]
+    pub leave_alone: Option<String>,
     /// Where flight recorders are kept. Default: a directory of this run's own in /dev/shm, removed at its end.
     #[arg(long, value_name = "DIR")]
     pub recorder_dir: Option<PathBuf>,

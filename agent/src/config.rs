@@ -24,10 +24,12 @@ pub use tls::check_protection;
 use tonic::transport::Endpoint;
 
 use crate::{
+    checks::CheckSettings,
     paths::service::PathSettings,
     recorders::{Overdue, Retention},
     sensors::SensorSettings,
     stream::{BackoffPolicy, SpoolLimits},
+    supervise::EvidenceSettings,
 };
 
 /// How the log is written.
@@ -80,6 +82,10 @@ pub struct Config {
     pub sensors: SensorSettings,
     /// Supervision (`c4-agent run`).
     pub supervise: Supervise,
+    /// What is checked before an isolated node comes back.
+    pub checks: CheckSettings,
+    /// While this file is there, C4 takes no action on the node; its first line says why.
+    pub leave_alone: PathBuf,
     /// Planned paths. Default: none, since somebody has to plan them.
     pub paths: Option<PathSettings>,
     /// Form of the log. Default: text.
@@ -89,7 +95,7 @@ pub struct Config {
 }
 
 /// How supervised processes are treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supervise {
     /// After a failure: how long the controller has to restart the job. Default 30 s: detection, diagnosis and a
     /// careful controller take a few.
@@ -98,6 +104,8 @@ pub struct Supervise {
     pub stop_grace: Duration,
     /// Time between two reports of an unchanged group. Default 10 s.
     pub report_interval: Duration,
+    /// What is saved before a job is stopped. Default: eight sets of at most 256 MiB under /var/tmp.
+    pub evidence: EvidenceSettings,
 }
 
 impl Default for Config {
@@ -127,7 +135,10 @@ impl Default for Config {
                 restart_grace: Duration::from_secs(30),
                 stop_grace: Duration::from_secs(10),
                 report_interval: Duration::from_secs(10),
+                evidence: EvidenceSettings::default(),
             },
+            checks: CheckSettings::default(),
+            leave_alone: PathBuf::from("/etc/c4/leave-alone"),
             paths: None,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
@@ -240,7 +251,18 @@ impl Config {
             mistakes,
             milliseconds(100, 600_000),
         );
+        supervise.value("evidence_dir", &mut knobs.evidence.directory, mistakes, path);
+        supervise.value("evidence_sets", &mut knobs.evidence.sets, mistakes, size(0, 10_000));
+        let mut mebibytes = knobs.evidence.bytes >> 20;
+        supervise.value("evidence_mib", &mut mebibytes, mistakes, whole(1, 1 << 20));
+        knobs.evidence.bytes = mebibytes << 20;
         supervise.finish(mistakes);
+
+        root.value("leave_alone", &mut config.leave_alone, mistakes, path);
+        let mut checks = root.section("checks", mistakes);
+        checks.value("gpu_test", &mut config.checks.gpu_test, mistakes, or_null(text));
+        checks.value("timeout_ms", &mut config.checks.timeout, mistakes, milliseconds(100, 3_600_000));
+        checks.finish(mistakes);
 
         config.paths = paths::paths(&config.node, root.section("paths", mistakes), mistakes);
 

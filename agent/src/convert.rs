@@ -7,8 +7,8 @@ use c4_proto::v1 as wire;
 use thiserror::Error;
 
 use crate::report::{
-    Command, CommandAction, GroupState, GroupStatus, Health, PeerTraffic, ProcessStart, Report, SensorStatus,
-    TimeSteps,
+    Assignment, Command, CommandAction, GroupState, GroupStatus, Health, Part, PeerTraffic, ProcessStart,
+    Report, SensorStatus, TimeSteps,
 };
 
 mod paths;
@@ -35,6 +35,12 @@ pub enum BadCommand {
     /// No known body.
     #[error("command {id}: this agent knows no such command")]
     Unknown {
+        /// Id of the command.
+        id: String,
+    },
+    /// A part of a job that makes no sense.
+    #[error("command {id}: no node can have this part of a job")]
+    Assignment {
         /// Id of the command.
         id: String,
     },
@@ -65,6 +71,17 @@ pub fn body(report: Report) -> wire::agent_message::Body {
         }),
         Report::Health(health) => Body::Health(self::health(health)),
         Report::Group(status) => Body::GroupReport(group(status)),
+        Report::Evidence { job, incarnation, saved } => Body::EvidenceSaved(wire::EvidenceSaved {
+            job: clean(job),
+            incarnation,
+            path: clean(saved.path.display().to_string()),
+            bytes: saved.bytes,
+            files: saved.files,
+        }),
+        Report::Wish(reason) => Body::NodeWish(wire::NodeWish {
+            opted_out: reason.is_some(),
+            reason: clean(reason.unwrap_or_default()),
+        }),
         Report::CommandResult { command_id, ok, detail } => {
             Body::CommandResult(wire::CommandResult { command_id, ok, detail })
         }
@@ -145,6 +162,7 @@ fn group(status: GroupStatus) -> wire::GroupReport {
         GroupState::Stopped => wire::GroupState::Stopped,
         GroupState::Finished => wire::GroupState::Finished,
         GroupState::Failed => wire::GroupState::Failed,
+        GroupState::Standby => wire::GroupState::Standby,
     };
     // One whose age is unknown (it was there before this agent) cannot be set against a fault's time: it is not told.
     let checkpoint =
@@ -158,6 +176,8 @@ fn group(status: GroupStatus) -> wire::GroupReport {
         detail: status.detail,
         checkpoint_iteration: checkpoint.map(|(iteration, _)| iteration),
         checkpoint_age_us: checkpoint.map(|(_, age_us)| age_us),
+        least_world_size: status.least_world_size,
+        opted_out: status.opted_out,
     }
 }
 
@@ -182,12 +202,32 @@ impl TryFrom<wire::Command> for Command {
                 grace: Duration::from_micros(stop.grace_us).min(MAX_GRACE),
             },
             Some(Body::StartGroup(start)) => {
-                CommandAction::StartGroup { job: start.job, incarnation: start.incarnation }
+                let part = match (start.assignment, start.stand_by) {
+                    (_, true) => Part::StandBy,
+                    (Some(assignment), false) => Part::Assigned(self::assignment(&command.id, assignment)?),
+                    (None, false) => Part::AsBefore,
+                };
+                CommandAction::StartGroup { job: start.job, incarnation: start.incarnation, part }
             }
+            Some(Body::CheckNode(_)) => CommandAction::CheckNode,
             None => return Err(BadCommand::Unknown { id: command.id }),
         };
         Ok(Command { id: command.id, action })
     }
+}
+
+/// Most processes one agent starts; a node has some ten GPUs.
+const MAX_RANKS: u32 = 1024;
+
+fn assignment(id: &str, wire: wire::Assignment) -> Result<Assignment, BadCommand> {
+    let wire::Assignment { first_rank, ranks, world_size, node_rank, nodes, master } = wire;
+    let fits = ranks <= MAX_RANKS
+        && first_rank.checked_add(ranks).is_some_and(|end| ranks == 0 || end <= world_size)
+        && node_rank < nodes;
+    if !fits {
+        return Err(BadCommand::Assignment { id: id.to_owned() });
+    }
+    Ok(Assignment { first_rank, ranks, world_size, node_rank, nodes, master: clean(master) })
 }
 
 impl From<wire::TimeSteps> for TimeSteps {

@@ -75,8 +75,12 @@ impl Diagnosis {
                 }
                 Vec::new()
             }
-            // Whom processes send to, and by which way, accuses nobody.
-            Report::CommandResult { .. } | Report::Traffic(_) | Report::Paths(_) => Vec::new(),
+            // Whom processes send to, and by which way, accuses nobody; nor does what was saved.
+            Report::CommandResult { .. }
+            | Report::Traffic(_)
+            | Report::Paths(_)
+            | Report::Evidence { .. }
+            | Report::Wish(_) => Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
     fs,
     hash::{BuildHasher, Hasher},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -33,14 +33,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    checks::{self, CheckSettings},
     config::Config,
     http,
     metrics::Metrics,
     paths::service::Service,
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
-    report::{Captured, Command, Report, TimeSteps},
+    report::{Captured, Command, CommandAction, Report, TimeSteps},
     sensors::{Sensors, nic_class},
     stream::{Stream, StreamSettings, Tcp},
+    supervise::ledger::{Ledger, Verdict},
 };
 
 /// Reports on their way to the stream.
@@ -51,6 +53,9 @@ const COMMANDS: usize = 64;
 
 /// Wishes for all steps to be timed on their way to the sampler.
 const WISHES: usize = 16;
+
+/// Time between two looks at the file that says that the node is to be left alone.
+const WISH: Duration = Duration::from_secs(2);
 
 /// How long the first connection waits for sensors that are slow to start.
 const SENSORS_SETTLE: Duration = Duration::from_secs(3);
@@ -115,6 +120,7 @@ impl Agent {
                 http::serve(listener, metrics, sampled, shutdown).await;
             })
         });
+        tokio::spawn(watch_wish(config.leave_alone.clone(), reports.clone(), sampling.clone()));
         let status = sensors.status.clone();
         tokio::spawn(watch_sensors(status.clone(), metrics.clone()));
         let stream = match dial {
@@ -162,15 +168,19 @@ pub async fn daemon(config: Config, manager: Manager, reload: impl Fn()) -> Resu
     info!(node = %config.node, recorders = %config.recorder_dir.display(), %session, "c4-agent runs");
     share_directory(&config.recorder_dir);
     let mut agent = Agent::start(&config, &session, Exits::default(), Alone::Log).await?;
-    // The daemon supervises nothing: close the queue, so that commands are answered with that.
-    agent.commands.close();
+    let checks = CheckSettings { sensors: config.sensors, ..config.checks };
     manager.ready();
     let sampled = agent.sampled.clone();
     let watched = tokio::spawn(manager.watch(move || http::is_fresh(&sampled)));
-    loop {
-        tokio::select! {
-            _ = signals.next() => break,
-            _ = hangup.recv() => reload(),
+    {
+        let obeying = obey(&mut agent.commands, &agent.reports, &checks);
+        tokio::pin!(obeying);
+        loop {
+            tokio::select! {
+                _ = signals.next() => break,
+                _ = hangup.recv() => reload(),
+                () = &mut obeying => break,
+            }
         }
     }
     info!("ending");
@@ -178,6 +188,72 @@ pub async fn daemon(config: Config, manager: Manager, reload: impl Fn()) -> Resu
     manager.stopping();
     agent.finish().await;
     Ok(())
+}
+
+/// Checks the node once, and says what was found.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub async fn check(config: Config, json: bool) -> Result<u8> {
+    let settings = CheckSettings { sensors: config.sensors, ..config.checks };
+    let results = checks::run(settings).await;
+    let text = if json { checks::document(&results).to_string() } else { checks::lines(&results) };
+    std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes())
+        .context("cannot write to standard output")?;
+    Ok(u8::from(results.iter().any(|result| result.outcome == checks::Outcome::Failed)))
+}
+
+/// The daemon supervises nothing; checking its node is all it can be told to do.
+async fn obey(
+    commands: &mut mpsc::Receiver<Command>,
+    reports: &mpsc::Sender<Captured>,
+    checks: &CheckSettings,
+) {
+    let mut known = Ledger::default();
+    while let Some(command) = commands.recv().await {
+        if known.enter(&command.id) != Verdict::New {
+            continue;
+        }
+        if command.action == CommandAction::CheckNode {
+            checks::answer(command.id, checks.clone(), reports.clone());
+            continue;
+        }
+        let detail = "this agent supervises no processes".to_owned();
+        let report = Report::CommandResult { command_id: command.id, ok: false, detail };
+        if reports.send(Captured::now(report)).await.is_err() {
+            return;
+        }
+    }
+    // Without a controller nobody commands.
+    std::future::pending().await
+}
+
+/// Tells whether the node is to be left alone, whenever that changes.
+async fn watch_wish(file: PathBuf, reports: mpsc::Sender<Captured>, shutdown: CancellationToken) {
+    let mut told = None;
+    let mut tick = interval(WISH);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let wish = match tokio::fs::read_to_string(&file).await {
+            Ok(text) => {
+                let first = text.lines().next().unwrap_or_default().trim().to_owned();
+                Some(if first.is_empty() { format!("{} is there", file.display()) } else { first })
+            }
+            // A file that cannot be read is there all the same.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Some(error.to_string()),
+            Err(_) => None,
+        };
+        if told.as_ref() != Some(&wish) {
+            told = Some(wish.clone());
+            if reports.send(Captured::now(Report::Wish(wish))).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 async fn bind(config: &Config) -> Result<Option<Accepting>> {

@@ -6,6 +6,7 @@
 //! source, `stream::Spool`, `stream::Backoff`, the sensors' parsers); the drivers around them are thin. Nothing here
 //! compares wall-clock times: a clock that jumps changes nothing.
 
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod convert;

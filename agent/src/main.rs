@@ -58,6 +58,7 @@ fn run(config: Config, verb: Option<Verb>, path: Option<&Path>, log: &Log) -> Re
     let code = runtime.block_on(async {
         match verb {
             Some(Verb::Run(options)) => driver::run_job(config, *options).await,
+            Some(Verb::Check { json }) => driver::check(config, json).await,
             _ => driver::daemon(config, manager, || reload(path, log)).await.map(|()| 0),
         }
     });

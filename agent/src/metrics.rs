@@ -143,6 +143,8 @@ impl Metrics {
             Body::Health(_) => "health",
             Body::GroupReport(_) => "group_report",
             Body::CommandResult(_) => "command_result",
+            Body::EvidenceSaved(_) => "evidence_saved",
+            Body::NodeWish(_) => "node_wish",
             Body::SpoolLoss(_) => "spool_loss",
             Body::Traffic(_) => "traffic",
             Body::PathReport(_) => "path_report",

@@ -44,6 +44,28 @@ pub enum Report {
     Traffic(Vec<PeerTraffic>),
     /// What is known of planned paths.
     Paths(Box<PathReport>),
+    /// Something was saved of a group's processes before they were ended.
+    Evidence {
+        /// Job.
+        job: String,
+        /// Its incarnation.
+        incarnation: u32,
+        /// What, and where.
+        saved: Saved,
+    },
+    /// Whether the node is to be left alone, and if so why.
+    Wish(Option<String>),
+}
+
+/// Files that were saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Their directory.
+    pub path: std::path::PathBuf,
+    /// How many.
+    pub files: u32,
+    /// Their size together.
+    pub bytes: u64,
 }
 
 /// What a process has sent to a peer so far.
@@ -160,6 +182,8 @@ pub enum GroupState {
     Finished,
     /// One ended otherwise, and nobody had asked it to.
     Failed,
+    /// There are none: the agent waits to be given ranks.
+    Standby,
 }
 
 /// A supervised group, as it is now.
@@ -179,6 +203,10 @@ pub struct GroupStatus {
     pub detail: String,
     /// Newest checkpoint, where the job says so.
     pub checkpoint: Option<Checkpoint>,
+    /// Ranks that the job can do with; 0: all.
+    pub least_world_size: u32,
+    /// Why the job is to be left alone; empty: it is not.
+    pub opted_out: String,
 }
 
 /// The newest checkpoint a job has left.
@@ -228,7 +256,39 @@ pub enum CommandAction {
         job: String,
         /// The new incarnation.
         incarnation: u32,
+        /// What this node does in it.
+        part: Part,
     },
+    /// Check the node.
+    CheckNode,
+}
+
+/// What a node does in a new incarnation of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The same as before.
+    AsBefore,
+    /// Nothing.
+    StandBy,
+    /// This.
+    Assigned(Assignment),
+}
+
+/// A node's part in a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Its first rank.
+    pub first_rank: u32,
+    /// Processes to start, one a rank; 0: one process in all, which starts its own.
+    pub ranks: u32,
+    /// Ranks in the whole job.
+    pub world_size: u32,
+    /// Place of the node among the job's nodes.
+    pub node_rank: u32,
+    /// How many nodes there are.
+    pub nodes: u32,
+    /// Name of the node with rank 0.
+    pub master: String,
 }
 
 /// All network steps of these processes are to be timed for a while.

@@ -17,6 +17,7 @@ use crate::{
 
 mod paths;
 mod render;
+pub mod steering;
 #[cfg(test)]
 mod tests;
 

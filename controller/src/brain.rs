@@ -4,19 +4,19 @@
 //! The brain itself does no I/O and has no clock: [`driver`] is the task around it that owns the channels, and tests
 //! hand it inputs directly.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use c4_detect::{
     detector::Detector,
     finding::{Finding, FindingId},
-    observation::{JobId, Observation, ProcessId, Timestamp},
+    observation::{JobId, NodeName, Observation, ProcessId, Timestamp},
 };
 use c4_proto::v1::PathOrders;
 
 use crate::{
     alerts::Notice,
     config::Config,
-    convert::{Hello, Incoming},
+    convert::{EvidenceSaved, Hello, Incoming},
     events::Event,
     findings::{Change, Findings},
     groups::Groups,
@@ -33,15 +33,18 @@ use crate::{
     scenes::Scenes,
     steer::{
         action::Order,
-        journal::Journal,
-        machine::{Output, Steer},
-        rails::JobFacts,
+        journal::Loaded,
+        machine::{Command, Refused, Steer, SteerView},
+        slurm::SlurmNode,
     },
+    store::Write,
 };
 
+pub mod desk;
 pub mod driver;
 mod messages;
 mod plan;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -82,6 +85,24 @@ pub enum Input {
         /// The order.
         order: Box<Order>,
         /// What came of it.
+        result: Result<String, String>,
+    },
+    /// An operator wants something.
+    Wanted {
+        /// Names the request in [`Effect::Reply`].
+        ticket: u64,
+        /// What.
+        command: Command,
+        /// Who.
+        by: String,
+        /// Only say what would happen.
+        dry_run: bool,
+    },
+    /// The store has written a batch, or has not.
+    Persisted {
+        /// The batch.
+        token: u64,
+        /// What came of it.
         result: Result<(), String>,
     },
     /// Somebody looks at a job.
@@ -91,6 +112,8 @@ pub enum Input {
     },
     /// Paths were planned.
     Planned(Box<Made>),
+    /// What a scheduler says of its nodes that are out or were.
+    Scheduler(Vec<SlurmNode>),
     /// Time has passed.
     Tick,
 }
@@ -105,7 +128,13 @@ pub enum Effect {
     /// The stream is to be closed.
     Close(StreamId, &'static str),
     /// Somebody is to carry this out.
-    Act(Order),
+    Act(Box<Order>),
+    /// Whatever is being carried out is to be left where it is.
+    Halt,
+    /// The store is to write this; [`Input::Persisted`] tells what came of it.
+    Persist(u64, Vec<Write>),
+    /// An operator gets an answer.
+    Reply(u64, Result<String, Refused>),
     /// The agents at the other end are to have all network steps of these processes timed, for so many microseconds.
     TimeSteps(StreamId, Vec<ProcessId>, u64),
     /// Somebody is to plan paths.
@@ -122,6 +151,30 @@ pub enum Effect {
     Event(Event),
 }
 
+/// What is known from before.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Actions and what belongs to them.
+    pub steer: Loaded,
+    /// Downtime.
+    pub ledger: Ledger,
+}
+
+/// What was saved of the processes of a group before they were ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// When.
+    pub at: Timestamp,
+    /// Where.
+    pub node: NodeName,
+    /// What.
+    pub saved: EvidenceSaved,
+}
+
+/// The token of what is written down without anybody waiting for it.
+const UNAWAITED: u64 = 0;
+/// Evidence remembered.
+const MAX_EVIDENCE: usize = 1000;
 /// Memory is looked through for what can be forgotten this often (10 s).
 const PRUNE_US: u64 = 10_000_000;
 
@@ -140,6 +193,13 @@ pub struct Brain {
     steer: Steer,
     /// Where paths are planned.
     paths: Option<Paths>,
+    /// What is shown of it, with its version.
+    steer_shown: (u64, Arc<SteerView>),
+    /// Nodes that are to be left alone, and why.
+    wishes: std::collections::BTreeMap<NodeName, String>,
+    /// What Slurm last said of its nodes.
+    slurm: std::collections::BTreeMap<NodeName, SlurmNode>,
+    evidence: Arc<Vec<Evidence>>,
     /// Conflicts that were told, by job.
     conflicts: std::collections::BTreeMap<JobId, Vec<String>>,
     recording: bool,
@@ -148,12 +208,12 @@ pub struct Brain {
 }
 
 impl Brain {
-    /// A brain that knows nothing.
+    /// A brain that knows nothing but what it had done before.
     #[must_use]
-    pub fn new(config: Config, journal: Box<dyn Journal>, metrics: Arc<Metrics>, now: Timestamp) -> Self {
+    pub fn new(config: Config, known: Known, metrics: Arc<Metrics>, now: Timestamp) -> Self {
         Self {
             detector: Detector::new(config.detect.clone()),
-            steer: Steer::new(config.steer.clone(), journal),
+            steer: Steer::resume(config.steer.clone(), known.steer, now),
             recording: config.record.is_some(),
             config,
             metrics,
@@ -162,9 +222,13 @@ impl Brain {
             registry: Registry::default(),
             groups: Groups::default(),
             findings: Findings::default(),
-            ledger: Ledger::default(),
             scenes: Scenes::default(),
             paths: None,
+            ledger: known.ledger,
+            steer_shown: (0, Arc::default()),
+            wishes: std::collections::BTreeMap::new(),
+            slurm: std::collections::BTreeMap::new(),
+            evidence: Arc::default(),
             conflicts: std::collections::BTreeMap::new(),
             pruned: now,
             effects: Vec::new(),
@@ -189,9 +253,12 @@ impl Brain {
                 }
                 self.nodes.close(stream, now);
             }
-            Input::Answered { order, result } => {
-                let facts = self.facts(&order.job);
-                let outputs = self.steer.answered(&order, result, facts.as_ref(), now);
+            Input::Answered { order, result } => self.answered(&order, result, now),
+            Input::Wanted { ticket, command, by, dry_run } => {
+                self.wanted(ticket, &command, &by, dry_run, now)
+            }
+            Input::Persisted { token, result } => {
+                let outputs = self.steer.persisted(token, result, now);
                 self.carry(outputs, now);
             }
             Input::Looked { job } => self.scenes.look(job, now),
@@ -201,6 +268,7 @@ impl Brain {
                 }
                 self.plan(now);
             }
+            Input::Scheduler(nodes) => self.scheduler(nodes, now),
             Input::Tick => self.tick(now),
         }
         std::mem::take(&mut self.effects)
@@ -210,6 +278,12 @@ impl Brain {
     #[must_use]
     pub fn findings(&self) -> &Findings {
         &self.findings
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn steer(&self) -> &Steer {
+        &self.steer
     }
 
     /// The table of process groups.
@@ -241,6 +315,9 @@ impl Brain {
             paths.tick(&self.registry, now);
         }
         self.plan(now);
+        if self.steer_shown.0 != self.steer.version() {
+            self.steer_shown = (self.steer.version(), Arc::new(self.steer.view()));
+        }
         if now.micros_since(self.pruned) >= PRUNE_US {
             self.pruned = now;
             self.registry.prune(now);
@@ -285,6 +362,7 @@ impl Brain {
             Change::Opened => self.opened_finding(&finding, now),
             Change::Updated => {
                 self.ledger.fault(&finding, now);
+                self.keep_ledger(&finding.job);
                 self.say("finding", &finding.job.0, finding.summary, now);
                 self.notify(&id);
             }
@@ -293,6 +371,7 @@ impl Brain {
                 let at = finding.cleared.unwrap_or(now);
                 if self.steer.running(&finding.job).is_none() {
                     self.ledger.cleared(&finding.job, &id, at);
+                    self.keep_ledger(&finding.job);
                 }
                 self.notify(&id);
             }
@@ -306,55 +385,9 @@ impl Brain {
     fn opened_finding(&mut self, finding: &Finding, now: Timestamp) {
         self.metrics.findings.with_label_values(&[finding.kind.name()]).inc();
         self.ledger.fault(finding, now);
+        self.keep_ledger(&finding.job);
         self.say("finding", &finding.job.0, finding.summary.clone(), now);
         self.notify(&finding.id);
-    }
-
-    fn review(&mut self, now: Timestamp) {
-        let (registry, groups, ledger) = (&self.registry, &self.groups, &self.ledger);
-        let facts = |job: &JobId| facts(registry, groups, ledger, job);
-        let outputs = self.steer.review(self.findings.open(), facts, now);
-        self.carry(outputs, now);
-    }
-
-    fn facts(&self, job: &JobId) -> Option<JobFacts> {
-        facts(&self.registry, &self.groups, &self.ledger, job)
-    }
-
-    /// Does what the policy wants. What follows from that (the detector hears of a stop) may want more.
-    fn carry(&mut self, outputs: Vec<Output>, now: Timestamp) {
-        let mut outputs = VecDeque::from(outputs);
-        while let Some(output) = outputs.pop_front() {
-            match output {
-                Output::Stopping { job, incarnation } => {
-                    // The accusation that led here must not be cleared out of the ledger as "went away by itself".
-                    self.observe(Observation::JobStopping { job, incarnation }, now);
-                }
-                Output::Stopped { job, incarnation } => {
-                    self.say(
-                        "job",
-                        &job.0,
-                        format!("every process of incarnation {incarnation} has stopped"),
-                        now,
-                    );
-                    self.ledger.stopped(&job, incarnation, now);
-                }
-                Output::Order(order) => self.effects.push(Effect::Act(order)),
-                Output::Said { finding, job, text, outcome } => {
-                    self.metrics.actions.with_label_values(&[outcome]).inc();
-                    let because = match (outcome, self.findings.get(&finding)) {
-                        ("planned" | "proposed", Some(record)) => {
-                            format!("{text} because {}", record.finding.summary)
-                        }
-                        _ => text.clone(),
-                    };
-                    self.say("action", &job.0, because, now);
-                    if self.findings.acted(&finding, &text) {
-                        self.notify(&finding);
-                    }
-                }
-            }
-        }
     }
 
     /// Tells when a job begins or ceases to contradict itself, and shows what was withheld meanwhile.
@@ -388,6 +421,19 @@ impl Brain {
         }
     }
 
+    /// Has a job's account written down. Nothing waits for that.
+    fn keep_ledger(&mut self, job: &JobId) {
+        self.effects.extend(self.ledger.row(job).map(|row| Effect::Persist(UNAWAITED, vec![row])));
+    }
+
+    fn keep_evidence(&mut self, node: &NodeName, saved: EvidenceSaved, now: Timestamp) {
+        let all = Arc::make_mut(&mut self.evidence);
+        if all.len() >= MAX_EVIDENCE {
+            all.remove(0);
+        }
+        all.push(Evidence { at: now, node: node.clone(), saved });
+    }
+
     fn notify(&mut self, id: &FindingId) {
         if let Some(record) = self.findings.get(id) {
             let notice = Notice { finding: record.finding.clone(), actions: record.actions.clone() };
@@ -398,15 +444,4 @@ impl Brain {
     fn say(&mut self, kind: &'static str, job: &str, text: String, now: Timestamp) {
         self.effects.push(Effect::Event(Event { at: now, kind, job: job.to_owned(), text }));
     }
-}
-
-fn facts(registry: &Registry, groups: &Groups, ledger: &Ledger, job: &JobId) -> Option<JobFacts> {
-    let incarnation = registry.incarnation(job).into_iter().chain(groups.incarnation(job)).max()?;
-    let conflicts = registry.conflicts(job);
-    Some(JobFacts {
-        incarnation,
-        supervised: groups.supervised(job, || registry.nodes_of(job)),
-        conflict: (!conflicts.is_empty()).then(|| conflicts.join("; ")),
-        checkpoint: ledger.newest_checkpoint(job),
-    })
 }

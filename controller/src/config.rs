@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 mod access;
 mod check;
 mod leaves;
+mod steer;
 #[cfg(test)]
 mod tests;
+
+pub use steer::{Hook, Maintenance, Modes, Slurm, Steer};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Config {
     /// File that everything the detector was told is appended to, as JSON lines, for replay. Default: none, since it
     /// grows without bound.
     pub record: Option<PathBuf>,
+    /// Directory in which the controller keeps what must survive it: actions, audit trail, pauses and modes, the downtime
+    /// ledger. Default: the one that systemd gives it (`STATE_DIRECTORY`); without one, all that is kept in memory only.
+    pub state: Option<PathBuf>,
     /// How long open work may take to end after SIGTERM. Default 5 s: well under the 10 s or more that service
     /// managers grant.
     pub drain_seconds: f64,
@@ -62,6 +68,7 @@ impl Default for Config {
             insecure: false,
             access: Access::default(),
             record: None,
+            state: None,
             drain_seconds: 5.0,
             ingest: Ingest::default(),
             detect: detector::Config::default(),
@@ -115,7 +122,7 @@ impl Default for Paths {
 }
 
 /// Who decides that something is done about a finding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Nothing is done; what would have been done is said.
@@ -137,47 +144,11 @@ impl Mode {
             Mode::Auto => "auto",
         }
     }
-}
 
-/// What to do about findings, and the rails around it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Steer {
-    /// Default `observe`: nothing that was not asked for touches a job.
-    pub mode: Mode,
-    /// Restarts of one job at most. Default 3: a fourth fault in one run is rarely bad luck.
-    pub max_restarts: u32,
-    /// Kinds of findings that a restart can help. Default: those in which the job makes no progress any more.
-    pub restart_on: Vec<Kind>,
-    /// Time between the beginnings of two restarts of one job. Default 30 s: a job that cannot even initialise in
-    /// that time would otherwise be restarted in a loop.
-    pub cooldown_seconds: f64,
-    /// Findings of which it is less sure that the job suffers, whoever is to blame, are not acted on (0 to 1). Default
-    /// 0.8: a hang is that sure once it has lasted twice as long as anything that ever resolved by itself.
-    pub min_confidence: f64,
-    /// What processes get between SIGTERM and SIGKILL. Default 5 s; a hung rank does not react to SIGTERM anyway.
-    pub stop_grace_seconds: f64,
-    /// How long all process groups may take to stop, grace included. Default 20 s.
-    pub stop_timeout_seconds: f64,
-    /// How long all process groups may take to start. Default 30 s.
-    pub start_timeout_seconds: f64,
-    /// How often a step (stop, start) is tried. Default 2: one lost message should not cost a night.
-    pub attempts: u32,
-}
-
-impl Default for Steer {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Observe,
-            max_restarts: 3,
-            restart_on: vec![Kind::ProcessDeath, Kind::NonCommHang, Kind::CommHang, Kind::Desync],
-            cooldown_seconds: 30.0,
-            min_confidence: 0.8,
-            stop_grace_seconds: 5.0,
-            stop_timeout_seconds: 20.0,
-            start_timeout_seconds: 30.0,
-            attempts: 2,
-        }
+    /// The mode of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Mode::Observe, Mode::Approve, Mode::Auto].into_iter().find(|mode| mode.name() == name)
     }
 }
 

@@ -107,6 +107,10 @@ pub enum Body {
     Traffic(Vec<PeerTraffic>),
     /// What is known of the paths of the node's connections.
     Paths(Box<PathReport>),
+    /// Something was saved before processes were ended.
+    Evidence(EvidenceSaved),
+    /// The node is to be left alone, and why, or no longer.
+    Wish(Option<String>),
 }
 
 impl Body {
@@ -125,6 +129,8 @@ impl Body {
             Body::SpoolLoss(_) => "spool_loss",
             Body::Traffic(_) => "traffic",
             Body::Paths(_) => "path_report",
+            Body::Evidence(_) => "evidence_saved",
+            Body::Wish(_) => "node_wish",
         }
     }
 }
@@ -142,6 +148,8 @@ pub enum GroupState {
     Finished,
     /// They ended by themselves otherwise.
     Failed,
+    /// There are none: it waits for ranks.
+    Standby,
 }
 
 /// The part of a job that one agent supervises.
@@ -161,6 +169,25 @@ pub struct GroupReport {
     pub detail: String,
     /// Newest checkpoint: its iteration and how long ago it was left, at capture, in microseconds.
     pub checkpoint: Option<(u64, u64)>,
+    /// Ranks that the job can do with; 0: all of them.
+    pub least_ranks: u32,
+    /// Why the job is to be left alone, if it is.
+    pub opted_out: Option<String>,
+}
+
+/// What was saved of the processes of a group before they were ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceSaved {
+    /// The job.
+    pub job: JobId,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Directory on the node.
+    pub path: String,
+    /// How much it is.
+    pub bytes: u64,
+    /// In how many files.
+    pub files: u32,
 }
 
 /// Outcome of a command.
@@ -236,6 +263,17 @@ impl Incoming {
             }),
             Wire::Health(m) => Body::Health(health(m, node, age_us)?),
             Wire::GroupReport(m) => Body::Group(group_report(m)?),
+            Wire::EvidenceSaved(m) => Body::Evidence(EvidenceSaved {
+                job: JobId(name("evidence_saved.job", m.job)?),
+                incarnation: m.incarnation,
+                path: text("evidence_saved.path", m.path)?,
+                bytes: at_most("evidence_saved.bytes", m.bytes, limits::BYTES)?,
+                files: m.files,
+            }),
+            Wire::NodeWish(m) => {
+                let reason = text("node_wish.reason", m.reason)?;
+                Body::Wish(m.opted_out.then_some(reason))
+            }
             Wire::CommandResult(m) => Body::CommandResult(CommandResult {
                 id: name("command_result.command_id", m.command_id)?,
                 ok: m.ok,
@@ -340,13 +378,14 @@ fn group_report(message: v1::GroupReport) -> Result<GroupReport, Invalid> {
     let at = |field: &str| format!("group_report.{field}");
     let state = match message.state() {
         v1::GroupState::Unknown => {
-            return Err(Invalid::new(at("state"), format!("is {}, expected 1 to 5", message.state)));
+            return Err(Invalid::new(at("state"), format!("is {}, expected 1 to 6", message.state)));
         }
         v1::GroupState::Running => GroupState::Running,
         v1::GroupState::Stopping => GroupState::Stopping,
         v1::GroupState::Stopped => GroupState::Stopped,
         v1::GroupState::Finished => GroupState::Finished,
         v1::GroupState::Failed => GroupState::Failed,
+        v1::GroupState::Standby => GroupState::Standby,
     };
     at_most(&at("incarnation"), message.incarnation.into(), limits::INCARNATIONS)?;
     at_most(&at("world_size"), message.world_size.into(), limits::RANKS)?;
@@ -379,5 +418,10 @@ fn group_report(message: v1::GroupReport) -> Result<GroupReport, Invalid> {
         world_size: message.world_size,
         detail: text(&at("detail"), message.detail)?,
         checkpoint,
+        least_ranks: message.least_world_size,
+        opted_out: match text(&at("opted_out"), message.opted_out)? {
+            why if why.is_empty() => None,
+            why => Some(why),
+        },
     })
 }

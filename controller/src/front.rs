@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use axum::Router;
 use c4_proto::v1::{
     alerting_server::AlertingServer, operations_server::OperationsServer, pictures_server::PicturesServer,
-    telemetry_server::TelemetryServer,
+    steering_server::SteeringServer, telemetry_server::TelemetryServer,
 };
 use c4_tls::{Accepting, FileError, Limits, Protocol, Slots, serve_pages};
 use thiserror::Error;
@@ -30,7 +30,7 @@ use crate::{
         web,
     },
     alerts::service::AlertingService,
-    api::OperationsService,
+    api::{OperationsService, steering::SteeringService},
     clock::Clock,
     config::{Config, REREAD, Tls},
     ingest::TelemetryService,
@@ -94,6 +94,8 @@ pub struct Services {
     pub operations: OperationsService,
     /// To operators who try their receivers of alerts.
     pub alerting: AlertingService,
+    /// To operators, about actions.
+    pub steering: SteeringService,
     /// Pages.
     pub pages: Router,
     /// What the pages show, to programs.
@@ -144,6 +146,7 @@ impl Front {
                 OperationsServer::new(services.operations).max_decoding_message_size(OPERATIONS_BYTES),
             )
             .add_service(AlertingServer::new(services.alerting).max_decoding_message_size(OPERATIONS_BYTES))
+            .add_service(SteeringServer::new(services.steering).max_decoding_message_size(OPERATIONS_BYTES))
             .add_service(PicturesServer::new(services.pictures).max_decoding_message_size(OPERATIONS_BYTES))
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(calls).map(Ok::<_, io::Error>),

@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use c4_detect::observation::{JobId, NodeName, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     convert::{CommandResult, GroupReport, GroupState},
     nodes::{SessionKey, StreamId},
+    steer::placement::{Layout, Place},
 };
 
 #[cfg(test)]
@@ -30,7 +32,7 @@ pub struct Group {
 }
 
 /// Newest checkpoint that a job has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Iteration.
     pub iteration: u64,
@@ -42,6 +44,7 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     jobs: BTreeMap<JobId, BTreeMap<SessionKey, Group>>,
+    sessions: BTreeMap<SessionKey, StreamId>,
     results: VecDeque<(SessionKey, CommandResult)>,
     version: u64,
 }
@@ -77,9 +80,13 @@ impl Groups {
 
     /// The agent speaks through another stream now, or through none.
     pub fn set_stream(&mut self, key: &SessionKey, stream: Option<StreamId>) {
+        match stream {
+            Some(stream) => self.sessions.insert(key.clone(), stream),
+            None => self.sessions.remove(key),
+        };
+        self.version += 1;
         for group in self.jobs.values_mut().filter_map(|groups| groups.get_mut(key)) {
             group.stream = stream;
-            self.version += 1;
         }
     }
 
@@ -118,9 +125,54 @@ impl Groups {
             .map(|(_, r)| r)
     }
 
+    /// The groups of a job that run a part of it, or did.
+    pub fn parts<'a>(&'a self, job: &JobId) -> impl Iterator<Item = (&'a SessionKey, &'a Group)> {
+        self.of(job).filter(|(_, group)| group.report.state != GroupState::Standby)
+    }
+
+    /// Where a job runs, in the order of ranks, and who stands by for it.
+    #[must_use]
+    pub fn layout(&self, job: &JobId) -> Layout {
+        let place = |(key, group): (&SessionKey, &Group)| Place {
+            node: key.node.clone(),
+            first_rank: group.report.ranks.first().copied().unwrap_or(0),
+            ranks: group.report.ranks.len() as u32,
+        };
+        let mut places: Vec<Place> = self.parts(job).map(place).collect();
+        places.sort_by(|a, b| (a.first_rank, &a.node).cmp(&(b.first_rank, &b.node)));
+        let standing_by = |(key, group): (&SessionKey, &Group)| {
+            (group.report.state == GroupState::Standby && group.stream.is_some()).then(|| key.node.clone())
+        };
+        Layout {
+            places,
+            spares: self.of(job).filter_map(standing_by).collect(),
+            least_ranks: self.parts(job).map(|(_, group)| group.report.least_ranks).max().unwrap_or(0),
+        }
+    }
+
+    /// Why a job is to be left alone, if it is.
+    #[must_use]
+    pub fn opted_out(&self, job: &JobId) -> Option<String> {
+        self.of(job).find_map(|(_, group)| group.report.opted_out.clone())
+    }
+
+    /// The stream of one of a node's agents, if one is connected.
+    #[must_use]
+    pub fn stream_of(&self, node: &NodeName) -> Option<StreamId> {
+        self.sessions.iter().find(|(key, _)| key.node == *node).map(|(_, stream)| *stream)
+    }
+
+    /// What any of a node's agents answered to a command, if one did.
+    #[must_use]
+    pub fn node_answer(&self, node: &NodeName, command: &str) -> Option<&CommandResult> {
+        let answers =
+            |(session, result): &&(SessionKey, CommandResult)| session.node == *node && result.id == command;
+        self.results.iter().rev().find(answers).map(|(_, result)| result)
+    }
+
     /// Whether the groups make up the whole job, which runs on `nodes`. If not, says why it cannot be restarted.
     pub fn supervised(&self, job: &JobId, nodes: impl FnOnce() -> BTreeSet<NodeName>) -> Result<(), String> {
-        let groups: Vec<_> = self.of(job).collect();
+        let groups: Vec<_> = self.parts(job).collect();
         if groups.is_empty() {
             return Err("no actuator: nobody supervises this job".into());
         }

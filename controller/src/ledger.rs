@@ -19,10 +19,19 @@ use c4_detect::{
     observation::{JobId, Timestamp},
 };
 
-use crate::groups::Checkpoint;
+use serde::{Deserialize, Serialize};
 
+use crate::{
+    groups::Checkpoint,
+    steer::journal::row,
+    store::{Store, StoreError, Write},
+};
+
+mod advice;
 #[cfg(test)]
 mod tests;
+
+pub use advice::Recommendation;
 
 /// Outages kept one by one for each job; the parts of older ones are kept as sums only.
 const MAX_ENTRIES: usize = 1000;
@@ -30,7 +39,7 @@ const MAX_ENTRIES: usize = 1000;
 const MAX_CHECKPOINTS: usize = 16;
 
 /// The parts of some downtime, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
     /// Work since the last checkpoint, which is done again.
     pub post_checkpoint_us: u64,
@@ -64,7 +73,7 @@ impl Parts {
 }
 
 /// One outage.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outage {
     /// The finding that was first.
     pub finding: FindingId,
@@ -109,11 +118,29 @@ impl Outage {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Account {
     outages: VecDeque<Outage>,
     older: Parts,
+    /// How many outages those were.
+    older_count: u64,
     checkpoints: VecDeque<Checkpoint>,
+    /// How long the last checkpoint took, where the job says so.
+    checkpoint_cost_us: Option<u64>,
+    first_seen: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
+}
+
+/// The table of the store with accounts, by job.
+pub const TABLE: &str = "ledger";
+
+/// What a job has to account for besides its outages.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// How long the job has been seen.
+    pub observed_us: u64,
+    /// How often it should leave checkpoints, where that can be told.
+    pub recommendation: Option<Recommendation>,
 }
 
 /// All jobs' downtime.
@@ -123,6 +150,49 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// What was known before.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds what is no account.
+    pub fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let account = |(job, value): (String, Vec<u8>)| match serde_json::from_slice(&value) {
+            Ok(account) => Ok((JobId(job), account)),
+            Err(error) => Err(StoreError::Access(format!("{TABLE} {job}: {error}"))),
+        };
+        let jobs = store.all(TABLE)?.into_iter().map(account).collect::<Result<_, _>>()?;
+        Ok(Self { jobs })
+    }
+
+    /// A job's account as it is to be stored.
+    #[must_use]
+    pub fn row(&self, job: &JobId) -> Option<Write> {
+        self.jobs.get(job).map(|account| row(TABLE, job.0.clone(), account))
+    }
+
+    /// Something of the job was heard of.
+    pub fn seen(&mut self, job: &JobId, now: Timestamp) {
+        let account = self.jobs.entry(job.clone()).or_default();
+        account.first_seen.get_or_insert(now);
+        account.last_seen = Some(now);
+    }
+
+    /// How long a checkpoint takes the job.
+    pub fn checkpoint_cost(&mut self, job: &JobId, us: u64) {
+        self.jobs.entry(job.clone()).or_default().checkpoint_cost_us = Some(us);
+    }
+
+    /// How long a job was seen, which is `ended` or goes on, and what follows for its checkpoints.
+    #[must_use]
+    pub fn summary(&self, job: &JobId, ended: bool, now: Timestamp) -> Summary {
+        let Some(account) = self.jobs.get(job) else { return Summary::default() };
+        let until = if ended { account.last_seen.unwrap_or(now) } else { now };
+        let observed_us = account.first_seen.map_or(0, |first| until.micros_since(first));
+        let failures = account.older_count + account.outages.len() as u64;
+        let times: Vec<Timestamp> = account.checkpoints.iter().map(|checkpoint| checkpoint.at).collect();
+        let recommendation = advice::recommend(&times, account.checkpoint_cost_us, failures, observed_us);
+        Summary { observed_us, recommendation }
+    }
+
     /// A checkpoint was left.
     pub fn checkpoint(&mut self, job: &JobId, checkpoint: Checkpoint) {
         let account = self.jobs.entry(job.clone()).or_default();
@@ -164,6 +234,7 @@ impl Ledger {
         while account.outages.len() > MAX_ENTRIES {
             if let Some(old) = account.outages.pop_front() {
                 account.older.add(old.parts(now));
+                account.older_count += 1;
             }
         }
     }

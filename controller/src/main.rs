@@ -119,7 +119,7 @@ fn reload(path: Option<&Path>, log: &Log) {
 
 /// Reads the configuration; says everything that is wrong with it.
 fn read(path: Option<&Path>) -> Option<Config> {
-    let Some(path) = path else { return Some(Config::default()) };
+    let Some(path) = path else { return Some(with_state(Config::default())) };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -135,7 +135,7 @@ fn read(path: Option<&Path>) -> Option<Config> {
                 }
                 None
             }
-            _ => Some(config),
+            _ => Some(with_state(config)),
         },
         Err(mistakes) => {
             for mistake in mistakes {
@@ -144,6 +144,13 @@ fn read(path: Option<&Path>) -> Option<Config> {
             None
         }
     }
+}
+
+/// Without a configured directory, the one that the service manager gives is used, if it gives one.
+fn with_state(mut config: Config) -> Config {
+    let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty());
+    config.state = config.state.or(given.map(PathBuf::from));
+    config
 }
 
 /// Scripts wait for this line. A closed standard output is nobody waiting.

@@ -240,6 +240,12 @@ impl Registry {
         }
     }
 
+    /// The job of a process.
+    #[must_use]
+    pub fn job_of(&self, process: ProcessId) -> Option<&JobId> {
+        self.processes.get(&process).map(|process| &process.info.job)
+    }
+
     /// The job's newest incarnation.
     #[must_use]
     pub fn incarnation(&self, job: &JobId) -> Option<u32> {

@@ -23,9 +23,10 @@ use crate::{
         driver::{Receiver, ReceiverError},
         service::AlertingService,
     },
-    api::OperationsService,
+    api::{OperationsService, steering::SteeringService},
     brain::{
-        Brain,
+        Brain, Known,
+        desk::Desk,
         driver::{self, Driver},
     },
     clock::Clock,
@@ -35,14 +36,29 @@ use crate::{
     groups::Groups,
     http::{self, Pages},
     ingest::{TelemetryService, streams::Streams},
+    ledger::Ledger,
     metrics::Metrics,
     page::{self, Page},
     paths::{self, Paths, keep::Keeper},
     record::{RecordError, Recorder},
     snapshot::Snapshot,
-    steer::{journal::MemoryJournal, local::LocalActuator},
-    store::StoreError,
+    steer::{
+        journal::{LoadError, Loaded},
+        local::LocalActuator,
+        router::Router,
+        slurm::SlurmActuator,
+        watch as node_watch,
+    },
+    store::{
+        MemoryStore, Store, StoreError,
+        crash::{CrashPoint, CrashingStore},
+        file::FileStore,
+        writer::Writer,
+    },
 };
+
+/// The store's file in the state directory.
+const STORE_FILE: &str = "controller.redb";
 
 /// Why the controller could not start.
 #[derive(Debug, Error)]
@@ -62,6 +78,15 @@ pub enum StartError {
     /// A receiver of alerts.
     #[error(transparent)]
     Alerts(#[from] ReceiverError),
+    /// The store.
+    #[error("state: {0}")]
+    Store(#[source] StoreError),
+    /// What is in it.
+    #[error("state: {0}")]
+    Load(#[from] LoadError),
+    /// There is no thread for it.
+    #[error("state: {0}")]
+    Thread(#[source] std::io::Error),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -109,6 +134,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         handles.push(handle);
     }
 
+    let store = open_store(&config).map_err(StartError::Store)?;
+    let known =
+        Known { steer: Loaded::read(&*store)?, ledger: Ledger::load(&*store).map_err(StartError::Store)? };
+    let writer = Writer::new(store).map_err(StartError::Thread)?;
     let streams = Streams::new(config.ingest.max_streams, metrics.clone());
     let (inputs, taken) = mpsc::channel(driver::DEPTH);
     let now = clock.now();
@@ -118,16 +147,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let kept = config.paths.state.as_deref().map(Keeper::open).transpose()?;
     let (keeper, kept) = kept.map_or((None, None), |(keeper, kept)| (Some(keeper), kept));
     let paths = topology.map(|topology| Paths::new(&config.paths, topology, kept, now));
-    let brain = Brain::new(config.clone(), Box::new(MemoryJournal::default()), metrics.clone(), now);
+    let brain = Brain::new(config.clone(), known, metrics.clone(), now);
     let brain = brain.with_paths(paths);
     let (groups, see_groups) = watch::channel(Arc::new(Groups::default()));
+    let desk = Desk::new(inputs.clone());
+    let local = LocalActuator::new(see_groups, streams.clone());
+    let slurm = config.steer.slurm.clone().map(|slurm| Arc::new(SlurmActuator::new(slurm)));
     let driver = Driver {
         brain,
         clock,
         inputs: taken,
         answers: inputs.clone(),
         streams: streams.clone(),
-        actuator: Arc::new(LocalActuator::new(see_groups, streams.clone())),
+        store: writer,
+        desk: desk.clone(),
+        actuator: Arc::new(Router::new(&config.steer, local, slurm.clone())),
         groups,
         snapshot,
         events: events.clone(),
@@ -143,6 +177,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let page =
         Page::new(see.clone(), events.clone(), clock, inputs.clone(), front_tasks.clone(), front.clone());
     let pages = Pages { metrics, heartbeat, clock };
+    if let (Some(slurm), Some(settings)) = (slurm, &config.steer.slurm) {
+        let every = Duration::from_secs_f64(settings.poll_seconds);
+        front_tasks.spawn(node_watch::slurm(slurm, every, inputs.clone(), front.clone()));
+    }
     let services = Services {
         telemetry: TelemetryService::new(
             inputs,
@@ -151,6 +189,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             front_tasks.clone(),
             front.clone(),
         ),
+        steering: SteeringService::new(see.clone(), desk, clock),
         operations: OperationsService::new(see, events, clock, front_tasks.clone(), front.clone()),
         alerting: AlertingService::new(handles),
         pages: http::router(pages.clone()).merge(page::router(page.clone())),
@@ -202,5 +241,25 @@ impl Running {
             clean &= tokio::task::spawn_blocking(move || recorder.close()).await.is_ok();
         }
         clean
+    }
+}
+
+/// The store of a configuration. A directory that cannot be used is an error: to go on without would be to forget what was
+/// done, and to do it again.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    match &config.state {
+        Some(directory) => {
+            let store: Arc<dyn Store> = Arc::new(FileStore::open(&directory.join(STORE_FILE))?);
+            Ok(match CrashPoint::from_environment() {
+                Some(point) => Arc::new(CrashingStore::new(store, point)),
+                None => store,
+            })
+        }
+        None => {
+            tracing::warn!(
+                "state: no directory is configured: actions, modes and the ledger end with this process"
+            );
+            Ok(Arc::new(MemoryStore::default()))
+        }
     }
 }

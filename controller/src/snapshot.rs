@@ -10,11 +10,13 @@ use c4_detect::{
 };
 
 use crate::{
+    brain::Evidence,
     config::Mode,
     findings::Record,
-    ledger::{Outage, Parts},
+    ledger::{Outage, Parts, Summary},
     nodes::Node,
     paths::view::PathsView,
+    steer::machine::SteerView,
 };
 
 /// Every state a job can be shown in.
@@ -41,6 +43,10 @@ pub struct Snapshot {
     pub kept: BTreeMap<FindingId, Arc<Scene>>,
     /// Planned paths, where they are planned.
     pub paths: Option<Arc<PathsView>>,
+    /// What is done about them.
+    pub steer: Arc<SteerView>,
+    /// What was saved of processes before they were ended, oldest first.
+    pub evidence: Arc<Vec<Evidence>>,
 }
 
 impl Snapshot {
@@ -57,6 +63,8 @@ impl Snapshot {
             live: Arc::default(),
             kept: BTreeMap::new(),
             paths: None,
+            steer: Arc::default(),
+            evidence: Arc::default(),
         }
     }
 }
@@ -89,4 +97,6 @@ pub struct JobState {
     pub outages: Vec<Outage>,
     /// The sum of their parts.
     pub downtime: Parts,
+    /// What else it has to account for.
+    pub account: Summary,
 }

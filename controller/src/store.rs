@@ -15,6 +15,7 @@ use std::{
 
 use thiserror::Error;
 
+pub mod crash;
 pub mod file;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod steering;
+
+pub use steering::{How, Mode, Steer};
+
 /// Where a controller listens unless configured otherwise.
 pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:4400";
 
@@ -14,7 +18,8 @@ Exit codes:
   1   `analyze` found something, or part of its input could not be read;
       `plan`, `what-if`: a flow has no path;
       `alerts test`: a receiver does not take the test;
-      `recorder`: a file is not a valid recorder; `explain`, `job`: no such thing
+      `recorder`: a file is not a valid recorder; `explain`, `job`: no such thing;
+      `approve`, `release`, …: it cannot be done as things are, or nobody said yes
   2   the command line is wrong
   64  a setting is wrong (such as C4_CONTROLLER); `plan`, `what-if`: a document is
   69  the controller cannot be reached";
@@ -79,6 +84,9 @@ pub enum Command {
     /// Ask the controller.
     #[command(flatten)]
     Live(Live),
+    /// See and decide what is done.
+    #[command(flatten)]
+    Steer(Steer),
     /// Look into flight recorders on this machine, without a controller
     Recorder {
         /// What to do with them

@@ -3,7 +3,9 @@
 
 use std::{error::Error, io, time::Duration};
 
-use c4_proto::v1::{alerting_client::AlertingClient, operations_client::OperationsClient};
+use c4_proto::v1::{
+    alerting_client::AlertingClient, operations_client::OperationsClient, steering_client::SteeringClient,
+};
 use c4_tls::{ClientFiles, FileError};
 use tonic::{
     Code, Request, Status,
@@ -27,6 +29,8 @@ pub struct Client {
     pub alerting: AlertingClient<InterceptedService<Channel, Token>>,
     /// Where it is, for error messages.
     pub url: String,
+    /// Calls about actions.
+    pub steering: SteeringClient<InterceptedService<Channel, Token>>,
 }
 
 /// Goes along with every call, if there is one.
@@ -68,7 +72,8 @@ impl Client {
         match tokio::time::timeout(timeout, endpoint.connect()).await {
             Ok(Ok(channel)) => Ok(Self {
                 calls: OperationsClient::with_interceptor(channel.clone(), token.clone()),
-                alerting: AlertingClient::with_interceptor(channel, token),
+                alerting: AlertingClient::with_interceptor(channel.clone(), token.clone()),
+                steering: SteeringClient::with_interceptor(channel, token),
                 url,
             }),
             Ok(Err(error)) => Err(unreachable(&url, root_cause(&error), NOT_RUNNING)),

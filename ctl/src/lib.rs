@@ -20,6 +20,7 @@ pub mod live;
 pub mod output;
 pub mod plan;
 pub mod recorder;
+pub mod steer;
 pub mod table;
 pub mod words;
 
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
 pub fn run(cli: &Cli, out: &mut Output) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Live(command) => live::run(cli, command, out),
+        Command::Steer(command) => steer::run(cli, command, out),
         Command::Recorder { command } => recorder::run(command, cli.json, out),
         Command::Analyze(args) => analyze::run(args, cli.json, out),
         Command::Plan(args) => plan::plan(args, cli.json, out),

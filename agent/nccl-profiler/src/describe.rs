@@ -11,7 +11,7 @@ use c4_recorder::writer::{CommunicatorFacts, NewRecorder, prefix};
 use crate::events::Comm;
 
 /// Labels that are copied from the environment.
-const LABELS: [&str; 15] = [
+const LABELS: [&str; 16] = [
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -21,6 +21,7 @@ const LABELS: [&str; 15] = [
     "SLURM_LOCALID",
     "TORCHELASTIC_RUN_ID",
     "TORCHELASTIC_RESTART_COUNT",
+    "SLURM_RESTART_COUNT",
     "C4_JOB",
     "C4_INCARNATION",
     "POD_NAME",

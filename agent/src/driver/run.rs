@@ -15,11 +15,12 @@ use tracing::{error, info, warn};
 
 use super::{Agent, Alone, Signals, session_id};
 use crate::{
+    checks::CheckSettings,
     cli::Run,
     config::{Config, check_protection},
     plugin,
     recorders::Exits,
-    supervise::{Spec, Supervisor},
+    supervise::{First, Spec, Supervisor},
 };
 
 /// NCCL's variable for the profiler plugin.
@@ -59,6 +60,9 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
         environment: environment(&options, &directory.path),
         checkpoint_marker: marker(&options, &directory.path),
         world_size: options.world_size.unwrap_or(0),
+        least_world_size: options.least_world_size.unwrap_or(0),
+        opted_out: options.leave_alone.unwrap_or_default(),
+        place: None,
         ranks: options.ranks,
         command: options.command,
         log_dir: options.log_dir,
@@ -73,8 +77,17 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
     let commands = std::mem::replace(&mut agent.commands, nothing);
     let has_controller = config.controller.is_some();
     let reports = agent.reports.clone();
-    let supervisor = Supervisor::new(spec, config.supervise, has_controller, session, exits, reports);
-    let ended = supervisor.run(incarnation(), commands, interrupts).await;
+    let supervisor = Supervisor::new(
+        spec,
+        config.supervise,
+        CheckSettings { sensors: config.sensors, ..config.checks },
+        has_controller,
+        session,
+        exits,
+        reports,
+    );
+    let first = if options.spare { First::StandBy } else { First::Run(incarnation()) };
+    let ended = supervisor.run(first, commands, interrupts).await;
     agent.finish().await;
     forward.abort();
     Ok(ended.unwrap_or_else(|failure| {
@@ -95,7 +108,8 @@ fn job_name(options: &Run, session: &str) -> String {
 
 /// A job that a scheduler has restarted says so.
 fn incarnation() -> u32 {
-    env::var("C4_INCARNATION").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let number = |name: &str| env::var(name).ok()?.trim().parse().ok();
+    number("C4_INCARNATION").or_else(|| number("SLURM_RESTART_COUNT")).unwrap_or(0)
 }
 
 fn marker(options: &Run, directory: &Path) -> PathBuf {

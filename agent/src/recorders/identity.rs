@@ -55,7 +55,10 @@ pub fn describe(
     Some(ProcessStart {
         process: process_id(node, identity),
         job: job.or_else(|| largest.map(|comm| format!("comm-{:x}", comm.id)))?,
-        incarnation: number("C4_INCARNATION").or_else(|| number("TORCHELASTIC_RESTART_COUNT")).unwrap_or(0),
+        incarnation: number("C4_INCARNATION")
+            .or_else(|| number("SLURM_RESTART_COUNT"))
+            .or_else(|| number("TORCHELASTIC_RESTART_COUNT"))
+            .unwrap_or(0),
         // A rank outside its world is a mistake of the environment: unknown is better than wrong.
         rank: rank
             .or(largest.map(|comm| comm.rank))

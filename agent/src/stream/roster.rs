@@ -32,6 +32,7 @@ struct Member {
 pub(super) struct Roster {
     members: BTreeMap<u64, Member>,
     group: Option<(Instant, Body)>,
+    wish: Option<(Instant, Body)>,
     conditions: BTreeMap<Condition, (Instant, Body)>,
 }
 
@@ -58,6 +59,7 @@ impl Roster {
                 }
             }
             Body::Health(health) => self.condition(health, captured),
+            Body::NodeWish(_) => self.wish = Some((captured, body.clone())),
             Body::GroupReport(_) => self.group = Some((captured, body.clone())),
             _ => {}
         }
@@ -93,7 +95,7 @@ impl Roster {
     #[must_use]
     pub(super) fn introduction(&self) -> Vec<(Instant, Body)> {
         let members = self.members.values().flat_map(|member| member.told.iter());
-        members.chain(&self.group).chain(self.conditions.values()).cloned().collect()
+        members.chain(&self.group).chain(&self.wish).chain(self.conditions.values()).cloned().collect()
     }
 }
 

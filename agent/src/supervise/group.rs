@@ -35,6 +35,12 @@ pub struct Spec {
     pub ranks: Option<RangeInclusive<u32>>,
     /// Ranks in the whole job, 0 where unknown.
     pub world_size: u32,
+    /// Ranks that the job can do with, 0: all of them.
+    pub least_world_size: u32,
+    /// Why the job is to be left alone; empty: it is not.
+    pub opted_out: String,
+    /// The node's place in the job, where the controller has given it one.
+    pub place: Option<Place>,
     /// Where the job says which checkpoint is its newest.
     pub checkpoint_marker: PathBuf,
     /// Further environment: the recorder directory, the plugin.
@@ -49,6 +55,17 @@ impl Spec {
     pub fn rank_list(&self) -> Vec<u32> {
         self.ranks.clone().map(Iterator::collect).unwrap_or_default()
     }
+}
+
+/// A node's place among the nodes of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which, from 0.
+    pub node_rank: u32,
+    /// How many nodes there are.
+    pub nodes: u32,
+    /// Name of the node with rank 0.
+    pub master: String,
 }
 
 /// A process that cannot be started.
@@ -139,6 +156,13 @@ impl Group {
         command.args(spec.command.iter().skip(1)).envs(&spec.environment);
         command.env("C4_JOB", &spec.job).env("C4_INCARNATION", self.incarnation.to_string());
         command.env("C4_CHECKPOINT_MARKER", &spec.checkpoint_marker).env(members::TOKEN, &self.token);
+        if let Some(place) = &spec.place {
+            // As torchrun and most launchers read them.
+            for (name, value) in [("NODE_RANK", place.node_rank), ("NNODES", place.nodes)] {
+                command.env(name, value.to_string()).env(format!("PET_{name}"), value.to_string());
+            }
+            command.env("MASTER_ADDR", &place.master).env("PET_MASTER_ADDR", &place.master);
+        }
         if let Some(rank) = rank {
             command.env("RANK", rank.to_string()).env("LOCAL_RANK", (rank - first).to_string());
             command.env("WORLD_SIZE", spec.world_size.to_string());
@@ -170,7 +194,9 @@ impl Group {
         }
     }
 
-    fn members(&self) -> BTreeSet<i32> {
+    /// Everything that belongs to the group now.
+    #[must_use]
+    pub fn members(&self) -> BTreeSet<i32> {
         members::find(&self.running, &self.left, &self.token)
     }
 

@@ -8,7 +8,7 @@ const REMEMBERED: usize = 256;
 
 /// What is known of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing: carry it out.
     New,
     /// It is being carried out, and will be answered.
@@ -24,13 +24,13 @@ pub(super) enum Verdict {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     entries: VecDeque<(String, Verdict)>,
 }
 
 impl Ledger {
     /// Looks a command up and, if it is new, notes that it is under way.
-    pub(super) fn enter(&mut self, id: &str) -> Verdict {
+    pub(crate) fn enter(&mut self, id: &str) -> Verdict {
         if let Some((_, verdict)) = self.entries.iter().find(|(known, _)| known == id) {
             return verdict.clone();
         }
@@ -42,7 +42,7 @@ impl Ledger {
     }
 
     /// Notes how a command ended.
-    pub(super) fn settle(&mut self, id: &str, ok: bool, detail: &str) {
+    pub(crate) fn settle(&mut self, id: &str, ok: bool, detail: &str) {
         if let Some((_, verdict)) = self.entries.iter_mut().find(|(known, _)| known == id) {
             *verdict = Verdict::Done { ok, detail: detail.to_owned() };
         }

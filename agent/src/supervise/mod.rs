@@ -6,11 +6,14 @@
 //!
 //! A group that fails is left as it is for a while: its frozen ranks are evidence, and the controller decides. Without a
 //! controller, or when that one does nothing within the grace, the rest is ended and the agent ends with the job's exit code.
+//! Before a controller's stop ends anything, evidence is saved. A group that stands by has no processes until the controller
+//! gives it a part of the job.
 //! A group is killed when its agent ends, except by SIGKILL: a job must survive the crash of its monitor.
 
 mod checkpoint;
+mod evidence;
 mod group;
-mod ledger;
+pub(crate) mod ledger;
 mod members;
 mod output;
 
@@ -20,7 +23,8 @@ mod tests;
 use std::time::Duration;
 
 pub use checkpoint::{Marker, parse_marker};
-pub use group::{Exited, Group, SpawnError, Spec};
+pub use evidence::EvidenceSettings;
+pub use group::{Exited, Group, Place, SpawnError, Spec};
 use ledger::{Ledger, Verdict};
 use rustix::process::Signal;
 use tokio::{
@@ -30,13 +34,17 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    checks::{self, CheckSettings},
     config::Supervise,
     recorders::{ExitStatus, Exits},
-    report::{Captured, Command, CommandAction, GroupState, GroupStatus, Report},
+    report::{Captured, Command, CommandAction, GroupState, GroupStatus, Part, Report},
 };
 
 /// Time between two looks at the checkpoint marker, and at processes that are being ended.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long saving evidence may keep a job from being stopped.
+const SAVING: Duration = Duration::from_secs(3);
 
 /// How long the last lines of output are waited for: somebody outside the group may hold the pipe open.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -51,10 +59,20 @@ struct Ending {
     exit: Option<u8>,
 }
 
+/// What a supervisor begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// This incarnation of the job.
+    Run(u32),
+    /// Nothing: it waits for a part of the job.
+    StandBy,
+}
+
 /// See the module.
 pub struct Supervisor {
     spec: Spec,
     settings: Supervise,
+    checks: CheckSettings,
     has_controller: bool,
     token: String,
     exits: Exits,
@@ -79,6 +97,7 @@ impl Supervisor {
     pub fn new(
         spec: Spec,
         settings: Supervise,
+        checks: CheckSettings,
         has_controller: bool,
         token: String,
         exits: Exits,
@@ -88,6 +107,7 @@ impl Supervisor {
             marker: Marker::new(spec.checkpoint_marker.clone()),
             spec,
             settings,
+            checks,
             has_controller,
             token,
             exits,
@@ -112,12 +132,15 @@ impl Supervisor {
     /// The first start fails: why.
     pub async fn run(
         mut self,
-        incarnation: u32,
+        first: First,
         mut commands: mpsc::Receiver<Command>,
         mut interrupts: mpsc::Receiver<i32>,
     ) -> Result<u8, SpawnError> {
         self.marker.look(Instant::now());
-        self.start(incarnation)?;
+        match first {
+            First::Run(incarnation) => self.start(incarnation)?,
+            First::StandBy => self.state = GroupState::Standby,
+        }
         self.tell().await;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -199,6 +222,9 @@ impl Supervisor {
         info!(command = %command.id, action = ?command.action, "the controller commands");
         let job = match &command.action {
             CommandAction::StopGroup { job, .. } | CommandAction::StartGroup { job, .. } => job.clone(),
+            CommandAction::CheckNode => {
+                return checks::answer(command.id, self.checks.clone(), self.reports.clone());
+            }
         };
         if job != self.spec.job {
             let detail = format!("this agent runs job {:?}, not {job:?}", self.spec.job);
@@ -208,7 +234,10 @@ impl Supervisor {
             CommandAction::StopGroup { incarnation, grace, .. } => {
                 self.on_stop(command.id, incarnation, grace).await
             }
-            CommandAction::StartGroup { incarnation, .. } => self.on_start(command.id, incarnation).await,
+            CommandAction::StartGroup { incarnation, part, .. } => {
+                self.on_start(command.id, incarnation, part).await;
+            }
+            CommandAction::CheckNode => {}
         }
     }
 
@@ -216,13 +245,18 @@ impl Supervisor {
         let now = Instant::now();
         let answer = match (incarnation.cmp(&self.incarnation), self.state) {
             (std::cmp::Ordering::Less, _) => (true, format!("incarnation {} runs by now", self.incarnation)),
+            (std::cmp::Ordering::Greater, GroupState::Standby) => (true, "this agent stands by".to_owned()),
             (std::cmp::Ordering::Greater, _) => (
                 false,
                 format!("incarnation {incarnation} was never started; {} is the last", self.incarnation),
             ),
             (_, GroupState::Stopped) => (true, "it was stopped already".to_owned()),
+            (_, GroupState::Standby) => (true, "this agent stands by".to_owned()),
             (_, GroupState::Finished) => (true, "it has finished by itself".to_owned()),
             (_, GroupState::Running | GroupState::Failed | GroupState::Stopping) => {
+                if self.state != GroupState::Stopping {
+                    self.save_evidence().await;
+                }
                 let ending = self.end(now + grace, "stopped by the controller").await;
                 ending.answers.push(id);
                 return;
@@ -231,8 +265,37 @@ impl Supervisor {
         self.answer(id, answer.0, answer.1).await;
     }
 
-    async fn on_start(&mut self, id: String, incarnation: u32) {
-        if incarnation <= self.incarnation {
+    /// Saves what a restart destroys. What cannot be saved in time is not worth waiting for.
+    async fn save_evidence(&mut self) {
+        let Some(group) = self.group.as_ref().filter(|_| self.settings.evidence.sets > 0) else { return };
+        let variable =
+            |name: &str| self.spec.environment.get(name).cloned().or_else(|| std::env::var_os(name));
+        let request = evidence::Request {
+            settings: self.settings.evidence.clone(),
+            name: format!("{}-{}", evidence::file_name(&self.spec.job), self.incarnation),
+            recorders: variable("C4_RECORDER_DIR").unwrap_or_default().into(),
+            members: group.members(),
+            ranks: self.spec.rank_list(),
+            pipes: variable("TORCH_NCCL_DEBUG_INFO_PIPE_FILE").map(Into::into),
+            dumps: variable("TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+                .unwrap_or_else(|| "/tmp/nccl_trace_rank_".into())
+                .into(),
+        };
+        let saving = tokio::task::spawn_blocking(move || evidence::save(&request));
+        match tokio::time::timeout(SAVING, saving).await {
+            Ok(Ok(Ok(saved))) => {
+                info!(path = %saved.path.display(), files = saved.files, bytes = saved.bytes, "evidence is saved");
+                let (job, incarnation) = (self.spec.job.clone(), self.incarnation);
+                self.say(Report::Evidence { job, incarnation, saved }).await;
+            }
+            Ok(Ok(Err(error))) => warn!(%error, "cannot save evidence"),
+            Ok(Err(_)) | Err(_) => warn!("saving evidence takes too long: going on without"),
+        }
+    }
+
+    async fn on_start(&mut self, id: String, incarnation: u32, part: Part) {
+        let standing_by = self.state == GroupState::Standby;
+        if incarnation <= self.incarnation && !(standing_by && matches!(part, Part::Assigned(_))) {
             let ok = incarnation == self.incarnation;
             let detail = format!("incarnation {} was started already", self.incarnation);
             return self.answer(id, ok, detail).await;
@@ -245,6 +308,23 @@ impl Supervisor {
         if alive {
             let detail = format!("incarnation {} still runs; stop it first", self.incarnation);
             return self.answer(id, false, detail).await;
+        }
+        match part {
+            Part::AsBefore if standing_by => {
+                return self.answer(id, true, "this agent stands by".to_owned()).await;
+            }
+            Part::AsBefore => {}
+            Part::StandBy => return self.stand_by(id, incarnation).await,
+            Part::Assigned(assignment) => {
+                let end = assignment.first_rank + assignment.ranks;
+                self.spec.ranks = (assignment.ranks > 0).then(|| assignment.first_rank..=end - 1);
+                self.spec.world_size = assignment.world_size;
+                self.spec.place = Some(Place {
+                    node_rank: assignment.node_rank,
+                    nodes: assignment.nodes,
+                    master: assignment.master,
+                });
+            }
         }
         match self.start(incarnation) {
             Ok(()) => {
@@ -264,12 +344,26 @@ impl Supervisor {
         }
     }
 
+    async fn stand_by(&mut self, id: String, incarnation: u32) {
+        self.group = None;
+        self.incarnation = incarnation;
+        self.state = GroupState::Standby;
+        self.detail = "another node has its part".to_owned();
+        (self.failure, self.ending, self.give_up) = (None, None, None);
+        self.spec.ranks = None;
+        self.tell().await;
+        self.answer(id, true, "this agent stands by".to_owned()).await;
+    }
+
     /// The first interrupt ends the group with grace, the second at once.
     async fn on_interrupt(&mut self, signal: i32) {
         let now = Instant::now();
         let again = self.ending.as_ref().is_some_and(|ending| ending.exit.is_some());
         let kill_at = if again { now } else { now + self.settings.stop_grace };
         let code = exit_code(ExitStatus { code: None, signal: Some(signal) });
+        if self.state == GroupState::Standby {
+            self.state = GroupState::Stopped;
+        }
         self.end(kill_at, "the agent was told to end").await.exit = Some(code);
     }
 
@@ -346,6 +440,8 @@ impl Supervisor {
             world_size: self.spec.world_size,
             detail: self.detail.clone(),
             checkpoint: self.marker.newest(now),
+            least_world_size: self.spec.least_world_size,
+            opted_out: self.spec.opted_out.clone(),
         };
         self.say(Report::Group(status)).await;
     }

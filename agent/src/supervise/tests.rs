@@ -28,19 +28,34 @@ struct Rig {
 }
 
 fn settings() -> Supervise {
-    Supervise { restart_grace: NEVER, stop_grace: NEVER, report_interval: Duration::from_secs(3600) }
+    Supervise {
+        restart_grace: NEVER,
+        stop_grace: NEVER,
+        report_interval: Duration::from_secs(3600),
+        evidence: EvidenceSettings { sets: 0, ..EvidenceSettings::default() },
+    }
 }
 
 /// Runs `script` for ranks 0 and 1. It finds a directory for itself in `DIR`.
 fn rig(script: &str, settings: Supervise, has_controller: bool) -> Rig {
+    rig_that(script, settings, has_controller, First::Run(0))
+}
+
+fn rig_that(script: &str, mut settings: Supervise, has_controller: bool, first: First) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let spec = Spec {
         job: "llm".to_owned(),
         command: ["sh", "-c", script].map(OsString::from).to_vec(),
         ranks: Some(4..=5),
         world_size: 8,
+        least_world_size: 0,
+        opted_out: String::new(),
+        place: None,
         checkpoint_marker: dir.path().join("marker"),
-        environment: BTreeMap::from([("DIR".to_owned(), dir.path().into())]),
+        environment: BTreeMap::from([("DIR", "."), ("C4_RECORDER_DIR", "recorders")])
+            .into_iter()
+            .map(|(name, place)| (name.to_owned(), dir.path().join(place).into()))
+            .collect(),
         log_dir: Some(dir.path().join("logs")),
     };
     let exits = Exits::default();
@@ -48,8 +63,10 @@ fn rig(script: &str, settings: Supervise, has_controller: bool) -> Rig {
     let (interrupts, interrupt_receiver) = mpsc::channel(8);
     let (sender, reports) = mpsc::channel(64);
     let token = format!("test-{}", dir.path().display());
-    let supervisor = Supervisor::new(spec, settings, has_controller, token, exits.clone(), sender);
-    let done = tokio::spawn(supervisor.run(0, command_receiver, interrupt_receiver));
+    settings.evidence.directory = dir.path().join("evidence");
+    let checks = CheckSettings::default();
+    let supervisor = Supervisor::new(spec, settings, checks, has_controller, token, exits.clone(), sender);
+    let done = tokio::spawn(supervisor.run(first, command_receiver, interrupt_receiver));
     Rig { dir, exits, commands, interrupts, reports, done, asked: 0 }
 }
 
@@ -120,7 +137,11 @@ fn stop(incarnation: u32, grace: Duration) -> CommandAction {
 }
 
 fn start(incarnation: u32) -> CommandAction {
-    CommandAction::StartGroup { job: "llm".to_owned(), incarnation }
+    start_as(incarnation, Part::AsBefore)
+}
+
+fn start_as(incarnation: u32, part: Part) -> CommandAction {
+    CommandAction::StartGroup { job: "llm".to_owned(), incarnation, part }
 }
 
 fn lives(pid: &str) -> bool {
@@ -279,15 +300,69 @@ async fn a_program_that_is_not_there_is_an_error_that_names_it() {
         command: vec!["/nonexistent/train".into()],
         ranks: None,
         world_size: 0,
+        least_world_size: 0,
+        opted_out: String::new(),
+        place: None,
         checkpoint_marker: PathBuf::from("/nonexistent/marker"),
         environment: BTreeMap::new(),
         log_dir: None,
     };
     let (reports, _keep) = mpsc::channel(8);
-    let supervisor = Supervisor::new(spec, settings(), false, "t".to_owned(), Exits::default(), reports);
+    let checks = CheckSettings::default();
+    let supervisor =
+        Supervisor::new(spec, settings(), checks, false, "t".to_owned(), Exits::default(), reports);
     let (_commands, commands) = mpsc::channel(1);
     let (_interrupts, interrupts) = mpsc::channel(1);
-    let error = supervisor.run(0, commands, interrupts).await.unwrap_err();
+    let error = supervisor.run(First::Run(0), commands, interrupts).await.unwrap_err();
     assert!(error.to_string().contains("/nonexistent/train"), "{error}");
     assert_eq!(error.exit_code(), 127);
+}
+
+#[tokio::test]
+async fn a_spare_waits_for_ranks_and_gives_them_up_again() {
+    let script = "echo $RANK $WORLD_SIZE $NODE_RANK $NNODES $PET_MASTER_ADDR $C4_INCARNATION >$DIR/is-$RANK; exec sleep 1000";
+    let mut rig = rig_that(script, settings(), true, First::StandBy);
+    let spare = rig.state(GroupState::Standby).await;
+    assert_eq!((spare.incarnation, rig.ask(stop(3, NEVER)).await.0), (0, true));
+    let (ok, detail) = rig.ask(start(4)).await;
+    assert!(ok && detail.contains("stands by"), "{detail}");
+    let assignment = crate::report::Assignment {
+        first_rank: 2,
+        ranks: 1,
+        world_size: 6,
+        node_rank: 1,
+        nodes: 3,
+        master: "n0".to_owned(),
+    };
+    assert!(rig.ask(start_as(4, Part::Assigned(assignment))).await.0);
+    assert_eq!(rig.line("is-2").await, "2 6 1 3 n0 4");
+    assert!(rig.ask(stop(4, Duration::ZERO)).await.0);
+    rig.send("stand by", start_as(5, Part::StandBy)).await;
+    assert_eq!(rig.state(GroupState::Standby).await.incarnation, 5);
+    assert!(rig.answer().await.1);
+    rig.interrupts.send(15).await.unwrap();
+    assert_eq!(rig.end().await, 143);
+}
+
+#[tokio::test]
+async fn evidence_is_saved_before_anything_is_ended() {
+    let with_evidence =
+        Supervise { evidence: EvidenceSettings { sets: 2, ..EvidenceSettings::default() }, ..settings() };
+    let mut rig = rig("exec sleep 1000", with_evidence, true);
+    fs::create_dir_all(rig.path("recorders")).unwrap();
+    fs::write(rig.path("recorders/rank-4"), "flight").unwrap();
+    rig.state(GroupState::Running).await;
+    rig.send("c", stop(0, Duration::ZERO)).await;
+    let saved = loop {
+        match rig.next().await {
+            Report::Evidence { job, incarnation, saved } => break (job, incarnation, saved),
+            Report::Group(status) => assert_eq!(status.state, GroupState::Running, "nothing was ended yet"),
+            _ => {}
+        }
+    };
+    assert_eq!((saved.0.as_str(), saved.1), ("llm", 0));
+    assert_eq!(fs::read_to_string(saved.2.path.join("rank-4")).unwrap(), "flight");
+    assert!(saved.2.files > 1, "what the kernel says of the processes is there too");
+    rig.state(GroupState::Stopped).await;
+    drop(rig.interrupts);
 }

@@ -41,12 +41,12 @@ const LOOKS: [&str; 3] = ["Get", "List", "Watch"];
 pub fn needs(path: &str) -> Need {
     match path.strip_prefix("/c4.v1.").and_then(|rest| rest.split_once('/')) {
         Some(("Telemetry", "Stream")) => Need::Agent,
-        Some(("Operations" | "Pictures", call)) if LOOKS.iter().any(|prefix| call.starts_with(prefix)) => {
+        Some(("Operations" | "Pictures" | "Steering", call))
+            if LOOKS.iter().any(|prefix| call.starts_with(prefix)) =>
+        {
             Need::Role(Role::Viewer)
         }
-        Some(
-            ("Operations", "Act" | "Approve" | "Reject" | "Pause" | "Resume") | ("Alerting", "TestReceivers"),
-        ) => Need::Role(Role::Operator),
+        Some(("Steering", "Decide") | ("Alerting", "TestReceivers")) => Need::Role(Role::Operator),
         _ => Need::Role(Role::Admin),
     }
 }

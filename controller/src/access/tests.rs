@@ -136,7 +136,8 @@ fn what_is_not_in_the_table_is_for_administrators() {
     assert_eq!(needs("/c4.v1.Telemetry/Stream"), Need::Agent);
     assert_eq!(needs("/c4.v1.Operations/GetStatus"), VIEWER);
     assert_eq!(needs("/c4.v1.Operations/WatchEvents"), VIEWER);
-    assert_eq!(needs("/c4.v1.Operations/Approve"), OPERATOR);
+    assert_eq!(needs("/c4.v1.Steering/ListActions"), VIEWER);
+    assert_eq!(needs("/c4.v1.Steering/Decide"), OPERATOR);
     for path in [
         "",
         "/",

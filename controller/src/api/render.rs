@@ -1,14 +1,25 @@
 //! The picture in the words of the wire protocol.
 
-use c4_detect::{change::ChangePoint, finding::Suspect, observation::Timestamp, view::RankView};
+use c4_detect::{
+    change::ChangePoint,
+    finding::Suspect,
+    observation::{NodeName, Timestamp},
+    view::RankView,
+};
 use c4_proto::v1;
 
 use crate::{
     alerts::sentence,
+    brain::Evidence,
     events::Event,
     findings::Record,
     ledger::Outage,
     snapshot::{JobState, NodeState, Snapshot},
+    steer::{
+        action::{Action, Deed},
+        journal::{AuditEntry, NodeRecord},
+        modes::{Scope, Setting},
+    },
 };
 
 pub(super) fn status(picture: &Snapshot, now: Timestamp) -> v1::Status {
@@ -152,6 +163,130 @@ fn suspect(suspect: &Suspect) -> v1::Suspect {
 
 pub(super) fn event(event: Event) -> v1::Event {
     v1::Event { unix_us: unix_us(event.at), kind: event.kind.into(), job: event.job, text: event.text }
+}
+
+/// Actions, and everything that decides about them.
+pub(super) fn actions(picture: &Snapshot, include_ended: bool) -> v1::ListActionsResponse {
+    let view = &picture.steer;
+    let wanted = view.actions.iter().filter(|action| include_ended || !action.state.is_final());
+    v1::ListActionsResponse {
+        actions: wanted.map(action).collect(),
+        pause: view.pause.as_ref().map(|pause| v1::Pause {
+            by: pause.by.clone(),
+            why: pause.why.clone(),
+            since_unix_us: unix_us(pause.since),
+        }),
+        breaker: view.breaker.clone().unwrap_or_default(),
+        mode: picture.mode.name().into(),
+        modes: view.modes.iter().map(mode).collect(),
+        nodes: view.nodes.iter().map(|(name, record)| steering_of(name, record)).collect(),
+        store_ok: view.store_ok,
+    }
+}
+
+fn action(action: &Action) -> v1::Action {
+    let incarnation = match &action.deed {
+        Deed::Restart { incarnation, .. } => *incarnation,
+        _ => 0,
+    };
+    v1::Action {
+        id: action.id.0.clone(),
+        deed: action.deed.name().into(),
+        text: action.deed.to_string(),
+        job: action.job.as_ref().map_or_else(String::new, |job| job.0.clone()),
+        incarnation,
+        nodes: action.deed.nodes().iter().map(|node| node.0.clone()).collect(),
+        finding: action.finding.as_ref().map_or_else(String::new, |finding| finding.0.clone()),
+        because: action.because.clone(),
+        by: action.by.clone().unwrap_or_default(),
+        state: action.state.name().into(),
+        detail: action.state.detail().into(),
+        attempt: action.attempt,
+        planned_unix_us: unix_us(action.planned),
+        ended_unix_us: action.ended.map(unix_us),
+    }
+}
+
+fn mode(setting: &Setting) -> v1::ModeSetting {
+    let (scope, name) = match &setting.scope {
+        Scope::Cluster => ("cluster", ""),
+        Scope::Job(job) => ("job", job.0.as_str()),
+        Scope::Node(node) => ("node", node.0.as_str()),
+        Scope::Kind(kind) => ("kind", kind.name()),
+    };
+    v1::ModeSetting {
+        scope: scope.into(),
+        name: name.into(),
+        mode: setting.mode.name().into(),
+        by: setting.by.clone(),
+        until_unix_us: setting.until.map(unix_us),
+    }
+}
+
+fn steering_of(name: &NodeName, record: &NodeRecord) -> v1::NodeSteering {
+    v1::NodeSteering {
+        node: name.0.clone(),
+        isolated_unix_us: record.isolated.as_ref().map(|isolation| unix_us(isolation.since)),
+        why: record.isolated.as_ref().map_or_else(String::new, |isolation| isolation.why.clone()),
+        probation_until_unix_us: record.probation_until.map(unix_us),
+        undone_by: record.undone_by.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn audit(entry: &AuditEntry) -> v1::AuditEntry {
+    v1::AuditEntry {
+        unix_us: unix_us(entry.at),
+        who: entry.who.clone(),
+        what: entry.what.clone(),
+        text: entry.text.clone(),
+        action: entry.action.as_ref().map_or_else(String::new, |id| id.0.clone()),
+        finding: entry.finding.as_ref().map_or_else(String::new, |id| id.0.clone()),
+        job: entry.job.as_ref().map_or_else(String::new, |job| job.0.clone()),
+        nodes: entry.nodes.iter().map(|node| node.0.clone()).collect(),
+    }
+}
+
+pub(super) fn evidence(evidence: &Evidence) -> v1::Evidence {
+    let saved = &evidence.saved;
+    v1::Evidence {
+        unix_us: unix_us(evidence.at),
+        job: saved.job.0.clone(),
+        incarnation: saved.incarnation,
+        node: evidence.node.0.clone(),
+        path: saved.path.clone(),
+        bytes: saved.bytes,
+        files: saved.files,
+    }
+}
+
+/// A job's downtime, and what follows for its checkpoints.
+pub(super) fn ledger(job: &JobState, now: Timestamp) -> v1::JobLedger {
+    let ranks = job.view.world_size.unwrap_or_else(|| count(job.view.ranks.len()));
+    let sum = job.downtime;
+    let lost = seconds(sum.total_us());
+    v1::JobLedger {
+        job: job.view.job.0.clone(),
+        entries: job.outages.iter().map(|outage| downtime(outage, now)).collect(),
+        observed_seconds: seconds(job.account.observed_us),
+        post_checkpoint_seconds: seconds(sum.post_checkpoint_us),
+        detection_seconds: seconds(sum.detection_us),
+        diagnosis_isolation_seconds: seconds(sum.diagnosis_isolation_us),
+        reinitialisation_seconds: seconds(sum.reinitialisation_us),
+        lost_share: if job.account.observed_us > 0 {
+            (lost / seconds(job.account.observed_us)).min(1.0)
+        } else {
+            0.0
+        },
+        ranks,
+        lost_rank_seconds: lost * f64::from(ranks),
+        checkpoint: job.account.recommendation.map(|advice| v1::Recommendation {
+            interval_seconds: advice.interval_seconds,
+            present_seconds: advice.present_seconds,
+            cost_seconds: advice.cost_seconds,
+            mean_time_between_failures_seconds: advice.mtbf_seconds,
+            saves_share: advice.saves_share,
+        }),
+    }
 }
 
 fn unix_us(at: Timestamp) -> i64 {

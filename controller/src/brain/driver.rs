@@ -8,6 +8,9 @@
 //! | notices, one for each receiver of alerts | findings to tell | 1024 | dropped and counted |
 //! | recording | lines | 8192 | dropped and counted |
 //!
+//! | store (a thread) | batches to write | 1024 | refused; the policy hears that nothing was written |
+//! | operators' answers | one each | 1 | whoever has gone does not hear it |
+//!
 //! Orders are carried out by tasks of their own, each bounded by its order's time-out; their answers come back as
 //! inputs, as do plans of paths, which are made on threads of their own, one at a time. Cancelling the task loses inputs that no agent had acknowledged, so their agents send them again.
 
@@ -26,7 +29,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Brain, Effect, Input};
+use super::{Brain, Effect, Input, desk::Desk};
 use crate::{
     alerts::Notice,
     clock::Clock,
@@ -38,6 +41,7 @@ use crate::{
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
+    store::{StoreError, writer::Writer},
 };
 
 /// Inputs that may wait.
@@ -61,6 +65,10 @@ pub struct Driver {
     pub answers: mpsc::Sender<Input>,
     /// Streams of agents.
     pub streams: Streams,
+    /// Writes what must survive.
+    pub store: Writer,
+    /// Operators who wait for an answer.
+    pub desk: Desk,
     /// Carries orders out.
     pub actuator: Arc<dyn Actuator>,
     /// The table of process groups, for the actuator.
@@ -173,7 +181,10 @@ impl Driver {
                         keeper.keep(&kept);
                     }
                 }
-                Effect::Act(order) => self.act(order, cancel.clone()),
+                Effect::Act(order) => self.act(*order, cancel.clone()),
+                Effect::Halt => self.desk.halt(),
+                Effect::Persist(token, batch) => self.persist(token, batch),
+                Effect::Reply(ticket, result) => self.desk.answer(ticket, result),
                 Effect::Notify(notice) => {
                     for receiver in &self.notices {
                         if receiver.try_send((*notice).clone()).is_err() {
@@ -200,13 +211,29 @@ impl Driver {
         });
     }
 
+    fn persist(&self, token: u64, batch: Vec<crate::store::Write>) {
+        let answers = self.answers.clone();
+        let told = move |result: Result<(), StoreError>| {
+            let result = result.map_err(|error| error.to_string());
+            Input::Persisted { token, result }
+        };
+        // The store's thread may wait for the brain; the brain never waits for the store.
+        let then = move |written| drop(answers.blocking_send(told(written)));
+        if let Err(refused) = self.store.write(batch, then) {
+            let answers = self.answers.clone();
+            self.tasks.spawn(async move { drop(answers.send(told(Err(refused))).await) });
+        }
+    }
+
     fn act(&self, order: Order, cancel: CancellationToken) {
         let (actuator, answers) = (self.actuator.clone(), self.answers.clone());
+        let halted = self.desk.halted();
         self.tasks.spawn(async move {
             // The policy machine has the same deadline; this one only ends the task.
             let work = timeout(Duration::from_micros(order.timeout_us), actuator.carry_out(&order));
             let result = tokio::select! {
                 () = cancel.cancelled() => return,
+                () = halted.cancelled() => return,
                 result = work => match result {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => return,

@@ -118,6 +118,7 @@ impl Brain {
                         self.ledger.stopped(&job, before, now);
                     }
                 }
+                self.ledger.seen(&info.job, now);
                 self.observe(Observation::ProcessStarted(info), now);
             }
             Body::CommunicatorJoined(member) => {
@@ -136,6 +137,9 @@ impl Brain {
                     if let Some(paths) = &mut self.paths {
                         paths.ended(end.process, now);
                     }
+                    if let Some(job) = self.registry.job_of(end.process) {
+                        self.ledger.seen(job, now);
+                    }
                     self.observe(Observation::ProcessEnded(end), now);
                 }
             }
@@ -152,6 +156,24 @@ impl Brain {
             }
             Body::Traffic(peers) => self.traffic(&peers, node, now)?,
             Body::Paths(report) => self.path_report(*report, node, now),
+            Body::Evidence(evidence) => {
+                let text = format!(
+                    "{} files of incarnation {} were saved on {} in {}",
+                    evidence.files, evidence.incarnation, node.0, evidence.path
+                );
+                self.say("job", &evidence.job.0, text, now);
+                self.keep_evidence(node, evidence, now);
+            }
+            Body::Wish(Some(why)) => {
+                if self.wishes.insert(node.clone(), why.clone()).as_ref() != Some(&why) {
+                    self.say("node", "", format!("{} is to be left alone: {why}", node.0), now);
+                }
+            }
+            Body::Wish(None) => {
+                if self.wishes.remove(node).is_some() {
+                    self.say("node", "", format!("{} need not be left alone any longer", node.0), now);
+                }
+            }
             Body::SpoolLoss(dropped) => {
                 self.metrics.spool_lost.inc_by(dropped);
                 self.nodes.dropped(node, dropped);
@@ -173,6 +195,7 @@ impl Brain {
             let text = format!("all ranks of incarnation {incarnation} make progress");
             self.say("job", &job.0, text, now);
             self.ledger.progress(&job, incarnation, now);
+            self.keep_ledger(&job);
         }
         Ok(())
     }
@@ -204,6 +227,7 @@ impl Brain {
         }
         if let Some(checkpoint) = self.groups.report(&key, stream, report, captured) {
             self.ledger.checkpoint(&job, checkpoint);
+            self.keep_ledger(&job);
         }
     }
 }

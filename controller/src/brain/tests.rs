@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     config::Mode,
     convert::{Body, CommandResult, GroupReport, GroupState},
-    steer::{action::Step, journal::MemoryJournal},
+    steer::action::Step,
 };
 
 const RANKS: u32 = 4;
@@ -27,9 +27,10 @@ impl World {
     fn new(mode: Mode) -> Self {
         let mut config = Config::default();
         config.steer.mode = mode;
+        config.steer.settle_seconds = 0.0;
         let now = Timestamp(1_700_000_000_000_000);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let brain = Brain::new(config, Box::new(MemoryJournal::default()), metrics, now);
+        let brain = Brain::new(config, Known::default(), metrics, now);
         let mut world = Self { brain, now, sequences: [0; 2], effects: Vec::new() };
         for node in 0..2 {
             let hello = Hello {
@@ -46,8 +47,15 @@ impl World {
     }
 
     fn put(&mut self, input: Input) {
-        let effects = self.brain.handle(input, self.now);
-        self.effects.extend(effects);
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for effect in self.brain.handle(input, self.now) {
+                if let Effect::Persist(token, _) = effect {
+                    inputs.push(Input::Persisted { token, result: Ok(()) });
+                }
+                self.effects.push(effect);
+            }
+        }
     }
 
     fn say(&mut self, node: u64, body: Body) {
@@ -67,6 +75,8 @@ impl World {
                 world_size: RANKS,
                 detail: String::new(),
                 checkpoint: Some((120, 500_000)),
+                least_ranks: 0,
+                opted_out: None,
             };
             self.say(node.into(), Body::Group(report));
         }
@@ -162,7 +172,7 @@ impl World {
 
     fn orders(&mut self) -> Vec<Order> {
         let orders = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Act(order) => Some(order.clone()),
+            Effect::Act(order) => Some((**order).clone()),
             _ => None,
         });
         let orders = orders.collect();
@@ -207,7 +217,7 @@ fn a_death_is_found_told_and_in_mode_observe_only_commented() {
 fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
     let mut world = World::killed(Mode::Auto);
     let stop = world.orders().remove(0);
-    assert_eq!((stop.step, stop.incarnation), (Step::Stop, 0));
+    assert_eq!((stop.step, stop.restart().unwrap().1), (Step::Stop, 0));
     assert_eq!(world.brain.snapshot(world.now).jobs[&job()].state, "restarting");
 
     // The agents stop the rest, which accuses nobody.
@@ -224,12 +234,12 @@ fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
     world.groups(0, GroupState::Stopped);
     world.pass(1_000_000);
     assert!(world.notices().iter().all(|notice| notice.finding.suspects[0].rank == Some(3)));
-    world.put(Input::Answered { order: Box::new(stop), result: Ok(()) });
+    world.put(Input::Answered { order: Box::new(stop), result: Ok(String::new()) });
     let start = world.orders().remove(0);
     assert_eq!(start.step, Step::Start);
 
     world.groups(1, GroupState::Running);
-    world.put(Input::Answered { order: Box::new(start), result: Ok(()) });
+    world.put(Input::Answered { order: Box::new(start), result: Ok(String::new()) });
     world.start(1);
     world.pass(2_000_000);
     world.windows(1, 4, None);

@@ -29,7 +29,9 @@ impl Brain {
         Snapshot {
             taken: now,
             started: self.started,
-            mode: self.config.steer.mode,
+            mode: self.steer.mode(),
+            steer: self.steer_shown.1.clone(),
+            evidence: self.evidence.clone(),
             nodes: Arc::new(nodes.collect()),
             jobs: Arc::new(jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect()),
             findings: self.shown(),
@@ -42,7 +44,12 @@ impl Brain {
     /// An earlier picture with the findings of now: what must not wait for a picture of a very large cluster.
     #[must_use]
     pub fn with_findings(&self, picture: &Snapshot) -> Snapshot {
-        Snapshot { findings: self.shown(), kept: self.scenes.kept().clone(), ..picture.clone() }
+        Snapshot {
+            findings: self.shown(),
+            kept: self.scenes.kept().clone(),
+            steer: self.steer_shown.1.clone(),
+            ..picture.clone()
+        }
     }
 
     fn live(&self, now: Timestamp) -> BTreeMap<JobId, Arc<Scene>> {
@@ -70,6 +77,7 @@ impl Brain {
             restarts: self.steer.restarts(job),
             outages,
             downtime,
+            account: self.ledger.summary(job, matches!(view.verdict, Verdict::Ended), now),
             view,
         }
     }

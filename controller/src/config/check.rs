@@ -28,6 +28,38 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
     checks.number("steer.stop_timeout_seconds", steer.stop_timeout_seconds, 0.1..=DAY_SECONDS);
     checks.number("steer.start_timeout_seconds", steer.start_timeout_seconds, 0.1..=DAY_SECONDS);
     checks.number("steer.attempts", f64::from(steer.attempts), 1.0..=100.0);
+    checks.number("steer.isolate_confidence", steer.isolate_confidence, 0.0..=1.0);
+    checks.number("steer.nodes_share", steer.nodes_share, 0.0..=1.0);
+    checks.number("steer.settle_seconds", steer.settle_seconds, 0.0..=3600.0);
+    checks.number("steer.breaker_nodes", f64::from(steer.breaker_nodes), 1.0..=1_000_000.0);
+    checks.number("steer.breaker_seconds", steer.breaker_seconds, 1.0..=DAY_SECONDS);
+    checks.number("steer.breaker_lost_share", steer.breaker_lost_share, 0.0..=1.0);
+    checks.number("steer.watch_seconds", steer.watch_seconds, 0.0..=30.0 * DAY_SECONDS);
+    checks.number("steer.job_fault_nodes", f64::from(steer.job_fault_nodes), 2.0..=1_000_000.0);
+    checks.number("steer.probation_seconds", steer.probation_seconds, 0.0..=365.0 * DAY_SECONDS);
+    checks.number("steer.appear_timeout_seconds", steer.appear_timeout_seconds, 0.1..=DAY_SECONDS);
+    checks.number("steer.node_timeout_seconds", steer.node_timeout_seconds, 0.1..=DAY_SECONDS);
+    checks.number("steer.check_timeout_seconds", steer.check_timeout_seconds, 0.1..=DAY_SECONDS);
+    for (index, window) in steer.maintenance.iter().enumerate() {
+        let key = |name: &str| format!("steer.maintenance[{index}].{name}");
+        match (window.from, window.until) {
+            (None, _) => checks.wrong(&key("from"), "is required".into()),
+            (_, None) => checks.wrong(&key("until"), "is required".into()),
+            (Some(from), Some(until)) if until <= from => {
+                checks.wrong(&key("until"), format!("{until} is not after {from}"));
+            }
+            _ => {}
+        }
+    }
+    if let Some(hook) = &steer.hook {
+        if hook.command.first().is_none_or(String::is_empty) {
+            checks.wrong("steer.hook.command", "is required: a program and its arguments".into());
+        }
+        checks.number("steer.hook.timeout_seconds", hook.timeout_seconds, 0.1..=DAY_SECONDS);
+    }
+    if let Some(slurm) = &steer.slurm {
+        checks.number("steer.slurm.poll_seconds", slurm.poll_seconds, 0.5..=3600.0);
+    }
     if steer.stop_timeout_seconds <= steer.stop_grace_seconds {
         checks.wrong(
             "steer.stop_timeout_seconds",

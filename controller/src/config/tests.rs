@@ -1,3 +1,5 @@
+use c4_detect::finding::Kind;
+
 use super::*;
 use crate::access::Anonymous;
 

@@ -13,6 +13,8 @@ fn report(ranks: &[u32]) -> GroupReport {
         world_size: 4,
         detail: String::new(),
         checkpoint: Some((120, 1_000)),
+        least_ranks: 0,
+        opted_out: None,
     }
 }
 

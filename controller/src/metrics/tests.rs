@@ -69,6 +69,7 @@ fn job(name: &str, ranks: u32, links: u32) -> JobState {
         restarts: 1,
         outages: Vec::new(),
         downtime: Parts { detection_us: 1_500_000, ..Parts::default() },
+        account: crate::ledger::Summary::default(),
     }
 }
 

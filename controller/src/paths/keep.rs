@@ -43,11 +43,15 @@ impl Keeper {
     /// Keeps a plan. One that cannot be written is no reason to stop: the next one is tried again.
     pub fn keep(&self, kept: &Kept) {
         let Ok(bytes) = serde_json::to_vec(kept) else { return };
-        self.0.write(vec![Write::put(TABLE, KEY, bytes)], |written| {
+        let told = |written| {
             if let Err(error) = written {
                 tracing::warn!(%error, "the plan of paths cannot be kept");
             }
-        });
+        };
+        let handed_over = self.0.write(vec![Write::put(TABLE, KEY, bytes)], told);
+        if handed_over.is_err() {
+            told(handed_over);
+        }
     }
 }
 

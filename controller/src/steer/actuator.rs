@@ -11,8 +11,8 @@ use super::action::Order;
 #[error("{0}")]
 pub struct ActuatorError(pub String);
 
-/// What an actuator answers, when it does.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<(), ActuatorError>> + Send + 'a>>;
+/// What an actuator answers, when it does: what it did, in words that may be empty.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<String, ActuatorError>> + Send + 'a>>;
 
 /// Carries orders out. The future ends when the order has visibly taken effect, or cannot; it may be dropped at any
 /// time, and the same order may come again.

@@ -1,33 +1,51 @@
 //! The policy machine: findings become proposals, proposals pass the rails, actions go through their steps.
 //!
 //! ```text
-//! planned ──▶ stopping ──▶ starting ──▶ done
-//!                 └────────────┴──────▶ failed      (each step: several attempts, each with a deadline)
+//!            ┌▶ proposed ─▶┐ (an operator's yes)
+//! finding ──▶┴────────────▶┴▶ planned ─▶ isolating? ─▶ stopping ─▶ starting ─▶ done
+//!            │                   └────────────┴───────────┴───────────┴──────▶ failed
+//!            └▶ held: said once, with the reason        (each step: several attempts, each with a deadline)
 //! ```
-//! An action that was not begun is withdrawn when its finding clears; one that was begun is finished, since a job
-//! that is half stopped is worse than either.
+//! Each arrow is written down before anything follows from it: the machine asks for it with [`Output::Persist`] and goes
+//! on when [`Steer::persisted`] is called. An action that was not begun is withdrawn when its finding clears; one that
+//! was begun is finished, since a job that is half stopped is worse than either.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use c4_detect::{
     finding::{Finding, FindingId},
-    observation::{JobId, Timestamp},
+    observation::{JobId, NodeName, Timestamp},
 };
 
 use super::{
-    action::{Action, ActionId, Order, State, Step},
-    journal::{Entry, Journal},
-    rails::{self, History, Hold, JobFacts},
+    action::{Action, ActionId, Blamed, Deed, Order, State},
+    breaker::{Breaker, ClusterFacts},
+    journal::{self, AuditEntry, Loaded, NodeRecord, Pause},
+    ladder::{self, Blame, Ladder, Rung},
+    modes::Modes,
+    placement::{self, Place},
+    rails::{self, History, Hold, JobFacts, Means, Weather},
 };
-use crate::config::Steer as Config;
+use crate::{
+    config::{Mode, Steer as Config},
+    store::Write,
+};
 
+mod commands;
+mod running;
 #[cfg(test)]
 mod tests;
+mod view;
 
-/// Pause before a failed step is tried again.
-const RETRY_US: u64 = 1_000_000;
-/// Finished actions remembered; older ones are in the journal only.
-const MAX_FINISHED: usize = 4096;
+pub use commands::{Command, Refused};
+pub use view::SteerView;
+
+/// Who decided what no person decided.
+const POLICY: &str = "policy";
+/// An hour.
+const HOUR_US: u64 = 3_600_000_000;
+/// An action that was planned before the controller ended is begun if that is no longer ago than this.
+const FRESH_US: u64 = 60_000_000;
 
 /// What the machine wants done or said.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,80 +64,157 @@ pub enum Output {
         /// The incarnation that has ended.
         incarnation: u32,
     },
+    /// This is to be written down; [`Steer::persisted`] is told with the token.
+    Persist {
+        /// Names the batch.
+        token: u64,
+        /// What.
+        batch: Vec<Write>,
+    },
     /// An actuator is to carry this out.
-    Order(Order),
-    /// Something worth telling, about the finding.
+    Order(Box<Order>),
+    /// Whatever actuators are carrying out is to be left where it is, now.
+    Halt,
+    /// Something worth telling.
     Said {
-        /// The finding.
-        finding: FindingId,
-        /// Its job.
-        job: JobId,
-        /// A sentence without an end and, since the finding is known, without the reason.
+        /// The finding it is about, if any.
+        finding: Option<FindingId>,
+        /// The job it is about; may be empty.
+        job: String,
+        /// A sentence without an end and, where the finding is known, without the reason.
         text: String,
-        /// Outcome for metrics: "proposed", "held", "planned", "withdrawn", "done", "failed", "step".
+        /// Outcome for metrics: "proposed", "held", "planned", "withdrawn", "done", "failed", "step", "operator".
         outcome: &'static str,
     },
 }
 
+/// What the policy sees of everything else.
+pub trait World {
+    /// A job, if it is known.
+    fn job(&self, job: &JobId) -> Option<JobFacts>;
+    /// The cluster.
+    fn cluster(&self) -> ClusterFacts;
+}
+
+/// How an action that has not ended waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// For an operator.
+    Proposed,
+    /// For the store.
+    Writing { token: u64, deadline: Timestamp },
+    /// For an actuator, until then.
+    Ordered { deadline: Timestamp },
+    /// For the job's next incarnation to appear, which an actuator has said is started.
+    Awaited { deadline: Timestamp },
+    /// Until then, to try again.
+    Retry { at: Timestamp },
+    /// For the end of the pause.
+    Suspended,
+}
+
 #[derive(Debug)]
-struct Running {
+struct Open {
     action: Action,
-    /// When the present attempt is given up.
-    deadline: Timestamp,
-    /// When the next attempt begins, after one that failed.
-    retry_at: Option<Timestamp>,
+    phase: Phase,
+}
+
+/// What could be done about a finding.
+struct Proposal {
+    deed: Deed,
+    blamed: Option<Blamed>,
+    /// Why it is less than the ladder asks for; may be empty.
+    note: String,
+    /// Whether an operator has to say yes.
+    ask: bool,
 }
 
 /// The machine.
 pub struct Steer {
     config: Config,
-    journal: Box<dyn Journal>,
-    running: BTreeMap<JobId, Running>,
-    finished: Vec<Action>,
+    started: Timestamp,
+    modes: Modes,
+    pause: Option<Pause>,
+    breaker: Breaker,
+    ladder: Ladder,
+    nodes: BTreeMap<NodeName, NodeRecord>,
+    open: BTreeMap<ActionId, Open>,
+    past: VecDeque<Action>,
+    audit: VecDeque<AuditEntry>,
     histories: HashMap<JobId, (u32, History)>,
     said: HashMap<FindingId, (JobId, Hold)>,
+    /// Findings about which an operator said no.
+    rejected: BTreeMap<FindingId, String>,
+    token: u64,
+    version: u64,
+    /// What everybody was last told of the store.
+    store_ok: bool,
 }
 
 impl Steer {
-    /// A machine that goes on where `entries` of a journal end. Steps that were begun are ordered again on the next
+    /// A machine that goes on where a journal ends. Steps that were begun are ordered again on the next
     /// [`Steer::tick`]: an order carried out twice does no harm.
     #[must_use]
-    pub fn resume(config: Config, journal: Box<dyn Journal>, entries: &[Entry]) -> Self {
-        let mut newest: BTreeMap<&ActionId, &Action> = BTreeMap::new();
-        for entry in entries {
-            newest.insert(&entry.action.id, &entry.action);
+    pub fn resume(config: Config, loaded: Loaded, now: Timestamp) -> Self {
+        let mut modes = Modes::new(config.mode, &config.modes);
+        for setting in loaded.modes {
+            modes.set(setting);
         }
         let mut steer = Self {
             config,
-            journal,
-            running: BTreeMap::new(),
-            finished: Vec::new(),
+            started: now,
+            modes,
+            pause: loaded.pause,
+            breaker: Breaker::default(),
+            ladder: Ladder::new(loaded.blames),
+            nodes: loaded.nodes.into_iter().collect(),
+            open: BTreeMap::new(),
+            past: VecDeque::new(),
+            audit: loaded.audit.into(),
             histories: HashMap::new(),
             said: HashMap::new(),
+            rejected: BTreeMap::new(),
+            token: 0,
+            version: 1,
+            store_ok: true,
         };
-        let mut actions: Vec<_> = newest.into_values().cloned().collect();
+        let mut actions = loaded.actions;
         actions.sort_by_key(|action| action.planned);
         for action in actions {
-            let (incarnation, history) = steer.histories.entry(action.job.clone()).or_default();
-            *incarnation = action.incarnation;
-            history.restarts += 1;
-            history.last = Some(action.planned);
-            history.failed_here = matches!(action.state, State::Failed { .. });
-            if action.state.is_final() {
-                steer.finished.push(action);
-            } else {
-                history.busy = true;
-                let running = Running { deadline: Timestamp(0), retry_at: Some(Timestamp(0)), action };
-                steer.running.insert(running.action.job.clone(), running);
-            }
+            steer.recall(action);
         }
         steer
     }
 
     /// A machine that has done nothing.
     #[must_use]
-    pub fn new(config: Config, journal: Box<dyn Journal>) -> Self {
-        Self::resume(config, journal, &[])
+    pub fn new(config: Config, now: Timestamp) -> Self {
+        Self::resume(config, Loaded::default(), now)
+    }
+
+    fn recall(&mut self, action: Action) {
+        if let Deed::Restart { job, incarnation, .. } = &action.deed
+            && action.state.began()
+        {
+            let (known, history) = self.histories.entry(job.clone()).or_default();
+            if *incarnation < *known {
+                *history = History::default();
+            }
+            *known = *incarnation;
+            history.restarts += 1;
+            history.last = Some(action.planned);
+            history.failed_here = matches!(action.state, State::Failed { .. }).then_some(action.planned);
+        }
+        if let (State::Rejected { by }, Some(finding)) = (&action.state, &action.finding) {
+            self.rejected.insert(finding.clone(), by.clone());
+        }
+        if action.state.is_final() {
+            self.past.push_back(action);
+            return;
+        }
+        let phase =
+            if action.state == State::Proposed { Phase::Proposed } else { Phase::Retry { at: Timestamp(0) } };
+        self.open.insert(action.id.clone(), Open { action, phase });
     }
 
     /// Restarts begun of a job.
@@ -128,270 +223,448 @@ impl Steer {
         self.histories.get(job).map_or(0, |(_, history)| history.restarts)
     }
 
-    /// The action on a job that has not ended.
+    /// The restart of a job that was decided and has not ended.
     #[must_use]
     pub fn running(&self, job: &JobId) -> Option<&Action> {
-        self.running.get(job).map(|running| &running.action)
+        let decided = |action: &&Action| action.state != State::Proposed && action.deed.job() == Some(job);
+        self.open.values().map(|open| &open.action).find(decided)
+    }
+
+    /// Whether a node is isolated by our doing.
+    #[must_use]
+    pub fn is_isolated(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|record| record.isolated.is_some())
+    }
+
+    /// The cluster's mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.modes.cluster()
     }
 
     /// Goes through the open findings of all jobs. To be called when one changes, and with every tick.
     pub fn review<'a>(
         &mut self,
         open: impl IntoIterator<Item = &'a Finding>,
-        facts: impl Fn(&JobId) -> Option<JobFacts>,
+        world: &dyn World,
         now: Timestamp,
     ) -> Vec<Output> {
         let mut out = Vec::new();
-        let mut still_open = HashSet::new();
-        for finding in open {
-            still_open.insert(finding.id.clone());
-            let Some(facts) = facts(&finding.job) else { continue };
-            self.notice_run(&finding.job, facts.incarnation);
-            let history = self.histories.get(&finding.job).map_or_else(History::default, |(_, h)| *h);
-            match rails::check(finding, &facts, &history, &self.config, now) {
-                None => self.plan(finding, now, &mut out),
-                Some(hold) => self.hold(finding, &facts, hold, &mut out),
+        let findings: Vec<&Finding> = open.into_iter().collect();
+        let cluster = world.cluster();
+        let suspects = findings.iter().filter_map(|finding| {
+            let node = finding.suspects.first()?.node.clone()?;
+            Some((node, finding.detected))
+        });
+        if let Some(text) = self.breaker.look(suspects, &cluster, &self.config, now) {
+            self.announce(None, "", text, "breaker", POLICY, now, &mut out);
+        }
+        self.look_for_awaited(world, now, &mut out);
+        for finding in &findings {
+            self.blame(finding, now, &mut out);
+        }
+        for finding in &findings {
+            if let Some(facts) = world.job(&finding.job) {
+                self.consider(finding, &facts, &cluster, now, &mut out);
             }
         }
-        self.withdraw(&still_open, &mut out);
+        let still_open: HashSet<FindingId> = findings.iter().map(|finding| finding.id.clone()).collect();
+        self.withdraw(&still_open, now, &mut out);
         out
     }
 
-    /// An actuator has answered.
-    pub fn answered(
-        &mut self,
-        order: &Order,
-        result: Result<(), String>,
-        facts: Option<&JobFacts>,
-        now: Timestamp,
-    ) -> Vec<Output> {
-        let mut out = Vec::new();
-        let Some(running) = self.running.get_mut(&order.job) else { return out };
-        let expected = step(&running.action.state);
-        // A late answer to an attempt that was given up says nothing about the present one.
-        if running.action.id != order.action
-            || expected != Some(order.step)
-            || running.action.attempt != order.attempt
-        {
-            return out;
+    /// Remembers whom a finding blames.
+    fn blame(&mut self, finding: &Finding, now: Timestamp, out: &mut Vec<Output>) {
+        let Some(blamed) = self.blamed(finding) else { return };
+        let blame = Blame {
+            finding: finding.id.clone(),
+            job: finding.job.clone(),
+            incarnation: finding.incarnation,
+            kind: finding.kind,
+            blamed,
+            at: now,
+        };
+        if self.ladder.note(&blame) {
+            let key = journal::blame_key(&blame.finding, &blame.blamed.node);
+            self.persist(vec![journal::row(journal::BLAMES, key, &blame)], out);
         }
-        match result {
-            Err(why) => self.attempt_failed(&order.job, &why, now, &mut out),
-            Ok(()) => match order.step {
-                Step::Stop => {
-                    out.push(Output::Stopped { job: order.job.clone(), incarnation: order.incarnation });
-                    self.advance(&order.job, State::Starting, now, &mut out);
-                }
-                Step::Start => {
-                    let checkpoint = facts.and_then(|facts| facts.checkpoint);
-                    self.finish(&order.job, State::Done, checkpoint, now, &mut out);
-                }
-            },
-        }
-        out
     }
 
-    /// Time has passed: deadlines and retries.
-    pub fn tick(&mut self, now: Timestamp) -> Vec<Output> {
-        let mut out = Vec::new();
-        let jobs: Vec<_> = self.running.keys().cloned().collect();
-        for job in jobs {
-            let Some(running) = self.running.get_mut(&job) else { continue };
-            match running.retry_at {
-                Some(at) if at <= now => {
-                    running.retry_at = None;
-                    let state = running.action.state.clone();
-                    if state == State::Planned {
-                        self.advance(&job, State::Stopping, now, &mut out);
-                    } else {
-                        self.order(&job, now, &mut out);
-                    }
-                }
-                None if running.deadline <= now => {
-                    self.attempt_failed(&job, "no answer in time", now, &mut out)
-                }
-                _ => {}
-            }
-        }
-        out
+    fn blamed(&self, finding: &Finding) -> Option<Blamed> {
+        ladder::blamed(finding, &self.config.isolate_on, self.config.isolate_confidence)
     }
 
     /// A job that starts over with a smaller incarnation is a new run under the old name.
     fn notice_run(&mut self, job: &JobId, incarnation: u32) {
+        let busy = self.running(job).is_some();
         let (known, history) = self.histories.entry(job.clone()).or_insert((incarnation, History::default()));
-        if incarnation < *known && !history.busy {
+        if busy {
+            return;
+        }
+        if incarnation < *known {
             *history = History::default();
         }
-        if incarnation != *known && !history.busy {
+        if incarnation != *known {
             *known = incarnation;
-            history.failed_here = false;
+            history.failed_here = None;
         }
     }
 
-    fn plan(&mut self, finding: &Finding, now: Timestamp, out: &mut Vec<Output>) {
-        let job = &finding.job;
-        let action = Action {
-            id: ActionId(format!("restart-{}-{}-{:x}", job.0, finding.incarnation.saturating_add(1), now.0)),
-            job: job.clone(),
-            finding: finding.id.clone(),
-            because: finding.summary.clone(),
-            incarnation: finding.incarnation,
-            planned: now,
-            state: State::Planned,
-            attempt: 1,
-        };
-        if let Err(error) = self.journal.append(Entry { at: now, action: action.clone() }) {
-            let text = format!("not restarting job {}: {error}", job.0);
-            return out.push(said(&action, text, "held"));
-        }
-        self.said.remove(&finding.id);
-        let (known, history) = self.histories.entry(job.clone()).or_default();
-        *known = finding.incarnation;
-        history.restarts += 1;
-        history.last = Some(now);
-        history.busy = true;
-        out.push(said(&action, format!("restarting job {}", job.0), "planned"));
-        self.running.insert(job.clone(), Running { action, deadline: now, retry_at: None });
-        self.advance(job, State::Stopping, now, out);
-    }
-
-    /// Journals the next state, then orders what it needs.
-    fn advance(&mut self, job: &JobId, state: State, now: Timestamp, out: &mut Vec<Output>) {
-        let Some(running) = self.running.get_mut(job) else { return };
-        running.action.state = state;
-        running.action.attempt = 1;
-        self.journal_and_order(job, now, out);
-    }
-
-    fn journal_and_order(&mut self, job: &JobId, now: Timestamp, out: &mut Vec<Output>) {
-        let Some(running) = self.running.get(job) else { return };
-        match self.journal.append(Entry { at: now, action: running.action.clone() }) {
-            Ok(()) => self.order(job, now, out),
-            // What cannot be written down is not done.
-            Err(error) => self.finish(job, State::Failed { why: error.to_string() }, None, now, out),
-        }
-    }
-
-    fn order(&mut self, job: &JobId, now: Timestamp, out: &mut Vec<Output>) {
-        let Some(running) = self.running.get_mut(job) else { return };
-        let action = &running.action;
-        let Some(step) = step(&action.state) else { return };
-        let (word, seconds) = match step {
-            Step::Stop => ("stop", self.config.stop_timeout_seconds),
-            Step::Start => ("start", self.config.start_timeout_seconds),
-        };
-        let timeout_us = (seconds * 1e6) as u64;
-        running.deadline = now.after(timeout_us);
-        if step == Step::Stop {
-            out.push(Output::Stopping { job: job.clone(), incarnation: action.incarnation });
-        }
-        out.push(Output::Order(Order {
-            id: format!("{}-{word}-{}", action.id.0, action.attempt),
-            action: action.id.clone(),
-            step,
-            attempt: action.attempt,
-            job: job.clone(),
-            incarnation: action.incarnation,
-            grace_us: (self.config.stop_grace_seconds * 1e6) as u64,
-            timeout_us,
-        }));
-    }
-
-    fn attempt_failed(&mut self, job: &JobId, why: &str, now: Timestamp, out: &mut Vec<Output>) {
-        let Some(running) = self.running.get_mut(job) else { return };
-        let action = &mut running.action;
-        let doing = action.state.name();
-        if action.attempt >= self.config.attempts {
-            let why = format!("{doing} failed {} times, last: {why}", action.attempt);
-            return self.finish(job, State::Failed { why }, None, now, out);
-        }
-        let text = format!("{doing} job {} failed ({why}); trying again", job.0);
-        out.push(said(action, text, "step"));
-        action.attempt += 1;
-        running.retry_at = Some(now.after(RETRY_US));
-        let entry = Entry { at: now, action: action.clone() };
-        if let Err(error) = self.journal.append(entry) {
-            self.finish(job, State::Failed { why: error.to_string() }, None, now, out);
-        }
-    }
-
-    fn finish(
+    fn consider(
         &mut self,
-        job: &JobId,
-        state: State,
-        checkpoint: Option<u64>,
+        finding: &Finding,
+        facts: &JobFacts,
+        cluster: &ClusterFacts,
         now: Timestamp,
         out: &mut Vec<Output>,
     ) {
-        let Some(mut running) = self.running.remove(job) else { return };
-        running.action.state = state;
-        let action = running.action;
-        let (text, outcome) = match &action.state {
-            State::Failed { why } => {
-                (format!("restarting job {} failed: {why}; a person is needed", job.0), "failed")
-            }
-            _ => {
-                let next = action.incarnation.saturating_add(1);
-                let from = checkpoint.map_or_else(
-                    || format!("job restarted (incarnation {next}; no checkpoint was reported)"),
-                    |iteration| format!("job restarted from checkpoint {iteration} (incarnation {next})"),
-                );
-                (from, "done")
-            }
-        };
-        out.push(said(&action, text, outcome));
-        if let Some((known, history)) = self.histories.get_mut(job) {
-            history.busy = false;
-            history.failed_here = outcome == "failed";
-            if outcome == "done" {
-                *known = action.incarnation.saturating_add(1);
-            }
+        self.notice_run(&finding.job, facts.incarnation);
+        if self.open.values().any(|open| open.action.finding.as_ref() == Some(&finding.id)) {
+            return;
         }
-        if let Err(error) = self.journal.append(Entry { at: now, action: action.clone() }) {
-            // It has happened all the same. After a restart the last step would be ordered again, harmlessly.
-            out.push(said(&action, format!("the end of the restart was not written down: {error}"), "step"));
-        }
-        self.finished.push(action);
-        if self.finished.len() > MAX_FINISHED {
-            self.finished.remove(0);
+        match self.propose(finding, facts, cluster, now) {
+            Ok(proposal) => self.take_up(finding, proposal, now, out),
+            Err(held) => self.hold(finding, facts, held.0, held.1, now, out),
         }
     }
 
-    fn hold(&mut self, finding: &Finding, facts: &JobFacts, hold: Hold, out: &mut Vec<Output>) {
+    /// What could be done about a finding, or why nothing is done; with what would have been done otherwise.
+    fn propose(
+        &self,
+        finding: &Finding,
+        facts: &JobFacts,
+        cluster: &ClusterFacts,
+        now: Timestamp,
+    ) -> Result<Proposal, Box<(Deed, Hold)>> {
+        let in_place = Deed::Restart {
+            job: finding.job.clone(),
+            incarnation: finding.incarnation,
+            without: BTreeSet::new(),
+            isolate: false,
+            ran_on: match &facts.means {
+                Ok(Means::Agents(layout)) => layout.places.iter().map(|place| place.node.clone()).collect(),
+                _ => BTreeSet::new(),
+            },
+            placement: Vec::new(),
+        };
+        let blamed = self.blamed(finding);
+        let rung = blamed.as_ref().map_or(Rung::InPlace, |blamed| self.rung(finding, &blamed.node, now));
+        if !self.config.restart_on.contains(&finding.kind) {
+            return match blamed {
+                Some(blamed) if rung == Rung::Isolate => {
+                    self.propose_isolation(finding, blamed, cluster, now)
+                }
+                _ => Err(Box::new((in_place, Hold::Kind))),
+            };
+        }
+        if self.running(&finding.job).is_some() {
+            return Err(Box::new((in_place, Hold::Busy)));
+        }
+        let history = self.histories.get(&finding.job).map_or_else(History::default, |(_, history)| *history);
+        let weather = self.weather(now);
+        if let Some(hold) = rails::check(finding, facts, &history, &weather, &self.config, now) {
+            return Err(Box::new((in_place, hold)));
+        }
+        if let Some(by) = self.rejected.get(&finding.id) {
+            return Err(Box::new((in_place, Hold::Rejected(by.clone()))));
+        }
+        if let Some(how) = self.ladder.follows_job(finding, self.config.job_fault_nodes) {
+            return Err(Box::new((in_place, Hold::JobsOwn(how))));
+        }
+        let mode = self.modes.effective(Some(finding.kind), Some(&finding.job), None);
+        let mut proposal =
+            Proposal { deed: in_place, blamed, note: String::new(), ask: mode == Mode::Approve };
+        if let Some(blamed) = &proposal.blamed
+            && rung > Rung::InPlace
+        {
+            let node_mode = self.modes.effective(Some(finding.kind), Some(&finding.job), Some(&blamed.node));
+            match self.leave_out(&blamed.node, rung, facts, cluster, now) {
+                Ok(placement) if node_mode >= mode => {
+                    let Deed::Restart { without, isolate, placement: places, .. } = &mut proposal.deed else {
+                        return Err(Box::new((proposal.deed, Hold::Busy)));
+                    };
+                    without.insert(blamed.node.clone());
+                    *isolate = rung == Rung::Isolate;
+                    *places = placement;
+                }
+                Ok(_) => proposal.note = format!("{} stays: its mode is {}", blamed.node.0, node_mode.name()),
+                Err(why) => proposal.note = format!("{} stays: {why}", blamed.node.0),
+            }
+        }
+        match rails::mode(mode) {
+            Some(hold) => Err(Box::new((proposal.deed, hold))),
+            None => Ok(proposal),
+        }
+    }
+
+    fn propose_isolation(
+        &self,
+        finding: &Finding,
+        blamed: Blamed,
+        cluster: &ClusterFacts,
+        now: Timestamp,
+    ) -> Result<Proposal, Box<(Deed, Hold)>> {
+        let node = blamed.node.clone();
+        let deed = Deed::Isolate { node: node.clone() };
+        let mode = self.modes.effective(Some(finding.kind), Some(&finding.job), Some(&node));
+        let busy = self.is_isolated(&node) || self.taken_by_open(&node);
+        let hold = if busy { Some(Hold::Busy) } else { rails::storm(&self.weather(now)) };
+        let hold = hold.or_else(|| self.node_rail(&node, cluster, now).map(Hold::Node));
+        let hold = hold.or_else(|| self.rejected.get(&finding.id).cloned().map(Hold::Rejected));
+        match hold.or_else(|| rails::mode(mode)) {
+            Some(hold) => Err(Box::new((deed, hold))),
+            None => {
+                Ok(Proposal { deed, blamed: Some(blamed), note: String::new(), ask: mode == Mode::Approve })
+            }
+        }
+    }
+
+    fn rung(&self, finding: &Finding, node: &NodeName, now: Timestamp) -> Rung {
+        let probation = self.nodes.get(node).and_then(|record| record.probation_until);
+        self.ladder.rung(finding, node, probation.is_some_and(|until| now < until))
+    }
+
+    /// Where a job runs without a node, or why that cannot be. A node that is left out without a scheduler's help is
+    /// out of this job only.
+    fn leave_out(
+        &self,
+        node: &NodeName,
+        rung: Rung,
+        facts: &JobFacts,
+        cluster: &ClusterFacts,
+        now: Timestamp,
+    ) -> Result<Vec<Place>, String> {
+        if let Some(why) = self.node_rail(node, cluster, now) {
+            return Err(why);
+        }
+        match &facts.means {
+            Ok(Means::Agents(layout)) => {
+                let unfit =
+                    |spare: &NodeName| self.is_isolated(spare) || cluster.opted_out.contains_key(spare);
+                placement::place(layout, &BTreeSet::from([node.clone()]), unfit)
+            }
+            Ok(Means::Scheduler(name)) if rung < Rung::Isolate && *name == "kubernetes" => {
+                Err("Kubernetes keeps a job from a node only by cordoning it".into())
+            }
+            Ok(Means::Scheduler(_)) => Ok(Vec::new()),
+            Err(why) => Err(why.clone()),
+        }
+    }
+
+    /// Why a node may not be taken away.
+    fn node_rail(&self, node: &NodeName, cluster: &ClusterFacts, now: Timestamp) -> Option<String> {
+        if let Some(why) = cluster.opted_out.get(node) {
+            return Some(format!("it is to be left alone ({why})"));
+        }
+        if let Some(until) = rails::maintenance(&self.config, None, Some(node), now) {
+            return Some(format!("it is in maintenance until {until}"));
+        }
+        if let Some(by) = self.nodes.get(node).and_then(|record| record.undone_by.as_ref()) {
+            return Some(format!("{by} gave it back, and only a person takes it again"));
+        }
+        let budget = rails::node_budget(&self.config, cluster.nodes);
+        let taken = self.taken(now);
+        (!taken.contains(node) && taken.len() >= budget as usize).then(|| {
+            format!("{} nodes were taken within an hour or are out, and {budget} may be", taken.len())
+        })
+    }
+
+    /// Nodes that are out by our doing, are being taken, or were taken within the last hour.
+    fn taken(&self, now: Timestamp) -> BTreeSet<NodeName> {
+        let open =
+            self.open.values().map(|open| &open.action).filter(|action| action.state != State::Proposed);
+        let recent = self.past.iter().rev().take_while(|action| now.micros_since(action.planned) < HOUR_US);
+        let recent = recent.filter(|action| action.state.began() && action.by.is_none());
+        let by_actions = open.chain(recent).filter(|action| action.deed.takes_nodes());
+        let isolated =
+            self.nodes.iter().filter(|(_, record)| record.isolated.is_some()).map(|(node, _)| node);
+        by_actions.flat_map(|action| action.deed.nodes()).chain(isolated).cloned().collect()
+    }
+
+    fn taken_by_open(&self, node: &NodeName) -> bool {
+        self.open
+            .values()
+            .any(|open| open.action.deed.takes_nodes() && open.action.deed.nodes().contains(&node))
+    }
+
+    fn weather(&self, now: Timestamp) -> Weather {
+        Weather {
+            paused: self.pause.as_ref().map(|pause| pause.by.clone()),
+            breaker: self.breaker.open().map(str::to_owned),
+            settling: now.micros_since(self.started) < (self.config.settle_seconds * 1e6) as u64,
+        }
+    }
+
+    fn take_up(&mut self, finding: &Finding, proposal: Proposal, now: Timestamp, out: &mut Vec<Output>) {
+        let Proposal { deed, blamed, note, ask } = proposal;
+        let state = if ask { State::Proposed } else { State::Planned };
+        let action = Action {
+            id: self.new_id(&deed, now),
+            deed,
+            job: Some(finding.job.clone()),
+            finding: Some(finding.id.clone()),
+            kind: Some(finding.kind),
+            blamed,
+            because: finding.summary.clone(),
+            by: None,
+            planned: now,
+            ended: None,
+            state,
+            attempt: 1,
+        };
+        self.said.remove(&finding.id);
+        let mut text = match &action.deed {
+            _ if ask => format!("waiting for a yes to {}: c4ctl approve {}", action.deed, action.id.0),
+            Deed::Restart { job, .. } => format!("restarting job {}{}", job.0, suffix(&action.deed)),
+            deed => format!("going to {deed}"),
+        };
+        if !note.is_empty() {
+            text += &format!(" in place ({note})");
+        }
+        self.begin(action, text, now, out);
+    }
+
+    fn new_id(&self, deed: &Deed, now: Timestamp) -> ActionId {
+        let subject = match deed {
+            Deed::Restart { job, incarnation, .. } => format!("{}-{}", job.0, incarnation.saturating_add(1)),
+            other => other.nodes().first().map_or_else(String::new, |node| node.0.clone()),
+        };
+        ActionId(format!("{}-{subject}-{:x}", deed.name(), now.0))
+    }
+
+    fn hold(
+        &mut self,
+        finding: &Finding,
+        facts: &JobFacts,
+        deed: Deed,
+        hold: Hold,
+        now: Timestamp,
+        out: &mut Vec<Output>,
+    ) {
         if !hold.worth_saying() || self.said.get(&finding.id).is_some_and(|(_, said)| *said == hold) {
             return;
         }
-        let job = &finding.job.0;
-        let (text, outcome) = match &hold {
-            Hold::Observing => {
+        let (text, outcome) = match (&hold, &deed) {
+            (Hold::Observing, Deed::Restart { .. }) => {
                 let from = facts.checkpoint.map_or(String::new(), |i| format!(" from checkpoint {i}"));
-                (format!("would restart job {job}{from} (mode observe)"), "proposed")
+                (format!("would {deed}{from} (mode observe)"), "proposed")
             }
-            hold => (format!("not restarting job {job}: {hold}"), "held"),
+            (Hold::Observing, _) => (format!("would {deed} (mode observe)"), "proposed"),
+            (hold, Deed::Restart { job, .. }) => (format!("not restarting job {}: {hold}", job.0), "held"),
+            (hold, deed) => (format!("not going to {deed}: {hold}"), "held"),
         };
         self.said.insert(finding.id.clone(), (finding.job.clone(), hold));
-        out.push(Output::Said { finding: finding.id.clone(), job: finding.job.clone(), text, outcome });
+        self.announce(Some(finding.id.clone()), &finding.job.0, text, outcome, POLICY, now, out);
     }
 
     /// Proposals whose findings have cleared are withdrawn; one that was spoken of, audibly.
-    fn withdraw(&mut self, open: &HashSet<FindingId>, out: &mut Vec<Output>) {
+    fn withdraw(&mut self, open: &HashSet<FindingId>, now: Timestamp, out: &mut Vec<Output>) {
         let gone: Vec<_> = self.said.keys().filter(|id| !open.contains(*id)).cloned().collect();
         for finding in gone {
             let Some((job, _)) = self.said.remove(&finding) else { continue };
             let text = format!("not restarting job {}: the cause is gone", job.0);
-            out.push(Output::Said { finding, job, text, outcome: "withdrawn" });
+            self.announce(Some(finding), &job.0, text, "withdrawn", POLICY, now, out);
+        }
+        let cleared = |open_action: &&Open| {
+            let not_begun = matches!(open_action.action.state, State::Proposed | State::Planned);
+            let settled = now.micros_since(self.started) >= (self.config.settle_seconds * 1e6) as u64;
+            let finding = open_action.action.finding.as_ref();
+            // After a start, findings have to come back first.
+            not_begun && settled && finding.is_some_and(|finding| !open.contains(finding))
+        };
+        let withdrawn: Vec<ActionId> =
+            self.open.values().filter(cleared).map(|open| open.action.id.clone()).collect();
+        for id in withdrawn {
+            self.finish(&id, State::Withdrawn { why: "the cause is gone".into() }, now, out);
         }
     }
-}
 
-fn step(state: &State) -> Option<Step> {
-    match state {
-        State::Stopping => Some(Step::Stop),
-        State::Starting => Some(Step::Start),
-        State::Planned | State::Done | State::Failed { .. } => None,
+    /// Says something and writes it into the audit trail.
+    #[expect(clippy::too_many_arguments, reason = "each is a field of what is said")]
+    fn announce(
+        &mut self,
+        finding: Option<FindingId>,
+        job: &str,
+        text: String,
+        outcome: &'static str,
+        who: &str,
+        now: Timestamp,
+        out: &mut Vec<Output>,
+    ) {
+        let entry = AuditEntry {
+            at: now,
+            who: who.to_owned(),
+            what: outcome.to_owned(),
+            text: text.clone(),
+            action: None,
+            finding: finding.clone(),
+            job: (!job.is_empty()).then(|| JobId(job.to_owned())),
+            nodes: Vec::new(),
+        };
+        let rows = self.note(entry);
+        self.persist(rows, out);
+        out.push(Output::Said { finding, job: job.to_owned(), text, outcome });
+    }
+
+    /// Takes an entry into the audit trail, and returns the rows to write.
+    fn note(&mut self, mut entry: AuditEntry) -> Vec<Write> {
+        if let Some(last) = self.audit.back() {
+            entry.at = entry.at.max(last.at.after(1));
+        }
+        self.version += 1;
+        let mut rows = vec![journal::row(journal::AUDIT, journal::audit_key(entry.at), &entry)];
+        self.audit.push_back(entry);
+        if self.audit.len() > journal::KEPT
+            && let Some(old) = self.audit.pop_front()
+        {
+            rows.push(Write::remove(journal::AUDIT, journal::audit_key(old.at)));
+        }
+        rows
+    }
+
+    /// Has something written down that nothing waits for.
+    fn persist(&mut self, batch: Vec<Write>, out: &mut Vec<Output>) {
+        self.token += 1;
+        out.push(Output::Persist { token: self.token, batch });
+    }
+
+    /// Somebody else than C4 gave a node back that C4 had isolated, and says why, or where.
+    pub fn given_back(&mut self, node: &NodeName, by: &str, now: Timestamp) -> Vec<Output> {
+        let mut out = Vec::new();
+        if !self.is_isolated(node) || self.taken_by_open(node) {
+            return out;
+        }
+        let record = self.nodes.entry(node.clone()).or_default();
+        record.isolated = None;
+        record.undone_by = Some(by.to_owned());
+        self.save_node(node, &mut out);
+        let text = format!(
+            "{} is no longer isolated: {by} gave it back; C4 does not take it again by itself",
+            node.0
+        );
+        self.announce(None, "", text, "undone", by, now, &mut out);
+        out
+    }
+
+    /// Nodes that are isolated by our doing.
+    pub fn isolated_nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.iter().filter(|(_, record)| record.isolated.is_some()).map(|(node, _)| node)
+    }
+
+    fn save_node(&mut self, node: &NodeName, out: &mut Vec<Output>) {
+        let record = self.nodes.entry(node.clone()).or_default();
+        let row = if *record == NodeRecord::default() {
+            Write::remove(journal::NODES, node.0.clone())
+        } else {
+            journal::row(journal::NODES, node.0.clone(), record)
+        };
+        self.version += 1;
+        self.persist(vec![row], out);
     }
 }
 
-fn said(action: &Action, text: String, outcome: &'static str) -> Output {
-    Output::Said { finding: action.finding.clone(), job: action.job.clone(), text, outcome }
+/// " without n3", or nothing.
+fn suffix(deed: &Deed) -> String {
+    let (Deed::Restart { job, .. }, words) = (deed, deed.to_string()) else { return String::new() };
+    words.strip_prefix(&format!("restart job {}", job.0)).unwrap_or_default().to_owned()
 }

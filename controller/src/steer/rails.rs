@@ -2,21 +2,36 @@
 
 use std::fmt;
 
-use c4_detect::{finding::Finding, observation::Timestamp};
+use c4_detect::{
+    finding::Finding,
+    observation::{JobId, NodeName, Timestamp},
+};
 
-use crate::config::{Mode, Steer as Config};
+use super::placement::Layout;
+use crate::config::{Maintenance, Mode, Steer as Config};
+
+/// How a job can be restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Agents supervise its process groups.
+    Agents(Layout),
+    /// A scheduler runs it and finds it other nodes: its name.
+    Scheduler(&'static str),
+}
 
 /// What the policy needs to know of a job besides its findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFacts {
     /// Its newest incarnation.
     pub incarnation: u32,
-    /// Whether an actuator can restart it; if not, why.
-    pub supervised: Result<(), String>,
+    /// How it can be restarted; if it cannot, why.
+    pub means: Result<Means, String>,
     /// What contradicts itself in what is told of it.
     pub conflict: Option<String>,
     /// Iteration of its newest checkpoint.
     pub checkpoint: Option<u64>,
+    /// Why it wants to be left alone, if it does.
+    pub opted_out: Option<String>,
 }
 
 /// What the policy remembers of a job.
@@ -26,35 +41,58 @@ pub struct History {
     pub restarts: u32,
     /// When the last one began.
     pub last: Option<Timestamp>,
-    /// A restart is running.
-    pub busy: bool,
-    /// The present incarnation was already acted on, and that failed.
-    pub failed_here: bool,
+    /// When an action on the present incarnation failed.
+    pub failed_here: Option<Timestamp>,
+}
+
+/// What holds for everybody now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// An operator has paused everything: who.
+    pub paused: Option<String>,
+    /// The circuit breaker is open: why.
+    pub breaker: Option<String>,
+    /// The controller has only just started.
+    pub settling: bool,
 }
 
 /// Why nothing is done about a finding for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// A restart does not help against this kind.
+    /// Nothing that can be done helps against this kind.
     Kind,
     /// Not sure enough.
     Confidence,
     /// It speaks of an incarnation that is no more.
     Stale,
-    /// The job is being restarted.
+    /// Something is being done already.
     Busy,
     /// The job's identity is in doubt.
     Conflict(String),
     /// A restart of this incarnation was tried and failed.
     Failed,
+    /// The fault follows the job: how that shows.
+    JobsOwn(String),
     /// Too many restarts.
     Limit(u32),
     /// The last restart was a moment ago.
     CoolDown,
     /// Nobody can restart this job.
     NoActuator(String),
-    /// An operator has to say yes.
-    Approval,
+    /// The job or node wants to be left alone.
+    OptedOut(String),
+    /// It is being worked on: until when.
+    Maintenance(String),
+    /// The controller has only just started.
+    Settling,
+    /// The circuit breaker is open.
+    Breaker(String),
+    /// An operator has paused everything.
+    Paused(String),
+    /// An operator has said no.
+    Rejected(String),
+    /// A rail for nodes.
+    Node(String),
     /// Only watching.
     Observing,
 }
@@ -76,36 +114,39 @@ impl fmt::Display for Hold {
             Hold::Busy => f.write_str("a restart is already running"),
             Hold::Conflict(what) => write!(f, "the job's identity is in doubt: {what}"),
             Hold::Failed => f.write_str("restarting this incarnation has failed before; a person is needed"),
+            Hold::JobsOwn(how) => write!(f, "the fault follows the job ({how}); a person is needed"),
             Hold::Limit(limit) => {
                 write!(f, "it was restarted {limit} times, which is the limit; a person is needed")
             }
             Hold::CoolDown => f.write_str("the last restart was a moment ago; waiting for the cool-down"),
-            Hold::NoActuator(why) => f.write_str(why),
-            Hold::Approval => f.write_str("mode approve: waiting for a yes, which nobody can give yet"),
+            Hold::NoActuator(why) | Hold::Node(why) => f.write_str(why),
+            Hold::OptedOut(why) => write!(f, "it is to be left alone ({why})"),
+            Hold::Maintenance(until) => write!(f, "it is in maintenance until {until}"),
+            Hold::Settling => f.write_str("the controller has only just started; waiting for its agents"),
+            Hold::Breaker(why) => write!(f, "the circuit breaker is open ({why})"),
+            Hold::Paused(by) => write!(f, "all actions are paused by {by}"),
+            Hold::Rejected(by) => write!(f, "{by} has said no"),
             Hold::Observing => f.write_str("mode observe"),
         }
     }
 }
 
-/// The first reason not to restart the finding's job. The mode is looked at last, so that in mode observe only that
-/// is called "would restart" which auto would restart.
+/// The first reason not to restart the finding's job, whoever decides.
 #[must_use]
 pub fn check(
     finding: &Finding,
     facts: &JobFacts,
     history: &History,
+    weather: &Weather,
     config: &Config,
     now: Timestamp,
 ) -> Option<Hold> {
-    let cooldown_us = (config.cooldown_seconds * 1e6) as u64;
+    let us = |seconds: f64| (seconds * 1e6) as u64;
     if !config.restart_on.contains(&finding.kind) {
         return Some(Hold::Kind);
     }
     if finding.incarnation != facts.incarnation {
         return Some(Hold::Stale);
-    }
-    if history.busy {
-        return Some(Hold::Busy);
     }
     // A restart in place helps a job that stands still whoever is to blame; only to isolate somebody, that must be sure.
     let certainty = finding.certainty();
@@ -115,21 +156,66 @@ pub fn check(
     if let Some(conflict) = &facts.conflict {
         return Some(Hold::Conflict(conflict.clone()));
     }
-    if history.failed_here {
+    if history.failed_here.is_some_and(|at| now.micros_since(at) < us(config.watch_seconds)) {
         return Some(Hold::Failed);
     }
-    if let Err(why) = &facts.supervised {
+    if let Err(why) = &facts.means {
         return Some(Hold::NoActuator(why.clone()));
+    }
+    if let Some(why) = &facts.opted_out {
+        return Some(Hold::OptedOut(why.clone()));
+    }
+    if let Some(until) = maintenance(config, Some(&finding.job), None, now) {
+        return Some(Hold::Maintenance(until));
     }
     if history.restarts >= config.max_restarts {
         return Some(Hold::Limit(config.max_restarts));
     }
-    if history.last.is_some_and(|last| now.micros_since(last) < cooldown_us) {
+    if history.last.is_some_and(|last| now.micros_since(last) < us(config.cooldown_seconds)) {
         return Some(Hold::CoolDown);
     }
-    match config.mode {
-        Mode::Observe => Some(Hold::Observing),
-        Mode::Approve => Some(Hold::Approval),
-        Mode::Auto => None,
+    storm(weather)
+}
+
+/// The first reason to do nothing to anybody.
+#[must_use]
+pub fn storm(weather: &Weather) -> Option<Hold> {
+    if weather.settling {
+        return Some(Hold::Settling);
     }
+    if let Some(why) = &weather.breaker {
+        return Some(Hold::Breaker(why.clone()));
+    }
+    weather.paused.clone().map(Hold::Paused)
+}
+
+/// Until when a job or node is in maintenance, in words; none if it is not.
+#[must_use]
+pub fn maintenance(
+    config: &Config,
+    job: Option<&JobId>,
+    node: Option<&NodeName>,
+    now: Timestamp,
+) -> Option<String> {
+    let concerns = |window: &&Maintenance| {
+        let everybody = window.jobs.is_empty() && window.nodes.is_empty();
+        everybody
+            || job.is_some_and(|job| window.jobs.contains(&job.0))
+            || node.is_some_and(|node| window.nodes.contains(&node.0))
+    };
+    let window = config.maintenance.iter().filter(concerns).find(|window| window.contains(now))?;
+    window.until.map(|until| until.to_string())
+}
+
+/// How many nodes may be out by our doing at once and within an hour, of so many.
+#[must_use]
+pub fn node_budget(config: &Config, nodes: u32) -> u32 {
+    let share = (f64::from(nodes) * config.nodes_share).floor() as u32;
+    config.nodes_per_hour.min(share.max(1))
+}
+
+/// What a mode makes of something that nothing else speaks against.
+#[must_use]
+pub fn mode(mode: Mode) -> Option<Hold> {
+    (mode == Mode::Observe).then_some(Hold::Observing)
 }

@@ -39,14 +39,11 @@ impl Writer {
         Ok(Self { jobs })
     }
 
-    /// Hands a batch over. `then` is called once it is written or cannot be: on the writer's thread, or on this one where
-    /// there is no room.
-    pub fn write(&self, batch: Vec<Write>, then: impl FnOnce(Written) + Send + 'static) {
-        match self.jobs.try_send(Job { batch, then: Box::new(then) }) {
-            Ok(()) => {}
-            Err(mpsc::TrySendError::Full(job) | mpsc::TrySendError::Disconnected(job)) => {
-                (job.then)(Err(StoreError::Busy));
-            }
-        }
+    /// Hands a batch over. `then` is called on the writer's thread once it is written or cannot be.
+    ///
+    /// # Errors
+    /// There is no room: nothing will be written, and `then` is not called.
+    pub fn write(&self, batch: Vec<Write>, then: impl FnOnce(Written) + Send + 'static) -> Written {
+        self.jobs.try_send(Job { batch, then: Box::new(then) }).map_err(|_| StoreError::Busy)
     }
 }

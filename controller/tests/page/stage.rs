@@ -7,7 +7,7 @@ use c4_controller::{
     config::Mode,
     events::{Event, EventLog},
     findings::Record,
-    ledger::Parts,
+    ledger::{Parts, Summary},
     nodes::Node,
     page::{self, Page},
     snapshot::{JobState, NodeState, Snapshot},
@@ -108,6 +108,7 @@ impl Seen {
                 restarts: 0,
                 outages: Vec::new(),
                 downtime: Parts::default(),
+                account: Summary::default(),
                 view,
             };
             seen.jobs.insert(job.view.job.clone(), job);

@@ -43,6 +43,8 @@ pub struct Spec {
     pub job: String,
     /// Nodes, and the ranks on each: `0..3` are ranks 0, 1 and 2.
     pub nodes: Vec<(String, Range<u32>)>,
+    /// Nodes that stand by for the job.
+    pub spares: Vec<String>,
     /// The controller's `steer.mode`.
     pub mode: &'static str,
     /// Further lines of the controller's configuration, YAML.
@@ -62,6 +64,7 @@ impl Spec {
         Self {
             job: job.to_owned(),
             nodes: vec![("node-0".into(), 0..3), ("node-1".into(), 3..6), ("node-2".into(), 6..8)],
+            spares: Vec::new(),
             mode: "auto",
             controller_yaml: String::new(),
             agent_yaml: String::new(),
@@ -128,7 +131,7 @@ impl Cluster {
             dir,
             shared_memory,
         };
-        for index in 0..cluster.spec.nodes.len() {
+        for index in 0..cluster.spec.nodes.len() + cluster.spec.spares.len() {
             let place = cluster.place(index)?;
             cluster.agents.push(place.start()?);
             cluster.places.push(place);
@@ -228,7 +231,11 @@ impl Cluster {
     }
 
     fn place(&self, index: usize) -> anyhow::Result<AgentPlace> {
-        let (node, ranks) = &self.spec.nodes[index];
+        let spec = &self.spec;
+        let (node, ranks) = match spec.nodes.get(index) {
+            Some((node, ranks)) => (node, Some(ranks)),
+            None => (&spec.spares[index - spec.nodes.len()], None),
+        };
         AgentPlace::new(&nodes::Request {
             programs: &self.programs,
             spec: &self.spec,
@@ -263,10 +270,13 @@ fn shared_memory_dir() -> anyhow::Result<TempDir> {
         .context("no directory for flight recorders")
 }
 
+/// One job after another has its faults here, all over its nodes, and nobody is to conclude from that that it is the job.
 fn controller_config(spec: &Spec, dir: &Path, grpc: &str, http: &str) -> String {
     format!(
-        "listen: {grpc}\nhttp: {http}\nrecord: {}\nsteer:\n  mode: {}\n  max_restarts: 20\n  cooldown_seconds: 0\n{}",
+        "listen: {grpc}\nhttp: {http}\nrecord: {}\nstate: {}\nsteer:\n  mode: {}\n  max_restarts: 20\n  \
+         cooldown_seconds: 0\n  job_fault_nodes: 1000\n{}",
         dir.join("observations.jsonl").display(),
+        dir.join("state").display(),
         spec.mode,
         spec.controller_yaml,
     )

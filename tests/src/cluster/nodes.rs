@@ -18,7 +18,8 @@ pub(super) struct Request<'a> {
     pub(super) programs: &'a Programs,
     pub(super) spec: &'a Spec,
     pub(super) node: &'a str,
-    pub(super) ranks: &'a Range<u32>,
+    /// None: it stands by.
+    pub(super) ranks: Option<&'a Range<u32>>,
     pub(super) grpc: &'a str,
     pub(super) dir: &'a Path,
     pub(super) shared_memory: &'a Path,
@@ -40,7 +41,9 @@ impl AgentPlace {
         let recorders = shared_memory.join(node);
         fs::create_dir_all(&recorders).with_context(|| format!("cannot create {}", recorders.display()))?;
         let config = dir.join(format!("{node}.yaml"));
-        fs::write(&config, &spec.agent_yaml).with_context(|| format!("cannot write {}", config.display()))?;
+        let evidence = dir.join(format!("{node}.evidence"));
+        let yaml = format!("{}supervise: {{evidence_dir: {}}}\n", spec.agent_yaml, evidence.display());
+        fs::write(&config, yaml).with_context(|| format!("cannot write {}", config.display()))?;
         let text = |path: &Path| path.display().to_string();
         let mut arguments: Vec<String> = ["run", "--config"].map(str::to_owned).into();
         arguments.push(text(&config));
@@ -52,8 +55,13 @@ impl AgentPlace {
         ]);
         arguments.extend(["--http".into(), "127.0.0.1:0".into()]);
         arguments.extend(["--job".into(), spec.job.clone()]);
-        arguments.extend(["--ranks".into(), format!("{}-{}", ranks.start, ranks.end - 1)]);
-        arguments.extend(["--world-size".into(), spec.world_size().to_string()]);
+        match ranks {
+            Some(ranks) => {
+                arguments.extend(["--ranks".into(), format!("{}-{}", ranks.start, ranks.end - 1)]);
+                arguments.extend(["--world-size".into(), spec.world_size().to_string()]);
+            }
+            None => arguments.push("--spare".into()),
+        }
         arguments.extend(["--recorder-dir".into(), text(&recorders)]);
         arguments.extend(["--checkpoint-marker".into(), text(&dir.join(format!("{node}.checkpoint")))]);
         arguments.extend(["--plugin".into(), text(&programs.plugin()), "--".into()]);

@@ -1,0 +1,118 @@
+//! The controller may die at any moment, and the store too.
+
+use super::*;
+
+/// A store that keeps only the first so many batches, as if the controller had been killed before the next.
+fn cut(whole: &[Vec<Write>], at: usize) -> MemoryStore {
+    let store = MemoryStore::default();
+    for batch in &whole[..at] {
+        store.apply(batch).expect("in memory");
+    }
+    store
+}
+
+/// Every batch that a restart writes, in order, and the ids of its orders.
+fn restart() -> (Vec<Vec<Write>>, Vec<String>) {
+    let mut rig = Rig::new(config(Mode::Auto));
+    let (mut batches, mut ids) = (Vec::new(), Vec::new());
+    let mut queue =
+        VecDeque::from(rig.steer.review(&[blaming("f", 0, "n1")], &OneJob(&rig.facts, &rig.cluster), at(1)));
+    while let Some(output) = queue.pop_front() {
+        match output {
+            Output::Persist { token, batch } => {
+                batches.push(batch);
+                queue.extend(rig.steer.persisted(token, Ok(()), at(1)));
+            }
+            Output::Order(order) => {
+                ids.push(order.id.clone());
+                if order.step == Step::Start {
+                    rig.facts.incarnation = 1;
+                }
+                let facts = rig.facts.clone();
+                queue.extend(rig.steer.answered(&order, Ok(String::new()), Some(&facts), at(1)));
+            }
+            _ => {}
+        }
+    }
+    (batches, ids)
+}
+
+/// Killed after any batch, the machine orders the step it was in again, under the same id, and ends where it would
+/// have ended; killed before the plan was written, it begins anew.
+#[test]
+fn killed_at_any_point_it_goes_on_from_its_journal() {
+    let (batches, ids) = restart();
+    assert_eq!(ids.len(), 2);
+    assert!(batches.len() >= 5, "{}", batches.len());
+    for killed in 0..=batches.len() {
+        let mut rig = Rig::new(config(Mode::Auto));
+        rig.store = cut(&batches, killed);
+        rig.reborn(config(Mode::Auto), at(2));
+        let planned = !rig.steer.view().actions.is_empty();
+        let done = rig.steer.view().actions.iter().any(|action| action.state == State::Done);
+        // The job is where the journal says: restarted only if it is done.
+        rig.facts.incarnation = u32::from(done);
+        let mut out = rig.tick(at(3));
+        // While it resumes, the finding that is still open starts nothing more.
+        out.extend(rig.review(&[blaming("f", 0, "n1")], at(3)));
+        let first: Vec<_> = orders(&out);
+        assert!(first.len() <= 1, "killed after {killed}: {first:?}");
+        let out = rig.carry_out(out, at(4));
+        for order in orders(&out) {
+            assert!(!planned || ids.contains(&order.id), "killed after {killed}: {} is new", order.id);
+        }
+        assert_eq!(rig.steer.restarts(&llm()), 1, "killed after {killed}");
+        assert_eq!(rig.facts.incarnation, 1, "killed after {killed}");
+        let view = rig.steer.view();
+        assert_eq!(view.actions.len(), 1);
+        assert_eq!(view.actions[0].state, State::Done, "killed after {killed}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_done() {
+    let mut rig = Rig::new(config(Mode::Auto));
+    rig.broken = true;
+    let out = rig.review(&[finding("f", 0)], at(1));
+    assert!(orders(&out).is_empty());
+    assert!(texts(&out).iter().any(|text| text.contains("disk full")), "{out:?}");
+
+    let mut rig = Rig::new(config(Mode::Auto));
+    rig.hangs = true;
+    assert!(orders(&rig.review(&[finding("f", 0)], at(1))).is_empty());
+    let out = rig.tick(at(3));
+    assert!(
+        orders(&out).is_empty() && texts(&out)[0].contains("store fails")
+            || texts(&out)[0].contains("does not answer"),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn a_disk_that_fails_in_the_middle_leaves_no_job_half_restarted() {
+    let mut rig = Rig::new(config(Mode::Auto));
+    let stop = orders(&rig.review(&[finding("f", 0)], at(1))).remove(0);
+    rig.broken = true;
+    let out = rig.answer(&stop, Ok(()), at(2));
+    let start = orders(&out).remove(0);
+    assert_eq!(start.step, Step::Start);
+    rig.answer(&start, Ok(()), at(3));
+    // A controller that now starts again from the old journal repeats what does no harm.
+    rig.reborn(config(Mode::Auto), at(4));
+    assert_eq!(orders(&rig.tick(at(5)))[0].id, stop.id);
+}
+
+#[test]
+fn a_plan_from_before_a_long_outage_is_not_begun() {
+    let mut rig = Rig::new(config(Mode::Auto));
+    let outputs = rig.steer.review(&[finding("f", 0)], &OneJob(&rig.facts, &rig.cluster), at(1));
+    for output in &outputs {
+        if let Output::Persist { batch, .. } = output {
+            rig.store.apply(batch).expect("in memory");
+        }
+    }
+    rig.reborn(config(Mode::Auto), at(3600));
+    let out = rig.tick(at(3600));
+    assert!(orders(&out).is_empty());
+    assert!(texts(&out)[0].contains("too long ago"), "{out:?}");
+}
