@@ -195,20 +195,6 @@ fn windows(reports: &[(u64, Report)]) -> Vec<(u64, &Window)> {
 }
 
 #[test]
-fn a_communicator_whose_size_nccl_does_not_tell_is_announced_too() {
-    let table = Table::default();
-    table.with("a.c4r", |fake| {
-        *fake = rank(1);
-        fake.sample.communicators[0].size = 0;
-    });
-    let mut sampler = sampler(&table, &Exits::default());
-    let reports = watch(&mut sampler, 0, 1_500);
-    assert!(reports.iter().any(|(_, report)| {
-        matches!(report, Report::CommunicatorJoined { membership, .. } if membership.size == 0 && membership.comm_rank == 1)
-    }));
-}
-
-#[test]
 fn a_process_is_announced_once_and_reports_each_second() {
     let table = Table::default();
     table.with("a.c4r", |fake| *fake = rank(0));
