@@ -1,7 +1,7 @@
 //! What the controller tells Prometheus.
 //!
 //! `c4_controller_*` is what it counts about itself, declared here; the rest is about jobs, nodes and findings, declared in
-//! [`picture`] and read from the newest picture when somebody scrapes. Names of jobs and nodes are labels, so what they could
+//! `picture` and read from the newest picture when somebody scrapes. Names of jobs and nodes are labels, so what they could
 //! grow to is bounded there; ranks are labels only where something is wrong.
 
 use std::sync::Arc;
