@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub mod analyze;
+mod asked;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -20,8 +20,7 @@ pub(super) async fn run(asked: &mut Asked<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     if jobs.is_empty() {
-        asked.out.line("No jobs: none has been seen by an agent yet.")?;
-        return Ok(());
+        return asked.no_jobs();
     }
     let mut table = Table::new(&[
         ("JOB", Align::Left),

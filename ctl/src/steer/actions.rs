@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) async fn list(asked: &mut Asked<'_>, all: bool) -> Result<(), Failure> {
-    let mut calls = asked.calls.clone();
+    let mut calls = asked.client.steering.clone();
     let request = v1::ListActionsRequest { include_ended: all };
     let listed = asked.client.call(asked.timeout, "", calls.list_actions(request)).await?;
     if asked.json {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(super) async fn list(asked: &mut Asked<'_>, limit: u32) -> Result<(), Failure> {
-    let mut calls = asked.calls.clone();
+    let mut calls = asked.client.steering.clone();
     let request = v1::ListAuditRequest { limit };
     let entries = asked.client.call(asked.timeout, "", calls.list_audit(request)).await?.entries;
     if asked.json {
@@ -60,7 +60,7 @@ pub(super) async fn list(asked: &mut Asked<'_>, limit: u32) -> Result<(), Failur
 }
 
 pub(super) async fn evidence(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
-    let mut calls = asked.calls.clone();
+    let mut calls = asked.client.steering.clone();
     let request = v1::ListEvidenceRequest { job: job.unwrap_or_default().to_owned() };
     let evidence = asked.client.call(asked.timeout, "", calls.list_evidence(request)).await?.evidence;
     if asked.json {

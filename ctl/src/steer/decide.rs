@@ -73,7 +73,7 @@ fn decision(command: &Steer) -> Option<(What, &How)> {
 
 async fn ask(asked: &Asked<'_>, what: What, how: &How, dry_run: bool) -> Result<String, Failure> {
     let decision = v1::Decision { by: how.by.clone(), dry_run, what: Some(what) };
-    let mut calls = asked.calls.clone();
+    let mut calls = asked.client.steering.clone();
     Ok(asked.client.call(asked.timeout, "", calls.decide(decision)).await?.text)
 }
 

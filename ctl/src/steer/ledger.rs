@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) async fn run(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
-    let mut calls = asked.calls.clone();
+    let mut calls = asked.client.steering.clone();
     let request = v1::GetLedgerRequest { job: job.unwrap_or_default().to_owned() };
     let missing = job.map_or(String::new(), |job| format!("the controller knows no job {job:?}"));
     let jobs = asked.client.call(asked.timeout, &missing, calls.get_ledger(request)).await?.jobs;
@@ -21,8 +21,7 @@ pub(super) async fn run(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), 
         return Ok(());
     }
     if jobs.is_empty() {
-        asked.out.line("No jobs: none has been seen by an agent yet.")?;
-        return Ok(());
+        return asked.no_jobs();
     }
     let mut table = Table::new(&[
         ("JOB", Align::Left),
