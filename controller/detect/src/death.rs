@@ -182,7 +182,7 @@ fn blame_first(
     {
         name(job, &first, nodes, config, now, out);
     }
-    name(job, &First { process: id, rivals: Vec::new() }, nodes, config, now, out);
+    blame(job, id, nodes, config, now, out);
 }
 
 /// Names a process that died, as the cause or as the consequence of what is already known.

@@ -7,7 +7,6 @@
 //! | groups (`watch`) | the newest table of process groups | 1 | likewise |
 //! | notices, one for each receiver of alerts | findings to tell | 1024 | dropped and counted |
 //! | recording | lines | 8192 | dropped and counted |
-//!
 //! | store (a thread) | batches to write | 1024 | refused; the policy hears that nothing was written |
 //! | operators' answers | one each | 1 | whoever has gone does not hear it |
 //!
@@ -22,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use c4_proto::v1::{ControllerMessage, Refused, TimeSteps, controller_message};
+use c4_proto::v1::{ControllerMessage, Refused, TimeSteps, controller_message::Body};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -37,6 +36,7 @@ use crate::{
     groups::Groups,
     ingest::streams::Streams,
     metrics::Metrics,
+    nodes::StreamId,
     paths::{keep::Keeper, work::Work},
     record::Recorder,
     snapshot::Snapshot,
@@ -153,10 +153,7 @@ impl Driver {
             match effect {
                 Effect::Taken(stream, sequence) => self.streams.taken(stream, sequence),
                 Effect::Refuse(stream, sequence, reason) => {
-                    let refused = controller_message::Body::Refused(Refused { sequence, reason });
-                    if !self.streams.send(stream, ControllerMessage { body: Some(refused) }) {
-                        self.metrics.replies_dropped.inc();
-                    }
+                    self.reply(stream, Body::Refused(Refused { sequence, reason }));
                 }
                 Effect::Close(stream, reason) => {
                     self.metrics.streams_closed.with_label_values(&[reason]).inc();
@@ -164,17 +161,9 @@ impl Driver {
                 }
                 Effect::TimeSteps(stream, processes, duration_us) => {
                     let processes = processes.into_iter().map(|process| process.0).collect();
-                    let wish = controller_message::Body::TimeSteps(TimeSteps { processes, duration_us });
-                    if !self.streams.send(stream, ControllerMessage { body: Some(wish) }) {
-                        self.metrics.replies_dropped.inc();
-                    }
+                    self.reply(stream, Body::TimeSteps(TimeSteps { processes, duration_us }));
                 }
-                Effect::OrderPaths(stream, orders) => {
-                    let orders = controller_message::Body::PathOrders(*orders);
-                    if !self.streams.send(stream, ControllerMessage { body: Some(orders) }) {
-                        self.metrics.replies_dropped.inc();
-                    }
-                }
+                Effect::OrderPaths(stream, orders) => self.reply(stream, Body::PathOrders(*orders)),
                 Effect::Plan(work) => self.plan(*work),
                 Effect::KeepPaths(kept) => {
                     if let Some(keeper) = &self.keeper {
@@ -199,6 +188,13 @@ impl Driver {
                 }
                 Effect::Event(event) => self.events.push(event),
             }
+        }
+    }
+
+    /// Answers an agent; what its stream has no room for is dropped and counted.
+    fn reply(&self, stream: StreamId, body: Body) {
+        if !self.streams.send(stream, ControllerMessage { body: Some(body) }) {
+            self.metrics.replies_dropped.inc();
         }
     }
 

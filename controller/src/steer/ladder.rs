@@ -46,6 +46,19 @@ pub struct Blame {
     pub at: Timestamp,
 }
 
+impl Blame {
+    pub(super) fn new(finding: &Finding, blamed: Blamed, at: Timestamp) -> Self {
+        Self {
+            finding: finding.id.clone(),
+            job: finding.job.clone(),
+            incarnation: finding.incarnation,
+            kind: finding.kind,
+            blamed,
+            at,
+        }
+    }
+}
+
 /// Whom a finding blames, if it is about hardware, surer than `confidence`, and names a node.
 #[must_use]
 pub fn blamed(finding: &Finding, kinds: &[Kind], confidence: f64) -> Option<Blamed> {
@@ -175,14 +188,7 @@ mod tests {
 
     fn note(ladder: &mut Ladder, finding: &Finding, at: u64) {
         let blamed = blamed(finding, &[Kind::ProcessDeath], 0.9).expect("blames");
-        let blame = Blame {
-            finding: finding.id.clone(),
-            job: finding.job.clone(),
-            incarnation: finding.incarnation,
-            kind: finding.kind,
-            blamed,
-            at: Timestamp(at),
-        };
+        let blame = Blame::new(finding, blamed, Timestamp(at));
         assert!(ladder.note(&blame) && !ladder.note(&blame));
     }
 

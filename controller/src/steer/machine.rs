@@ -276,14 +276,7 @@ impl Steer {
     /// Remembers whom a finding blames.
     fn blame(&mut self, finding: &Finding, now: Timestamp, out: &mut Vec<Output>) {
         let Some(blamed) = self.blamed(finding) else { return };
-        let blame = Blame {
-            finding: finding.id.clone(),
-            job: finding.job.clone(),
-            incarnation: finding.incarnation,
-            kind: finding.kind,
-            blamed,
-            at: now,
-        };
+        let blame = Blame::new(finding, blamed, now);
         if self.ladder.note(&blame) {
             let key = journal::blame_key(&blame.finding, &blame.blamed.node);
             self.persist(vec![journal::row(journal::BLAMES, key, &blame)], out);

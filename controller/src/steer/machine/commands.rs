@@ -64,6 +64,14 @@ pub enum Refused {
     Not(String),
 }
 
+/// Who asks and when, and whether only to hear what would happen.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    by: &'a str,
+    dry_run: bool,
+    now: Timestamp,
+}
+
 impl Steer {
     /// Carries a command out, or says what would happen. Returns a sentence.
     ///
@@ -78,16 +86,15 @@ impl Steer {
         now: Timestamp,
     ) -> (Result<String, Refused>, Vec<Output>) {
         let mut out = Vec::new();
+        let asker = Asker { by, dry_run, now };
         let result = match command {
-            Command::Approve(id) => self.approve(id, by, dry_run, world, now, &mut out),
-            Command::Reject(id) => self.reject(id, by, dry_run, now, &mut out),
-            Command::Pause { why } => self.pause(why, by, dry_run, now, &mut out),
-            Command::Resume => self.resume_actions(by, dry_run, now, &mut out),
-            Command::SetMode { scope, mode, until } => {
-                self.set_mode(scope, *mode, *until, by, dry_run, now, &mut out)
-            }
-            Command::Isolate { node, why } => self.isolate(node, why, by, dry_run, now, &mut out),
-            Command::Release { node, check } => self.release(node, *check, by, dry_run, now, &mut out),
+            Command::Approve(id) => self.approve(id, asker, world, &mut out),
+            Command::Reject(id) => self.reject(id, asker, &mut out),
+            Command::Pause { why } => self.pause(why, asker, &mut out),
+            Command::Resume => self.resume_actions(asker, &mut out),
+            Command::SetMode { scope, mode, until } => self.set_mode(scope, *mode, *until, asker, &mut out),
+            Command::Isolate { node, why } => self.isolate(node, why, asker, &mut out),
+            Command::Release { node, check } => self.release(node, *check, asker, &mut out),
         };
         (result, out)
     }
@@ -109,12 +116,11 @@ impl Steer {
     fn approve(
         &mut self,
         id: &ActionId,
-        by: &str,
-        dry_run: bool,
+        asker: Asker<'_>,
         world: &dyn World,
-        now: Timestamp,
         out: &mut Vec<Output>,
     ) -> Result<String, Refused> {
+        let Asker { by, dry_run, now } = asker;
         let action = self.proposed(id)?;
         let deed = action.deed.clone();
         if let Some(hold) = rails::storm(&self.weather(now)) {
@@ -144,14 +150,8 @@ impl Steer {
         Ok(format!("going to {deed}"))
     }
 
-    fn reject(
-        &mut self,
-        id: &ActionId,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<String, Refused> {
+    fn reject(&mut self, id: &ActionId, asker: Asker<'_>, out: &mut Vec<Output>) -> Result<String, Refused> {
+        let Asker { by, dry_run, now } = asker;
         let action = self.proposed(id)?;
         let (deed, finding) = (action.deed.clone(), action.finding.clone());
         if dry_run {
@@ -165,14 +165,8 @@ impl Steer {
         Ok(format!("not going to {deed}"))
     }
 
-    fn pause(
-        &mut self,
-        why: &str,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<String, Refused> {
+    fn pause(&mut self, why: &str, asker: Asker<'_>, out: &mut Vec<Output>) -> Result<String, Refused> {
+        let Asker { by, dry_run, now } = asker;
         if let Some(pause) = &self.pause {
             return Ok(format!("all actions are paused already, by {}", pause.by));
         }
@@ -194,13 +188,8 @@ impl Steer {
         Ok(format!("all actions are paused; {running} are left where they are"))
     }
 
-    fn resume_actions(
-        &mut self,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Result<String, Refused> {
+    fn resume_actions(&mut self, asker: Asker<'_>, out: &mut Vec<Output>) -> Result<String, Refused> {
+        let Asker { by, dry_run, now } = asker;
         if self.pause.is_none() {
             return Ok("nothing is paused".into());
         }
@@ -223,17 +212,15 @@ impl Steer {
         Ok(format!("going on with {} actions", ids.len()))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the command")]
     fn set_mode(
         &mut self,
         scope: &Scope,
         mode: Option<Mode>,
         until: Option<Timestamp>,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
+        asker: Asker<'_>,
         out: &mut Vec<Output>,
     ) -> Result<String, Refused> {
+        let Asker { by, dry_run, now } = asker;
         let words = scope.words();
         if until.is_some_and(|until| until <= now) {
             return Err(Refused::Not("the time it is to end at is over".into()));
@@ -275,41 +262,36 @@ impl Steer {
         &mut self,
         node: &NodeName,
         why: &str,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
+        asker: Asker<'_>,
         out: &mut Vec<Output>,
     ) -> Result<String, Refused> {
         if self.is_isolated(node) {
             return Err(Refused::Not(format!("{} is isolated already", node.0)));
         }
-        self.by_person(Deed::Isolate { node: node.clone() }, why, by, dry_run, now, out)
+        self.by_person(Deed::Isolate { node: node.clone() }, why, asker, out)
     }
 
     fn release(
         &mut self,
         node: &NodeName,
         check: bool,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
+        asker: Asker<'_>,
         out: &mut Vec<Output>,
     ) -> Result<String, Refused> {
         if !self.is_isolated(node) {
             return Err(Refused::Not(format!("{} is not isolated by C4", node.0)));
         }
-        self.by_person(Deed::Release { node: node.clone(), check }, "", by, dry_run, now, out)
+        self.by_person(Deed::Release { node: node.clone(), check }, "", asker, out)
     }
 
     fn by_person(
         &mut self,
         deed: Deed,
         why: &str,
-        by: &str,
-        dry_run: bool,
-        now: Timestamp,
+        asker: Asker<'_>,
         out: &mut Vec<Output>,
     ) -> Result<String, Refused> {
+        let Asker { by, dry_run, now } = asker;
         if let Some(pause) = &self.pause {
             return Err(Refused::Not(format!("all actions are paused by {}: resume them first", pause.by)));
         }
