@@ -157,10 +157,11 @@ pub struct Operation {
 }
 
 /// State of a network step. Numbers are NCCL's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
     /// No step is open.
+    #[default]
     Idle,
     /// Sender waits for its own GPU.
     SendGpuWait,
@@ -177,7 +178,7 @@ pub enum StepState {
 }
 
 /// One direction of a connection to a peer on one channel.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Connection {
     /// Slot of its communicator.
     pub comm_slot: u32,

@@ -126,30 +126,21 @@ impl Links {
 mod tests {
     use std::collections::BTreeSet;
 
-    use c4_recorder::snapshot::StepState;
-
     use super::*;
 
     /// A connection after so many steps of 64 KiB, each with 10 µs of network and 3 µs of GPU.
     fn connection(peer: u32, channel: u32, is_send: bool, steps: u64) -> Connection {
         Connection {
-            comm_slot: 0,
             comm_generation: 1,
             peer,
             channel,
             is_send,
-            bytes: 0,
             steps_done: steps,
-            operations_started: 0,
-            operations_done: 0,
-            state: StepState::Idle,
-            state_since_ns: 0,
             timed_steps: steps,
             timed_bytes: steps << 16,
             gpu_wait_ns: steps * 3_000,
-            peer_wait_ns: 0,
             network_wait_ns: steps * 10_000,
-            flush_wait_ns: 0,
+            ..Connection::default()
         }
     }
 

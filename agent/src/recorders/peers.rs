@@ -60,13 +60,10 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
-    use c4_recorder::snapshot::StepState;
-
     use super::*;
 
     fn connection(peer: u32, channel: u32, is_send: bool, operations: u64) -> Connection {
         Connection {
-            comm_slot: 0,
             comm_generation: 1,
             peer,
             channel,
@@ -75,14 +72,7 @@ mod tests {
             steps_done: operations,
             operations_started: operations,
             operations_done: operations,
-            state: StepState::Idle,
-            state_since_ns: 0,
-            timed_steps: 0,
-            timed_bytes: 0,
-            gpu_wait_ns: 0,
-            peer_wait_ns: 0,
-            network_wait_ns: 0,
-            flush_wait_ns: 0,
+            ..Connection::default()
         }
     }
 

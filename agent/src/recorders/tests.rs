@@ -211,23 +211,13 @@ fn an_operation_that_takes_unusually_long_is_told_early_with_its_edges() {
         table.with(name, |fake| {
             *fake = rank(n);
             fake.sample.connections = vec![Connection {
-                comm_slot: 0,
-                comm_generation: 0,
                 peer: 1 - n,
-                channel: 0,
                 is_send: true,
                 bytes: 5,
                 steps_done: 7,
-                operations_started: 0,
-                operations_done: 0,
                 state: RawStep::SendWait,
                 state_since_ns: START,
-                timed_steps: 0,
-                timed_bytes: 0,
-                gpu_wait_ns: 0,
-                peer_wait_ns: 0,
-                network_wait_ns: 0,
-                flush_wait_ns: 0,
+                ..Connection::default()
             }];
         });
     }
