@@ -5,7 +5,6 @@ What train.py is for a whole PyTorch, this is for any version of NCCL from 2.23 
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,9 +12,9 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from c4gpu import rank as process  # noqa: E402
-from c4gpu.control import FaultControl, write_atomically  # noqa: E402
+from c4gpu.control import FaultControl  # noqa: E402
 from c4gpu.nccl import Communicator, Device  # noqa: E402
-from c4gpu.trainer import read_checkpoint  # noqa: E402
+from c4gpu.trainer import read_checkpoint, write_checkpoint  # noqa: E402
 
 CHECKPOINT_EVERY = 50
 
@@ -76,16 +75,8 @@ class Job:
             self.control.progress(iteration, force=iteration == last)
             if iteration % CHECKPOINT_EVERY == 0:
                 self.verify(iteration)
-                self.checkpoint(iteration)
+                write_checkpoint(self.options.checkpoint, self.rank, {"iteration": iteration})
         self.communicator.destroy()
-
-    def checkpoint(self, iteration):
-        """Rank 0 keeps what is needed to go on; then the first rank of each node says so."""
-        if self.rank == 0 and self.options.checkpoint:
-            write_atomically(self.options.checkpoint, json.dumps({"iteration": iteration}))
-        marker = os.environ.get("C4_CHECKPOINT_MARKER")
-        if marker and os.environ.get("LOCAL_RANK", str(self.rank)) == "0":
-            write_atomically(marker, f"{iteration}\n")
 
 
 def main():

@@ -32,6 +32,15 @@ def read_checkpoint(path):
     return state
 
 
+def write_checkpoint(path, rank, state):
+    """Rank 0 keeps what is needed to go on; then the first rank of each node says so."""
+    if rank == 0 and path:
+        write_atomically(path, json.dumps(state))
+    marker = os.environ.get("C4_CHECKPOINT_MARKER")
+    if marker and os.environ.get("LOCAL_RANK", str(rank)) == "0":
+        write_atomically(marker, f"{state['iteration']}\n")
+
+
 class Trainer:
     """The loop of one rank."""
 
@@ -189,15 +198,6 @@ class Trainer:
         if loss != loss:
             raise SystemExit(f"iteration {self.iteration}: the loss is not a number")
 
-    def checkpoint(self):
-        """Rank 0 keeps what is needed to go on; then the first rank of each node says so."""
-        if self.rank == 0 and self.options.checkpoint:
-            state = {"iteration": self.iteration, "matmuls": self.matmuls}
-            write_atomically(self.options.checkpoint, json.dumps(state))
-        marker = os.environ.get("C4_CHECKPOINT_MARKER")
-        if marker and os.environ.get("LOCAL_RANK", str(self.rank)) == "0":
-            write_atomically(marker, f"{self.iteration}\n")
-
     def run_group(self, last):
         """Iterates until `last` (None: for ever)."""
         options = self.options
@@ -208,7 +208,7 @@ class Trainer:
             if options.verify_every and self.iteration % options.verify_every == 0:
                 self.shape.verify()
             if options.checkpoint_every and self.iteration % options.checkpoint_every == 0:
-                self.checkpoint()
+                write_checkpoint(options.checkpoint, self.rank, {"iteration": self.iteration, "matmuls": self.matmuls})
 
     def run(self, state):
         """All groups one after the other."""
