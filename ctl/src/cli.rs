@@ -19,7 +19,8 @@ Exit codes:
       `plan`, `what-if`: a flow has no path;
       `alerts test`: a receiver does not take the test;
       `recorder`: a file is not a valid recorder; `explain`, `job`: no such thing;
-      `approve`, `release`, …: it cannot be done as things are, or nobody said yes
+      `approve`, `release`, …: it cannot be done as things are, or nobody said yes;
+      `doctor`: a check fails
   2   the command line is wrong
   64  a setting is wrong (such as C4_CONTROLLER); `plan`, `what-if`: a document is
   69  the controller cannot be reached";
@@ -28,15 +29,21 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "c4ctl", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Controller to ask
-    #[arg(long, global = true, env = "C4_CONTROLLER", value_name = "URL", default_value = DEFAULT_CONTROLLER)]
-    pub controller: String,
+    /// Controller to ask [env: C4_CONTROLLER] [default: that of the current context, or http://127.0.0.1:4400]
+    #[arg(long, global = true, value_name = "URL")]
+    pub controller: Option<String>,
+    /// Ask the controller of this context, as `c4ctl context list` shows them [env: C4_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "controller")]
+    pub context: Option<String>,
     /// Whom to believe, and who asks
     #[command(flatten)]
     pub credentials: Credentials,
-    /// Print one JSON document instead of text (`events --follow`: one object a line)
+    /// Print one JSON document instead of text (`events --follow`: one object a line); the same as `-o json`
     #[arg(long, global = true)]
     pub json: bool,
+    /// Form of the answer; `wide` has more columns and cuts nothing
+    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Form::Table)]
+    pub output: Form,
     /// Colour the output; `auto`: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub color: Color,
@@ -64,6 +71,26 @@ pub struct Credentials {
     /// File of your token, instead of a certificate
     #[arg(long, global = true, env = "C4_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Whether the answer is for a script.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.json || self.output == Form::Json
+    }
+}
+
+/// Forms of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Text that fits the terminal.
+    #[default]
+    Table,
+    /// Text with everything in it.
+    Wide,
+    /// One JSON document.
+    Json,
 }
 
 /// When to colour.
@@ -99,22 +126,83 @@ pub enum Command {
     Plan(Plan),
     /// What a dead link or a new job would do to the plan: before and after
     WhatIf(WhatIf),
+    /// Check this machine: plugin, NCCL, shared memory, GPUs, NICs, controller, clock
+    Doctor(Doctor),
+    /// The controllers that you ask, by name
+    Context {
+        /// What to do with them
+        #[command(subcommand)]
+        command: Who,
+    },
+    /// Print a script that completes c4ctl's commands in your shell
+    #[command(after_help = "For example: c4ctl completions bash > /etc/bash_completion.d/c4ctl")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write c4ctl's manual pages, one for each command
+    Man {
+        /// Folder to write them to
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// How often an answer is asked for again.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Watch {
+    /// Ask again every so many seconds, until interrupted [default: 2]
+    #[arg(short = 'w', long = "watch", value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: Option<u64>,
 }
 
 /// Questions to the controller.
 #[derive(Debug, Subcommand)]
 pub enum Live {
     /// The controller and its nodes
-    Status,
+    Status {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// All jobs
-    Jobs,
+    Jobs {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// One job: its ranks, open findings and downtime
     Job {
         /// Name of the job
         job: String,
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Jobs and suspects live on the whole terminal
+    Top,
+    /// One job in one HTML file for a ticket: sentences, pictures, numbers
+    Report {
+        /// Name of the job
+        job: String,
+        /// File to write [default: c4-report-JOB.html]
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// All evidence of a finding in one archive (tar.gz), without secrets
+    Bundle {
+        /// Id of the finding, as `findings` prints it
+        id: String,
+        /// File to write [default: c4-bundle-ID.tar.gz]
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// What is wrong now
     Findings {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
         /// Also what has been cleared
         #[arg(long)]
         all: bool,
@@ -135,6 +223,9 @@ pub enum Live {
     },
     /// Planned paths: links, jobs, and what agents know
     Paths {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
         /// Only this job, with the paths of its flows
         #[arg(long, value_name = "JOB")]
         job: Option<String>,
@@ -155,6 +246,64 @@ pub enum Live {
 pub enum Alerts {
     /// Tell every receiver of a finding that says it is a test, and take it back
     Test,
+}
+
+impl Live {
+    /// How often it is to be asked again.
+    #[must_use]
+    pub fn watch(&self) -> Option<u64> {
+        match self {
+            Live::Status { watch }
+            | Live::Jobs { watch }
+            | Live::Job { watch, .. }
+            | Live::Paths { watch, .. }
+            | Live::Findings { watch, .. } => watch.seconds,
+            _ => None,
+        }
+    }
+}
+
+/// What can be done with contexts.
+#[derive(Debug, Subcommand)]
+pub enum Who {
+    /// All contexts
+    List,
+    /// Make one the current one
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Make or change one
+    Set {
+        /// Its name
+        name: String,
+        /// Address of its controller
+        controller: String,
+    },
+    /// Forget one
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What to check on this machine.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The profiler plugin
+    #[arg(
+        long,
+        env = "NCCL_PROFILER_PLUGIN",
+        value_name = "FILE",
+        default_value = "/usr/local/lib/libnccl-profiler-c4.so"
+    )]
+    pub plugin: PathBuf,
+    /// The NCCL library that jobs load [default: looked for where it usually is]
+    #[arg(long, value_name = "FILE")]
+    pub nccl: Option<PathBuf>,
+    /// Where flight recorders are kept
+    #[arg(long, env = "C4_RECORDER_DIR", value_name = "DIR", default_value = "/dev/shm/c4")]
+    pub recorders: PathBuf,
 }
 
 /// What can be done with flight recorders.
@@ -260,8 +409,19 @@ mod tests {
         let cli = Cli::try_parse_from(["c4ctl", "findings", "--all", "--json", "--controller", "http://x:1"])
             .expect("parses");
         assert!(cli.json);
-        assert_eq!(cli.controller, "http://x:1");
-        assert!(matches!(cli.command, Command::Live(Live::Findings { all: true, job: None })));
+        assert_eq!(cli.controller.as_deref(), Some("http://x:1"));
+        assert!(matches!(cli.command, Command::Live(Live::Findings { all: true, job: None, .. })));
+    }
+
+    #[test]
+    fn watching_has_a_usual_pace_and_does_not_swallow_arguments() {
+        let seconds = |args: &[&str]| match Cli::try_parse_from(args).expect("parses").command {
+            Command::Live(live) => live.watch(),
+            _ => None,
+        };
+        assert_eq!(seconds(&["c4ctl", "job", "--watch", "llm"]), Some(2));
+        assert_eq!(seconds(&["c4ctl", "jobs", "-w=5"]), Some(5));
+        assert_eq!(seconds(&["c4ctl", "jobs"]), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::{error::Error, io, time::Duration};
 
 use c4_proto::v1::{
-    alerting_client::AlertingClient, operations_client::OperationsClient, steering_client::SteeringClient,
+    alerting_client::AlertingClient, operations_client::OperationsClient, pictures_client::PicturesClient,
+    steering_client::SteeringClient,
 };
 use c4_tls::{ClientFiles, FileError};
 use tonic::{
@@ -20,6 +21,9 @@ const NOT_RUNNING: &str = "is c4-controller running there? set --controller or C
 const NOT_LET_IN: &str = "show --cert and --key, or --token-file";
 const NOT_OURS: &str = "is it the gRPC port of a c4-controller (by default 4400; 4401 is HTTP)? set --controller or C4_CONTROLLER";
 
+/// Answers that are larger are not taken.
+const MAX_PICTURE_BYTES: usize = 64 << 20;
+
 /// A connected controller.
 #[derive(Debug)]
 pub struct Client {
@@ -27,6 +31,8 @@ pub struct Client {
     pub calls: OperationsClient<InterceptedService<Channel, Token>>,
     /// Calls that try receivers of alerts.
     pub alerting: AlertingClient<InterceptedService<Channel, Token>>,
+    /// Calls for what the page shows.
+    pub pictures: PicturesClient<InterceptedService<Channel, Token>>,
     /// Where it is, for error messages.
     pub url: String,
     /// Calls about actions.
@@ -73,7 +79,10 @@ impl Client {
             Ok(Ok(channel)) => Ok(Self {
                 calls: OperationsClient::with_interceptor(channel.clone(), token.clone()),
                 alerting: AlertingClient::with_interceptor(channel.clone(), token.clone()),
-                steering: SteeringClient::with_interceptor(channel, token),
+                steering: SteeringClient::with_interceptor(channel.clone(), token.clone()),
+                // Of very large jobs they are some megabytes.
+                pictures: PicturesClient::with_interceptor(channel, token)
+                    .max_decoding_message_size(MAX_PICTURE_BYTES),
                 url,
             }),
             Ok(Err(error)) => Err(unreachable(&url, root_cause(&error), NOT_RUNNING)),

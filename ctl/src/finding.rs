@@ -70,29 +70,41 @@ pub fn suspect(suspect: &Suspect) -> String {
 /// # Errors
 /// When it cannot be written.
 pub fn print_table(reports: &[Report], out: &mut Output) -> io::Result<()> {
-    let mut table = Table::new(&[
+    let wide = out.is_wide();
+    let mut columns = vec![
         ("ID", Align::Left),
         ("STATE", Align::Left),
         ("KIND", Align::Left),
         ("JOB", Align::Left),
         ("SINCE", Align::Left),
         ("CONF", Align::Right),
-        ("SUMMARY", Align::Left),
-    ]);
-    for Report { finding, .. } in reports {
+    ];
+    if wide {
+        columns.extend([("FOUND AFTER", Align::Right), ("SUSPECTS", Align::Left), ("DONE", Align::Left)]);
+    }
+    columns.push(("SUMMARY", Align::Left));
+    let mut table = Table::new(&columns);
+    for Report { finding, actions } in reports {
         let state = match finding.cleared {
             None => crate::table::Cell::styled("open", Style::Bad),
             Some(_) => crate::table::Cell::styled("cleared", Style::Dim),
         };
-        table.row(vec![
+        let mut row = vec![
             (&finding.id.0).into(),
             state,
             finding.kind.name().into(),
             (&finding.job.0).into(),
             moment(finding.since.0).into(),
             percent(finding.confidence).into(),
-            (&finding.summary).into(),
-        ]);
+        ];
+        if wide {
+            let suspects: Vec<String> = finding.suspects.iter().take(3).map(suspect).collect();
+            row.push(duration_us(finding.detected.micros_since(finding.since)).into());
+            row.push(suspects.join("; ").into());
+            row.push(actions.last().map_or("–", String::as_str).into());
+        }
+        row.push((&finding.summary).into());
+        table.row(row);
     }
     table.print(out)
 }

@@ -14,10 +14,13 @@ mod asked;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod contexts;
 pub mod convert;
+pub mod doctor;
 pub mod failure;
 pub mod finding;
 pub mod live;
+pub mod manual;
 pub mod output;
 pub mod plan;
 pub mod recorder;
@@ -25,7 +28,7 @@ pub mod steer;
 pub mod table;
 pub mod words;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Form};
 use failure::{Exit, Failure};
 use output::Output;
 
@@ -33,7 +36,7 @@ use output::Output;
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = Output::stdout(cli.color);
+    let mut out = Output::stdout(cli.color, cli.output == Form::Wide);
     match run(&cli, &mut out) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -51,9 +54,13 @@ pub fn run(cli: &Cli, out: &mut Output) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Live(command) => live::run(cli, command, out),
         Command::Steer(command) => steer::run(cli, command, out),
-        Command::Recorder { command } => recorder::run(command, cli.json, out),
-        Command::Analyze(args) => analyze::run(args, cli.json, out),
-        Command::Plan(args) => plan::plan(args, cli.json, out),
-        Command::WhatIf(args) => plan::what_if(args, cli.json, out),
+        Command::Recorder { command } => recorder::run(command, cli.is_json(), out),
+        Command::Analyze(args) => analyze::run(args, cli.is_json(), out),
+        Command::Plan(args) => plan::plan(args, cli.is_json(), out),
+        Command::WhatIf(args) => plan::what_if(args, cli.is_json(), out),
+        Command::Doctor(args) => doctor::run(cli, args, out),
+        Command::Context { command } => contexts::run(command, &cli.credentials, cli.is_json(), out),
+        Command::Completions { shell } => manual::completions(*shell, out),
+        Command::Man { dir } => manual::pages(dir, out),
     }
 }

@@ -45,37 +45,54 @@ pub struct Output {
     to: Box<dyn Write>,
     color: bool,
     width: Option<usize>,
+    terminal: bool,
+    wide: bool,
     gone: bool,
 }
 
 impl Output {
-    /// Standard output.
+    /// Standard output; `wide`: nothing is cut, and nothing left out.
     #[must_use]
-    pub fn stdout(color: Color) -> Self {
+    pub fn stdout(color: Color, wide: bool) -> Self {
         let terminal = io::stdout().is_terminal();
         let color = match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
-        let width = if terminal {
+        let width = if terminal && !wide {
             terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
         } else {
             None
         };
-        Self { to: Box::new(BufWriter::new(io::stdout())), color, width, gone: false }
+        Self { to: Box::new(BufWriter::new(io::stdout())), color, width, terminal, wide, gone: false }
     }
 
     /// Any other writer, without colours; `width` in columns, none for unlimited.
     #[must_use]
     pub fn to(writer: Box<dyn Write>, width: Option<usize>) -> Self {
-        Self { to: writer, color: false, width, gone: false }
+        Self { to: writer, color: false, width, terminal: false, wide: false, gone: false }
     }
 
     /// Columns of the terminal; none when this is not one.
     #[must_use]
     pub fn width(&self) -> Option<usize> {
         self.width
+    }
+
+    /// Whether everything is to be told.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.wide
+    }
+
+    /// Begins an answer that takes the place of the one before: on a terminal, its screen; else after an empty line.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn again(&mut self) -> io::Result<()> {
+        // Home, and clear from there on: less flicker than clearing first.
+        if self.terminal { self.write(|to| to.write_all(b"\x1b[H\x1b[J")) } else { self.line("") }
     }
 
     /// Whether the reader went away.

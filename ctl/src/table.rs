@@ -1,5 +1,5 @@
 //! Tables that fit the terminal: every column is as wide as its widest cell, and when that is too much the last column
-//! is cut with an ellipsis. Away from a terminal nothing is cut, for whoever pipes it into grep.
+//! is cut with an ellipsis, and then the widest of the others. Away from a terminal nothing is cut, for whoever pipes it into grep.
 
 use std::io;
 
@@ -87,6 +87,14 @@ impl Table {
             && total > limit
         {
             *last = last.saturating_sub(total - limit).max(NARROWEST.min(*last));
+            let mut over =
+                (widths.iter().sum::<usize>() + SEPARATOR.len() * (widths.len() - 1)).saturating_sub(limit);
+            while over > 0
+                && let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROWEST)
+            {
+                *widest -= 1;
+                over -= 1;
+            }
         }
         widths
     }
@@ -174,6 +182,21 @@ a          16  rank 3 never entered the all-reduce
 longer      8  fine
 ";
         assert_eq!(printed(&table(), None), expected);
+    }
+
+    #[test]
+    fn then_the_widest_of_the_others_does() {
+        let mut table =
+            Table::new(&[("NAME", Align::Left), ("RANKS", Align::Right), ("SUMMARY", Align::Left)]);
+        table.row(vec![
+            "a-job-with-a-name-of-some-length".into(),
+            "16".into(),
+            "rank 3 never entered".into(),
+        ]);
+        for line in printed(&table, Some(30)).lines() {
+            assert!(line.chars().count() <= 30, "{line:?}");
+        }
+        assert!(printed(&table, Some(30)).contains("16"), "short columns stay whole");
     }
 
     #[test]

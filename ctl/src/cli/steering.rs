@@ -2,23 +2,34 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::Watch;
+
 /// Commands about actions.
 #[derive(Debug, Subcommand)]
 pub enum Steer {
     /// Actions that wait or run, isolated nodes, modes; with --all also what has ended
     Actions {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
         /// Also actions that have ended
         #[arg(long)]
         all: bool,
     },
     /// Who or what did what, when, and why
     Audit {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
         /// Only the newest so many entries
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: u32,
     },
     /// What jobs have lost to faults, part by part, and how often they should leave checkpoints
     Ledger {
+        /// Repetition
+        #[command(flatten)]
+        watch: Watch,
         /// Only this job's
         job: Option<String>,
     },
@@ -101,6 +112,19 @@ pub enum Steer {
         #[command(flatten)]
         how: How,
     },
+}
+
+impl Steer {
+    /// How often it is to be asked again.
+    #[must_use]
+    pub fn watch(&self) -> Option<u64> {
+        match self {
+            Steer::Actions { watch, .. } | Steer::Audit { watch, .. } | Steer::Ledger { watch, .. } => {
+                watch.seconds
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Options of every decision.

@@ -49,19 +49,23 @@ async fn stream_on(asked: &mut Asked<'_>, mut stream: Streaming<v1::Event>) -> R
     Ok(())
 }
 
+/// What has happened of late to a job.
+pub(super) async fn past(asked: &Asked<'_>, history: u32, job: &str) -> Result<Value, Failure> {
+    let mut calls = asked.client.calls.clone();
+    let request = v1::WatchEventsRequest { history };
+    let stream = asked.client.call(asked.timeout, "", calls.watch_events(request)).await?;
+    let events = collect(asked, stream, history).await?;
+    let events: Vec<Value> =
+        events.iter().filter(|event| event.job.is_empty() || event.job == job).map(document).collect();
+    Ok(json!({"events": events}))
+}
+
 async fn history_of(
     asked: &mut Asked<'_>,
-    mut stream: Streaming<v1::Event>,
+    stream: Streaming<v1::Event>,
     history: u32,
 ) -> Result<(), Failure> {
-    let mut events = Vec::new();
-    while events.len() < history as usize {
-        match tokio::time::timeout(QUIET, next(asked, &mut stream)).await {
-            Ok(Ok(Some(event))) => events.push(event),
-            Ok(Err(failure)) => return Err(failure),
-            Ok(Ok(None)) | Err(_) => break,
-        }
-    }
+    let events = collect(asked, stream, history).await?;
     if asked.json {
         let events: Vec<Value> = events.iter().map(document).collect();
         asked.out.json(&json!({"events": events}))?;
@@ -71,6 +75,22 @@ async fn history_of(
         print(event, asked.out)?;
     }
     Ok(())
+}
+
+async fn collect(
+    asked: &Asked<'_>,
+    mut stream: Streaming<v1::Event>,
+    history: u32,
+) -> Result<Vec<v1::Event>, Failure> {
+    let mut events = Vec::new();
+    while events.len() < history as usize {
+        match tokio::time::timeout(QUIET, next(asked, &mut stream)).await {
+            Ok(Ok(Some(event))) => events.push(event),
+            Ok(Err(failure)) => return Err(failure),
+            Ok(Ok(None)) | Err(_) => break,
+        }
+    }
+    Ok(events)
 }
 
 async fn next(asked: &Asked<'_>, stream: &mut Streaming<v1::Event>) -> Result<Option<v1::Event>, Failure> {

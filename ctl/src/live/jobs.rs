@@ -22,25 +22,36 @@ pub(super) async fn run(asked: &mut Asked<'_>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return asked.no_jobs();
     }
-    let mut table = Table::new(&[
+    let wide = asked.out.is_wide();
+    let mut columns = vec![
         ("JOB", Align::Left),
         ("STATE", Align::Left),
         ("RANKS", Align::Right),
         ("ITERATION", Align::Right),
         ("FINDINGS", Align::Right),
         ("RESTARTS", Align::Right),
-        ("MISSING", Align::Left),
-    ]);
+    ];
+    if wide {
+        columns.extend([("NOISE", Align::Right), ("INCARNATION", Align::Right)]);
+    }
+    columns.push(("MISSING", Align::Left));
+    let mut table = Table::new(&columns);
     for job in &jobs {
-        table.row(vec![
+        let mut row = vec![
             (&job.name).into(),
             Cell::styled(&job.state, style(&job.state)),
             ranks(job).into(),
             iteration(job).into(),
             job.open_findings.to_string().into(),
             job.restarts.to_string().into(),
-            job.missing.join(", ").into(),
-        ]);
+        ];
+        if wide {
+            let noise = job.iteration_noise;
+            row.push(if noise > 0.0 { format!("{:.1} %", noise * 100.0) } else { "–".into() }.into());
+            row.push(job.incarnation.to_string().into());
+        }
+        row.push(job.missing.join(", ").into());
+        table.row(row);
     }
     table.print(asked.out)?;
     Ok(())

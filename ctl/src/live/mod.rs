@@ -9,26 +9,36 @@ use crate::{
 };
 
 mod alerts;
+mod bundle;
 mod events;
 mod findings;
 mod job;
 mod jobs;
 mod paths;
+mod redact;
+mod report;
 mod status;
+mod top;
 
 /// Runs one of them.
 ///
 /// # Errors
 /// When the controller cannot be reached or refuses.
 pub fn run(cli: &Cli, command: &Live, out: &mut Output) -> Result<Exit, Failure> {
-    asked::run(cli, out, async |asked| match command {
-        Live::Status => status::run(asked).await,
-        Live::Jobs => jobs::run(asked).await,
-        Live::Job { job } => job::run(asked, job).await,
-        Live::Findings { all, job } => findings::list(asked, *all, job.as_deref()).await,
+    if matches!(command, Live::Top) {
+        return top::run(cli);
+    }
+    asked::run(cli, command.watch(), out, async |asked| match command {
+        Live::Status { .. } => status::run(asked).await,
+        Live::Jobs { .. } => jobs::run(asked).await,
+        Live::Job { job, .. } => job::run(asked, job).await,
+        Live::Findings { all, job, .. } => findings::list(asked, *all, job.as_deref()).await,
         Live::Explain { id } => findings::explain(asked, id).await,
         Live::Alerts { command: Alerts::Test } => alerts::test(asked).await,
-        Live::Paths { job } => paths::run(asked, job.as_deref()).await,
+        Live::Paths { job, .. } => paths::run(asked, job.as_deref()).await,
         Live::Events { follow, history } => events::run(asked, *follow, *history).await,
+        Live::Report { job, file } => report::run(asked, job, file.as_deref()).await,
+        Live::Bundle { id, file } => bundle::run(asked, id, file.as_deref()).await,
+        Live::Top => Ok(()),
     })
 }

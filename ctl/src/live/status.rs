@@ -1,12 +1,14 @@
 //! `c4ctl status`: is the controller there, and does it see its nodes?
 
+use std::collections::BTreeMap;
+
 use c4_proto::v1;
 use serde_json::{Value, json};
 
 use super::Asked;
 use crate::{
     failure::Failure,
-    output::Style,
+    output::{Output, Style},
     table::{Align, Cell, Table},
     words::{count, duration_us, printable},
 };
@@ -39,6 +41,9 @@ pub(super) async fn run(asked: &mut Asked<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     nodes(&status.nodes).print(out)?;
+    if out.is_wide() {
+        missing_sensors(&status.nodes, out)?;
+    }
     Ok(())
 }
 
@@ -70,6 +75,25 @@ fn nodes(nodes: &[v1::Node]) -> Table {
         ]);
     }
     table
+}
+
+/// Why sensors are missing, once for all nodes with the same reason.
+fn missing_sensors(nodes: &[v1::Node], out: &mut Output) -> std::io::Result<()> {
+    let mut reasons: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        for sensor in node.sensors.iter().filter(|sensor| !sensor.present) {
+            reasons.entry((&sensor.name, &sensor.detail)).or_default().push(&node.name);
+        }
+    }
+    if !reasons.is_empty() {
+        out.line("")?;
+        out.line("Why sensors are missing:")?;
+    }
+    for ((name, detail), nodes) in reasons {
+        let detail = if detail.is_empty() { "no reason was given" } else { detail };
+        out.line(printable(&format!("  {name}: {detail} ({})", nodes.join(", "))))?;
+    }
+    Ok(())
 }
 
 fn sensors(sensors: &[v1::NodeSensor]) -> String {

@@ -17,11 +17,11 @@ mod ledger;
 /// # Errors
 /// When the controller cannot be reached or refuses, or when nobody says yes.
 pub fn run(cli: &Cli, command: &Steer, out: &mut Output) -> Result<Exit, Failure> {
-    asked::run(cli, out, async |asked| match command {
-        Steer::Actions { all } => actions::list(asked, *all).await,
-        Steer::Audit { limit } => audit::list(asked, *limit).await,
+    asked::run(cli, command.watch(), out, async |asked| match command {
+        Steer::Actions { all, .. } => actions::list(asked, *all).await,
+        Steer::Audit { limit, .. } => audit::list(asked, *limit).await,
         Steer::Evidence { job } => audit::evidence(asked, job.as_deref()).await,
-        Steer::Ledger { job } => ledger::run(asked, job.as_deref()).await,
+        Steer::Ledger { job, .. } => ledger::run(asked, job.as_deref()).await,
         decision => decide::run(asked, decision).await,
     })
 }

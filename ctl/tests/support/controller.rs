@@ -7,7 +7,7 @@ use crate::support::command;
 use c4_proto::v1::{
     self,
     alerting_server::{Alerting, AlertingServer},
-    operations_server as server,
+    operations_server as server, pictures_server,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -237,6 +237,29 @@ impl server::Operations for Double {
     }
 }
 
+#[tonic::async_trait]
+impl pictures_server::Pictures for Double {
+    async fn get_picture(
+        &self,
+        request: Request<v1::GetPictureRequest>,
+    ) -> Result<Response<v1::Picture>, Status> {
+        let v1::GetPictureRequest { job, finding } = request.into_inner();
+        let json = format!(r#"{{"job":"{job}","finding":"{finding}","command":"train --api-key 12345"}}"#);
+        // A clock that is far off.
+        Ok(Response::new(v1::Picture { json, now_unix_us: 1_764_000_000_000_000 }))
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<v1::GetReportRequest>,
+    ) -> Result<Response<v1::Report>, Status> {
+        match request.into_inner().job.as_str() {
+            "train" => Ok(Response::new(v1::Report { html: "<!doctype html><p>token=abc</p>".into() })),
+            _ => Err(Status::not_found("no such job")),
+        }
+    }
+}
+
 fn summary() -> v1::JobSummary {
     v1::JobSummary {
         name: "train".into(),
@@ -271,6 +294,7 @@ impl Controller {
             tonic::transport::Server::builder()
                 .add_service(server::OperationsServer::new(Double))
                 .add_service(AlertingServer::new(Double))
+                .add_service(pictures_server::PicturesServer::new(Double))
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         Self { address, _runtime: runtime }

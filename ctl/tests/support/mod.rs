@@ -5,7 +5,10 @@ use std::process::{Command, Output};
 /// The real binary, in an environment of its own.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c4ctl"));
-    command.args(args).env_remove("C4_CONTROLLER").env_remove("C4_RECORDER_DIR");
+    command.args(args).env("C4_CONFIG", "/nowhere/ctl.yaml");
+    for name in ["C4_CONTROLLER", "C4_CONTEXT", "C4_RECORDER_DIR", "NCCL_PROFILER_PLUGIN"] {
+        command.env_remove(name);
+    }
     command
 }
 
