@@ -334,8 +334,9 @@ fn rank_below(field: &str, rank: u32, size: Option<u32>) -> Result<(), Invalid> 
 
 fn communicator_joined(message: v1::CommunicatorJoined) -> Result<Membership, Invalid> {
     let at = |field: &str| format!("communicator_joined.{field}");
-    limits::between(&at("size"), message.size.into(), 1, limits::RANKS)?;
-    if message.comm_rank >= message.size {
+    at_most(&at("size"), message.size.into(), limits::RANKS)?;
+    at_most(&at("comm_rank"), message.comm_rank.into(), limits::RANKS - 1)?;
+    if message.size > 0 && message.comm_rank >= message.size {
         let problem = format!("is {} in a communicator of {} ranks", message.comm_rank, message.size);
         return Err(Invalid::new(at("comm_rank"), problem));
     }

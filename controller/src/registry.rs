@@ -47,6 +47,7 @@ struct Process {
 
 #[derive(Debug)]
 struct Comm {
+    /// 0 where NCCL does not tell.
     size: u32,
     members: HashSet<ProcessId>,
     claims: Claims,
@@ -191,7 +192,8 @@ impl Registry {
             }
             let size =
                 if seen.edges.is_empty() { 0 } else { self.comms.get(&seen.comm).map_or(0, |c| c.size) };
-            if let Some(edge) = seen.edges.iter().find(|edge| edge.peer >= size) {
+            // 0: NCCL does not tell.
+            if let Some(edge) = seen.edges.iter().find(|edge| size > 0 && edge.peer >= size) {
                 return Err(Refusal::NoSuchPeer { process: id, comm, peer: edge.peer, size });
             }
         }

@@ -45,7 +45,11 @@ impl Case {
 
     /// Injects the fault at each of the ranks, one after the other, in one run of a job.
     fn check(&self, ranks: &[u32]) {
-        let cluster = Cluster::start(spec()).expect("a cluster");
+        self.check_in(spec(), ranks);
+    }
+
+    fn check_in(&self, spec: Spec, ranks: &[u32]) {
+        let cluster = Cluster::start(spec).expect("a cluster");
         let ctl = cluster.ctl();
         let mut incarnation = 0;
         for &rank in ranks {
@@ -116,6 +120,16 @@ fn a_stopped_rank_is_a_hang() {
     let stop =
         |cluster: &Cluster, rank| inject::signal(&cluster.faults(), rank, Signal::STOP).expect("stopped");
     Case::restarted(&["non_comm_hang", "comm_hang"], stop).check(&[1, 2]);
+}
+
+/// Before API v4 NCCL names a communicator with its first operation only, and never tells its size.
+#[test]
+fn a_stopped_rank_is_a_hang_with_the_oldest_profiler_interface_too() {
+    let stop =
+        |cluster: &Cluster, rank| inject::signal(&cluster.faults(), rank, Signal::STOP).expect("stopped");
+    let mut spec = spec();
+    spec.ring_args.extend(["--profiler-api", "1"].map(str::to_owned));
+    Case::restarted(&["non_comm_hang", "comm_hang"], stop).check_in(spec, &[2]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub struct Communicator {
     pub id: u64,
     /// Name given by the program, often empty.
     pub name: String,
-    /// Ranks in it.
+    /// Ranks in it; 0 where NCCL does not tell (profiler API before v4).
     pub size: u32,
     /// This process's rank in it.
     pub rank: u32,
@@ -99,6 +99,14 @@ pub struct Communicator {
     pub p2p_started: u64,
     /// See `p2p_enqueued`.
     pub p2p_completed: u64,
+}
+
+impl Communicator {
+    /// Whether it is known which one it is: before profiler API v4 only its first operation tells.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.size > 0 || self.id != 0
+    }
 }
 
 /// Whether an operation is a collective or point-to-point.

@@ -40,7 +40,8 @@ pub fn describe(
     let label =
         |name: &str| identity.labels.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
     let number = |name: &str| label(name).and_then(|text| text.parse::<u32>().ok());
-    let largest = communicators.iter().max_by_key(|comm| (comm.size, std::cmp::Reverse(comm.slot)));
+    let known = communicators.iter().filter(|comm| comm.is_known());
+    let largest = known.max_by_key(|comm| (comm.size, std::cmp::Reverse(comm.slot)));
 
     let job = label("C4_JOB")
         .map(str::to_owned)

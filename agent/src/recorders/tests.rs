@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, fs, io, rc::Rc};
 
-use c4_detect::{aggregate::Coverage, observation::Window};
+use c4_detect::{
+    aggregate::Coverage,
+    observation::{CommId, Membership, Window},
+};
 use c4_recorder::snapshot::{
     Communicator, Connection, Identity, Operation, OperationKind, StepState as RawStep,
 };
@@ -192,6 +195,32 @@ fn windows(reports: &[(u64, Report)]) -> Vec<(u64, &Window)> {
         )
         .flat_map(|(at, windows)| windows.iter().map(move |window| (at, window)))
         .collect()
+}
+
+#[test]
+fn a_communicator_whose_size_nccl_does_not_tell_is_announced_once_its_first_operation_has_named_it() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| {
+        *fake = rank(1);
+        let comm = &mut fake.sample.communicators[0];
+        (comm.id, comm.size, comm.rank) = (0, 0, 0);
+    });
+    let mut sampler = sampler(&table, &Exits::default());
+    let joins = |reports: Vec<(u64, Report)>| -> Vec<Membership> {
+        let join = |(_, report)| match report {
+            Report::CommunicatorJoined { membership, .. } => Some(membership),
+            _ => None,
+        };
+        reports.into_iter().filter_map(join).collect()
+    };
+    assert_eq!(joins(watch(&mut sampler, 0, 1_500)), []);
+    table.with("a.c4r", |fake| {
+        let comm = &mut fake.sample.communicators[0];
+        (comm.id, comm.rank) = (0xC0, 1);
+    });
+    let joined = joins(watch(&mut sampler, 1_500, 3_000));
+    let [one] = joined.as_slice() else { panic!("{joined:?}") };
+    assert_eq!((one.comm, one.size, one.comm_rank), (CommId(0xC0), 0, 1));
 }
 
 #[test]

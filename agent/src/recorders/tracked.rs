@@ -142,7 +142,7 @@ impl<H: RecorderHandle> Tracked<H> {
             connections.entry(key).or_default().push(connection);
         }
         self.cover(sample, now_ns);
-        for comm in sample.communicators.iter().filter(|comm| comm.rank < comm.size) {
+        for comm in sample.communicators.iter().filter(|comm| comm.is_known()) {
             let key = (comm.slot, comm.generation);
             let track = self.comms.entry(key).or_insert_with(|| {
                 news.push(Report::CommunicatorJoined {

@@ -128,7 +128,7 @@ impl Job {
     pub(crate) fn join(&mut self, membership: Membership) {
         let Some(process) = self.processes.get_mut(&membership.process) else { return };
         let Membership { process: id, comm, name, size, comm_rank } = membership;
-        if comm_rank >= size {
+        if size > 0 && comm_rank >= size {
             self.conflict(format!("rank {comm_rank} of a communicator of {size}"));
             return;
         }
@@ -137,10 +137,13 @@ impl Job {
         }
         let prior = self.prior.clone();
         let entry = self.comms.entry(comm).or_insert_with(|| Comm::new(comm, name, size, prior));
-        if entry.size != size {
+        if entry.tells_size != (size > 0) || (entry.tells_size && entry.size != size) {
             let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
             self.conflict(text);
             return;
+        }
+        if !entry.tells_size {
+            entry.size = entry.size.max(comm_rank.saturating_add(1));
         }
         match entry.members.get(&comm_rank) {
             Some(member) if member.process == id => {}

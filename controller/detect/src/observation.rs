@@ -126,9 +126,9 @@ pub struct Membership {
     pub comm: CommId,
     /// Its name, may be empty.
     pub name: String,
-    /// Number of ranks in it.
+    /// Number of ranks in it; 0 where NCCL does not tell (profiler API before v4).
     pub size: u32,
-    /// This process's rank in it, less than `size`.
+    /// This process's rank in it, less than `size` where that is known.
     pub comm_rank: u32,
 }
 

@@ -113,7 +113,17 @@ pub(crate) fn examine(
     for comm_rank in (0..comm.size).filter(|rank| !comm.members.contains_key(rank)).take(8) {
         stall.unseen.push((comm_rank, format!("only {known} of {} ranks were ever seen", comm.size)));
     }
+    if !comm.tells_size && !all_members_seen(job, comm) {
+        let why = "this version of NCCL does not tell how many ranks a communicator has, and not all ranks of the job were seen";
+        stall.unseen.push((comm.size, why.to_owned()));
+    }
     Some(stall)
+}
+
+/// Whether those who are known are all members of a communicator that does not tell its size: every rank of the job
+/// is in sight, and something was completed, in which all members took part.
+fn all_members_seen(job: &Job, comm: &Comm) -> bool {
+    comm.completed_max > 0 && job.world_size.is_some_and(|size| job.by_rank.len() as u64 >= u64::from(size))
 }
 
 /// The operation that members wait in, and who they are.

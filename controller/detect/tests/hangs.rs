@@ -315,3 +315,31 @@ fn nobody_is_accused_by_evidence_that_is_missing() {
         assert!(missing[0].contains("wait in AllReduce #"), "{missing:?}");
     }
 }
+
+/// As before profiler API v4, where NCCL does not tell how many ranks a communicator has; of the first `seen` ranks.
+fn without_sizes(seed: u64, faults: Vec<Fault>, seen: u64) -> Outcome {
+    let mut sim = Sim::new(seed, Shape::new(8, 200_000), faults);
+    let hidden: Vec<_> = (seen as usize..8).map(|rank| sim.process(rank)).collect();
+    let mut observations = sim.observations(40 * S);
+    observations.retain_mut(|(_, observation)| match observation {
+        Observation::CommunicatorJoined(membership) => {
+            membership.size = 0;
+            !hidden.contains(&membership.process)
+        }
+        Observation::ProcessStarted(info) => !hidden.contains(&info.process),
+        Observation::Window(window) => !hidden.contains(&window.process),
+        _ => true,
+    });
+    feed(Detector::new(Config::default()), observations)
+}
+
+#[test]
+fn a_communicator_that_does_not_tell_its_size_has_the_members_that_were_seen() {
+    let at = 20 * S;
+    let stuck = |rank| Fault::Stuck { rank, at, until: None, state: ProcessState::Sleeping };
+    expect(&without_sizes(1_500, vec![stuck(5)], 8), Kind::NonCommHang, 5, at, 5.0, "all seen");
+    assert!(without_sizes(1_501, Vec::new(), 8).opened.is_empty());
+    // The one that is not seen may be the one that does not come.
+    let outcome = without_sizes(1_502, vec![stuck(7)], 7);
+    assert!(outcome.opened.is_empty(), "{}", outcome.describe());
+}

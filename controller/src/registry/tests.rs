@@ -115,6 +115,10 @@ fn positions_sizes_ranks_and_peers_are_held_to() {
     assert!(matches!(registry.window(&wrong, &node("a")), Err(Refusal::NoSuchPeer { peer: 2, size: 2, .. })));
     // What was refused has changed nothing.
     assert_eq!(registry.window(&window(1, 9, 5), &node("a")), Ok(None));
+    // Where NCCL does not tell how many ranks there are, any may be one.
+    registry.join(&Membership { size: 0, ..member(1, 7, 0) }, &node("a")).unwrap();
+    wrong.comms[0].comm = CommId(7);
+    assert_eq!(registry.window(&wrong, &node("a")), Ok(None));
 }
 
 #[test]

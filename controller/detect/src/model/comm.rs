@@ -81,6 +81,8 @@ pub(crate) struct Comm {
     pub(crate) id: CommId,
     pub(crate) name: String,
     pub(crate) size: u32,
+    /// NCCL told its size; otherwise it is as large as its members' ranks show.
+    pub(crate) tells_size: bool,
     /// The same for communicators of one name and size.
     pub(crate) kind: u64,
     /// By rank in the communicator.
@@ -114,6 +116,7 @@ impl Comm {
             id,
             name,
             size,
+            tells_size: size > 0,
             kind,
             members: BTreeMap::new(),
             completed_max: 0,
