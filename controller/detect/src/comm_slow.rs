@@ -15,7 +15,12 @@
 
 mod cell;
 mod delays;
+mod draft;
+mod incidents;
+mod lateness;
 mod locate;
+mod loss;
+mod matrix;
 mod report;
 mod watch;
 
@@ -29,7 +34,9 @@ use crate::{
 };
 use cell::{Cell, Verdict};
 pub(crate) use delays::{Delay, delays, delays_at_once};
-pub(crate) use report::{assess, explains, explains_turns, may_explain};
+pub(crate) use lateness::{explains, explains_turns, may_explain};
+use loss::Pace;
+pub(crate) use report::assess;
 pub use watch::Wish;
 
 /// Steps smaller than this are ruled by latency, which says more of hosts than of links.
@@ -44,6 +51,10 @@ const PATIENCE_US: u64 = 3_000_000;
 const MAX_CELLS: usize = 1 << 20;
 /// A link that nothing was heard of for this long is forgotten.
 const FORGET_US: u64 = 600_000_000;
+/// A slow link that is not used for this long, or for twelve iterations, is slow no longer.
+const UNUSED_US: u64 = 60_000_000;
+/// Iterations that what is not known yet is waited for.
+const PATIENCE_ITERATIONS: u64 = 6;
 /// What peers are measured against is the lower quartile: up to three quarters of a kind may be slow.
 const REFERENCE: f64 = 0.25;
 
@@ -121,7 +132,7 @@ pub(crate) struct Network {
     slow: BTreeSet<Key>,
     examined: Timestamp,
     swept: Timestamp,
-    incidents: report::Incidents,
+    incidents: incidents::Incidents,
     watch: watch::Watch,
     wishes: Vec<Wish>,
     pace: Pace,
@@ -205,6 +216,36 @@ impl Network {
             group.links = 0;
         }
     }
+
+    /// What was slow and is no longer used is slow no longer.
+    fn expire(&mut self, now: Timestamp) {
+        let after_us = UNUSED_US.max(self.pace.now_us().saturating_mul(PATIENCE_ITERATIONS * 2));
+        // A link that is slow cuts its data into steps of other sizes; those tell nothing once the usual ones are fine.
+        let outlived: BTreeSet<Key> =
+            self.slow.union(&self.suspicious).filter(|key| self.is_outlived(key)).copied().collect();
+        let cells = &mut self.cells;
+        let mut keep = |key: &Key| {
+            let after_us = if outlived.contains(key) { 0 } else { after_us };
+            cells.get_mut(key).is_some_and(|cell| !cell.expire(after_us, now))
+        };
+        self.slow.retain(&mut keep);
+        self.suspicious.retain(&mut keep);
+    }
+
+    /// Whether steps of another size, no smaller but for a little, have since shown again and again that the link is fine.
+    fn is_outlived(&self, key: &Key) -> bool {
+        let Some(last) = self.cells.get(key).map(|cell| cell.last_judged().after(1)) else { return false };
+        let sizes = Key { class: key.class.saturating_sub(1), ..*key }..=Key { class: u32::MAX, ..*key };
+        let mut others = self.cells.range(sizes).filter(|(other, _)| *other != key);
+        others.any(|(other, cell)| {
+            cell.known_since(last) && !self.slow.contains(other) && !self.suspicious.contains(other)
+        })
+    }
+
+    /// Whose steps should all be timed, each wish once.
+    pub(crate) fn take_wishes(&mut self) -> Vec<Wish> {
+        std::mem::take(&mut self.wishes)
+    }
 }
 
 fn set(set: &mut BTreeSet<Key>, key: Key, present: bool) {
@@ -256,57 +297,6 @@ fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, conf
         if let Some(difference) = cell.judge(relative, &setting, now) {
             group.differences.push(difference);
         }
-    }
-}
-
-/// How long the job's iterations take now, and took before: as one rank tells it, which is as good as another.
-#[derive(Debug)]
-struct Pace {
-    recent: std::collections::VecDeque<u64>,
-    usual: Histogram,
-    count: u64,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { recent: std::collections::VecDeque::new(), usual: Histogram::new(512), count: 0 }
-    }
-}
-
-/// Iterations whose median is "now".
-const RECENT: usize = 9;
-/// Iterations that make "usual" known.
-const USUAL: u64 = 20;
-
-impl Pace {
-    /// An iteration has ended. It takes part in what is usual once it is no longer recent, unless something is wrong
-    /// now.
-    fn push(&mut self, duration_ns: u64, disturbed: bool) {
-        self.recent.push_back(duration_ns);
-        if self.recent.len() > RECENT
-            && let Some(old) = self.recent.pop_front()
-            && (!disturbed || self.count < USUAL)
-        {
-            self.usual.push(old as f64);
-            self.count += 1;
-        }
-    }
-
-    /// How long iterations take at present, 0 if that is not known.
-    fn now_us(&self) -> u64 {
-        let mut recent: Vec<u64> = self.recent.iter().copied().collect();
-        recent.sort_unstable();
-        recent.get(recent.len() / 2).copied().unwrap_or(0) / 1_000
-    }
-
-    /// Share of the present iteration that is more than usual; 0 where either is not known.
-    fn loss(&self) -> f64 {
-        if self.count < USUAL || self.recent.len() < RECENT {
-            return 0.0;
-        }
-        let now_ns = self.now_us() as f64 * 1e3;
-        let usual_ns = self.usual.median().unwrap_or(now_ns);
-        (1.0 - usual_ns / now_ns.max(1.0)).max(0.0)
     }
 }
 

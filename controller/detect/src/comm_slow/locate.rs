@@ -173,6 +173,13 @@ fn candidates(slow: &[Link], fine: &[Link]) -> BTreeSet<Cause> {
     }
     let group = group(&remote, fine);
     if group.len() > 1 {
+        // One link in or out that was not found slow hides an island, but not that those among its nodes are fine.
+        let is_among = |link: &Link| {
+            !link.is_local() && group.contains(&link.src_node) && group.contains(&link.dst_node)
+        };
+        if fine.iter().any(is_among) {
+            causes.insert(Cause::Uplink(group.clone()));
+        }
         causes.insert(Cause::Group(group));
     }
     causes.extend(islands(&remote, fine).into_iter().filter(|nodes| nodes.len() > 1).map(Cause::Uplink));
@@ -280,7 +287,11 @@ mod tests {
     fn what_connects_a_switch_is_told_from_the_switch_itself() {
         let below = BTreeSet::from([2, 3]);
         let uplink = all_to_all(|l| below.contains(&l.src_node) != below.contains(&l.dst_node));
-        assert_eq!(causes(&uplink), [Cause::Uplink(below)]);
+        assert_eq!(causes(&uplink), [Cause::Uplink(below.clone())]);
+        let but_one = all_to_all(|l| {
+            below.contains(&l.src_node) != below.contains(&l.dst_node) && (l.src, l.dst) != (8, 20)
+        });
+        assert_eq!(causes(&but_one), [Cause::Uplink(below)], "one was not found slow");
     }
 
     #[test]

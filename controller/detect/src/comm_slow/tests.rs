@@ -1,3 +1,5 @@
+mod causes;
+
 use super::*;
 
 #[test]
@@ -18,18 +20,23 @@ fn a_pace_that_is_not_known_tells_of_no_loss() {
     assert_eq!(pace.loss(), 0.0);
 }
 
-/// A ring of so many ranks, one on a node, as its members tell of it once a second.
-struct Ring {
+/// A communicator of so many ranks, one on a node, as its members tell of their links once a second.
+struct Links {
     network: Network,
     nodes: Vec<NodeName>,
+    pairs: Vec<(u32, u32)>,
     second: u64,
     random: u64,
 }
 
-impl Ring {
-    fn new(ranks: u32) -> Self {
+impl Links {
+    fn ring(ranks: u32) -> Self {
+        Self::between(ranks, (0..ranks).map(|src| (src, (src + 1) % ranks)))
+    }
+
+    fn between(ranks: u32, pairs: impl Iterator<Item = (u32, u32)>) -> Self {
         let nodes = (0..ranks).map(|n| NodeName(format!("node-{n}"))).collect();
-        Self { network: Network::default(), nodes, second: 0, random: 1 }
+        Self { network: Network::default(), nodes, pairs: pairs.collect(), second: 0, random: 1 }
     }
 
     /// A number that is zero on average and at most `scale` away from it.
@@ -41,14 +48,17 @@ impl Ring {
 
     /// Seconds pass; `times` says by which factors the sender's and the receiver's network time of a link are longer.
     fn run(&mut self, seconds: u64, times: impl Fn(u32) -> (f64, f64)) {
+        self.run_links(seconds, |(src, _)| times(src));
+    }
+
+    fn run_links(&mut self, seconds: u64, times: impl Fn((u32, u32)) -> (f64, f64)) {
         for _ in 0..seconds {
             self.second += 1;
             let now = Timestamp(1_000_000_000_000 + self.second * 1_000_000);
             let size = self.nodes.len() as u32;
-            for src in 0..size {
-                let dst = (src + 1) % size;
+            for (src, dst) in self.pairs.clone() {
                 for is_send in [true, false] {
-                    let (send, receive) = times(src);
+                    let (send, receive) = times((src, dst));
                     let factor = (if is_send { send } else { receive * 2.0 }) * (1.0 + self.noise(0.1));
                     let (own, peer) = if is_send { (src, dst) } else { (dst, src) };
                     let place = |comm_rank: u32| Place {
@@ -81,7 +91,7 @@ impl Ring {
 
 #[test]
 fn a_link_that_becomes_slow_is_found_and_clears() {
-    let mut ring = Ring::new(8);
+    let mut ring = Links::ring(8);
     ring.run(30, |_| (1.0, 1.0));
     assert_eq!(ring.slow(), []);
     ring.run(12, |src| if src == 3 { (1.6, 1.6) } else { (1.0, 1.0) });
@@ -96,7 +106,7 @@ fn a_link_that_becomes_slow_is_found_and_clears() {
 #[test]
 fn a_late_rank_is_no_slow_link_whichever_end_waits_for_it() {
     // Rank 4 is late: what is sent to it lies with the network, and what it sends is waited for.
-    let mut ring = Ring::new(8);
+    let mut ring = Links::ring(8);
     ring.run(20, |_| (1.0, 1.0));
     ring.run(200, |src| match src {
         3 => (50.0, 0.2),
@@ -108,7 +118,7 @@ fn a_late_rank_is_no_slow_link_whichever_end_waits_for_it() {
 
 #[test]
 fn a_link_that_was_always_slow_is_found_as_one_of_few() {
-    let mut ring = Ring::new(16);
+    let mut ring = Links::ring(16);
     ring.run(40, |src| if src == 3 { (2.5, 2.5) } else { (1.0, 1.0) });
     assert_eq!(ring.slow(), [(3, 4)]);
 }
@@ -116,7 +126,7 @@ fn a_link_that_was_always_slow_is_found_as_one_of_few() {
 #[test]
 fn links_of_another_class_are_not_slow_but_one_of_them_may_become_so() {
     let slow_class = |src: u32| src % 2 == 1;
-    let mut ring = Ring::new(16);
+    let mut ring = Links::ring(16);
     ring.run(200, |src| if slow_class(src) { (4.0, 4.0) } else { (1.0, 1.0) });
     assert_eq!(ring.slow(), []);
     ring.run(15, |src| match src {
@@ -129,7 +139,7 @@ fn links_of_another_class_are_not_slow_but_one_of_them_may_become_so() {
 
 #[test]
 fn what_slows_every_link_accuses_none() {
-    let mut ring = Ring::new(8);
+    let mut ring = Links::ring(8);
     ring.run(30, |_| (1.0, 1.0));
     ring.run(60, |_| (3.0, 3.0));
     assert_eq!(ring.slow(), []);
@@ -159,7 +169,7 @@ fn one_end_alone_proves_nothing_and_nothing_odd_breaks_it() {
 #[test]
 fn a_link_that_hardly_anything_gets_through_is_found_soon_and_clears_although_a_little_remains() {
     let blocked = |src: u32| if src == 2 { (200.0, 200.0) } else { (1.0, 1.0) };
-    let mut ring = Ring::new(4);
+    let mut ring = Links::ring(4);
     ring.run(30, |_| (1.0, 1.0));
     ring.run(1, blocked);
     ring.run(10, |_| (1.0, 1.0));
@@ -173,10 +183,10 @@ fn a_link_that_hardly_anything_gets_through_is_found_soon_and_clears_although_a_
 
 #[test]
 fn a_slow_link_that_becomes_much_slower_is_as_slow_as_it_is_now() {
-    let mut ring = Ring::new(4);
+    let mut ring = Links::ring(4);
     ring.run(30, |_| (1.0, 1.0));
     ring.run(30, |src| if src == 2 { (2.0, 2.0) } else { (1.0, 1.0) });
-    let worst = |ring: &Ring| ring.network.cells[ring.network.slow.first().unwrap()].numbers;
+    let worst = |ring: &Links| ring.network.cells[ring.network.slow.first().unwrap()].numbers;
     let before = worst(&ring);
     ring.run(3, |src| if src == 2 { (100.0, 100.0) } else { (1.0, 1.0) });
     let after = worst(&ring);

@@ -6,7 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::observation::{NodeName, ProcessId, Timestamp};
+use super::{
+    Key,
+    matrix::{Pair, ends},
+};
+use crate::{
+    case::Slot,
+    model::Job,
+    observation::{NodeName, ProcessId, Timestamp},
+};
 
 /// A wish stands this long in an agent.
 const LENGTH_US: u64 = 30_000_000;
@@ -15,6 +23,8 @@ const AGAIN_US: u64 = 20_000_000;
 /// Longest time that a job's steps are timed at a stretch, and the rest after it.
 const STRETCH_US: u64 = 180_000_000;
 const REST_US: u64 = 600_000_000;
+/// How much longer an iteration has to take for the network to be looked at closely, without a late rank.
+const SLOWER: f64 = 0.1;
 /// Processes timed at once.
 const MOST: usize = 64;
 
@@ -77,6 +87,52 @@ impl Watch {
             }
         }
         wishes
+    }
+}
+
+/// Has all steps timed where links are suspicious, or where the job has become slower and nobody is late.
+pub(super) fn look_closer(job: &mut Job, now: Timestamp) {
+    let network = &job.network;
+    let mut keys: Vec<(&Key, f64)> = network
+        .suspicious
+        .iter()
+        .filter_map(|key| Some((key, network.cells.get(key)?.numbers.excess)))
+        .collect();
+    keys.sort_by(|(a, x), (b, y)| y.total_cmp(x).then(a.cmp(b)));
+    let mut processes: Vec<ProcessId> = Vec::new();
+    let mut add = |process: ProcessId| {
+        if !processes.contains(&process) && processes.len() < 128 {
+            processes.push(process);
+        }
+    };
+    let pairs: Vec<Pair> = keys.iter().take(128).filter_map(|(key, _)| ends(job, key)).collect();
+    pairs.iter().for_each(|(src, dst)| {
+        add(*src);
+        add(*dst);
+    });
+    // Then those whom these exchange data with: whether their links are slow, too, tells what the cause is.
+    for (key, _) in keys.iter().take(16) {
+        let of_end =
+            |other: &&Key| [key.src, key.dst].iter().any(|end| other.src == *end || other.dst == *end);
+        let range = Key { src: 0, dst: 0, class: 0, ..**key }..;
+        let same = network.cells.range(range).map(|(key, _)| key).take_while(|other| other.comm == key.comm);
+        same.filter(of_end).filter_map(|key| ends(job, key)).take(64).for_each(|(src, dst)| {
+            add(src);
+            add(dst);
+        });
+    }
+    let late = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Slow(_) | Slot::Imbalance(_)));
+    if keys.is_empty() && !late && network.pace.loss() > SLOWER {
+        let busiest = job.comms.values().max_by(|a, b| a.busy().total_cmp(&b.busy()));
+        busiest.into_iter().flat_map(|comm| comm.members.values()).for_each(|member| add(member.process));
+    }
+    let suspects: Vec<(ProcessId, NodeName)> = processes
+        .into_iter()
+        .filter_map(|process| Some((process, job.process(process)?.info.node.clone())))
+        .collect();
+    let wishes = job.network.watch.next(&suspects, now);
+    if !wishes.is_empty() {
+        job.network.wishes = wishes;
     }
 }
 

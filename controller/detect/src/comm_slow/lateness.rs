@@ -1,0 +1,126 @@
+//! Slow links and late ranks: either may look like the other, and either may bring the other about. What is one is told as
+//! one.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Key,
+    loss::holds_up_all,
+    matrix::{Pair, ends},
+};
+use crate::{
+    case::{Draft, Slot},
+    finding::Finding,
+    model::{Comm, Job},
+    observation::{CommId, ProcessId, Timestamp},
+};
+
+/// A rank that was late this long before its links became slow makes them slow, and not the other way round.
+const BEFORE_US: u64 = 10_000_000;
+/// Where members of a communicator wait for times that differ by more than this part of what is lost, somebody is late.
+const LATE: f64 = 0.3;
+/// And where they differ by this share of the time, whatever is lost.
+const CLEARLY_LATE: f64 = 0.08;
+
+/// Whether a rank of the communicators concerned is late, or some rank of the job seems to be: it waits for less time than
+/// others do and spends more by itself, while a slow link makes all wait alike. A late rank must not be called a slow link, so nothing is said of links then.
+pub(super) fn somebody_is_late(job: &Job, keys: &[Key], lost: f64) -> bool {
+    if keys.iter().any(|key| holds_up_all(job, key)) {
+        return false;
+    }
+    let comms: BTreeSet<CommId> = keys.iter().map(|key| key.comm).collect();
+    let members = |id: &CommId| job.comms.get(id).into_iter().flat_map(|comm| comm.members.values());
+    let ranks: BTreeSet<ProcessId> = comms.iter().flat_map(members).map(|member| member.process).collect();
+    let accused = |process: &ProcessId| ranks.contains(process);
+    let told = job.cases.iter().any(|(slot, case)| match slot {
+        Slot::Slow(_) => case.accused.iter().any(accused),
+        Slot::Imbalance(_) => true,
+        _ => false,
+    });
+    told || job
+        .comms
+        .values()
+        .filter(|comm| comm.is_inner())
+        .any(|comm| comm.lateness() > (lost * LATE).min(CLEARLY_LATE))
+}
+
+/// A rank that was late before may starve its own network: then that is told with its lateness.
+pub(super) fn explained_by_late_rank(
+    job: &mut Job,
+    keys: &[Key],
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) -> bool {
+    let since = keys.iter().filter_map(|key| job.network.cells.get(key)).map(|cell| cell.numbers.since).min();
+    let since = since.unwrap_or(now).after(BEFORE_US);
+    let pairs: Vec<Pair> = keys.iter().filter_map(|key| ends(job, key)).collect();
+    let slot = job.cases.iter().find_map(|(slot, case)| {
+        let touches = |(src, dst): &Pair| case.accused.contains(src) || case.accused.contains(dst);
+        let fits = matches!(slot, Slot::Slow(_)) && case.finding.since <= since && pairs.iter().all(touches);
+        fits.then(|| slot.clone())
+    });
+    let Some(slot) = slot else { return false };
+    job.cases.explain(&slot, "its network connections are slower than those of its peers".to_owned(), out);
+    true
+}
+
+/// Whether a rank is late because of a slow link of which a finding tells: then it is told there.
+pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Vec<Finding>) -> bool {
+    if !late.accused.iter().any(|process| is_near(job, *process, &job.network.slow)) {
+        return false;
+    }
+    let began = late.since.after(BEFORE_US).min(now);
+    let slot = job.cases.iter().find_map(|(slot, case)| {
+        let fits = matches!(slot, Slot::Network(_)) && case.finding.since <= began;
+        fits.then(|| slot.clone())
+    });
+    let Some(slot) = slot else { return false };
+    job.cases.explain(&slot, format!("{}: {}", late.kind.name(), late.summary), out);
+    true
+}
+
+/// Whether ranks of a communicator take turns in coming late because of a slow link in it, of which a finding tells.
+pub(crate) fn explains_turns(job: &Job, comm: CommId) -> bool {
+    let told = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Network(_)));
+    told && job.network.slow.iter().any(|key| key.comm == comm)
+}
+
+/// Whether a rank may be late because of a link that is under suspicion.
+pub(crate) fn may_explain(job: &Job, late: &Draft) -> bool {
+    late.accused.iter().any(|process| is_near(job, *process, &job.network.suspicious))
+}
+
+/// Whether a rank is at an end of one of the links, or works closely together with one who is.
+fn is_near(job: &Job, process: ProcessId, links: &BTreeSet<Key>) -> bool {
+    let Some(process) = job.process(process) else { return false };
+    let shares = |other: ProcessId| {
+        job.process(other).is_some_and(|other| {
+            let both = other.memberships.keys().filter(|id| process.memberships.contains_key(id));
+            both.filter_map(|id| job.comms.get(id)).any(Comm::is_inner)
+        })
+    };
+    links.iter().take(64).filter_map(|key| ends(job, key)).any(|(src, dst)| shares(src) || shares(dst))
+}
+
+/// Ranks at the ends of slow links that came late because of them, and unevenness in those communicators.
+pub(super) fn absorb(job: &mut Job, keys: &[Key], draft: &mut Draft, now: Timestamp, out: &mut Vec<Finding>) {
+    let at_ends: BTreeSet<ProcessId> =
+        keys.iter().filter_map(|key| ends(job, key)).flat_map(|(src, dst)| [src, dst]).collect();
+    let comms: BTreeSet<CommId> = keys.iter().map(|key| key.comm).collect();
+    let symptoms: Vec<Slot> = job
+        .cases
+        .iter()
+        .filter(|(slot, case)| match slot {
+            Slot::Slow(_) => case.accused.iter().all(|process| at_ends.contains(process)),
+            Slot::Hang | Slot::Beside(_) => true,
+            Slot::Imbalance(comm) => comms.contains(comm),
+            _ => false,
+        })
+        .map(|(slot, _)| slot.clone())
+        .collect();
+    for slot in symptoms {
+        if let Some(old) = job.cases.clear(&slot, now, out) {
+            draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
+        }
+    }
+}
