@@ -25,7 +25,6 @@ use crate::{
     nodes::{Nodes, StreamId},
     paths::{
         Paths,
-        keep::Kept,
         work::{Made, Work},
     },
     record::Line,
@@ -141,8 +140,8 @@ pub enum Effect {
     Plan(Box<Work>),
     /// An agent is to have its orders for paths.
     OrderPaths(StreamId, Box<PathOrders>),
-    /// The plan of paths is to be kept over a restart.
-    KeepPaths(Box<Kept>),
+    /// The store is to write this. Nobody waits for it, and the next one makes up for it if it cannot be written.
+    Keep(Vec<Write>),
     /// Receivers of alerts are to know this.
     Notify(Box<Notice>),
     /// The recording gets a line.

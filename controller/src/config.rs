@@ -39,8 +39,8 @@ pub struct Config {
     /// File that everything the detector was told is appended to, as JSON lines, for replay. Default: none, since it
     /// grows without bound.
     pub record: Option<PathBuf>,
-    /// Directory in which the controller keeps what must survive it: actions, audit trail, pauses and modes, the downtime
-    /// ledger. Default: the one that systemd gives it (`STATE_DIRECTORY`); without one, all that is kept in memory only.
+    /// Directory in which the controller keeps what must survive it: findings, actions, audit trail, pauses and modes, the
+    /// downtime ledger, the plan of paths. Default: the one that systemd gives it (`STATE_DIRECTORY`); without one, all that is kept in memory only.
     pub state: Option<PathBuf>,
     /// How long open work may take to end after SIGTERM. Default 5 s: well under the 10 s or more that service
     /// managers grant.
@@ -107,8 +107,8 @@ pub struct Paths {
     /// Hosts, switches and links, with the addresses of NICs and switches (YAML, as for `c4ctl plan`). Default: none, and
     /// no paths are planned.
     pub topology: Option<PathBuf>,
-    /// File in which the plan is kept, so that a restart of the controller moves no flow. Default: none, and the plan is
-    /// made anew.
+    /// Where earlier versions kept the plan, which is now in `state` with everything else: taken over once, and of no
+    /// use afterwards. Default: none.
     pub state: Option<PathBuf>,
     /// The paths of a job are kept for so long after its last process has ended. Default 600 s: it is restarted on the
     /// same hosts more often than not, and its connections then have planned paths from the beginning.

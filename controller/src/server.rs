@@ -39,7 +39,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     page::{self, Page},
-    paths::{self, Paths, keep::Keeper},
+    paths::{self, Paths, keep::Kept},
     record::{RecordError, Recorder},
     snapshot::Snapshot,
     steer::{
@@ -53,6 +53,7 @@ use crate::{
         MemoryStore, Store, StoreError,
         crash::{CrashPoint, CrashingStore},
         file::FileStore,
+        schema,
         writer::Writer,
     },
 };
@@ -72,9 +73,6 @@ pub enum StartError {
     /// The topology that paths are planned on.
     #[error("paths.topology: {}", .0.join("; "))]
     Topology(Vec<String>),
-    /// The file that the plan of paths is kept in.
-    #[error("paths.state: {0}")]
-    Keep(#[from] StoreError),
     /// A receiver of alerts.
     #[error(transparent)]
     Alerts(#[from] ReceiverError),
@@ -137,6 +135,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let store = open_store(&config).map_err(StartError::Store)?;
     let known =
         Known { steer: Loaded::read(&*store)?, ledger: Ledger::load(&*store).map_err(StartError::Store)? };
+    let kept = Kept::load(&*store).map_err(StartError::Store)?;
     let writer = Writer::new(store).map_err(StartError::Thread)?;
     let streams = Streams::new(config.ingest.max_streams, metrics.clone());
     let (inputs, taken) = mpsc::channel(driver::DEPTH);
@@ -144,8 +143,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let heartbeat = Arc::new(AtomicU64::new(now.0));
     let topology =
         config.paths.topology.as_deref().map(paths::load).transpose().map_err(StartError::Topology)?;
-    let kept = config.paths.state.as_deref().map(Keeper::open).transpose()?;
-    let (keeper, kept) = kept.map_or((None, None), |(keeper, kept)| (Some(keeper), kept));
     let paths = topology.map(|topology| Paths::new(&config.paths, topology, kept, now));
     let brain = Brain::new(config.clone(), known, metrics.clone(), now);
     let brain = brain.with_paths(paths);
@@ -166,7 +163,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         snapshot,
         events: events.clone(),
         notices: handles.iter().map(|handle| handle.notices.clone()).collect(),
-        keeper,
         recorder,
         metrics: metrics.clone(),
         heartbeat: heartbeat.clone(),
@@ -247,19 +243,21 @@ impl Running {
 /// The store of a configuration. A directory that cannot be used is an error: to go on without would be to forget what was
 /// done, and to do it again.
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    match &config.state {
-        Some(directory) => {
-            let store: Arc<dyn Store> = Arc::new(FileStore::open(&directory.join(STORE_FILE))?);
-            Ok(match CrashPoint::from_environment() {
-                Some(point) => Arc::new(CrashingStore::new(store, point)),
-                None => store,
-            })
-        }
-        None => {
-            tracing::warn!(
-                "state: no directory is configured: actions, modes and the ledger end with this process"
-            );
-            Ok(Arc::new(MemoryStore::default()))
-        }
+    let plan = config.paths.state.as_deref();
+    if plan.is_some() {
+        tracing::warn!("paths.state is not used any more: plans are kept with everything else in `state`");
     }
+    let Some(directory) = &config.state else {
+        tracing::warn!("state: no directory is configured: what was done and decided ends with this process");
+        let store = MemoryStore::default();
+        schema::bring_up(&store, "memory", plan)?;
+        return Ok(Arc::new(store));
+    };
+    let path = directory.join(STORE_FILE);
+    let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
+    schema::bring_up(&*store, &path.display().to_string(), plan)?;
+    Ok(match CrashPoint::from_environment() {
+        Some(point) => Arc::new(CrashingStore::new(store, point)),
+        None => store,
+    })
 }

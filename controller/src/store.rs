@@ -1,12 +1,14 @@
-//! What must survive the controller: named tables of bytes by key, in one crash-safe file.
+//! What must survive the controller: named tables of bytes by key, in one crash-safe place.
 //!
 //! Who stores something owns its table and what its bytes mean (JSON, in this program), so this knows neither. What
-//! belongs together is written as one [batch](Store::apply): after a crash all of it is there, or none.
+//! belongs together is written as one [batch](Store::apply): after a crash all of it is there, or none. The place says
+//! which [`schema`] it has, and what an earlier version wrote is brought up to date when it is opened.
 //!
 //! A disk can hang, and nothing that decides may hang with it: the brain hands batches to a [`writer::Writer`] and is
 //! told later. Everybody else may call the store where blocking is allowed.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Debug,
     path::PathBuf,
@@ -17,6 +19,7 @@ use thiserror::Error;
 
 pub mod crash;
 pub mod file;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 pub mod writer;
@@ -28,7 +31,7 @@ pub type Row = (String, Vec<u8>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The table, made when it is first written to.
-    pub table: &'static str,
+    pub table: Cow<'static, str>,
     /// The key; tables are kept in the order of their keys.
     pub key: String,
     /// The new value; `None` removes the key.
@@ -38,14 +41,14 @@ pub struct Write {
 impl Write {
     /// Sets a key.
     #[must_use]
-    pub fn put(table: &'static str, key: impl Into<String>, value: Vec<u8>) -> Self {
-        Self { table, key: key.into(), value: Some(value) }
+    pub fn put(table: impl Into<Cow<'static, str>>, key: impl Into<String>, value: Vec<u8>) -> Self {
+        Self { table: table.into(), key: key.into(), value: Some(value) }
     }
 
     /// Removes a key; one that is not there is removed already.
     #[must_use]
-    pub fn remove(table: &'static str, key: impl Into<String>) -> Self {
-        Self { table, key: key.into(), value: None }
+    pub fn remove(table: impl Into<Cow<'static, str>>, key: impl Into<String>) -> Self {
+        Self { table: table.into(), key: key.into(), value: None }
     }
 }
 
@@ -61,10 +64,10 @@ pub enum StoreError {
         problem: String,
     },
     /// It was written by a later version.
-    #[error("{}: was written by a later version (schema {found}, this one knows up to {known})", path.display())]
+    #[error("{place}: was written by a later version (schema {found}, this one knows up to {known})")]
     Schema {
-        /// The file.
-        path: PathBuf,
+        /// The file, or whatever it is.
+        place: String,
         /// The schema in it.
         found: u64,
         /// The newest that is understood.
@@ -105,9 +108,16 @@ pub trait Store: Send + Sync + Debug {
     fn all(&self, table: &str) -> Result<Vec<Row>, StoreError> {
         self.last(table, usize::MAX)
     }
+
+    /// Everything there is, as it was at one moment.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn everything(&self) -> Result<Tables, StoreError>;
 }
 
-type Tables = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
+/// Tables by name, with their rows by key.
+pub type Tables = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 
 /// A store that lives as long as the controller.
 #[derive(Debug, Default)]
@@ -119,7 +129,7 @@ impl Store for MemoryStore {
     fn apply(&self, batch: &[Write]) -> Result<(), StoreError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         for write in batch {
-            let table = tables.entry(write.table.to_owned()).or_default();
+            let table = tables.entry(write.table.clone().into_owned()).or_default();
             match &write.value {
                 Some(value) => table.insert(write.key.clone(), value.clone()),
                 None => table.remove(&write.key),
@@ -140,5 +150,8 @@ impl Store for MemoryStore {
     fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(tables.get(table).and_then(|table| table.get(key)).cloned())
+    }
+    fn everything(&self) -> Result<Tables, StoreError> {
+        Ok(self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }

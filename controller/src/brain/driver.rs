@@ -37,7 +37,7 @@ use crate::{
     ingest::streams::Streams,
     metrics::Metrics,
     nodes::StreamId,
-    paths::{keep::Keeper, work::Work},
+    paths::work::Work,
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
@@ -79,8 +79,6 @@ pub struct Driver {
     pub events: EventLog,
     /// Receivers of alerts.
     pub notices: Vec<mpsc::Sender<Notice>>,
-    /// Where the plan of paths is kept.
-    pub keeper: Option<Keeper>,
     /// The recording.
     pub recorder: Option<Recorder>,
     /// What is counted.
@@ -165,11 +163,7 @@ impl Driver {
                 }
                 Effect::OrderPaths(stream, orders) => self.reply(stream, Body::PathOrders(*orders)),
                 Effect::Plan(work) => self.plan(*work),
-                Effect::KeepPaths(kept) => {
-                    if let Some(keeper) = &self.keeper {
-                        keeper.keep(&kept);
-                    }
-                }
+                Effect::Keep(batch) => self.keep(batch),
                 Effect::Act(order) => self.act(*order, cancel.clone()),
                 Effect::Halt => self.desk.halt(),
                 Effect::Persist(token, batch) => self.persist(token, batch),
@@ -218,6 +212,17 @@ impl Driver {
         if let Err(refused) = self.store.write(batch, then) {
             let answers = self.answers.clone();
             self.tasks.spawn(async move { drop(answers.send(told(Err(refused))).await) });
+        }
+    }
+
+    fn keep(&self, batch: Vec<crate::store::Write>) {
+        let told = |written| {
+            if let Err(error) = written {
+                tracing::warn!(%error, "something that should survive this controller cannot be written down");
+            }
+        };
+        if let refused @ Err(_) = self.store.write(batch, told) {
+            told(refused);
         }
     }
 

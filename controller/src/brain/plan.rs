@@ -49,7 +49,7 @@ impl Brain {
                         self.order_paths(stream, &node);
                     }
                 }
-                Output::Keep(kept) => self.effects.push(Effect::KeepPaths(kept)),
+                Output::Keep(kept) => self.effects.push(Effect::Keep(vec![kept.row()])),
                 Output::Said(text) => self.say("paths", "", text, now),
                 Output::Finding(finding) => self.found(*finding, now),
             }

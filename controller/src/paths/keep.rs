@@ -1,8 +1,6 @@
 //! A plan as it is kept over a restart of the controller: in the words of the planning documents, so that a topology that
 //! has changed meanwhile is met by name. What cannot be read any more is forgotten: the next plan is then a new one.
 
-use std::{path::Path, sync::Arc};
-
 use c4_traffic::{
     Flow, Flows, Plan, Previous, Topology,
     document::{flows_json, parse_flows, parse_previous, plan_json},
@@ -10,10 +8,15 @@ use c4_traffic::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::store::{Store, StoreError, Write, file::FileStore, writer::Writer};
+use crate::{
+    steer::journal::row,
+    store::{Store, StoreError, Write},
+};
 
-const TABLE: &str = "paths";
-const KEY: &str = "plan";
+/// The table of the store with the plan.
+pub const TABLE: &str = "paths";
+/// Its only key.
+pub const KEY: &str = "plan";
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,37 +25,6 @@ pub struct Kept {
     epoch: u64,
     flows: Value,
     plan: Value,
-}
-
-/// Where the plan is kept.
-#[derive(Clone)]
-pub struct Keeper(Writer);
-
-impl Keeper {
-    /// Opens the file; and the plan in it, if there is one that can be read.
-    ///
-    /// # Errors
-    /// The file cannot be used.
-    pub fn open(path: &Path) -> Result<(Self, Option<Kept>), StoreError> {
-        let store = Arc::new(FileStore::open(path)?);
-        let kept = store.get(TABLE, KEY)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let writer = Writer::new(store).map_err(|error| StoreError::Access(error.to_string()))?;
-        Ok((Self(writer), kept))
-    }
-
-    /// Keeps a plan. One that cannot be written is no reason to stop: the next one is tried again.
-    pub fn keep(&self, kept: &Kept) {
-        let Ok(bytes) = serde_json::to_vec(kept) else { return };
-        let told = |written| {
-            if let Err(error) = written {
-                tracing::warn!(%error, "the plan of paths cannot be kept");
-            }
-        };
-        let handed_over = self.0.write(vec![Write::put(TABLE, KEY, bytes)], told);
-        if handed_over.is_err() {
-            told(handed_over);
-        }
-    }
 }
 
 /// What a kept plan comes to.
@@ -80,6 +52,20 @@ impl Kept {
             flows: value(serde_json::to_value(flows_json(flows, topology))),
             plan: value(serde_json::to_value(plan_json(plan, flows, topology))),
         }
+    }
+
+    /// The plan that was kept, if there is one that can be read.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn load(store: &dyn Store) -> Result<Option<Self>, StoreError> {
+        Ok(store.get(TABLE, KEY)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// As it is to be written.
+    #[must_use]
+    pub fn row(&self) -> Write {
+        row(TABLE, KEY, self)
     }
 
     /// What of it still makes sense.

@@ -12,7 +12,7 @@ use std::sync::{
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::{Row, Store, StoreError, Write};
+use super::{Row, Store, StoreError, Tables, Write};
 use crate::steer::journal::ACTIONS;
 
 /// The variable that names the moment.
@@ -84,6 +84,10 @@ impl Store for CrashingStore {
 
     fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.store.get(table, key)
+    }
+
+    fn everything(&self) -> Result<Tables, StoreError> {
+        self.store.everything()
     }
 }
 

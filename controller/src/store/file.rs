@@ -2,15 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
 
-use super::{Row, Store, StoreError, Write};
-
-/// The format of what this version writes.
-const SCHEMA: u64 = 1;
-/// Where a file says which schema it has. No table of anybody has this name.
-const ABOUT: &str = "c4";
-const SCHEMA_KEY: &str = "schema";
+use super::{Row, Store, StoreError, Tables, Write};
 
 type Definition<'a> = TableDefinition<'a, &'static str, &'static [u8]>;
 
@@ -24,37 +18,33 @@ impl FileStore {
     /// Opens a file or makes it, and the directories it is in.
     ///
     /// # Errors
-    /// The file cannot be made or is none of ours, another process holds it, or a later version wrote it.
+    /// The file cannot be made or is none of ours, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |problem: String| StoreError::Open { path: PathBuf::from(path), problem };
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(|error| failed(error.to_string()))?;
+            std::fs::create_dir_all(directory).map_err(|error| failed(path, error.to_string()))?;
         }
-        let database = Database::create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => {
-                failed("another process, perhaps a second controller, holds it".into())
+        Ok(Self { database: Database::create(path).map_err(|error| opening(path, &error))? })
+    }
+
+    /// Opens a file that is there. `None` if it is not.
+    ///
+    /// # Errors
+    /// As [`FileStore::open`].
+    pub fn existing(path: &Path) -> Result<Option<Self>, StoreError> {
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                Ok(Some(Self { database: Database::open(path).map_err(|error| opening(path, &error))? }))
             }
-            other => failed(other.to_string()),
-        })?;
-        let store = Self { database };
-        match store.get(ABOUT, SCHEMA_KEY)? {
-            None => store.apply(&[Write::put(ABOUT, SCHEMA_KEY, SCHEMA.to_string().into_bytes())])?,
-            Some(bytes) => {
-                let found = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
-                let found = found.ok_or_else(|| failed("does not say which schema it has".into()))?;
-                if found > SCHEMA {
-                    return Err(StoreError::Schema { path: path.to_owned(), found, known: SCHEMA });
-                }
-            }
+            Err(error) => Err(failed(path, error.to_string())),
         }
-        Ok(store)
     }
 
     fn write(&self, batch: &[Write]) -> Result<(), redb::Error> {
         // By default a commit returns once the file is on the disk.
         let transaction = self.database.begin_write()?;
         for write in batch {
-            let mut table = transaction.open_table(Definition::new(write.table))?;
+            let mut table = transaction.open_table(Definition::new(&write.table))?;
             match &write.value {
                 Some(value) => table.insert(write.key.as_str(), value.as_slice())?,
                 None => table.remove(write.key.as_str())?,
@@ -79,6 +69,23 @@ impl FileStore {
     }
 }
 
+impl FileStore {
+    fn read_all(&self) -> Result<Tables, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let mut tables = Tables::new();
+        for handle in transaction.list_tables()? {
+            let table = transaction.open_table(Definition::new(handle.name()))?;
+            let mut rows = std::collections::BTreeMap::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                rows.insert(key.value().to_owned(), value.value().to_owned());
+            }
+            tables.insert(handle.name().to_owned(), rows);
+        }
+        Ok(tables)
+    }
+}
+
 impl Store for FileStore {
     fn apply(&self, batch: &[Write]) -> Result<(), StoreError> {
         self.write(batch).map_err(access)
@@ -100,6 +107,23 @@ impl Store for FileStore {
     fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(table, |table| Ok(table.get(key)?.map(|value| value.value().to_owned())), None)
             .map_err(access)
+    }
+
+    fn everything(&self) -> Result<Tables, StoreError> {
+        self.read_all().map_err(access)
+    }
+}
+
+fn failed(path: &Path, problem: String) -> StoreError {
+    StoreError::Open { path: PathBuf::from(path), problem }
+}
+
+fn opening(path: &Path, error: &redb::DatabaseError) -> StoreError {
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            failed(path, "another process, perhaps a second controller, holds it".into())
+        }
+        other => failed(path, other.to_string()),
     }
 }
 

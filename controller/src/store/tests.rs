@@ -46,14 +46,56 @@ fn a_file_is_found_again_and_held_by_one() {
 }
 
 #[test]
-fn a_file_of_a_later_version_or_of_somebody_else_is_refused() {
+fn a_store_of_a_later_version_or_of_somebody_else_is_refused() {
+    let later = MemoryStore::default();
+    later.apply(&[put("c4", "schema", "3")]).expect("written");
+    let refused = schema::bring_up(&later, "m", None);
+    assert!(matches!(refused, Err(StoreError::Schema { found: 3, known: 2, .. })), "{refused:?}");
+    for foreign in [put("c4", "schema", "two"), put("shopping", "milk", "2 l")] {
+        let store = MemoryStore::default();
+        store.apply(&[foreign]).expect("written");
+        assert!(matches!(schema::bring_up(&store, "m", None), Err(StoreError::Access(_))));
+    }
     let dir = tempfile::tempdir().expect("a directory");
-    let later = dir.path().join("later.redb");
-    FileStore::open(&later).expect("opens").apply(&[put("c4", "schema", "2")]).expect("written");
-    assert!(matches!(FileStore::open(&later), Err(StoreError::Schema { found: 2, known: 1, .. })));
     let other = dir.path().join("other.redb");
     std::fs::write(&other, "a shopping list, long enough to be no accident").expect("written");
     assert!(matches!(FileStore::open(&other), Err(StoreError::Open { .. })));
+}
+
+/// A file as the version before wrote it.
+fn earlier(name: &str, to: &std::path::Path) {
+    let packed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1").join(name);
+    let packed = std::fs::File::open(packed).expect("a fixture");
+    let mut plain = std::fs::File::create(to).expect("created");
+    std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut plain).expect("unpacked");
+}
+
+#[test]
+fn both_files_of_schema_1_become_one_of_schema_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, plan) = (dir.path().join("controller.redb"), dir.path().join("paths.redb"));
+    earlier("controller.redb.gz", &file);
+    earlier("paths.redb.gz", &plan);
+    let store = FileStore::open(&file).expect("opens");
+    assert_eq!(store.get("c4", "schema"), Ok(Some(b"1".to_vec())));
+    let before = store.everything().expect("read");
+    schema::bring_up(&store, "the file", Some(&plan)).expect("brought up");
+    let mut after = store.everything().expect("read");
+    assert_eq!(store.get("c4", "schema"), Ok(Some(b"2".to_vec())));
+    assert!(crate::paths::keep::Kept::load(&store).expect("read").is_some(), "the plan came along");
+    let loaded = crate::steer::journal::Loaded::read(&store).expect("a journal that is understood");
+    assert_eq!((loaded.actions.len(), loaded.audit.is_empty()), (1, false));
+    assert!(!crate::ledger::Ledger::load(&store).expect("a ledger").is_empty());
+    // Nothing else changed.
+    after.remove("paths");
+    after.insert("c4".into(), before["c4"].clone());
+    assert_eq!(after, before);
+    // Once: what was planned since is not overwritten by the old file.
+    store.apply(&[put("paths", "plan", "newer")]).expect("written");
+    schema::bring_up(&store, "the file", Some(&plan)).expect("is up to date");
+    assert_eq!(store.get("paths", "plan"), Ok(Some(b"newer".to_vec())));
+    drop(store);
+    FileStore::open(&file).expect("is still a sound file");
 }
 
 #[test]
@@ -87,6 +129,9 @@ impl Store for std::sync::Mutex<Hanging> {
         Err(StoreError::Busy)
     }
     fn get(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Err(StoreError::Busy)
+    }
+    fn everything(&self) -> Result<Tables, StoreError> {
         Err(StoreError::Busy)
     }
 }
