@@ -166,6 +166,12 @@ pub fn entry(code: &str, detail: &str) -> Option<Entry> {
     signals::entry(code)
 }
 
+/// Whether healthy components report it now and then for a while, so that it is worth a warning only if it lasts.
+#[must_use]
+pub fn comes_and_goes(code: &str) -> bool {
+    signals::comes_and_goes(code)
+}
+
 /// The process that the driver names in the text of an XID: "pid=4711".
 #[must_use]
 pub fn pid(detail: &str) -> Option<u32> {

@@ -56,6 +56,14 @@ pub struct Config {
     /// How far before the onset of a fault a health event may lie to be joined with it. Default 60000: NCCL retries a
     /// connection for some tens of seconds before anything stands still.
     pub health_join_ms: u64,
+    /// Over which time it is averaged how much of it a GPU spends at clocks that heat has lowered. Default 600000, ten
+    /// minutes: healthy GPUs under full load report it for some minutes at a time.
+    pub health_throttle_window_ms: u64,
+    /// Share of that time above which it is a warning, though no rank suffers. Default 0.5; a GPU that is throttled without
+    /// a break is told of after 0.7 windows. Shorter reports only become the cause of a rank on that GPU that is slow.
+    pub health_throttle_share: f64,
+    /// Share of that time below which the warning is over. Default 0.25: 0.7 to 1.4 windows after the end.
+    pub health_throttle_clear_share: f64,
     /// How long a job that has ended or has fallen silent is remembered. Default 3600000, an hour.
     pub forget_ms: u64,
 }
@@ -80,6 +88,9 @@ impl Default for Config {
             stale_ms: 3_500,
             health_hold_ms: 10_000,
             health_join_ms: 60_000,
+            health_throttle_window_ms: 600_000,
+            health_throttle_share: 0.5,
+            health_throttle_clear_share: 0.25,
             forget_ms: 3_600_000,
         }
     }
@@ -96,6 +107,7 @@ impl Config {
             ("learning_hang_ms", self.learning_hang_ms),
             ("learn_iterations", self.learn_iterations),
             ("stale_ms", self.stale_ms),
+            ("health_throttle_window_ms", self.health_throttle_window_ms),
             ("forget_ms", self.forget_ms),
         ];
         for (name, value) in positive {
@@ -111,6 +123,7 @@ impl Config {
             ("busy_pause_ms", self.busy_pause_ms),
             ("health_hold_ms", self.health_hold_ms),
             ("health_join_ms", self.health_join_ms),
+            ("health_throttle_window_ms", self.health_throttle_window_ms),
         ];
         for (name, value) in positive.into_iter().take(3).chain(at_most_a_day) {
             if value > 86_400_000 {
@@ -123,11 +136,19 @@ impl Config {
             ("slow_floor", self.slow_floor, 0.001, 1.0),
             ("slow_noise", self.slow_noise, 1.0, 100.0),
             ("imbalance_floor", self.imbalance_floor, 0.01, 1.0),
+            ("health_throttle_share", self.health_throttle_share, 0.01, 0.99),
+            ("health_throttle_clear_share", self.health_throttle_clear_share, 0.005, 0.99),
         ] {
             // Written so that NaN is a mistake too.
             if !(low..=high).contains(&value) {
                 mistakes.push(format!("{name} is {value}, expected {low} to {high}"));
             }
+        }
+        if self.health_throttle_clear_share > self.health_throttle_share {
+            mistakes.push(format!(
+                "health_throttle_clear_share is {}, expected at most health_throttle_share, {}",
+                self.health_throttle_clear_share, self.health_throttle_share
+            ));
         }
         mistakes
     }
@@ -140,9 +161,15 @@ mod tests {
     #[test]
     fn defaults_are_right_and_mistakes_are_told_all_at_once() {
         assert_eq!(Config::default().mistakes(), Vec::<String>::new());
-        let wrong = Config { stale_ms: 0, pause_margin: f64::NAN, slow_floor: 2.0, ..Config::default() };
+        let wrong = Config {
+            stale_ms: 0,
+            pause_margin: f64::NAN,
+            slow_floor: 2.0,
+            health_throttle_clear_share: 0.6,
+            ..Config::default()
+        };
         let mistakes = wrong.mistakes();
-        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
         assert!(mistakes.iter().all(|mistake| mistake.contains("expected")));
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::{
     case::{Cases, Slot},
+    catalogue,
     change::ChangePoint,
     comm_slow, death, desync,
     finding::{Finding, Verdict},
@@ -40,6 +41,7 @@ pub struct Detector {
     nodes: Nodes,
     /// Events for which no symptom was seen yet, with the time they happened.
     waiting_events: VecDeque<(Timestamp, HealthEvent)>,
+    throttling: health::Throttling,
     /// Warnings about nodes on which no job runs.
     unattached: Cases,
     now: Timestamp,
@@ -56,6 +58,7 @@ impl Detector {
             job_of: HashMap::new(),
             nodes: Nodes::default(),
             waiting_events: VecDeque::new(),
+            throttling: health::Throttling::default(),
             unattached: Cases::default(),
             now: Timestamp(0),
             swept: Timestamp(0),
@@ -177,20 +180,24 @@ impl Detector {
     fn health(&mut self, event: HealthEvent, now: Timestamp, out: &mut Vec<Finding>) {
         let at = now.before(event.ago_us);
         self.nodes.remember(at, event.clone());
-        if event.cleared {
+        let comes_and_goes = catalogue::comes_and_goes(&event.code);
+        if comes_and_goes && (event.cleared || health::is_news(&event)) {
+            self.throttling.take(event.clone(), at, &self.config);
+        }
+        if event.cleared && !comes_and_goes {
             self.waiting_events.retain(|(_, e)| health::slot(e) != health::slot(&event));
             let slot = health::slot(&event);
-            for job in self.jobs.values_mut() {
-                job.cases.clear(&slot, now, out);
-            }
-            self.unattached.clear(&slot, now, out);
+            self.clear_warning(&slot, now, out);
+        }
+        if event.cleared {
             return;
         }
         for job in self.jobs.values_mut() {
             health::arrived(job, &event, &self.nodes, &self.config, now, out);
         }
         let known = |(_, waiting): &(Timestamp, HealthEvent)| health::slot(waiting) == health::slot(&event);
-        if health::is_news(&event)
+        if !comes_and_goes
+            && health::is_news(&event)
             && self.waiting_events.len() < MAX_WAITING_EVENTS
             && !self.waiting_events.iter().any(known)
         {
@@ -214,23 +221,39 @@ impl Detector {
             .partition(|(at, _)| now.micros_since(*at) >= hold_us);
         self.waiting_events = waiting;
         for (at, event) in due {
-            let explained = |job: &Job| job.cases.iter().any(|(_, case)| health::joined(case, &event));
-            if self.jobs.values().any(explained) {
-                continue;
-            }
-            let slot = health::slot(&event);
-            match self.jobs.values_mut().find(|job| !job.stopping && health::runs_on(job, &event)) {
-                Some(job) => {
-                    let draft = health::warning(&event, Some(job), at);
-                    let (id, incarnation) = (job.id.clone(), job.incarnation);
-                    job.cases.tell(slot, draft, &id, incarnation, now, out);
-                }
-                None => {
-                    let draft = health::warning(&event, None, at);
-                    self.unattached.tell(slot, draft, &JobId(String::new()), 0, now, out);
-                }
+            if !is_explained(&self.jobs, &event) {
+                self.warn(&event, at, now, out);
             }
         }
+        for change in self.throttling.look(&self.config, now, |event| is_explained(&self.jobs, event)) {
+            match change {
+                health::Change::Lasts(event, since) => self.warn(&event, since, now, out),
+                health::Change::Over(slot) => self.clear_warning(&slot, now, out),
+            }
+        }
+    }
+
+    /// Tells of a broken component that nobody suffers from.
+    fn warn(&mut self, event: &HealthEvent, at: Timestamp, now: Timestamp, out: &mut Vec<Finding>) {
+        let slot = health::slot(event);
+        match self.jobs.values_mut().find(|job| !job.stopping && health::runs_on(job, event)) {
+            Some(job) => {
+                let draft = health::warning(event, Some(job), at);
+                let (id, incarnation) = (job.id.clone(), job.incarnation);
+                job.cases.tell(slot, draft, &id, incarnation, now, out);
+            }
+            None => {
+                let draft = health::warning(event, None, at);
+                self.unattached.tell(slot, draft, &JobId(String::new()), 0, now, out);
+            }
+        }
+    }
+
+    fn clear_warning(&mut self, slot: &Slot, now: Timestamp, out: &mut Vec<Finding>) {
+        for job in self.jobs.values_mut() {
+            job.cases.clear(slot, now, out);
+        }
+        self.unattached.clear(slot, now, out);
     }
 
     /// Forgets jobs that are over, once a second at most.
@@ -257,6 +280,11 @@ impl Detector {
         });
         self.unattached.clear_where(now, out, |_, case| now.micros_since(case.finding.detected) >= forget_us);
     }
+}
+
+/// Whether an open finding tells of the event.
+fn is_explained(jobs: &BTreeMap<JobId, Job>, event: &HealthEvent) -> bool {
+    jobs.values().any(|job| job.cases.iter().any(|(_, case)| health::joined(case, event)))
 }
 
 /// Looks after everything in a job that depends on time.

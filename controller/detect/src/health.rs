@@ -23,6 +23,9 @@ use crate::{
 use symptom::Symptom;
 
 mod symptom;
+mod throttle;
+
+pub(crate) use throttle::{Change, Throttling};
 
 /// Whether what happened can be why a finding of this kind is there.
 fn explains(kind: Kind, entry: &Entry) -> bool {

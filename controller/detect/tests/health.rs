@@ -83,26 +83,45 @@ fn a_gpu_that_fell_off_the_bus_is_why_its_rank_hangs() {
 
 #[test]
 fn a_gpu_that_is_too_hot_is_why_its_rank_is_late_but_not_why_one_hangs() {
-    // A condition: it may have begun long before.
+    // A condition: it may have begun long before, or be over by the time the rank is found.
     let hot = on_gpu(4, event(2 * S, 1, "thermal-slowdown", Severity::Warning));
-    let outcome = run(2, slow(12), vec![hot.clone()], 60 * S);
-    assert_eq!(
-        outcome.kinds(),
-        [Kind::Health, Kind::NonCommSlow],
-        "a warning until it hurts: {}",
-        outcome.describe()
-    );
-    let finding =
-        outcome.last.values().find(|finding| finding.kind == Kind::NonCommSlow).expect("a straggler");
-    let warning = outcome.last.values().find(|finding| finding.kind == Kind::Health).expect("a warning");
-    assert!(warning.cleared.is_some(), "one cause, one finding");
-    assert!(finding.summary.starts_with("rank 12, GPU 4 of node-1, is too hot"), "{}", finding.summary);
-    assert_eq!(cause(finding), Some("thermal-slowdown"));
+    let brief = on_gpu(4, event(25 * S, 1, "thermal-slowdown", Severity::Warning));
+    let over = (31 * S, HealthEvent { cleared: true, ..brief.1.clone() });
+    for events in [vec![hot.clone()], vec![brief, over]] {
+        let finding = only(&run(2, slow(12), events, 60 * S), Kind::NonCommSlow, 12);
+        assert!(finding.summary.starts_with("rank 12, GPU 4 of node-1, is too hot"), "{}", finding.summary);
+        assert_eq!(cause(&finding), Some("thermal-slowdown"));
+    }
 
     let outcome = run(3, stuck(12), vec![hot], 60 * S);
     let finding = outcome.last.values().find(|finding| finding.kind == Kind::NonCommHang).expect("a hang");
     assert_eq!(cause(finding), None, "{}", finding.summary);
     assert_eq!(finding.evidence["health"][0]["code"], "thermal-slowdown", "shown, but not blamed");
+}
+
+#[test]
+fn heat_that_nobody_suffers_from_is_a_warning_only_if_it_lasts() {
+    let hot = |at| on_gpu(4, event(at, 1, "thermal-slowdown", Severity::Warning));
+    let cold = |at| (at, HealthEvent { cleared: true, ..hot(at).1 });
+    let blips = (0..4).flat_map(|n| [hot((60 * n + 10) * S), cold((60 * n + 25) * S)]).collect();
+    let outcome = run(11, None, blips, 240 * S);
+    assert_eq!(outcome.kinds(), [], "{}", outcome.describe());
+
+    let config = Config { health_throttle_window_ms: 20_000, ..Config::default() };
+    let mut observations = Sim::new(12, Shape::new(16, 300_000), Vec::new()).observations(90 * S);
+    let events = [hot(10 * S), cold(35 * S), hot(36 * S), cold(40 * S)];
+    observations.extend(events.map(|(at, event)| (Timestamp(EPOCH_US + at), Observation::Health(event))));
+    observations.sort_by_key(|(at, _)| *at);
+    let finding = only(&feed(Detector::new(config), observations), Kind::Health, 12);
+    assert!(finding.summary.contains("is too hot and lowered its clocks since"), "{}", finding.summary);
+    assert!(finding.cleared.is_some_and(|at| at > Timestamp(EPOCH_US + 50 * S)), "{finding:?}");
+}
+
+#[test]
+fn a_power_brake_is_told_at_once() {
+    let brake = on_gpu(4, event(20 * S, 1, "power-brake", Severity::Warning));
+    let finding = only(&run(13, None, vec![brake], 45 * S), Kind::Health, 12);
+    assert!(finding.detected < Timestamp(EPOCH_US + 32 * S), "{finding:?}");
 }
 
 #[test]

@@ -59,12 +59,19 @@ const MOMENTS: &[Row] = &[
     ("nccl-segfault", "had a process crash inside NCCL", Driver, Part::Host, Stops, Warning, ContactSupport),
 ];
 
+/// Conditions that healthy components are in for a while, under full load.
+const COME_AND_GO: &[&str] = &["thermal-slowdown"];
+
 /// Counters of a NIC have codes of the operator's choice; what can be said of one is that it grew.
 const COUNTER: Row =
     ("", "counts more errors than are normal", Hardware, Part::Nic, Slows, Warning, CheckNetwork);
 
 /// Codes of NIC counters begin with this.
 const COUNTER_PREFIX: &str = "nic-";
+
+pub(super) fn comes_and_goes(code: &str) -> bool {
+    COME_AND_GO.contains(&code)
+}
 
 pub(super) fn entry(code: &str) -> Option<Entry> {
     let find = |rows: &'static [Row]| rows.iter().find(|row| row.0 == code);
