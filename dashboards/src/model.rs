@@ -113,12 +113,12 @@ pub enum Unit {
 /// What a panel needs to show anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// A job that runs, that was restarted, and of which a rank is late.
+    /// A job that runs on a planned network, that was restarted, and of which a rank is late.
     Job,
     /// GPUs.
     Gpu,
-    /// Planned paths.
-    Paths,
+    /// A network whose paths change.
+    Fabric,
 }
 
 /// A question to Prometheus.

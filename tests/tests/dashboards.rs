@@ -104,10 +104,26 @@ fn check_panel(panel: &Value, variables: &BTreeSet<&str>, uids: &BTreeSet<&str>)
     }
 }
 
-/// A job that was restarted, with a rank that is late now, and a NIC whose link is gone.
-fn scene() -> Cluster {
-    let sysfs = tempfile::tempdir().expect("a directory").keep();
-    let nic = sysfs.join("class/net/eth7");
+/// Two hosts under a leaf each, two spines, one link down.
+const TOPOLOGY: &str = "\
+switches:
+- {name: leaf0, tier: leaf}
+- {name: leaf1, tier: leaf}
+- {name: spine0, tier: spine, addresses: [127.8.0.0]}
+- {name: spine1, tier: spine, addresses: [127.8.0.1]}
+links:
+- {a: leaf0, b: spine0, gbps: 400}
+- {a: leaf0, b: spine1, gbps: 400}
+- {a: leaf1, b: spine0, gbps: 400}
+- {a: leaf1, b: spine1, gbps: 400, state: down}
+hosts:
+- {name: node-0, nics: [{name: eth7, ports: [{switch: leaf0, gbps: 400, address: 127.0.0.2}]}]}
+- {name: node-1, nics: [{name: eth7, ports: [{switch: leaf1, gbps: 400, address: 127.0.0.3}]}]}
+";
+
+/// A job on planned paths that was restarted, with a rank that is late now, and a NIC whose link is gone.
+fn scene(dir: &Path) -> Cluster {
+    let nic = dir.join("sys/class/net/eth7");
     let file = |name: &str, text: &str| {
         let path = nic.join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
@@ -126,9 +142,19 @@ fn scene() -> Cluster {
     let mut spec = Spec::eight_ranks(JOB);
     spec.nodes = vec![(NODE.into(), 0..2), ("node-1".into(), 2..4)];
     spec.ring_args = ["--compute-us", "40000", "--bytes", "4096,262144"].map(str::to_owned).into();
-    spec.agent_yaml = format!("sensors:\n  nic:\n    sys_root: {}\n", sysfs.display());
-    // Whoever answers there takes no alerts, which is something to show, too.
-    spec.controller_yaml = "alerts: [{kind: json, url: \"http://127.0.0.1:9/\", attempts: 2}]\n".into();
+    let topology = dir.join("topology.yaml");
+    fs::write(&topology, TOPOLOGY).expect("a file");
+    // Its switches are not there, so agents look for ports in vain: that is shown, too.
+    spec.agent_yaml = format!(
+        "sensors: {{nic: {{sys_root: {}}}}}\npaths: {{orders: controller, table: {}/{{node}}.paths}}\n",
+        dir.join("sys").display(),
+        dir.display()
+    );
+    // Whoever answers there takes no alerts, which is something to show as well.
+    spec.controller_yaml = format!(
+        "alerts: [{{kind: json, url: \"http://127.0.0.1:9/\", attempts: 2}}]\npaths: {{topology: {}}}\n",
+        topology.display()
+    );
     let cluster = Cluster::start(spec).expect("a cluster");
     let ctl = cluster.ctl();
     ctl.wait_healthy(JOB, 0, LIMIT).expect("healthy");
@@ -151,7 +177,7 @@ fn scene() -> Cluster {
 #[test]
 fn every_query_of_every_panel_has_an_answer() {
     let dir = tempfile::tempdir().expect("a directory");
-    let cluster = scene();
+    let cluster = scene(dir.path());
     let mut targets = vec![cluster.http.clone()];
     targets.extend(cluster.agent_pages().expect("pages"));
     let rules = repository().join("dashboards/rules");

@@ -1,22 +1,37 @@
 //! Planned paths, as the newest picture shows them. Link names come from the operator's topology, but may be very many: the
 //! fullest have series of their own.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use c4_metrics::{Collected, Family, Kind, Source};
 use tokio::sync::watch;
 
-use crate::snapshot::Snapshot;
+use crate::{paths::view::FlowView, snapshot::Snapshot};
 
 /// Links that have series of their own.
 const MAX_LINKS: usize = 1_024;
 
+/// NICs that have series of their own, in each direction.
+const MAX_NICS: usize = 1_024;
+/// A planner thinks in Gbit/s, Prometheus in bytes.
+const BYTES_PER_GBIT: f64 = 1e9 / 8.0;
+
 /// Name, labels and help of everything here.
-const GAUGES: [(&str, &[&str], &str); 9] = [
+const GAUGES: [(&str, &[&str], &str); 11] = [
     (
         "c4_paths_link_planned_utilization_ratio",
         &["from", "to", "index"],
         "What the plan has links between switches carry, as a share of their rate; the fullest only",
+    ),
+    (
+        "c4_paths_nic_planned_transmit_bytes_per_second",
+        &["node", "nic"],
+        "What the plan has a NIC send to other hosts; of those that send most only",
+    ),
+    (
+        "c4_paths_nic_planned_receive_bytes_per_second",
+        &["node", "nic"],
+        "What the plan has a NIC receive from other hosts; of those that receive most only",
     ),
     ("c4_paths_max_utilization_ratio", &[], "Utilisation of the fullest link or NIC port by the plan"),
     ("c4_paths_lower_bound_ratio", &[], "What no plan could go below"),
@@ -50,6 +65,8 @@ impl Source for PlannedPaths {
             let labels = [&*link.from, &*link.to, &link.index.to_string()];
             into.push("c4_paths_link_planned_utilization_ratio", &labels, link.planned);
         }
+        nics(into, "c4_paths_nic_planned_transmit_bytes_per_second", &paths.flows, |flow| &flow.from);
+        nics(into, "c4_paths_nic_planned_receive_bytes_per_second", &paths.flows, |flow| &flow.to);
         into.push("c4_paths_max_utilization_ratio", &[], paths.max_link);
         into.push("c4_paths_lower_bound_ratio", &[], paths.lower_bound);
         into.push("c4_paths_flows", &[], paths.flows.len() as f64);
@@ -69,5 +86,61 @@ impl Source for PlannedPaths {
         into.push("c4_paths_mistakes", &[], paths.mistakes.len() as f64);
         into.push("c4_paths_plans_total", &[], paths.plans as f64);
         into.push("c4_paths_moves_total", &[], paths.moves as f64);
+    }
+}
+
+/// What flows that have a path make NICs at one end of them carry.
+fn nics(into: &mut Collected<'_>, family: &str, flows: &[FlowView], end: impl Fn(&FlowView) -> &String) {
+    let mut loads: BTreeMap<&str, f64> = BTreeMap::new();
+    for flow in flows.iter().filter(|flow| flow.why.is_none()) {
+        *loads.entry(end(flow)).or_default() += flow.gbps * BYTES_PER_GBIT;
+    }
+    let mut loads: Vec<(&str, f64)> = loads.into_iter().collect();
+    loads.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (name, load) in loads.into_iter().take(MAX_NICS) {
+        // A host's name has no slash (it is a node's), a NIC's may.
+        if let Some((node, nic)) = name.split_once('/') {
+            into.push(family, &[node, nic], load);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use c4_metrics::Catalogue;
+
+    use super::*;
+    use crate::{config::Mode, paths::view::PathsView};
+
+    #[test]
+    fn nics_carry_all_flows_that_have_a_path() {
+        let flow = |from: &str, to: &str, gbps, why: Option<&str>| FlowView {
+            job: "j".into(),
+            from: from.into(),
+            to: to.into(),
+            gbps,
+            pieces: Vec::new(),
+            why: why.map(str::to_owned),
+        };
+        let flows = vec![
+            flow("a/mlx5_0", "b/mlx5_0", 100.0, None),
+            flow("a/mlx5_0", "c/mlx5_0", 50.0, None),
+            flow("b/mlx5_0", "c/mlx5_0", 400.0, Some("no path")),
+        ];
+        let mut picture = Snapshot::empty(Mode::Observe, c4_detect::observation::Timestamp(1));
+        picture.paths = Some(Arc::new(PathsView { flows: Arc::new(flows), ..PathsView::default() }));
+        let (_sender, receiver) = watch::channel(Arc::new(picture));
+        let mut catalogue = Catalogue::default();
+        catalogue.source(PlannedPaths(receiver)).unwrap();
+        let page = catalogue.text().unwrap();
+        for line in [
+            r#"c4_paths_nic_planned_transmit_bytes_per_second{node="a",nic="mlx5_0"} 18750000000"#,
+            r#"c4_paths_nic_planned_receive_bytes_per_second{node="c",nic="mlx5_0"} 6250000000"#,
+            "c4_paths_flows 3",
+            "c4_paths_unplaced_flows 1",
+        ] {
+            assert!(page.lines().any(|known| known == line), "{line} is not in\n{page}");
+        }
+        assert!(!page.contains(r#"transmit_bytes_per_second{node="b""#), "what has no path carries nothing");
     }
 }

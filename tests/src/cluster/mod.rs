@@ -49,7 +49,7 @@ pub struct Spec {
     pub mode: &'static str,
     /// Further lines of the controller's configuration, YAML.
     pub controller_yaml: String,
-    /// Further lines of every agent's configuration, YAML.
+    /// Further lines of every agent's configuration, YAML; `{node}` is the name of its node.
     pub agent_yaml: String,
     /// Further arguments of the ring job.
     pub ring_args: Vec<String>,

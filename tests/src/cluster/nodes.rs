@@ -42,7 +42,8 @@ impl AgentPlace {
         fs::create_dir_all(&recorders).with_context(|| format!("cannot create {}", recorders.display()))?;
         let config = dir.join(format!("{node}.yaml"));
         let evidence = dir.join(format!("{node}.evidence"));
-        let yaml = format!("{}supervise: {{evidence_dir: {}}}\n", spec.agent_yaml, evidence.display());
+        let own = spec.agent_yaml.replace("{node}", node);
+        let yaml = format!("{own}supervise: {{evidence_dir: {}}}\n", evidence.display());
         fs::write(&config, yaml).with_context(|| format!("cannot write {}", config.display()))?;
         let text = |path: &Path| path.display().to_string();
         let mut arguments: Vec<String> = ["run", "--config"].map(str::to_owned).into();
