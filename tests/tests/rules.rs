@@ -1,7 +1,7 @@
 //! The rules for Prometheus: its own tool tests each alert, and each leads to a page that says what to do.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -66,13 +66,39 @@ fn the_samples_beside_them_are_taken_by_their_programs() {
     }
 }
 
+/// What the rules' tests expect, each with the name of its test.
+fn expectations() -> Vec<(String, Value)> {
+    let tests = files("dashboards/rules/tests")
+        .into_iter()
+        .flat_map(|path| yaml(&path)["tests"].as_array().cloned().expect("tests"));
+    tests
+        .flat_map(|test| {
+            let name = test["name"].as_str().expect("a name").to_owned();
+            let expected = test["alert_rule_test"].as_array().cloned().expect("alerts");
+            expected.into_iter().map(move |expects| (name.clone(), expects))
+        })
+        .collect()
+}
+
+#[test]
+fn no_alert_flaps() {
+    let mut firing: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for (test, expects) in expectations() {
+        let fires = expects["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+        let alert = expects["alertname"].as_str().expect("a name").to_owned();
+        *firing.entry((alert, test)).or_default() += usize::from(fires);
+    }
+    for alert in alerts() {
+        let name = alert["alert"].as_str().expect("a name");
+        assert!(alert["keep_firing_for"].is_string(), "{name} ends with the first scrape that is missing");
+        let held = firing.iter().any(|((alert, _), times)| alert == name && *times > 1);
+        assert!(held, "{name} is not tested to go on while its cause comes and goes");
+    }
+}
+
 #[test]
 fn each_alert_is_tested_to_fire_and_to_end() {
-    let tests: Vec<Value> = files("dashboards/rules/tests")
-        .iter()
-        .flat_map(|path| yaml(path)["tests"].as_array().cloned().expect("tests"))
-        .flat_map(|test| test["alert_rule_test"].as_array().cloned().expect("alerts"))
-        .collect();
+    let tests: Vec<Value> = expectations().into_iter().map(|(_, expects)| expects).collect();
     let tested = |fires: bool| -> BTreeSet<String> {
         let expects =
             |test: &&Value| test["exp_alerts"].as_array().is_some_and(|alerts| alerts.is_empty() != fires);
