@@ -8,6 +8,7 @@ use std::{
 };
 
 use c4_metrics::table;
+use clap::CommandFactory;
 
 fn repository() -> PathBuf {
     fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).expect("the repository")
@@ -57,6 +58,35 @@ fn all_settings_are_on_their_page() {
         sample("agent.yaml")
     );
     generated("configuration.md", &text);
+}
+
+#[test]
+fn all_commands_are_on_their_page() {
+    let mut command = c4ctl::cli::Cli::command();
+    let mut text = String::from(
+        "# c4ctl\n\nGenerated from the program: what `--help` says. Every command takes the options of the first part.\n\n",
+    );
+    command.build();
+    describe(&mut command, "##", &mut text);
+    generated("command-line.md", &text);
+}
+
+/// The help of a command and of those below it, with headings that begin so.
+fn describe(command: &mut clap::Command, heading: &str, text: &mut String) {
+    let path = command.get_bin_name().unwrap_or("c4ctl").to_owned();
+    let is_first = path == "c4ctl";
+    // Options of all commands are told once. What this environment sets is not for everybody.
+    let told = std::mem::take(command).term_width(100).mut_args(|arg| {
+        let hide = arg.is_hide_set() || !is_first && (arg.is_global_set() || arg.get_id() == "help");
+        arg.hide(hide).hide_env_values(true)
+    });
+    *command = told;
+    let help = command.render_long_help().to_string();
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    text.push_str(&format!("{heading} {path}\n\n```\n{}\n```\n\n", lines.join("\n").trim_end()));
+    for below in command.get_subcommands_mut() {
+        describe(below, "###", text);
+    }
 }
 
 /// Every Markdown file of the documentation, and the README.

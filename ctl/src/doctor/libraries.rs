@@ -106,18 +106,63 @@ pub(super) fn nccl(given: Option<&Path>) -> Check {
 
 type Version = (u32, u32, u32);
 
+/// What is known to be wrong with some versions, as far as it matters beside C4.
+struct Trap {
+    /// The first version that has it.
+    from: Version,
+    /// The first that does not.
+    until: Version,
+    what: &'static str,
+    advice: &'static str,
+}
+
+const TRAPS: [Trap; 5] = [
+    Trap {
+        from: (2, 23, 0),
+        until: (2, 27, 0),
+        what: "it names communicators late and never tells their size",
+        advice: "who hangs is told later, and less surely: NCCL 2.27 or later is better",
+    },
+    Trap {
+        from: (2, 23, 0),
+        until: (2, 28, 3),
+        what: "kernel events are harmful before 2.28.3, so C4 leaves them off",
+        advice: "who is late is told less surely: NCCL 2.28.3 or later is better",
+    },
+    Trap {
+        from: (2, 28, 9),
+        until: (2, 28, 10),
+        what: "it tells wrong times of kernels once a CUDA graph was replayed",
+        advice: "C4 notices, and finds no stragglers in jobs with CUDA graphs",
+    },
+    // NVIDIA/nccl issues 1669, 1718, 1762 and 1996.
+    Trap {
+        from: (2, 26, 0),
+        until: (2, 28, 0),
+        what: "its RAS has crashed jobs, in 2.27.7 without being asked",
+        advice: "set NCCL_RAS_ENABLE=0 for jobs, or do not poll ncclras",
+    },
+    // Issue 2346.
+    Trap {
+        from: (2, 29, 0),
+        until: (2, 30, 0),
+        what: "asking its RAS has crashed a job while communicators were made",
+        advice: "do not poll ncclras",
+    },
+];
+
 fn judged(name: &'static str, version: Version, found: &str) -> Check {
-    match version {
-        (2, minor, _) if minor < 23 => {
-            Check::bad(name, format!("{found}: it has no profiler plugins"), "use NCCL 2.23 or later")
-        }
-        (2, minor, patch) if (minor, patch) < (28, 3) => Check::doubtful(
-            name,
-            format!("{found}: kernel events are harmful before 2.28.3, so C4 leaves them off"),
-            "who is late is told less surely; NCCL 2.28.3 or later is better",
-        ),
-        _ => Check::good(name, found),
+    if version < (2, 23, 0) {
+        return Check::bad(name, format!("{found}: it has no profiler plugins"), "use NCCL 2.23 or later");
     }
+    let traps: Vec<&Trap> =
+        TRAPS.iter().filter(|trap| trap.from <= version && version < trap.until).collect();
+    if traps.is_empty() {
+        return Check::good(name, found);
+    }
+    let joined =
+        |part: fn(&Trap) -> &'static str| traps.iter().map(|trap| part(trap)).collect::<Vec<_>>().join("; ");
+    Check::doubtful(name, format!("{found}: {}", joined(|trap| trap.what)), joined(|trap| trap.advice))
 }
 
 /// "NCCL version 2.28.9+cuda12.9" is in every build of it.
@@ -156,9 +201,12 @@ mod tests {
         assert_eq!(version(b"NCCL version "), None);
         let grade = |version| judged("NCCL", version, "").grade;
         assert_eq!(
-            [(2, 22, 3), (2, 28, 2), (2, 28, 3), (2, 31, 0)].map(grade),
-            [Grade::Bad, Grade::Doubtful, Grade::Good, Grade::Good]
+            [(2, 22, 3), (2, 28, 2), (2, 28, 3), (2, 28, 10), (2, 31, 2)].map(grade),
+            [Grade::Bad, Grade::Doubtful, Grade::Good, Grade::Good, Grade::Good]
         );
+        let check = judged("NCCL", (2, 27, 7), "2.27.7");
+        assert!(check.found.contains("kernel events") && check.found.contains("RAS"), "{}", check.found);
+        assert!(check.advice.is_some_and(|advice| advice.contains("NCCL_RAS_ENABLE=0")));
     }
 
     #[test]
