@@ -110,8 +110,8 @@ impl Diagnosis {
         }
         if self.jobs.is_empty() {
             text.push_str(
-                "C4 saw no communication: no process loaded its plugin into NCCL. Is NCCL_PROFILER_PLUGIN set to something \
-                 else, or NCCL older than 2.23?\n",
+                "C4 saw no communication: no process loaded its plugin into NCCL. Does the job use NCCL at all (gloo and MPI \
+                 are not seen), is NCCL_PROFILER_PLUGIN set to something else, or NCCL older than 2.23?\n",
             );
         }
         let (gone, open): (Vec<&Finding>, Vec<&Finding>) =
