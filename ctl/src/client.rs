@@ -25,7 +25,7 @@ const NOT_OURS: &str = "is it the gRPC port of a c4-controller (by default 4400;
 const MAX_PICTURE_BYTES: usize = 64 << 20;
 
 /// A connected controller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// The calls.
     pub calls: OperationsClient<InterceptedService<Channel, Token>>,

@@ -68,6 +68,8 @@ fn watching_asks_again_and_wide_tells_more() {
     watching.kill().expect("runs still");
     watching.wait().expect("ends");
     assert_eq!(answers, 2);
+    let actions = text(&controller.ask(&["actions"]).stdout);
+    assert!(actions.contains("restart train in place"), "{actions}");
     let wide = text(&controller.ask(&["findings", "-o", "wide"]).stdout);
     assert!(wide.contains("SUSPECTS") && wide.contains("rank 3 (n1, GPU 3)"), "{wide}");
     assert!(text(&controller.ask(&["jobs", "-o", "wide"]).stdout).contains("1.2 %"));
@@ -97,23 +99,29 @@ fn a_bundle_has_all_evidence_and_no_secrets() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("bundle.tar.gz");
     let told = json(&controller.ask(&["bundle", "f-1", "--file", file.to_str().expect("utf-8"), "--json"]));
-    assert_eq!(told["removed"], 4, "one in each picture, one in the report");
+    assert_eq!(told["removed"], 5, "one in each picture, one in the report, one in the audit trail");
     let files = unpacked(&file);
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
     let expected = [
         "README.txt",
+        "actions.json",
+        "audit.json",
         "events.json",
+        "evidence.json",
         "finding.json",
         "fleet.json",
         "job.json",
+        "paths.json",
         "picture.json",
         "report.html",
+        "status.json",
     ];
     assert_eq!(names, expected);
     assert!(files["finding.json"].contains("never entered AllReduce #120"));
     assert!(files["picture.json"].contains("train --api-key [removed]"));
     assert_eq!(files["report.html"], "<!doctype html><p>token=[removed]</p>");
-    assert!(files.values().all(|content| !content.contains("12345")));
+    assert!(files.values().all(|content| !content.contains("12345") && !content.contains("=abc")));
+    assert!(files["README.txt"].contains("ledger.json: the controller refuses: no ledger is kept"));
     let unknown = controller.ask(&["bundle", "x"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown.stderr).contains("`c4ctl findings --all` lists all it remembers"));
@@ -158,6 +166,26 @@ fn completions_and_manual_pages_know_every_command() {
 }
 
 #[test]
+fn bash_completes_commands_and_options() {
+    let script = text(&command(&["completions", "bash"]).output().expect("runs").stdout);
+    for (words, expected) in
+        [("app", "approve"), ("pa", "paths pause"), ("paths --j", "--job --json"), ("context s", "set")]
+    {
+        let typed: Vec<&str> = words.split(' ').collect();
+        let last = typed.last().expect("a word");
+        let before = if typed.len() > 1 { typed[typed.len() - 2] } else { "c4ctl" };
+        let ask = format!(
+            "{script}\nCOMP_WORDS=(c4ctl {words}); COMP_CWORD={}; _c4ctl c4ctl {last} {before}; echo \"${{COMPREPLY[*]}}\"",
+            typed.len()
+        );
+        let out = Command::new("bash").args(["--norc", "-c", &ask]).output().expect("bash");
+        let mut offered: Vec<String> = text(&out.stdout).split_whitespace().map(str::to_owned).collect();
+        offered.sort();
+        assert_eq!(offered.join(" "), expected, "{words:?}: {}", text(&out.stderr));
+    }
+}
+
+#[test]
 fn the_doctor_says_what_is_wrong_and_what_to_do() {
     let controller = Controller::start();
     let dir = tempfile::tempdir().expect("a folder");
@@ -194,9 +222,9 @@ const LOOKS: usize = 600;
 struct Terminal(tempfile::TempDir);
 
 impl Terminal {
-    fn run(program: &str) -> Self {
+    fn run(program: &str, columns: u16) -> Self {
         let terminal = Self(tempfile::tempdir().expect("a folder"));
-        terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", program]);
+        terminal.tmux(&["new-session", "-d", "-x", &columns.to_string(), "-y", "30", program]);
         terminal.tmux(&["set-option", "-g", "remain-on-exit", "on"]);
         terminal
     }
@@ -234,7 +262,7 @@ fn top_lives_on_a_terminal_and_leaves_it_as_it_was() {
         env!("CARGO_BIN_EXE_c4ctl"),
         controller.url()
     );
-    let terminal = Terminal::run(&program);
+    let terminal = Terminal::run(&program, 100);
     let screen = terminal.wait_for(|screen| screen.contains("never entered AllReduce #120"));
     for expected in [
         "1 open finding",
@@ -257,6 +285,36 @@ fn top_lives_on_a_terminal_and_leaves_it_as_it_was() {
     terminal.tmux(&["send-keys", "q"]);
     let screen = terminal.wait_for(|screen| screen.contains("left with 0"));
     assert!(screen.contains("before") && !screen.contains("AllReduce"), "the old screen is back:\n{screen}");
+}
+
+#[test]
+fn tables_fit_the_terminal_and_colours_are_for_terminals() {
+    let controller = Controller::start();
+    let commands = ["findings", "actions", "jobs", "paths --job train", "status"];
+    let each: String = commands
+        .iter()
+        .map(|asked| format!("{} {asked} --controller {}; ", env!("CARGO_BIN_EXE_c4ctl"), controller.url()))
+        .collect();
+    let terminal = Terminal::run(
+        &format!("export C4_CONFIG=/nowhere; unset NO_COLOR; {each}echo the end; sleep 60"),
+        64,
+    );
+    terminal.wait_for(|screen| screen.contains("the end"));
+    // Lines that the terminal had to wrap are one again.
+    let joined = terminal.tmux(&["capture-pane", "-p", "-J", "-S", "-200"]);
+    let tables: Vec<&str> = joined.lines().filter(|line| line.contains("  ")).collect();
+    assert!(tables.len() > 10, "{joined}");
+    for line in tables {
+        assert!(line.trim_end().chars().count() <= 64, "{line:?} in\n{joined}");
+    }
+    assert!(joined.contains('…'), "something was cut:\n{joined}");
+    let colours = terminal.tmux(&["capture-pane", "-p", "-e", "-S", "-200"]);
+    assert!(colours.contains("\u{1b}[31m") && colours.contains("\u{1b}[32m"), "{colours:?}");
+    for asked in commands {
+        let words: Vec<&str> = asked.split(' ').collect();
+        let piped = text(&controller.ask(&words).stdout);
+        assert!(!piped.contains('\u{1b}') && !piped.contains('…'), "{piped:?}");
+    }
 }
 
 #[test]

@@ -254,5 +254,46 @@ class Kubernetes(unittest.TestCase):
                     run(Path(programs) / document["metadata"]["name"], "--config", file.name, "--check-config")
 
 
+class Examples(unittest.TestCase):
+    """Jobs of operators whose own schemas are not Kubernetes': what Kubernetes makes of their pods is looked at."""
+
+    def pods(self):
+        """Pod templates, by the name of the file."""
+        job = yaml.safe_load((DEPLOY / "examples/pytorchjob.yaml").read_text())
+        for replicas in job["spec"]["pytorchReplicaSpecs"].values():
+            # The operator sets this.
+            yield "pytorchjob.yaml", replicas["template"]["spec"] | {"restartPolicy": replicas["restartPolicy"]}
+        for job in self.jobs():
+            yield "jobset.yaml", job["spec"]["template"]["spec"]
+
+    def jobs(self):
+        jobset = yaml.safe_load((DEPLOY / "examples/jobset.yaml").read_text())
+        for part in jobset["spec"]["replicatedJobs"]:
+            yield {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": part["name"]}} | part["template"]
+
+    def test_their_pods_satisfy_the_published_schemas(self) -> None:
+        try:
+            import kubernetes_validate
+        except ImportError:
+            self.skipTest("the Python package kubernetes-validate is not installed")
+        pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec} for _, spec in self.pods()]
+        self.assertEqual(len(pods), 2)
+        for document in [*pods, *self.jobs()]:
+            kubernetes_validate.validate(document, "1.34", strict=True)
+
+    def test_they_get_what_the_example_of_a_plain_job_gets(self) -> None:
+        plain = yaml.safe_load((DEPLOY / "kubernetes/job-example.yaml").read_text())["spec"]["template"]["spec"]
+        for name, pod in self.pods():
+            self.assertEqual(pod["initContainers"], plain["initContainers"], name)
+            for volume in plain["volumes"]:
+                self.assertIn(volume, pod["volumes"], name)
+            (container,), (expected,) = pod["containers"], plain["containers"]
+            for mount in expected["volumeMounts"]:
+                self.assertIn(mount, container["volumeMounts"], name)
+            variables = {variable["name"]: variable for variable in container["env"]}
+            self.assertIn(expected["env"][0], container["env"], name)
+            self.assertIn("metadata.labels", variables["C4_JOB"]["valueFrom"]["fieldRef"]["fieldPath"], name)
+
+
 if __name__ == "__main__":
     unittest.main()

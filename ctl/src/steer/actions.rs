@@ -11,7 +11,7 @@ use crate::{
     words::{moment, printable},
 };
 
-pub(super) async fn list(asked: &mut Asked<'_>, all: bool) -> Result<(), Failure> {
+pub(crate) async fn list(asked: &mut Asked<'_>, all: bool) -> Result<(), Failure> {
     let mut calls = asked.client.steering.clone();
     let request = v1::ListActionsRequest { include_ended: all };
     let listed = asked.client.call(asked.timeout, "", calls.list_actions(request)).await?;

@@ -14,7 +14,7 @@ use crate::{
     words::{bytes, printable},
 };
 
-pub(super) async fn list(asked: &mut Asked<'_>, limit: u32) -> Result<(), Failure> {
+pub(crate) async fn list(asked: &mut Asked<'_>, limit: u32) -> Result<(), Failure> {
     let mut calls = asked.client.steering.clone();
     let request = v1::ListAuditRequest { limit };
     let entries = asked.client.call(asked.timeout, "", calls.list_audit(request)).await?.entries;
@@ -59,7 +59,7 @@ pub(super) async fn list(asked: &mut Asked<'_>, limit: u32) -> Result<(), Failur
     Ok(())
 }
 
-pub(super) async fn evidence(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
+pub(crate) async fn evidence(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
     let mut calls = asked.client.steering.clone();
     let request = v1::ListEvidenceRequest { job: job.unwrap_or_default().to_owned() };
     let evidence = asked.client.call(asked.timeout, "", calls.list_evidence(request)).await?.evidence;

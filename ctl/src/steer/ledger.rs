@@ -10,7 +10,7 @@ use crate::{
     words::{printable, seconds},
 };
 
-pub(super) async fn run(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
+pub(crate) async fn run(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
     let mut calls = asked.client.steering.clone();
     let request = v1::GetLedgerRequest { job: job.unwrap_or_default().to_owned() };
     let missing = job.map_or(String::new(), |job| format!("the controller knows no job {job:?}"));

@@ -7,10 +7,10 @@ use crate::{
     output::Output,
 };
 
-mod actions;
-mod audit;
+pub(crate) mod actions;
+pub(crate) mod audit;
 mod decide;
-mod ledger;
+pub(crate) mod ledger;
 
 /// Runs one of the commands.
 ///

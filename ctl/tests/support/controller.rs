@@ -8,6 +8,7 @@ use c4_proto::v1::{
     self,
     alerting_server::{Alerting, AlertingServer},
     operations_server as server, pictures_server,
+    steering_server::{Steering, SteeringServer},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -58,6 +59,66 @@ impl Alerting for Double {
             receiver("alerts[1]", "json", "it answered 503 Service Unavailable"),
         ];
         Ok(Response::new(v1::TestReceiversResponse { receivers }))
+    }
+}
+
+#[tonic::async_trait]
+impl Steering for Double {
+    async fn list_actions(
+        &self,
+        _: Request<v1::ListActionsRequest>,
+    ) -> Result<Response<v1::ListActionsResponse>, Status> {
+        let action = v1::Action {
+            id: "a-1".into(),
+            deed: "restart".into(),
+            text: "restart train in place".into(),
+            state: "proposed".into(),
+            job: "train".into(),
+            finding: "f-1".into(),
+            because: "rank 3 on n1 never entered AllReduce #120".into(),
+            planned_unix_us: 1_764_000_002_000_000,
+            ..Default::default()
+        };
+        let actions = vec![action];
+        Ok(Response::new(v1::ListActionsResponse {
+            actions,
+            mode: "approve".into(),
+            store_ok: true,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_audit(
+        &self,
+        _: Request<v1::ListAuditRequest>,
+    ) -> Result<Response<v1::ListAuditResponse>, Status> {
+        let entry = v1::AuditEntry {
+            unix_us: 1_764_000_002_000_000,
+            who: "c4".into(),
+            what: "propose".into(),
+            text: "restart train, started with --token=abc".into(),
+            action: "a-1".into(),
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ListAuditResponse { entries: vec![entry] }))
+    }
+
+    async fn list_evidence(
+        &self,
+        _: Request<v1::ListEvidenceRequest>,
+    ) -> Result<Response<v1::ListEvidenceResponse>, Status> {
+        Ok(Response::new(v1::ListEvidenceResponse::default()))
+    }
+
+    async fn get_ledger(
+        &self,
+        _: Request<v1::GetLedgerRequest>,
+    ) -> Result<Response<v1::GetLedgerResponse>, Status> {
+        Err(Status::failed_precondition("no ledger is kept"))
+    }
+
+    async fn decide(&self, _: Request<v1::Decision>) -> Result<Response<v1::Decided>, Status> {
+        Err(Status::failed_precondition("this double decides nothing"))
     }
 }
 
@@ -294,6 +355,7 @@ impl Controller {
             tonic::transport::Server::builder()
                 .add_service(server::OperationsServer::new(Double))
                 .add_service(AlertingServer::new(Double))
+                .add_service(SteeringServer::new(Double))
                 .add_service(pictures_server::PicturesServer::new(Double))
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
