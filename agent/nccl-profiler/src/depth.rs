@@ -8,7 +8,9 @@
 //!
 //! The steps of the other operations are recorded too, without times, so that a link that blocks can be named whenever it
 //! does. That costs a call for each step, which operations of microseconds feel and operations of milliseconds do not. So it
-//! follows the pace: while operations come thick and fast, only the picked ones have steps.
+//! follows the pace: while operations come thick and fast on communicators that use the network, only the picked ones have steps.
+//! Communicators without network have no steps, so their pace says nothing: a tensor-parallel group over NVLink must not take
+//! the steps away from the data-parallel group beside it.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
@@ -23,9 +25,9 @@ const STEP: i32 = event::PROXY_STEP as i32;
 
 /// Groups of operations over which the pace is taken.
 const PACE_GROUPS: u32 = 64;
-/// Thick and fast: so many groups in less than this time, which is one in half a millisecond. A call for each step then costs
-/// more than a percent.
-const PACE_NS: u64 = 32_000_000;
+/// Thick and fast: so many groups in less than this time, which is one in a millisecond. A call for each step then costs
+/// more than half a percent.
+const PACE_NS: u64 = 64_000_000;
 
 /// How much is recorded. Zeroes mean: nothing.
 #[repr(C)]
@@ -40,7 +42,7 @@ pub struct Depth {
     pub untimed_steps: AtomicBool,
     /// Whether that follows the pace.
     pub follows_pace: AtomicBool,
-    /// Groups since the pace was last taken, and when that was.
+    /// Groups on communicators with network since the pace was last taken, and when that was.
     groups: AtomicU32,
     paced_ns: AtomicU64,
     /// Until when the agent has all steps timed, as it was last found valid; and as it was asked.
@@ -80,14 +82,20 @@ impl Depth {
     /// A group of operations begins on a communicator: NCCL has read the mask for it and will next read it for the one
     /// after. Only the steps' bit is touched; the rest may have been changed by others (RAS does that from NCCL 2.31).
     #[inline]
-    pub fn group_begins(&self, recorder: &Recorder, communicator: &Communicator, mask: Option<&AtomicI32>) {
+    pub fn group_begins(
+        &self,
+        recorder: &Recorder,
+        communicator: &Communicator,
+        mask: Option<&AtomicI32>,
+        uses_network: bool,
+    ) {
         let next = communicator.next_group() + 1;
         let asked = recorder.request().all_steps_until_ns.load(Relaxed);
         if asked != 0 || self.all_until_ns.load(Relaxed) != 0 {
             self.heed(recorder, asked);
         }
         let follows_pace = self.follows_pace.load(Relaxed);
-        if follows_pace {
+        if follows_pace && uses_network {
             self.count_group(recorder);
         }
         let Some(mask) = mask else { return };

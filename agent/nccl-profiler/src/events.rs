@@ -123,7 +123,8 @@ fn group_start(state: &State, cookie: u64, context: Handle) -> Handle {
     if context.is_of(cookie)
         && let Some(comm) = state.communicator(context)
     {
-        state.depth.group_begins(state.recorder(), comm.record, state.mask(comm.slot));
+        let uses_network = state.networked.get(comm.slot).is_some_and(|networked| networked.load(Relaxed));
+        state.depth.group_begins(state.recorder(), comm.record, state.mask(comm.slot), uses_network);
     }
     Handle::new(cookie, Kind::Token, 0)
 }

@@ -34,6 +34,8 @@ pub struct State {
     pub depth: Depth,
     /// Generation of each live communicator, 0 for slots that are not live.
     pub live: [AtomicU32; layout::COMMUNICATORS],
+    /// Whether a network operation of each communicator was seen to move.
+    pub networked: [AtomicBool; layout::COMMUNICATORS],
     /// Where NCCL keeps the event mask of each communicator (in truth one place for all).
     pub masks: [AtomicPtr<i32>; layout::COMMUNICATORS],
     /// Numbers of names.

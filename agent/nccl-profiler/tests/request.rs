@@ -1,5 +1,5 @@
 //! Which operations have network steps, as the bit in NCCL's mask says: all while the agent asks, through the recorder, and
-//! by default all unless they come thick and fast.
+//! by default all unless they come thick and fast over the network.
 //!
 //! A program of its own: the plugin's state is its process's, and the environment is set before anything runs.
 
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use c4_recorder::monotonic_now_ns;
 use c4_recorder::reader::Reader;
-use nccl_profiler_c4::abi::{event, v5};
+use nccl_profiler_c4::abi::{event, state, v5};
 use nccl_profiler_c4::ncclProfiler_v5 as plugin;
 
 static MASK: AtomicI32 = AtomicI32::new(0);
@@ -25,6 +25,27 @@ fn group(context: *mut c_void) -> bool {
     // SAFETY: the handle is the plugin's.
     unsafe { plugin.stop_event.expect("complete")(handle) };
     MASK.load(Relaxed) & event::PROXY_STEP as c_int != 0
+}
+
+/// A collective whose network operation moves.
+fn collective_over_the_network(context: *mut c_void) {
+    // SAFETY: as in `group`.
+    let mut collective: v5::Descriptor = unsafe { std::mem::zeroed() };
+    collective.kind = event::COLL;
+    let mut operation = null_mut();
+    // SAFETY: as in `group`.
+    unsafe { plugin.start_event.expect("complete")(context, &mut operation, &mut collective) };
+    // SAFETY: as in `group`.
+    let mut network: v5::Descriptor = unsafe { std::mem::zeroed() };
+    (network.kind, network.parent) = (event::PROXY_OP, operation);
+    // SAFETY: zeroes are valid for a network operation, which this is by its kind.
+    unsafe { network.detail.proxy_op.pid = std::process::id().cast_signed() };
+    let mut handle = null_mut();
+    // SAFETY: the pointers are valid for the call, the handles are the plugin's, and this state may come without arguments.
+    unsafe {
+        plugin.start_event.expect("complete")(context, &mut handle, &mut network);
+        plugin.record_event_state.expect("complete")(handle, state::PROXY_OP_IN_PROGRESS, null_mut());
+    }
 }
 
 #[test]
@@ -66,10 +87,15 @@ fn steps_on_request() {
     unsafe { std::env::remove_var("C4_STEP_STATE") };
     // SAFETY: as above.
     assert_eq!(unsafe { init(&mut context, 8, MASK.as_ptr(), null(), 2, 8, 3, None) }, 0);
+    assert!(
+        (0..1_000).all(|_| group(context)),
+        "without network there are no steps that could cost anything"
+    );
+    collective_over_the_network(context);
     assert!((0..100_000).any(|_| !group(context)), "as fast as they can be called, no steps");
     let slow = |_| {
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(std::time::Duration::from_millis(2));
         group(context)
     };
-    assert!((0..10_000).any(slow), "one in a millisecond, steps again");
+    assert!((0..10_000).any(slow), "one in two milliseconds, steps again");
 }

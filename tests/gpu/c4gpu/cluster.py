@@ -57,7 +57,7 @@ def free_port():
 
 
 def controller_config(mode, record, restarts=1000):
-    """A controller that is told to restart again and again; everything else is as shipped."""
+    """A controller that is told to restart again and again, and soon after its own start; everything else is as shipped."""
     lines = [
         "listen: 127.0.0.1:0",
         "http: 127.0.0.1:0",
@@ -66,6 +66,7 @@ def controller_config(mode, record, restarts=1000):
         f"  max_restarts: {restarts}",
         "  cooldown_seconds: 0",
         "  stop_grace_seconds: 1",
+        "  settle_seconds: 1",
     ]
     if record:
         # JSON strings are YAML strings.

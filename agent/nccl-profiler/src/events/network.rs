@@ -74,7 +74,11 @@ pub(super) unsafe fn proxy_op_start<E: Event>(
 
 /// The first network operation of an operation moves.
 fn proxy_began(state: &State, record: &Operation) {
-    let comm = state.recorder().communicator(record.comm_slot.load(Relaxed) as usize);
+    let slot = record.comm_slot.load(Relaxed) as usize;
+    if let Some(networked) = state.networked.get(slot) {
+        networked.store(true, Relaxed);
+    }
+    let comm = state.recorder().communicator(slot);
     comm.observed.store(1, Relaxed);
     if !has_kernel_events(record) {
         comm.operation_started(is_collective(record), record.sequence.load(Relaxed));
