@@ -44,10 +44,10 @@ const PAUSE_RATIO: f64 = 1.6;
 /// Ways of splitting pauses into long and short ones that are tried.
 const SPLITS: usize = 4;
 
-/// A period that repeated so often, and takes so long, is an iteration although it has not been proven.
+/// A period that repeated so often, and takes so long in the mean, is an iteration although it has not been proven.
 const SETTLE_REPEATS: usize = 20;
-/// See `SETTLE_REPEATS`.
-const SETTLE_NS: u64 = 100_000_000;
+/// See `SETTLE_REPEATS`. The layers of large models take some ten milliseconds, iterations hardly less than this.
+const SETTLE_NS: u64 = 25_000_000;
 /// Of the operations since a period was settled on, one in so many may lie outside of it.
 const OUTSIDE_ONE_IN: usize = 5;
 
@@ -252,11 +252,13 @@ impl PeriodFinder {
             return;
         };
         let (n, period) = (search.hashes.len() - 1, believed.period);
-        if n < SETTLE_REPEATS * period || period == 1 {
+        let repeats = SETTLE_REPEATS * period;
+        if n <= repeats || period == 1 {
             return;
         }
-        let lasted = search.starts[n - 1].saturating_sub(search.starts[n - 1 - period]);
-        if lasted >= SETTLE_NS {
+        // The last one may be no iteration: checks call the same operations, with nothing between them.
+        let lasted = search.starts[n - 1].saturating_sub(search.starts[n - 1 - repeats]);
+        if lasted / SETTLE_REPEATS as u64 >= SETTLE_NS {
             self.known =
                 Some(Pattern::new(&search.hashes[n - period..n], (n - period) % period, believed.phase));
             self.settled = Settled::On { inside: 0, outside: 0 };

@@ -269,3 +269,19 @@ fn memory_stays_bounded_without_any_pattern() {
     let (blocks, iterations) = aggregator.take();
     assert!(blocks.len() <= MAX_UNTAKEN && iterations.is_empty());
 }
+
+#[test]
+fn a_check_that_looks_like_a_part_of_an_iteration_is_passed_over() {
+    for lead_ms in [28, 110] {
+        let mut job = Job::new();
+        for _ in 0..40 {
+            let before = job.iterations.len();
+            job.iterate(&[40, 40, 5, 5, 1], lead_ms, 50);
+            // It takes no longer than its operations do.
+            job.iterate(&[40, 40, 5, 5], 1, 1);
+            let seen = job.iterations[before..].iter().filter(|i| i.operations == 5).count();
+            assert!(seen >= 45, "{seen} of 50 iterations with {lead_ms} ms of computation");
+        }
+        assert!(job.iterations.iter().all(|i| i.operations == 5), "nothing else is taken for an iteration");
+    }
+}
