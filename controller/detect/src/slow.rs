@@ -11,8 +11,12 @@
 //!
 //! A single late iteration is nobody's fault (garbage collection, a checkpoint), so it is counted in how many samples a rank
 //! is late by more than the noise, and tested sequentially whether that is far more often than other ranks are.
-//! This is done at three scales, over single samples and over medians of four and sixteen, each against the noise
-//! measured at its own scale: a large lateness shows at once, a small one in a noisy job after a while.
+//! This is done at several scales, over single samples and over medians of four and sixteen, each against the noise
+//! measured at its own scale: a large lateness shows at once, a small one in a noisy job after a while. Of a lateness far beyond
+//! the noise, which is rarer by chance, fewer samples are enough.
+//!
+//! Late ranks are on time again when their values lie nearer to none than to what they were found with, for as long as it took
+//! to find them. Where the noise is near the threshold, a rank that is well again still looks late now and then.
 //!
 //! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
@@ -47,6 +51,9 @@ use turns::Turns;
 const PAUSE: f64 = 3.0;
 /// Samples before turns are counted.
 const LEARN: u64 = 10;
+/// An iteration of so many times the duration is another one; of the same operations here, of so many times.
+const ANOTHER: u64 = 2;
+const SAME: u64 = 5;
 /// Paces remembered.
 const PACES: u32 = 512;
 /// Cells in agreement after which a disagreement is over.
@@ -94,6 +101,8 @@ pub(crate) struct Lateness {
     pub(crate) noise: f64,
     /// Share of the samples in which it was late: 1 for one that always is.
     pub(crate) share: f64,
+    /// Whether it is known that it spent that time by itself.
+    pub(crate) by_itself: bool,
 }
 
 /// What is known of the lateness of the ranks of one communicator.
@@ -105,8 +114,8 @@ pub(crate) struct Slowness {
     ranks: BTreeMap<u32, Box<RankState>>,
     scales: [Scale; SCALES],
     samples: u64,
-    /// The iteration that samples are of.
-    iteration_us: u64,
+    /// The iteration that samples are of: its operations here, and its duration.
+    iteration: (u32, u64),
     /// Time an operation takes, gaps included, in samples.
     pace: Histogram,
     turns: Turns,
@@ -129,7 +138,7 @@ impl Default for Slowness {
             ranks: BTreeMap::new(),
             scales: std::array::from_fn(Scale::new),
             samples: 0,
-            iteration_us: 0,
+            iteration: (0, 0),
             pace: Histogram::new(PACES),
             turns: Turns::default(),
             agreeing: None,
@@ -173,7 +182,7 @@ impl Slowness {
             if !setting.judged {
                 continue;
             }
-            self.fit(setting.iteration_us);
+            self.fit(setting);
             self.open.add(&cell, setting);
             if setting.completes(&self.open) {
                 let sample = std::mem::take(&mut self.open);
@@ -237,10 +246,13 @@ impl Slowness {
         self.ranks.get(&comm_rank).is_some_and(|state| state.late.is_some())
     }
 
-    /// Samples of what was wrongly taken for an iteration do not compare with those of iterations.
-    fn fit(&mut self, iteration_us: u64) {
-        let known = std::mem::replace(&mut self.iteration_us, iteration_us);
-        if known == 0 || (iteration_us >= known / 2 && iteration_us / 2 <= known) {
+    /// Samples of what was wrongly taken for an iteration do not compare with those of iterations. One that has the same
+    /// operations and takes longer is still the same: a fault may double it.
+    fn fit(&mut self, setting: &Setting<'_>) {
+        let now = (setting.shape.map_or(0, |shape| shape.operations), setting.iteration_us);
+        let before = std::mem::replace(&mut self.iteration, now);
+        let most = if now.0 == before.0 { SAME } else { ANOTHER };
+        if before.1 == 0 || (now.1 >= before.1 / most && now.1 / most <= before.1) {
             return;
         }
         self.open = Sample::default();

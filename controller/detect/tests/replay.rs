@@ -139,7 +139,7 @@ fn faults_of_real_nccl_are_found_in_time_and_nothing_else_is() {
 }
 
 #[test]
-#[ignore = "not right yet: a busy stream is missed"]
+#[ignore = "not right yet: found a little late, in blocks that are too long, or not at all in CUDA graphs"]
 fn open_cases_of_real_nccl_are_right() {
     assert!(check_faults(&open()) > 0);
 }

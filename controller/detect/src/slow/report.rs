@@ -94,7 +94,10 @@ fn tell(
             match found {
                 Some((_, draft)) if !disturbed && comm_slow::explains(job, &draft, now, out) => return,
                 Some((_, draft))
-                    if !disturbed && comm_slow::may_explain(job, &draft) && since.is_none_or(holds) =>
+                    if !disturbed
+                        && !lateness.by_itself
+                        && comm_slow::may_explain(job, &draft)
+                        && since.is_none_or(holds) =>
                 {
                     let since = since.unwrap_or(now);
                     return job.held.push(Held { comm: id, comm_rank, lateness, since });

@@ -93,9 +93,17 @@ pub(super) struct Sum {
 
 impl Sum {
     pub(super) fn add(&mut self, other: &Sum) {
+        self.cells += other.cells;
+        self.told += other.told;
         self.lateness_ns += other.lateness_ns;
         self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
         self.peers_waited_ns = self.peers_waited_ns.saturating_add(other.peers_waited_ns);
+    }
+
+    /// Whether its time by itself is told everywhere. Then no slow link makes it late: that costs all ranks time inside
+    /// operations.
+    pub(super) fn tells_own(&self) -> bool {
+        self.told == self.cells
     }
 
     /// The part of an iteration by which it was late by its own doing.

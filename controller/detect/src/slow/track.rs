@@ -3,13 +3,16 @@
 use super::{Lateness, sample::Sum};
 use crate::{config::Config, stats::Histogram};
 
-/// Scales at which lateness is judged.
-pub(super) const SCALES: usize = 3;
+/// Scales at which lateness is judged. At the last, single samples are judged by a threshold that is so far out that fewer of
+/// them are needed.
+pub(super) const SCALES: usize = 4;
 /// Samples whose median is one value of a scale. Medians, so that a checkpoint in every group accuses nobody.
-const GROUPS: [u64; SCALES] = [1, 4, 16];
+const GROUPS: [u64; SCALES] = [1, 4, 16, 1];
+/// Its threshold at each scale, as a multiple of the usual one.
+const FACTORS: [f64; SCALES] = [1.0, 1.0, 1.0, 4.0];
 /// Values before anybody is judged: the noise has to be known, and at the larger scales also whether stragglers take
 /// turns, which takes some sixty samples to see.
-const LEARN: [u64; SCALES] = [10, 16, 10];
+const LEARN: [u64; SCALES] = [10, 16, 10, 10];
 /// Values before it is counted how often ranks are late.
 const COUNT: u64 = 3;
 /// How improbable what was seen has to be by chance: some ten samples a second and a hundred ranks for a month are
@@ -17,9 +20,9 @@ const COUNT: u64 = 3;
 const CHANCE: f64 = 2e-10;
 /// Part of its weight that a value keeps with each later one, in how often ranks are late.
 const FADE: f64 = 0.995;
-/// What is assumed of how often ranks are late before it was seen: three values in a thousand, with the weight of a
-/// hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
-const PRIOR_LATE: f64 = 0.3;
+/// What is assumed of how often ranks are late before it was seen: three values in a thousand, by far one in two thousand, with
+/// the weight of a hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
+const PRIOR_LATE: [f64; SCALES] = [0.3, 0.3, 0.3, 0.05];
 const PRIOR_WEIGHT: f64 = 100.0;
 /// Least and most that is assumed of how often ranks are late by chance.
 const RATES: [f64; 2] = [5e-4, 0.5];
@@ -31,8 +34,12 @@ const DIFFERENCE_TO_SIGMA: f64 = 1.048;
 const OFTEN: f64 = 0.08;
 /// In thresholds, by how much at least: what is rarely and hardly late costs the job nothing.
 const CLEARLY: f64 = 1.5;
-/// Values on time after which a rank that was late now and then no longer is.
-const LONG_QUIET: u32 = 60;
+/// How improbable it is that a rank which is late now and then is on time for so long, once it is said to have recovered.
+const RELAPSE: f64 = 0.007;
+/// Who was found late is on time below this part of how late it was…
+const HALFWAY: f64 = 0.5;
+/// … but not above the threshold, and always below this part of that: who hovers about the threshold is found and cleared once.
+const WELL_BELOW: f64 = 0.5;
 /// Part of the threshold from which on a value leans late.
 const LEANS: f64 = 0.6;
 
@@ -40,12 +47,16 @@ const LEANS: f64 = 0.6;
 #[derive(Debug)]
 pub(super) struct Scale {
     group: u64,
+    factor: f64,
+    prior_late: f64,
     learn: u64,
     /// Whether the current sample completes a group.
     closes: bool,
     values: u64,
     /// Differences from value to value, of all ranks: a rank that is always late has small ones too.
     differences: Histogram,
+    /// From which lateness on it is more than usual, and from which on a value counts as late here.
+    usual: f64,
     threshold: f64,
     noise: f64,
     late_weight: f64,
@@ -56,10 +67,13 @@ impl Scale {
     pub(super) fn new(index: usize) -> Self {
         Self {
             group: GROUPS[index],
+            factor: FACTORS[index],
+            prior_late: PRIOR_LATE[index],
             learn: LEARN[index],
             closes: false,
             values: 0,
             differences: Histogram::new(20_000),
+            usual: 1.0,
             threshold: 1.0,
             noise: 0.0,
             late_weight: 0.0,
@@ -75,7 +89,8 @@ impl Scale {
             self.noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
             // What a rank is compared with differs from what is usual, too, the more the fewer peers there are.
             let few = (1.0 + 1.0 / (ranks.max(2) - 1) as f64).sqrt();
-            self.threshold = (config.slow_floor * few).max(self.noise * config.slow_noise);
+            self.usual = (config.slow_floor * few).max(self.noise * config.slow_noise);
+            self.threshold = self.usual * self.factor;
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
         }
     }
@@ -88,15 +103,15 @@ impl Scale {
     pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64)) -> f64 {
         let others = (self.late_weight - track.late_weight).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
-        let rate = |late: f64, of: f64| (late + PRIOR_LATE) / (of + PRIOR_WEIGHT / (1.0 + late));
+        let rate = |late: f64, of: f64| (late + self.prior_late) / (of + PRIOR_WEIGHT / (1.0 + late));
         let [least, most] = RATES;
         rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1)).clamp(least, most)
     }
 }
 
 /// A sequential test (A. Wald, "Sequential tests of statistical hypotheses", 1945) of whether a rank is late as often as
-/// some faulty one: the logarithm of how much likelier that makes what was seen, since it last was no likelier at all. Only
-/// whether a value is late counts, not by how much, so far tails weigh no more than others.
+/// some faulty one: the logarithm of how much likelier that makes what was seen, since it last was no likelier at all; no test
+/// goes on while it is no likelier. Only whether a value is late counts, not by how much, so far tails weigh no more than others.
 #[derive(Debug, Default)]
 struct Test {
     odds: f64,
@@ -136,8 +151,10 @@ pub(super) struct Track {
     late_weight: f64,
     quiet: u32,
     took: u32,
-    always: Test,
-    now_and_then: Test,
+    /// Up to which value it counts as on time again.
+    on_time: f64,
+    always: Option<Box<Test>>,
+    now_and_then: Option<Box<Test>>,
     /// It was found late now and then only.
     is_seldom: bool,
 }
@@ -177,33 +194,36 @@ impl Track {
             scale.weight += 1.0;
         }
         if late {
-            self.quiet = match x / scale.threshold {
-                z if z < 0.5 => self.quiet + 1,
+            let on_time = self.on_time.clamp(scale.usual * WELL_BELOW, scale.usual);
+            self.quiet = match self.quiet {
+                quiet if x <= on_time => quiet + 1,
                 // Who is late now and then is on time most of the time.
                 _ if self.is_seldom => 0,
-                _ => self.quiet.saturating_sub(1),
+                quiet => quiet.saturating_sub(1),
             };
             return;
         }
-        if scale.values <= scale.learn {
+        // What is seen while the noise becomes known counts, but convicts nobody before it is.
+        if scale.values <= scale.learn / 2 {
             return;
         }
         let value = Value { x, iterations, wall_ns, sum: &total, counts: value.counts };
-        self.always.push(&value, is_late, rate, NEARLY_ALWAYS);
-        if !pauses {
+        Test::push(&mut self.always, &value, is_late, rate, NEARLY_ALWAYS);
+        if !pauses && scale.factor <= 1.0 {
             let clearly = value.counts && x > scale.threshold * CLEARLY;
-            self.now_and_then.push(&value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
+            Test::push(&mut self.now_and_then, &value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
     }
 
     /// How late it is since it last was on time, if that is more than once.
     pub(super) fn lasting(&self) -> Option<f64> {
-        (self.always.late > 1).then(|| self.always.mean())
+        self.always.as_ref().filter(|test| test.late > 1).map(|test| test.mean())
     }
 
     /// The same, or how late it is in those values in which it is, if it is so now and then.
     pub(super) fn repeated(&self) -> Option<f64> {
-        self.lasting().or_else(|| (self.now_and_then.late > 2).then(|| self.now_and_then.mean()))
+        let seldom = || self.now_and_then.as_ref().filter(|test| test.late > 2).map(|test| test.mean());
+        self.lasting().or_else(seldom)
     }
 
     /// Whether the latest value is more late than not.
@@ -218,19 +238,24 @@ impl Track {
 
     /// The numbers of a lateness that chance does not explain.
     pub(super) fn convict(&mut self, scale: &Scale) -> Option<Lateness> {
-        if !scale.closes {
+        if !scale.closes || scale.values <= scale.learn {
             return None;
         }
-        let certain = -CHANCE.ln();
-        if self.always.odds >= certain {
-            self.took = self.always.samples.max(3);
-        } else if self.now_and_then.odds >= certain {
-            (self.is_seldom, self.took) = (true, LONG_QUIET);
+        let certain = |test: &&Test| test.odds >= -CHANCE.ln();
+        let lateness = if let Some(test) = self.always.as_deref().filter(certain) {
+            self.took = test.samples.max(3);
+            test.lateness(scale)
+        } else if let Some(test) = self.now_and_then.as_deref().filter(certain) {
+            let lateness = test.lateness(scale);
+            let on_time = (1.0 - lateness.share.clamp(OFTEN, 0.99)).ln();
+            (self.is_seldom, self.took) = (true, ((RELAPSE.ln() / on_time).ceil() as u32).max(3));
+            lateness
         } else {
             return None;
-        }
+        };
         self.quiet = 0;
-        Some(if self.is_seldom { &self.now_and_then } else { &self.always }.lateness(scale))
+        self.on_time = lateness.fraction * HALFWAY;
+        Some(lateness)
     }
 
     /// Whether it has been on time for as long as it took to find it late.
@@ -241,27 +266,30 @@ impl Track {
 
 impl Test {
     /// Takes in a value; `often` is how often a faulty rank is late, and `rate` any other.
-    fn push(&mut self, value: &Value<'_>, late: bool, rate: f64, often: f64) {
+    fn push(test: &mut Option<Box<Self>>, value: &Value<'_>, late: bool, rate: f64, often: f64) {
         let often = often.max(rate);
-        self.odds += if late { (often / rate).ln() } else { ((1.0 - often) / (1.0 - rate)).ln() };
-        if self.odds <= 0.0 {
-            *self = Test::default();
+        let step = if late { (often / rate).ln() } else { ((1.0 - often) / (1.0 - rate)).ln() };
+        let odds = test.as_ref().map_or(0.0, |test| test.odds) + step;
+        if odds <= 0.0 {
+            *test = None;
             return;
         }
-        self.samples += 1;
-        self.iterations += value.iterations;
-        self.ns = self.ns.saturating_add(value.wall_ns);
+        let test = test.get_or_insert_default();
+        test.odds = odds;
+        test.samples += 1;
+        test.iterations += value.iterations;
+        test.ns = test.ns.saturating_add(value.wall_ns);
         if !late {
             return;
         }
-        match self.late {
-            0 => self.first = value.x,
-            _ => self.lateness += value.x,
+        match test.late {
+            0 => test.first = value.x,
+            _ => test.lateness += value.x,
         }
-        self.late += 1;
-        self.late_ns = self.late_ns.saturating_add(value.wall_ns);
-        self.late_iterations += value.iterations;
-        self.total.add(value.sum);
+        test.late += 1;
+        test.late_ns = test.late_ns.saturating_add(value.wall_ns);
+        test.late_iterations += value.iterations;
+        test.total.add(value.sum);
     }
 
     /// Of late values.
@@ -280,9 +308,10 @@ impl Test {
             elapsed_ns: self.ns,
             peers_wait_ns: per(self.total.peers_waited_ns),
             own_wait_ns: per(self.total.waited_ns),
-            threshold: scale.threshold,
+            threshold: scale.usual,
             noise: scale.noise,
             share: f64::from(self.late) / f64::from(self.samples.max(1)),
+            by_itself: self.total.tells_own(),
         }
     }
 }
@@ -297,25 +326,39 @@ fn lower_median(values: &mut [f64]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Judges samples of four ranks at the first scale, of which `late` says who is late; returns the first that is convicted
-    /// and in which sample.
-    fn first_convicted(samples: u64, late: impl Fn(u64) -> Option<usize>) -> Option<(u64, usize)> {
-        let (mut scale, sum, config) = (Scale::new(0), Sum::default(), Config::default());
+    /// Judges samples of four ranks at one scale, with what `lateness` says of each; returns when ranks were convicted and when
+    /// they had recovered.
+    fn judged(scale: usize, samples: u64, lateness: impl Fn(u64, usize) -> f64) -> Vec<(u64, usize, bool)> {
+        let (mut scale, sum, config) = (Scale::new(scale), Sum::default(), Config::default());
         let mut tracks: [Track; 4] = std::array::from_fn(|_| Track::default());
+        let (mut late, mut told) = ([false; 4], Vec::new());
         for n in 1..=samples {
             scale.begin(n, tracks.len(), &config);
             for (rank, track) in tracks.iter_mut().enumerate() {
-                let x = if late(n) == Some(rank) { 0.4 } else { 0.0 };
+                let x = lateness(n, rank);
                 let value = Value { x, iterations: 1.0, wall_ns: 1_000_000, sum: &sum, counts: true };
                 let rate = scale.rate(track, 4, (0.0, 0.0));
-                track.push(&value, &mut scale, false, false, rate, false);
+                track.push(&value, &mut scale, late[rank], late[rank], rate, false);
             }
-            let found = tracks.iter_mut().position(|track| track.convict(&scale).is_some());
-            if let Some(rank) = found {
-                return Some((n, rank));
+            for (rank, track) in tracks.iter_mut().enumerate() {
+                let changes =
+                    if late[rank] { track.has_recovered() } else { track.convict(&scale).is_some() };
+                if changes {
+                    late[rank] = !late[rank];
+                    told.push((n, rank, late[rank]));
+                    if !late[rank] {
+                        *track = Track::default();
+                    }
+                }
             }
         }
-        None
+        told
+    }
+
+    /// The first that is convicted of being late by 0.2 when `late` says so, and in which sample.
+    fn first_convicted(samples: u64, late: impl Fn(u64) -> Option<usize>) -> Option<(u64, usize)> {
+        let told = judged(0, samples, |n, rank| if late(n) == Some(rank) { 0.2 } else { 0.0 });
+        told.first().map(|(n, rank, _)| (*n, *rank))
     }
 
     fn random(n: u64) -> usize {
@@ -340,5 +383,37 @@ mod tests {
     fn who_is_late_now_and_then_takes_longer() {
         let found = first_convicted(1_000, |n| (n > 300 && random(n) == 0).then_some(3));
         assert!(found.is_some_and(|(n, rank)| (304..400).contains(&n) && rank == 3), "{found:?}");
+    }
+
+    #[test]
+    fn who_is_late_by_far_is_found_sooner_than_who_is_late() {
+        let found = |scale| judged(scale, 304, |n, rank| if n > 300 && rank == 2 { 0.5 } else { 0.0 });
+        assert_eq!(found(0), [(304, 2, true)]);
+        assert_eq!(found(3), [(303, 2, true)]);
+    }
+
+    #[test]
+    fn who_is_well_again_is_cleared_though_it_is_noisy() {
+        // On time it is late by two to seven parts in a hundred, which is less than the threshold, but not by much.
+        let noise = |n: u64, rank: usize| {
+            if rank == 2 { 0.02 + 0.05 * random(n ^ n.rotate_left(17)) as f64 / 3.0 } else { 0.0 }
+        };
+        let always = judged(
+            0,
+            400,
+            |n, rank| if (301..=330).contains(&n) && rank == 2 { 0.5 } else { noise(n, rank) },
+        );
+        let [(_, 2, true), (cleared, 2, false)] = always[..] else { panic!("{always:?}") };
+        assert!(cleared < 340, "{always:?}");
+        let seldom = |n: u64| (301..=400).contains(&n) && random(n) == 0;
+        let seldom = judged(0, 600, |n, rank| if seldom(n) && rank == 2 { 0.5 } else { noise(n, rank) });
+        let [(_, 2, true), (cleared, 2, false)] = seldom[..] else { panic!("{seldom:?}") };
+        assert!((401..450).contains(&cleared), "{seldom:?}");
+    }
+
+    #[test]
+    fn who_stays_late_is_not_cleared() {
+        let told = judged(0, 2_000, |n, rank| if n > 300 && rank == 2 && random(n) > 0 { 0.12 } else { 0.0 });
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 }
