@@ -44,7 +44,7 @@ pub enum LogFormat {
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name of this node. Default: the host's name.
+    /// Name of this node. Default: what `C4_NODE` says (Kubernetes' name of it, from the downward API), else the host's name.
     pub node: String,
     /// The controller. Default: one on this host, so that a first try needs no file. `None`: none at all.
     pub controller: Option<String>,
@@ -94,6 +94,11 @@ pub struct Config {
     pub log_filter: String,
 }
 
+fn node_name() -> String {
+    let given = std::env::var("C4_NODE").ok().filter(|name| !name.trim().is_empty());
+    given.or_else(|| sysinfo::System::host_name().ok()).unwrap_or_else(|| "localhost".to_owned())
+}
+
 /// How supervised processes are treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supervise {
@@ -111,7 +116,7 @@ pub struct Supervise {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            node: sysinfo::System::host_name().unwrap_or_else(|_| "localhost".to_owned()),
+            node: node_name(),
             controller: Some("http://127.0.0.1:4400".to_owned()),
             tls: None,
             token_file: None,

@@ -19,7 +19,7 @@ use crate::{
     convert::{EvidenceSaved, Hello, Incoming},
     events::Event,
     findings::{Change, Findings},
-    groups::Groups,
+    groups::{Checkpoint, Groups},
     ledger::Ledger,
     metrics::Metrics,
     nodes::{Nodes, StreamId},
@@ -34,7 +34,7 @@ use crate::{
         action::Order,
         journal::Loaded,
         machine::{Command, Refused, Steer, SteerView},
-        slurm::SlurmNode,
+        scheduler::{SchedulerNode, Told},
     },
     store::Write,
 };
@@ -97,6 +97,15 @@ pub enum Input {
         /// Only say what would happen.
         dry_run: bool,
     },
+    /// A job says that it has left a checkpoint.
+    Checkpointed {
+        /// The job.
+        job: JobId,
+        /// The iteration to go on from.
+        iteration: u64,
+        /// How long it kept the job from its work, in microseconds.
+        took_us: Option<u64>,
+    },
     /// The store has written a batch, or has not.
     Persisted {
         /// The batch.
@@ -111,8 +120,8 @@ pub enum Input {
     },
     /// Paths were planned.
     Planned(Box<Made>),
-    /// What a scheduler says of its nodes that are out or were.
-    Scheduler(Vec<SlurmNode>),
+    /// What a scheduler says of its nodes and jobs.
+    Scheduler(Told),
     /// Time has passed.
     Tick,
 }
@@ -196,8 +205,10 @@ pub struct Brain {
     steer_shown: (u64, Arc<SteerView>),
     /// Nodes that are to be left alone, and why.
     wishes: std::collections::BTreeMap<NodeName, String>,
-    /// What Slurm last said of its nodes.
-    slurm: std::collections::BTreeMap<NodeName, SlurmNode>,
+    /// What the scheduler last said of its nodes.
+    scheduled: std::collections::BTreeMap<NodeName, SchedulerNode>,
+    /// The jobs that it has, and why those are to be left alone that are.
+    scheduled_jobs: std::collections::BTreeMap<JobId, Option<String>>,
     evidence: Arc<Vec<Evidence>>,
     /// Conflicts that were told, by job.
     conflicts: std::collections::BTreeMap<JobId, Vec<String>>,
@@ -226,7 +237,8 @@ impl Brain {
             ledger: known.ledger,
             steer_shown: (0, Arc::default()),
             wishes: std::collections::BTreeMap::new(),
-            slurm: std::collections::BTreeMap::new(),
+            scheduled: std::collections::BTreeMap::new(),
+            scheduled_jobs: std::collections::BTreeMap::new(),
             evidence: Arc::default(),
             conflicts: std::collections::BTreeMap::new(),
             pruned: now,
@@ -256,6 +268,13 @@ impl Brain {
             Input::Wanted { ticket, command, by, dry_run } => {
                 self.wanted(ticket, &command, &by, dry_run, now)
             }
+            Input::Checkpointed { job, iteration, took_us } => {
+                // One that nobody has heard of would be kept for ever.
+                if self.registry.incarnation(&job).is_some() || self.groups.incarnation(&job).is_some() {
+                    self.ledger.checkpoint(&job, Checkpoint { iteration, at: now, took_us });
+                    self.keep_ledger(&job);
+                }
+            }
             Input::Persisted { token, result } => {
                 let outputs = self.steer.persisted(token, result, now);
                 self.carry(outputs, now);
@@ -267,7 +286,7 @@ impl Brain {
                 }
                 self.plan(now);
             }
-            Input::Scheduler(nodes) => self.scheduler(nodes, now),
+            Input::Scheduler(told) => self.scheduler(told, now),
             Input::Tick => self.tick(now),
         }
         std::mem::take(&mut self.effects)

@@ -20,7 +20,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 
-pub use steer::{Hook, Maintenance, Modes, Slurm, Steer};
+pub use steer::{Hook, Kubernetes, KubernetesJobs, Maintenance, Modes, Slurm, Steer};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

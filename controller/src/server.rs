@@ -44,6 +44,7 @@ use crate::{
     snapshot::Snapshot,
     steer::{
         journal::{LoadError, Loaded},
+        kubernetes::{self, KubernetesActuator},
         local::LocalActuator,
         router::Router,
         slurm::SlurmActuator,
@@ -85,6 +86,9 @@ pub enum StartError {
     /// There is no thread for it.
     #[error("state: {0}")]
     Thread(#[source] std::io::Error),
+    /// The way to Kubernetes.
+    #[error("steer.kubernetes: {0}")]
+    Kubernetes(#[from] kubernetes::ConnectError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -150,6 +154,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let desk = Desk::new(inputs.clone());
     let local = LocalActuator::new(see_groups, streams.clone());
     let slurm = config.steer.slurm.clone().map(|slurm| Arc::new(SlurmActuator::new(slurm)));
+    let kubernetes = match config.steer.kubernetes.clone() {
+        Some(settings) => Some(Arc::new(KubernetesActuator::connect(settings).await?)),
+        None => None,
+    };
     let driver = Driver {
         brain,
         clock,
@@ -158,7 +166,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         streams: streams.clone(),
         store: writer,
         desk: desk.clone(),
-        actuator: Arc::new(Router::new(&config.steer, local, slurm.clone())),
+        actuator: Arc::new(Router::new(&config.steer, local, slurm.clone(), kubernetes.clone())),
         groups,
         snapshot,
         events: events.clone(),
@@ -175,7 +183,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let pages = Pages { metrics, heartbeat, clock };
     if let (Some(slurm), Some(settings)) = (slurm, &config.steer.slurm) {
         let every = Duration::from_secs_f64(settings.poll_seconds);
-        front_tasks.spawn(node_watch::slurm(slurm, every, inputs.clone(), front.clone()));
+        front_tasks.spawn(node_watch::watch_slurm(slurm, every, inputs.clone(), front.clone()));
+    }
+    if let Some(kubernetes) = kubernetes {
+        front_tasks.spawn(kubernetes::watch::watch(kubernetes, inputs.clone(), front.clone()));
     }
     let services = Services {
         telemetry: TelemetryService::new(

@@ -7,7 +7,7 @@
 //! machine has its own deadlines and believes an answer only for the attempt it waits for.
 //!
 //! ```text
-//! findings ─▶ ladder, modes, rails, breaker ─▶ machine ─▶ journal ─▶ orders ─▶ router ─▶ agents, Slurm, hook
+//! findings ─▶ ladder, modes, rails, breaker ─▶ machine ─▶ journal ─▶ orders ─▶ router ─▶ agents, Slurm, Kubernetes, hook
 //! operators ────────────────────────────────────▲
 //! ```
 
@@ -16,6 +16,7 @@ pub mod actuator;
 pub mod breaker;
 pub mod hook;
 pub mod journal;
+pub mod kubernetes;
 pub mod ladder;
 pub mod local;
 pub mod machine;
@@ -23,6 +24,7 @@ pub mod modes;
 pub mod placement;
 pub mod rails;
 pub mod router;
+pub mod scheduler;
 pub mod slurm;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -4,27 +4,19 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use c4_proto::v1::{
-    self, AgentMessage, agent_message::Body, command, controller_message, steering_client::SteeringClient,
-    telemetry_client::TelemetryClient,
+    self, AgentMessage, agent_message::Body, command, controller_message, telemetry_client::TelemetryClient,
 };
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
 mod support;
 
-use support::{PATIENCE, joined, started, window};
+use support::{done, joined, program, started, window};
 
 const JOB: &str = "llm";
 /// Messages of an agent that introduces itself: its group, and rank 0's life.
@@ -163,42 +155,6 @@ fn life(rank: u32, incarnation: u32) -> Vec<Body> {
     life
 }
 
-/// Starts the controller; with `crash` it kills itself at that moment.
-async fn controller(config: &Path, crash: Option<&str>) -> (Child, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_c4-controller"));
-    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    command.kill_on_drop(true).env_remove("C4_CRASH_AT");
-    if let Some(crash) = crash {
-        command.env("C4_CRASH_AT", crash);
-    }
-    let mut child = command.spawn().expect("starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text").expect("a line");
-    let grpc = line.split(' ').find_map(|word| word.strip_prefix("grpc=")).expect("an address").to_owned();
-    (child, grpc)
-}
-
-/// The actions as the controller knows them.
-async fn actions(grpc: &str) -> Option<Vec<v1::Action>> {
-    let mut client = SteeringClient::connect(format!("http://{grpc}")).await.ok()?;
-    let request = v1::ListActionsRequest { include_ended: true };
-    Some(client.list_actions(request).await.ok()?.into_inner().actions)
-}
-
-async fn done(grpc: &str) -> Vec<v1::Action> {
-    let wait = async {
-        loop {
-            if let Some(actions) = actions(grpc).await
-                && actions.iter().any(|action| action.state == "done")
-            {
-                return actions;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, wait).await.expect("the action is done")
-}
-
 /// Kills the controller at one moment, and lets another finish. Returns whether the moment came.
 async fn killed_at(moment: &str) -> bool {
     let dir = tempfile::tempdir().expect("a directory");
@@ -212,7 +168,7 @@ async fn killed_at(moment: &str) -> bool {
         std::fs::write(&config, text).expect("written");
     };
     write("127.0.0.1:0", "127.0.0.1:0");
-    let (mut first, grpc) = controller(&config, Some(moment)).await;
+    let (mut first, grpc) = program(&config, Some(moment)).await;
     write(&grpc, "127.0.0.1:0");
     let world = Arc::new(Mutex::new(World::default()));
     let agents: Vec<_> = (0..RANKS as usize)
@@ -226,7 +182,7 @@ async fn killed_at(moment: &str) -> bool {
         }
     };
     if came {
-        let (_second, grpc) = controller(&config, None).await;
+        let (_second, grpc) = program(&config, None).await;
         let actions = done(&grpc).await;
         assert_eq!(actions.len(), 1, "killed {moment}: {actions:#?}");
         let world = world.lock().expect("unpoisoned");

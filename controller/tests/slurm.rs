@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use c4_controller::steer::{
     action::{Action, ActionId, Deed, Order, State, Step},
     actuator::Actuator,
-    slurm::{MARK, SlurmActuator, SlurmNode},
+    scheduler::SchedulerNode,
+    slurm::{MARK, SlurmActuator},
 };
 use c4_detect::observation::{JobId, NodeName, Timestamp};
 use c4_proto::v1::{self, agent_message::Body};
@@ -64,7 +65,7 @@ fn restart(number: u32, incarnation: u32, without: &[&str], step: Step) -> Order
     )
 }
 
-async fn seen(slurm: &SlurmActuator, name: &str) -> SlurmNode {
+async fn seen(slurm: &SlurmActuator, name: &str) -> SchedulerNode {
     slurm.nodes().await.expect("answers").into_iter().find(|seen| seen.name.0 == name).expect("known")
 }
 

@@ -206,7 +206,7 @@ class Kubernetes(unittest.TestCase):
         except ImportError:
             self.skipTest("the Python package kubernetes-validate is not installed")
         for document in self.documents():
-            if document["apiVersion"].startswith("monitoring.coreos.com/"):
+            if document["apiVersion"].startswith(("monitoring.coreos.com/", "jobset.x-k8s.io/")):
                 continue  # Not one of Kubernetes' own.
             for version in ("1.30", "1.34"):
                 kubernetes_validate.validate(document, version, strict=True)
@@ -239,6 +239,26 @@ class Kubernetes(unittest.TestCase):
                     self.assertIn(("ConfigMap", volume["configMap"]["name"]), there)
             if account := pod.get("serviceAccountName"):
                 self.assertIn(("ServiceAccount", account), there)
+
+    def test_roles_allow_only_what_the_actuator_does(self) -> None:
+        allowed = {
+            "nodes": {"get", "list", "watch", "patch"},
+            "nodes/status": {"patch"},
+            "pods": {"list"},
+            "pods/eviction": {"create"},
+            "jobsets": {"get", "list", "watch", "patch"},
+            "pytorchjobs": {"get", "list", "watch", "patch"},
+            "jobs": {"get", "list", "watch"},
+            "commands": {"create"},
+        }
+        roles = [document for document in self.documents() if document["kind"] in ("Role", "ClusterRole")]
+        self.assertTrue(roles)
+        rules = [rule for role in roles for rule in role["rules"]]
+        for rule in rules:
+            self.assertNotIn("*", rule["apiGroups"])
+            for resource in rule["resources"]:
+                self.assertEqual(set(rule["verbs"]), allowed[resource], resource)
+        self.assertEqual({resource for rule in rules for resource in rule["resources"]}, set(allowed))
 
     def test_configurations_are_taken_by_the_programs(self) -> None:
         programs = os.environ.get("C4_BIN_DIR")

@@ -13,9 +13,11 @@ use crate::{
     steer::{
         action::Order,
         breaker::ClusterFacts,
+        kubernetes,
         machine::{Command, Output, World},
         rails::{JobFacts, Means},
-        slurm::{self, SlurmNode},
+        scheduler::{SchedulerNode, Told},
+        slurm,
     },
 };
 
@@ -26,6 +28,8 @@ struct Seen<'a> {
     ledger: &'a Ledger,
     nodes: &'a Nodes,
     wishes: &'a BTreeMap<NodeName, String>,
+    scheduled: &'a BTreeMap<NodeName, SchedulerNode>,
+    scheduled_jobs: &'a BTreeMap<JobId, Option<String>>,
     slurm: bool,
 }
 
@@ -36,7 +40,8 @@ impl World for Seen<'_> {
         let conflicts = registry.conflicts(job);
         let means = match groups.supervised(job, || registry.nodes_of(job)) {
             Ok(()) => Ok(Means::Agents(groups.layout(job))),
-            Err(_) if self.slurm && slurm::number(job).is_some() => Ok(Means::Scheduler("slurm")),
+            Err(_) if self.slurm && slurm::number(job).is_some() => Ok(Means::Scheduler(slurm::NAME)),
+            Err(_) if self.scheduled_jobs.contains_key(job) => Ok(Means::Scheduler(kubernetes::NAME)),
             Err(why) => Err(why),
         };
         Some(JobFacts {
@@ -44,17 +49,28 @@ impl World for Seen<'_> {
             means,
             conflict: (!conflicts.is_empty()).then(|| conflicts.join("; ")),
             checkpoint: self.ledger.newest_checkpoint(job),
-            opted_out: groups.opted_out(job),
+            opted_out: groups.opted_out(job).or_else(|| self.scheduled_jobs.get(job).cloned().flatten()),
         })
     }
 
     fn cluster(&self) -> ClusterFacts {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         ClusterFacts {
+            jobs: count(self.registry.jobs().count()),
             nodes: count(self.nodes.iter().count()),
             lost: count(self.nodes.iter().filter(|(_, node)| node.lost).count()),
-            opted_out: self.wishes.clone(),
+            opted_out: self.opted_out(),
         }
+    }
+}
+
+impl Seen<'_> {
+    /// Nodes that are to be left alone, whoever says so.
+    fn opted_out(&self) -> BTreeMap<NodeName, String> {
+        let by_scheduler = self.scheduled.values();
+        let by_scheduler = by_scheduler.filter_map(|node| Some((node.name.clone(), node.opted_out.clone()?)));
+        let by_agents = self.wishes.iter().map(|(node, why)| (node.clone(), why.clone()));
+        by_scheduler.chain(by_agents).collect()
     }
 }
 
@@ -67,6 +83,8 @@ macro_rules! seen {
             ledger: &$brain.ledger,
             nodes: &$brain.nodes,
             wishes: &$brain.wishes,
+            scheduled: &$brain.scheduled,
+            scheduled_jobs: &$brain.scheduled_jobs,
             slurm: $brain.config.steer.slurm.is_some(),
         }
     };
@@ -90,25 +108,27 @@ impl Brain {
         self.effects.push(Effect::Reply(ticket, result));
     }
 
-    /// A scheduler tells of its nodes; what somebody gave back there is given back here.
-    pub(super) fn scheduler(&mut self, nodes: Vec<SlurmNode>, now: Timestamp) {
-        for node in nodes {
-            let before = self.slurm.insert(node.name.clone(), node.clone());
-            let state = |node: &SlurmNode| (node.drained, node.down);
+    /// A scheduler tells of its nodes and jobs; what somebody gave back there is given back here.
+    pub(super) fn scheduler(&mut self, told: Told, now: Timestamp) {
+        let scheduler = words(told.scheduler);
+        self.scheduled_jobs = told.jobs.unwrap_or_default();
+        for node in told.nodes {
+            let before = self.scheduled.insert(node.name.clone(), node.clone());
+            let state = |node: &SchedulerNode| (node.drained, node.down);
             if before.as_ref().map(state) == Some(state(&node)) {
                 continue;
             }
             let why = if node.reason.is_empty() { String::new() } else { format!(": {}", node.reason) };
             let words = match state(&node) {
-                (_, true) => Some(format!("Slurm has {} down{why}", node.name.0)),
-                (true, false) => Some(format!("Slurm drains {}{why}", node.name.0)),
-                (false, false) => before.is_some().then(|| format!("Slurm uses {} again", node.name.0)),
+                (_, true) => Some(format!("{scheduler} has {} down{why}", node.name.0)),
+                (true, false) => Some(format!("{scheduler} drains {}{why}", node.name.0)),
+                (false, false) => before.is_some().then(|| format!("{scheduler} uses {} again", node.name.0)),
             };
             if let Some(words) = words {
                 self.say("node", "", words, now);
             }
             if before.is_some_and(|before| before.drained) && !node.drained {
-                let outputs = self.steer.given_back(&node.name, "somebody in Slurm", now);
+                let outputs = self.steer.given_back(&node.name, &format!("somebody in {scheduler}"), now);
                 self.carry(outputs, now);
             }
         }
@@ -150,5 +170,14 @@ impl Brain {
                 }
             }
         }
+    }
+}
+
+/// A scheduler's name, as people write it.
+fn words(scheduler: &str) -> &str {
+    match scheduler {
+        slurm::NAME => "Slurm",
+        kubernetes::NAME => "Kubernetes",
+        other => other,
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::{AlertKind, Config, Mistake};
-use crate::access::Anonymous;
+use crate::{access::Anonymous, steer::kubernetes};
 
 const DAY_SECONDS: f64 = 86_400.0;
 
@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
     checks.number("steer.start_timeout_seconds", steer.start_timeout_seconds, 0.1..=DAY_SECONDS);
     checks.number("steer.attempts", f64::from(steer.attempts), 1.0..=100.0);
     checks.number("steer.isolate_confidence", steer.isolate_confidence, 0.0..=1.0);
+    checks.number("steer.jobs_share", steer.jobs_share, 0.0..=1.0);
     checks.number("steer.nodes_share", steer.nodes_share, 0.0..=1.0);
     checks.number("steer.settle_seconds", steer.settle_seconds, 0.0..=3600.0);
     checks.number("steer.breaker_nodes", f64::from(steer.breaker_nodes), 1.0..=1_000_000.0);
@@ -59,6 +60,20 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
     }
     if let Some(slurm) = &steer.slurm {
         checks.number("steer.slurm.poll_seconds", slurm.poll_seconds, 0.5..=3600.0);
+    }
+    if let Some(kubernetes) = &steer.kubernetes {
+        if kubernetes.namespaces.is_empty() {
+            checks.wrong("steer.kubernetes.namespaces", "is required: where the jobs are".into());
+        }
+        for (index, namespace) in kubernetes.namespaces.iter().enumerate() {
+            if kubernetes::label_value(namespace).is_none() {
+                let key = format!("steer.kubernetes.namespaces[{index}]");
+                checks.wrong(&key, format!("{namespace:?} is no name of a namespace"));
+            }
+        }
+        if steer.slurm.is_some() {
+            checks.wrong("steer.kubernetes", "is one scheduler too many beside steer.slurm".into());
+        }
     }
     if steer.stop_timeout_seconds <= steer.stop_grace_seconds {
         checks.wrong(

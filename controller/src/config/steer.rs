@@ -31,6 +31,12 @@ pub struct Steer {
     /// Findings that are less sure than this of who is to blame cost no node anything. Default 0.9: what is taken away
     /// should be wrong less than once in ten times even before it has to happen twice.
     pub isolate_confidence: f64,
+    /// Restarts of jobs that C4 may begin by its own decision within an hour, over all jobs. Default 12: more faults than that in
+    /// an hour, or what looks like them, are something that a person should see.
+    pub restarts_per_hour: u32,
+    /// Share of all jobs that C4 may so restart within an hour (but three always may). Default 0.1: who accuses nodes of many jobs
+    /// may be the fault itself.
+    pub jobs_share: f64,
     /// Nodes that may be out, or may be taken within an hour, by C4's own decision. Default 2: more faults than that in an
     /// hour are something that a person should see.
     pub nodes_per_hour: u32,
@@ -73,6 +79,8 @@ pub struct Steer {
     pub hook: Option<Hook>,
     /// The Slurm cluster that jobs and nodes belong to. Default: none.
     pub slurm: Option<Slurm>,
+    /// The Kubernetes cluster that jobs and nodes belong to. Default: none.
+    pub kubernetes: Option<Kubernetes>,
 }
 
 impl Default for Steer {
@@ -87,6 +95,8 @@ impl Default for Steer {
             cooldown_seconds: 30.0,
             min_confidence: 0.8,
             isolate_confidence: 0.9,
+            restarts_per_hour: 12,
+            jobs_share: 0.1,
             nodes_per_hour: 2,
             nodes_share: 0.05,
             settle_seconds: 10.0,
@@ -106,6 +116,7 @@ impl Default for Steer {
             attempts: 2,
             hook: None,
             slurm: None,
+            kubernetes: None,
         }
     }
 }
@@ -181,5 +192,51 @@ pub struct Slurm {
 impl Default for Slurm {
     fn default() -> Self {
         Self { scontrol: "scontrol".into(), conf: None, poll_seconds: 10.0 }
+    }
+}
+
+/// How Kubernetes is spoken to. What the controller must be allowed there is in deploy/kubernetes/actuator.yaml.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kubernetes {
+    /// A kubeconfig. Default: what `KUBECONFIG` names, else the service account of the pod that the controller runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespaces of the jobs. Default: `default`.
+    pub namespaces: Vec<String>,
+    /// What jobs are: `jobset` (the default), `kubeflow` (PyTorchJob of the training operator) or `volcano`.
+    pub jobs: KubernetesJobs,
+    /// The label by which pods name their job. Default: the one that the jobs' controller sets.
+    pub job_label: Option<String>,
+    /// Whether pods are evicted from a node that is isolated, as far as their disruption budgets allow it; those of DaemonSets
+    /// stay. Default false: what runs there may run to its end.
+    pub evict: bool,
+    /// Whether pods of a job that is stopped are deleted at once if they do not end and their node is not ready. Default false:
+    /// nobody can know that their processes do not run on.
+    pub delete_stuck_pods: bool,
+}
+
+/// What jobs are in Kubernetes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KubernetesJobs {
+    /// JobSets.
+    #[default]
+    Jobset,
+    /// PyTorchJobs of Kubeflow's training operator.
+    Kubeflow,
+    /// Jobs of Volcano.
+    Volcano,
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            namespaces: vec!["default".into()],
+            jobs: KubernetesJobs::default(),
+            job_label: None,
+            evict: false,
+            delete_stuck_pods: false,
+        }
     }
 }

@@ -12,6 +12,8 @@ const LEAST_LOST: u32 = 3;
 /// What the policy needs to know of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterFacts {
+    /// Jobs known.
+    pub jobs: u32,
     /// Nodes known.
     pub nodes: u32,
     /// Those whose agents are out of sight.

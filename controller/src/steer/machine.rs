@@ -21,6 +21,7 @@ use super::{
     action::{Action, ActionId, Blamed, Deed, Order, State},
     breaker::{Breaker, ClusterFacts},
     journal::{self, AuditEntry, Loaded, NodeRecord, Pause},
+    kubernetes,
     ladder::{self, Blame, Ladder, Rung},
     modes::Modes,
     placement::{self, Place},
@@ -384,10 +385,27 @@ impl Steer {
                 Err(why) => proposal.note = format!("{} stays: {why}", blamed.node.0),
             }
         }
-        match rails::mode(mode) {
+        // Whoever says yes to a restart has seen how many there were.
+        let hold = match mode {
+            Mode::Auto => {
+                rails::restarts_spent(&self.config, cluster.jobs, &self.restarted(now), &finding.job)
+            }
+            mode => rails::mode(mode),
+        };
+        match hold {
             Some(hold) => Err(Box::new((proposal.deed, hold))),
             None => Ok(proposal),
         }
+    }
+
+    /// The jobs of restarts that were begun within the last hour or are about to be, unless a person said yes to them.
+    fn restarted(&self, now: Timestamp) -> Vec<&JobId> {
+        let open = self.open.values().map(|open| &open.action);
+        let open = open.filter(|action| action.state != State::Proposed);
+        let recent = self.past.iter().rev().take_while(|action| now.micros_since(action.planned) < HOUR_US);
+        let recent = recent.filter(|action| action.state.began());
+        let unasked = open.chain(recent).filter(|action| action.by.is_none());
+        unasked.filter_map(|action| action.deed.job()).collect()
     }
 
     fn propose_isolation(
@@ -436,7 +454,7 @@ impl Steer {
                     |spare: &NodeName| self.is_isolated(spare) || cluster.opted_out.contains_key(spare);
                 placement::place(layout, &BTreeSet::from([node.clone()]), unfit)
             }
-            Ok(Means::Scheduler(name)) if rung < Rung::Isolate && *name == "kubernetes" => {
+            Ok(Means::Scheduler(name)) if rung < Rung::Isolate && *name == kubernetes::NAME => {
                 Err("Kubernetes keeps a job from a node only by cordoning it".into())
             }
             Ok(Means::Scheduler(_)) => Ok(Vec::new()),
@@ -624,7 +642,9 @@ impl Steer {
     /// Somebody else than C4 gave a node back that C4 had isolated, and says why, or where.
     pub fn given_back(&mut self, node: &NodeName, by: &str, now: Timestamp) -> Vec<Output> {
         let mut out = Vec::new();
-        if !self.is_isolated(node) || self.taken_by_open(node) {
+        let concerned = |open: &Open| open.action.deed.nodes().contains(&node);
+        // What is seen while C4 itself takes it or gives it back says nothing of others.
+        if !self.is_isolated(node) || self.open.values().any(concerned) {
             return out;
         }
         let record = self.nodes.entry(node.clone()).or_default();

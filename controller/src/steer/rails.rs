@@ -1,6 +1,6 @@
 //! The rails: reasons not to act. All must be absent.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use c4_detect::{
     finding::Finding,
@@ -9,6 +9,9 @@ use c4_detect::{
 
 use super::placement::Layout;
 use crate::config::{Maintenance, Mode, Steer as Config};
+
+/// So many jobs may always be restarted within an hour.
+const LEAST_JOBS: u32 = 3;
 
 /// How a job can be restarted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub enum Hold {
     Limit(u32),
     /// The last restart was a moment ago.
     CoolDown,
+    /// Too many restarts of all jobs together.
+    Budget(String),
     /// Nobody can restart this job.
     NoActuator(String),
     /// The job or node wants to be left alone.
@@ -119,6 +124,9 @@ impl fmt::Display for Hold {
                 write!(f, "it was restarted {limit} times, which is the limit; a person is needed")
             }
             Hold::CoolDown => f.write_str("the last restart was a moment ago; waiting for the cool-down"),
+            Hold::Budget(spent) => {
+                write!(f, "C4 has restarted {spent} within an hour, and may no more; a person is needed")
+            }
             Hold::NoActuator(why) | Hold::Node(why) => f.write_str(why),
             Hold::OptedOut(why) => write!(f, "it is to be left alone ({why})"),
             Hold::Maintenance(until) => write!(f, "it is in maintenance until {until}"),
@@ -212,6 +220,24 @@ pub fn maintenance(
 pub fn node_budget(config: &Config, nodes: u32) -> u32 {
     let share = (f64::from(nodes) * config.nodes_share).floor() as u32;
     config.nodes_per_hour.min(share.max(1))
+}
+
+/// How many jobs, of so many, may be restarted within an hour without a person.
+#[must_use]
+pub fn job_budget(config: &Config, jobs: u32) -> u32 {
+    let share = (f64::from(jobs) * config.jobs_share).floor() as u32;
+    share.max(LEAST_JOBS)
+}
+
+/// Whether one more restart is too many after those of the last hour, each with its job: by what, if so.
+#[must_use]
+pub fn restarts_spent(config: &Config, jobs: u32, recent: &[&JobId], job: &JobId) -> Option<Hold> {
+    if recent.len() >= config.restarts_per_hour as usize {
+        return Some(Hold::Budget(format!("jobs {} times", recent.len())));
+    }
+    let different: BTreeSet<&JobId> = recent.iter().copied().filter(|other| *other != job).collect();
+    let spent = different.len() >= job_budget(config, jobs) as usize;
+    spent.then(|| Hold::Budget(format!("{} other jobs", different.len())))
 }
 
 /// What a mode makes of something that nothing else speaks against.

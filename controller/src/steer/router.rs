@@ -7,6 +7,7 @@ use super::{
     action::{Order, Step},
     actuator::{Actuator, ActuatorError, Answer},
     hook::HookActuator,
+    kubernetes::KubernetesActuator,
     local::LocalActuator,
     slurm::{self, SlurmActuator},
 };
@@ -16,6 +17,7 @@ use crate::config::Steer as Config;
 pub struct Router {
     local: LocalActuator,
     slurm: Option<Arc<SlurmActuator>>,
+    kubernetes: Option<Arc<KubernetesActuator>>,
     hook: Option<HookActuator>,
     hook_for_nodes: bool,
 }
@@ -23,10 +25,16 @@ pub struct Router {
 impl Router {
     /// The actuators of a configuration.
     #[must_use]
-    pub fn new(config: &Config, local: LocalActuator, slurm: Option<Arc<SlurmActuator>>) -> Self {
+    pub fn new(
+        config: &Config,
+        local: LocalActuator,
+        slurm: Option<Arc<SlurmActuator>>,
+        kubernetes: Option<Arc<KubernetesActuator>>,
+    ) -> Self {
         Self {
             local,
             slurm,
+            kubernetes,
             hook: config.hook.clone().map(HookActuator::new),
             hook_for_nodes: config.hook.as_ref().is_some_and(|hook| hook.nodes),
         }
@@ -34,8 +42,10 @@ impl Router {
 
     async fn job(&self, order: &Order) -> Result<String, ActuatorError> {
         let slurm_has = order.restart().is_some_and(|(job, ..)| slurm::number(job).is_some());
-        match &self.slurm {
-            Some(slurm) if slurm_has && !self.local.has(order) => slurm.carry_out(order).await,
+        match (&self.slurm, &self.kubernetes) {
+            _ if self.local.has(order) => self.local.carry_out(order).await,
+            (Some(slurm), _) if slurm_has => slurm.carry_out(order).await,
+            (_, Some(kubernetes)) => kubernetes.carry_out(order).await,
             _ => self.local.carry_out(order).await,
         }
     }
@@ -50,6 +60,15 @@ impl Router {
             }
             if known {
                 said.push(slurm.carry_out(order).await?);
+            }
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            let mut known = false;
+            for node in order.action.deed.nodes() {
+                known |= kubernetes.has(node).await?;
+            }
+            if known {
+                said.push(kubernetes.carry_out(order).await?);
             }
         }
         if self.hook_for_nodes {

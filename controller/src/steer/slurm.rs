@@ -16,12 +16,15 @@ use tokio::{
 use super::{
     action::{Deed, Order, Step},
     actuator::{Actuator, ActuatorError, Answer},
+    scheduler::SchedulerNode,
 };
 use crate::config::Slurm as Config;
 
 #[cfg(test)]
 mod tests;
 
+/// The scheduler's name.
+pub const NAME: &str = "slurm";
 /// What the reasons of drains by C4 begin with.
 pub const MARK: &str = "C4: ";
 /// How jobs of Slurm are called whose names nobody has set.
@@ -35,19 +38,6 @@ const MAX_REASON: usize = 200;
 
 /// The fields of a line of `scontrol -o`.
 type Fields = BTreeMap<String, String>;
-
-/// A node as Slurm has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlurmNode {
-    /// Its name.
-    pub name: NodeName,
-    /// It gets no new jobs.
-    pub drained: bool,
-    /// Slurm does not reach it, or somebody says so.
-    pub down: bool,
-    /// Why; may be empty.
-    pub reason: String,
-}
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -72,7 +62,7 @@ impl SlurmActuator {
     ///
     /// # Errors
     /// Slurm does not answer.
-    pub async fn nodes(&self) -> Result<Vec<SlurmNode>, ActuatorError> {
+    pub async fn nodes(&self) -> Result<Vec<SchedulerNode>, ActuatorError> {
         let text = self.call(&["--oneliner".into(), "show".into(), "nodes".into()]).await?;
         Ok(text.lines().filter_map(|line| node(&fields(line))).collect())
     }
@@ -108,7 +98,7 @@ impl SlurmActuator {
             .ok_or_else(|| ActuatorError(format!("Slurm knows no job {number}")))
     }
 
-    async fn node(&self, name: &NodeName) -> Result<Option<SlurmNode>, ActuatorError> {
+    async fn node(&self, name: &NodeName) -> Result<Option<SchedulerNode>, ActuatorError> {
         Ok(self.nodes().await?.into_iter().find(|node| node.name == *name))
     }
 
@@ -303,17 +293,18 @@ fn fields(line: &str) -> Fields {
     trimmed.rev().collect()
 }
 
-fn node(fields: &Fields) -> Option<SlurmNode> {
+fn node(fields: &Fields) -> Option<SchedulerNode> {
     let state = fields.get("State")?;
     let mut flags =
         state.split('+').map(|flag| flag.trim_end_matches(['*', '~', '#', '!', '%', '$', '@', '^', '-']));
     let first = flags.next().unwrap_or_default();
     let reason = fields.get("Reason").map_or("", String::as_str);
-    Some(SlurmNode {
+    Some(SchedulerNode {
         name: NodeName(fields.get("NodeName")?.clone()),
         drained: flags.clone().any(|flag| flag == "DRAIN") || matches!(first, "DRAINED" | "DRAINING"),
         down: first == "DOWN" || flags.any(|flag| flag == "FAIL"),
         // "C4: because [root@2026-11-28T20:00:00]"
         reason: reason.rsplit_once(" [").map_or(reason, |(reason, _)| reason).to_owned(),
+        opted_out: None,
     })
 }

@@ -8,11 +8,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::slurm::SlurmActuator;
+use super::{
+    scheduler::Told,
+    slurm::{self, SlurmActuator},
+};
 use crate::brain::Input;
 
 /// Runs until cancelled. A Slurm that does not answer is asked again; that it does not is logged once.
-pub async fn slurm(
+pub async fn watch_slurm(
     slurm: Arc<SlurmActuator>,
     every: Duration,
     inputs: mpsc::Sender<Input>,
@@ -29,7 +32,8 @@ pub async fn slurm(
         match slurm.nodes().await {
             Ok(nodes) => {
                 answered = true;
-                if inputs.send(Input::Scheduler(nodes)).await.is_err() {
+                let told = Told { scheduler: slurm::NAME, nodes, jobs: None };
+                if inputs.send(Input::Scheduler(told)).await.is_err() {
                     return;
                 }
             }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use c4_controller::{
     config::Config,
@@ -10,13 +10,14 @@ use c4_controller::{
 };
 use c4_proto::v1::{
     self, AgentMessage, ControllerMessage, agent_message::Body, controller_message,
-    operations_client::OperationsClient, telemetry_client::TelemetryClient,
+    operations_client::OperationsClient, steering_client::SteeringClient, telemetry_client::TelemetryClient,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    process::{Child, Command},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
@@ -202,4 +203,45 @@ pub(crate) async fn answer(address: SocketAddr, path: &str) -> (String, String) 
     timeout(PATIENCE, connection.read_to_string(&mut answer)).await.expect("answers").expect("text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     (head.to_owned(), body.to_owned())
+}
+
+/// Starts the controller; with `crash` it kills itself at that moment.
+pub(crate) async fn program(config: &Path, crash: Option<&str>) -> (Child, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c4-controller"));
+    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.kill_on_drop(true).env_remove("C4_CRASH_AT");
+    if let Some(crash) = crash {
+        command.env("C4_CRASH_AT", crash);
+    }
+    let mut child = command.spawn().expect("starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text").expect("a line");
+    let grpc = line.split(' ').find_map(|word| word.strip_prefix("grpc=")).expect("an address").to_owned();
+    (child, grpc)
+}
+
+pub(crate) async fn steering(grpc: &str) -> Option<SteeringClient<Channel>> {
+    SteeringClient::connect(format!("http://{grpc}")).await.ok()
+}
+
+/// The actions as the controller knows them.
+async fn actions(grpc: &str) -> Option<Vec<v1::Action>> {
+    let mut client = steering(grpc).await?;
+    let request = v1::ListActionsRequest { include_ended: true };
+    Some(client.list_actions(request).await.ok()?.into_inner().actions)
+}
+
+/// Waits until the controller has done everything that it has taken up.
+pub(crate) async fn done(grpc: &str) -> Vec<v1::Action> {
+    let wait = async {
+        loop {
+            if let Some(actions) = actions(grpc).await
+                && actions.iter().any(|action| action.state == "done")
+            {
+                return actions;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("the action is done")
 }

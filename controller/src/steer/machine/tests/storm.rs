@@ -6,6 +6,8 @@ use super::*;
 const NODES: usize = 500;
 /// Nodes of one job.
 const OF_A_JOB: usize = 8;
+/// Jobs.
+const JOBS: u32 = (NODES / OF_A_JOB) as u32;
 /// Length of a storm.
 const SECONDS: u64 = 3600;
 
@@ -68,7 +70,7 @@ impl World for Cluster {
         Some(JobFacts { incarnation, means: Ok(Means::Agents(layout)), ..facts(0, &[]) })
     }
     fn cluster(&self) -> ClusterFacts {
-        ClusterFacts { nodes: NODES as u32, lost: self.lost, ..ClusterFacts::default() }
+        ClusterFacts { jobs: JOBS, nodes: NODES as u32, lost: self.lost, ..ClusterFacts::default() }
     }
 }
 
@@ -147,6 +149,10 @@ impl Cluster {
         self.isolated.extend(self.steer.isolated_nodes().cloned());
         let budget = rails::node_budget(&self.steer.config, NODES as u32) as usize;
         assert!(self.steer.taken(now).len() <= budget, "more nodes are out than the rails allow");
+        let recent = self.steer.restarted(now);
+        assert!(recent.len() <= self.steer.config.restarts_per_hour as usize, "{recent:?}");
+        let jobs: BTreeSet<&JobId> = recent.into_iter().collect();
+        assert!(jobs.len() <= rails::job_budget(&self.steer.config, JOBS) as usize, "{jobs:?}");
         let worst = self.restarts.values().max().copied().unwrap_or(0);
         assert!(worst <= self.steer.config.max_restarts, "a job was restarted {worst} times");
     }
@@ -208,6 +214,8 @@ fn an_agent_that_lies_costs_no_more_than_the_rails_allow() {
         (vec![cluster.fault(index, &format!("m{minute}"), at(minute * 60), true)], 0)
     });
     assert!(after.isolated.len() <= 2, "{:?}", after.isolated);
+    // Each of the 62 jobs was accused; as many were restarted as the rails allow.
+    assert_eq!(after.restarts.len(), rails::job_budget(&after.steer.config, JOBS) as usize);
 }
 
 #[test]

@@ -1,0 +1,95 @@
+//! Agents of the tests' cluster: they see the pods of one job, and tell the controller what a profiler in them would.
+
+use std::time::Duration;
+
+use c4_proto::v1::{self, AgentMessage, agent_message::Body, telemetry_client::TelemetryClient};
+use tokio::{sync::mpsc, time::sleep};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    api::Api,
+    support::{joined, started, window},
+};
+
+/// The job.
+pub(crate) const JOB: &str = "llm";
+const RANKS: u32 = 2;
+
+/// The incarnation that the job's pods are, while it has any.
+fn incarnation(api: &Api) -> Option<u32> {
+    let memory = api.memory();
+    let mut pods = memory.objects.iter().filter(|(key, _)| key.0 == "pods").map(|(_, pod)| pod);
+    let annotations =
+        pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null())?["metadata"]["annotations"].clone();
+    Some(annotations["c4/incarnation"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+/// What a rank of an incarnation does: in the first, rank 1 dies while rank 0 waits for it.
+fn life(rank: u32, incarnation: u32) -> Vec<Body> {
+    let process = u64::from(incarnation * 100 + rank + 1);
+    let mut start = started(process, JOB, rank, RANKS);
+    if let Body::ProcessStarted(start) = &mut start {
+        start.incarnation = incarnation;
+    }
+    let comm = 900 + u64::from(incarnation);
+    let mut life = vec![start, joined(process, comm, rank, RANKS), window(process, comm, 40)];
+    if incarnation == 0 && rank == 1 {
+        life.push(Body::ProcessEnded(v1::ProcessEnded { process, signal: Some(9), ..Default::default() }));
+    }
+    life
+}
+
+/// The agents of both nodes, for ever; each connects again whenever its stream ends. A death that nobody is there to suffer
+/// from is none, so what rank 0 does is told first.
+pub(crate) async fn run(grpc: String, api: Api) {
+    let mut session = 0;
+    loop {
+        session += 1;
+        let _ = both(&grpc, &api, session).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Tells of both nodes until a stream ends.
+async fn both(grpc: &str, api: &Api, session: u32) -> Option<()> {
+    let mut senders = Vec::new();
+    let mut streams = Vec::new();
+    for node in 0..RANKS {
+        let mut client = TelemetryClient::connect(grpc.to_owned()).await.ok()?;
+        let (messages, outgoing) = mpsc::channel(64);
+        let hello = v1::Hello {
+            node: format!("n{node}"),
+            agent_version: "test".into(),
+            session_id: format!("s{session}"),
+            next_sequence: 1,
+            protocol: 1,
+            ..Default::default()
+        };
+        messages.send(AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) }).await.ok()?;
+        streams.push(client.stream(ReceiverStream::new(outgoing)).await.ok()?.into_inner());
+        senders.push(messages);
+    }
+    let mut sequences = [0; RANKS as usize];
+    let mut told = None;
+    loop {
+        let now = incarnation(api);
+        if let Some(incarnation) = now.filter(|_| now != told) {
+            for (rank, (messages, sequence)) in (0..).zip(senders.iter().zip(&mut sequences)) {
+                for body in life(rank, incarnation) {
+                    *sequence += 1;
+                    let message = AgentMessage { sequence: *sequence, age_us: 0, body: Some(body) };
+                    messages.send(message).await.ok()?;
+                }
+                // Taken in before the next one is told of.
+                sleep(Duration::from_millis(50)).await;
+            }
+            told = now;
+        }
+        for stream in &mut streams {
+            match tokio::time::timeout(Duration::from_millis(20), stream.message()).await {
+                Ok(Ok(Some(_))) | Err(_) => {}
+                _ => return None,
+            }
+        }
+    }
+}
