@@ -165,8 +165,9 @@ fn group(status: GroupStatus) -> wire::GroupReport {
         GroupState::Standby => wire::GroupState::Standby,
     };
     // One whose age is unknown (it was there before this agent) cannot be set against a fault's time: it is not told.
-    let checkpoint =
-        status.checkpoint.and_then(|checkpoint| Some((checkpoint.iteration, checkpoint.age_us?)));
+    let checkpoint = status
+        .checkpoint
+        .and_then(|checkpoint| Some((checkpoint.iteration, checkpoint.age_us?, checkpoint.took_us)));
     wire::GroupReport {
         job: clean(status.job),
         incarnation: status.incarnation,
@@ -174,8 +175,9 @@ fn group(status: GroupStatus) -> wire::GroupReport {
         ranks: status.ranks,
         world_size: status.world_size,
         detail: status.detail,
-        checkpoint_iteration: checkpoint.map(|(iteration, _)| iteration),
-        checkpoint_age_us: checkpoint.map(|(_, age_us)| age_us),
+        checkpoint_iteration: checkpoint.map(|(iteration, ..)| iteration),
+        checkpoint_age_us: checkpoint.map(|(_, age_us, _)| age_us),
+        checkpoint_took_us: checkpoint.and_then(|(.., took_us)| took_us),
         least_world_size: status.least_world_size,
         opted_out: status.opted_out,
     }

@@ -216,6 +216,8 @@ pub struct Checkpoint {
     pub iteration: u64,
     /// How long ago; unknown when it was there before the agent.
     pub age_us: Option<u64>,
+    /// How long it kept the job from its work, where the job says so.
+    pub took_us: Option<u64>,
 }
 
 /// A sensor, and whether it is there.

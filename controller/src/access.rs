@@ -160,6 +160,9 @@ impl Gate {
         let enough = match need {
             Need::Nothing => true,
             Need::Agent => principal.may_speak(),
+            Need::AgentOrOperator => {
+                principal.may_speak() || principal.role.is_some_and(|has| has >= Role::Operator)
+            }
             Need::Role(role) => principal.role.is_some_and(|has| has >= role),
         };
         if enough { Ok(principal) } else { Err(Denied::Role(need)) }

@@ -169,6 +169,8 @@ pub struct GroupReport {
     pub detail: String,
     /// Newest checkpoint: its iteration and how long ago it was left, at capture, in microseconds.
     pub checkpoint: Option<(u64, u64)>,
+    /// How long that kept the job from its work, in microseconds, where it says so.
+    pub checkpoint_took_us: Option<u64>,
     /// Ranks that the job can do with; 0: all of them.
     pub least_ranks: u32,
     /// Why the job is to be left alone, if it is.
@@ -418,6 +420,10 @@ fn group_report(message: v1::GroupReport) -> Result<GroupReport, Invalid> {
         world_size: message.world_size,
         detail: text(&at("detail"), message.detail)?,
         checkpoint,
+        checkpoint_took_us: match message.checkpoint_took_us {
+            Some(us) => Some(at_most(&at("checkpoint_took_us"), us, limits::AGE_US)?),
+            None => None,
+        },
         least_ranks: message.least_world_size,
         opted_out: match text(&at("opted_out"), message.opted_out)? {
             why if why.is_empty() => None,

@@ -38,6 +38,9 @@ pub struct Checkpoint {
     pub iteration: u64,
     /// When it was left.
     pub at: Timestamp,
+    /// How long it kept the job from its work, in microseconds, where it says so.
+    #[serde(default)]
+    pub took_us: Option<u64>,
 }
 
 /// All groups, by job and agent session.
@@ -58,9 +61,12 @@ impl Groups {
         report: GroupReport,
         captured: Timestamp,
     ) -> Option<Checkpoint> {
-        let checkpoint = report
-            .checkpoint
-            .map(|(iteration, age_us)| Checkpoint { iteration, at: captured.before(age_us) });
+        let took_us = report.checkpoint_took_us;
+        let checkpoint = report.checkpoint.map(|(iteration, age_us)| Checkpoint {
+            iteration,
+            at: captured.before(age_us),
+            took_us,
+        });
         let groups = self.jobs.entry(report.job.clone()).or_default();
         if groups.len() < MAX_GROUPS || groups.contains_key(key) {
             groups.insert(key.clone(), Group { report, stream: Some(stream) });

@@ -125,8 +125,6 @@ struct Account {
     /// How many outages those were.
     older_count: u64,
     checkpoints: VecDeque<Checkpoint>,
-    /// How long the last checkpoint took, where the job says so.
-    checkpoint_cost_us: Option<u64>,
     first_seen: Option<Timestamp>,
     last_seen: Option<Timestamp>,
 }
@@ -182,11 +180,6 @@ impl Ledger {
         account.last_seen = Some(now);
     }
 
-    /// How long a checkpoint takes the job.
-    pub fn checkpoint_cost(&mut self, job: &JobId, us: u64) {
-        self.jobs.entry(job.clone()).or_default().checkpoint_cost_us = Some(us);
-    }
-
     /// How long a job was seen, which is `ended` or goes on, and what follows for its checkpoints.
     #[must_use]
     pub fn summary(&self, job: &JobId, ended: bool, now: Timestamp) -> Summary {
@@ -194,15 +187,18 @@ impl Ledger {
         let until = if ended { account.last_seen.unwrap_or(now) } else { now };
         let observed_us = account.first_seen.map_or(0, |first| until.micros_since(first));
         let failures = account.older_count + account.outages.len() as u64;
-        let times: Vec<Timestamp> = account.checkpoints.iter().map(|checkpoint| checkpoint.at).collect();
-        let recommendation = advice::recommend(&times, account.checkpoint_cost_us, failures, observed_us);
+        let checkpoints: Vec<Checkpoint> = account.checkpoints.iter().copied().collect();
+        let recommendation = advice::recommend(&checkpoints, failures, observed_us);
         Summary { observed_us, recommendation }
     }
 
     /// A checkpoint was left.
     pub fn checkpoint(&mut self, job: &JobId, checkpoint: Checkpoint) {
         let account = self.jobs.entry(job.clone()).or_default();
-        if account.checkpoints.iter().any(|known| known.iteration == checkpoint.iteration) {
+        let known = account.checkpoints.iter_mut().find(|known| known.iteration == checkpoint.iteration);
+        if let Some(known) = known {
+            // Every node tells of it. The job waits for whoever takes longest.
+            known.took_us = known.took_us.max(checkpoint.took_us);
             return;
         }
         account.checkpoints.push_back(checkpoint);

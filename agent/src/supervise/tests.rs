@@ -286,7 +286,10 @@ async fn checkpoints_are_told_as_they_appear() {
     assert_eq!(rig.state(GroupState::Running).await.checkpoint, None);
     fs::write(rig.path("marker"), "40\n").unwrap();
     let status = rig.state(GroupState::Running).await;
-    assert!(matches!(status.checkpoint, Some(Checkpoint { iteration: 40, age_us: Some(_) })), "{status:?}");
+    assert!(
+        matches!(status.checkpoint, Some(Checkpoint { iteration: 40, age_us: Some(_), .. })),
+        "{status:?}"
+    );
     // The restart keeps it.
     rig.ask(stop(0, NEVER)).await;
     rig.send("c", start(1)).await;

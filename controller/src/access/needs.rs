@@ -9,6 +9,8 @@ pub enum Need {
     Nothing,
     /// An agent.
     Agent,
+    /// An agent, or an operator.
+    AgentOrOperator,
     /// At least this.
     Role(Role),
 }
@@ -20,6 +22,7 @@ impl Need {
         match self {
             Need::Nothing => "none",
             Need::Agent => "agent",
+            Need::AgentOrOperator => "agent or operator",
             Need::Role(Role::Viewer) => "viewer",
             Need::Role(Role::Operator) => "operator",
             Need::Role(Role::Admin) => "admin",
@@ -46,6 +49,7 @@ pub fn needs(path: &str) -> Need {
         {
             Need::Role(Role::Viewer)
         }
+        Some(("Steering", "ReportCheckpoint")) => Need::AgentOrOperator,
         Some(("Steering", "Decide") | ("Alerting", "TestReceivers")) => Need::Role(Role::Operator),
         _ => Need::Role(Role::Admin),
     }

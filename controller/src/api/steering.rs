@@ -27,6 +27,9 @@ use crate::{
 /// Names and reasons that operators give are no longer than this.
 const MAX_TEXT: usize = 1000;
 
+/// A checkpoint that takes longer is a mistake.
+const MAX_TOOK_US: u64 = 86_400_000_000;
+
 /// The service.
 pub struct SteeringService {
     snapshot: watch::Receiver<Arc<Snapshot>>,
@@ -109,6 +112,32 @@ impl Steering for SteeringService {
             Some(Err(Refused::Unknown(why))) => Err(Status::not_found(why)),
             Some(Err(Refused::Not(why))) => Err(Status::failed_precondition(why)),
             None => Err(Status::unavailable("the controller is ending")),
+        }
+    }
+
+    async fn report_checkpoint(
+        &self,
+        request: Request<v1::CheckpointReport>,
+    ) -> Result<Response<v1::CheckpointTaken>, Status> {
+        let only = request.extensions().get::<Principal>().and_then(|who| who.only_job().cloned());
+        let v1::CheckpointReport { job, iteration, took_us } = request.into_inner();
+        let job = JobId(text("job", job)?);
+        if let Some(only) = only.filter(|only| *only != job) {
+            return Err(Status::permission_denied(format!(
+                "job: this token speaks of job {:?} only",
+                only.0
+            )));
+        }
+        if took_us.is_some_and(|us| us > MAX_TOOK_US) {
+            return Err(Status::invalid_argument("took_us: is more than a day"));
+        }
+        if !self.picture().jobs.contains_key(&job) {
+            return Err(Status::not_found(format!("no job is called {:?}", job.0)));
+        }
+        if self.desk.checkpointed(job, iteration, took_us).await {
+            Ok(Response::new(v1::CheckpointTaken {}))
+        } else {
+            Err(Status::unavailable("the controller is ending"))
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use c4_detect::observation::JobId;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,11 @@ impl Desk {
             return None;
         }
         answered.await.ok()
+    }
+
+    /// Tells the brain of a job's checkpoint. False when the controller is ending.
+    pub async fn checkpointed(&self, job: JobId, iteration: u64, took_us: Option<u64>) -> bool {
+        self.inputs.send(Input::Checkpointed { job, iteration, took_us }).await.is_ok()
     }
 
     pub(super) fn answer(&self, ticket: u64, outcome: Outcome) {

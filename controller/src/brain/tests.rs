@@ -75,6 +75,7 @@ impl World {
                 world_size: RANKS,
                 detail: String::new(),
                 checkpoint: Some((120, 500_000)),
+                checkpoint_took_us: None,
                 least_ranks: 0,
                 opted_out: None,
             };

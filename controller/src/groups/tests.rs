@@ -13,6 +13,7 @@ fn report(ranks: &[u32]) -> GroupReport {
         world_size: 4,
         detail: String::new(),
         checkpoint: Some((120, 1_000)),
+        checkpoint_took_us: Some(70),
         least_ranks: 0,
         opted_out: None,
     }
@@ -28,7 +29,7 @@ fn only_a_job_that_is_supervised_whole_can_be_restarted() {
     let mut groups = Groups::default();
     assert!(groups.supervised(&job, || nodes(&["a"])).unwrap_err().contains("nobody supervises this job"));
     let checkpoint = groups.report(&key("a"), StreamId(1), report(&[0, 1]), Timestamp(5_000));
-    assert_eq!(checkpoint, Some(Checkpoint { iteration: 120, at: Timestamp(4_000) }));
+    assert_eq!(checkpoint, Some(Checkpoint { iteration: 120, at: Timestamp(4_000), took_us: Some(70) }));
     assert!(groups.supervised(&job, || nodes(&["a", "b"])).unwrap_err().contains("on b"));
     assert!(groups.supervised(&job, || nodes(&["a"])).unwrap_err().contains("only 2 of 4"));
     groups.report(&key("b"), StreamId(2), report(&[1, 2, 3]), Timestamp(5_000));

@@ -5,6 +5,8 @@
 
 use c4_detect::observation::Timestamp;
 
+use crate::groups::Checkpoint;
+
 /// Failures and checkpoints below which nothing is recommended: two intervals are no habit, and one failure no rate.
 const LEAST_FAILURES: u64 = 2;
 const LEAST_CHECKPOINTS: usize = 3;
@@ -24,22 +26,20 @@ pub struct Recommendation {
     pub saves_share: f64,
 }
 
-/// Recommends an interval from when checkpoints were left, how long one takes, and how often the job failed.
+/// Recommends an interval from when checkpoints were left, how long they took, and how often the job failed.
 pub(super) fn recommend(
-    checkpoints: &[Timestamp],
-    cost_us: Option<u64>,
+    checkpoints: &[Checkpoint],
     failures: u64,
     observed_us: u64,
 ) -> Option<Recommendation> {
     if failures < LEAST_FAILURES || checkpoints.len() < LEAST_CHECKPOINTS {
         return None;
     }
-    let cost = cost_us.filter(|us| *us > 0)? as f64 / 1e6;
-    let mut times = checkpoints.to_vec();
+    let took = checkpoints.iter().filter_map(|checkpoint| checkpoint.took_us);
+    let cost = median(took).filter(|us| *us > 0)? as f64 / 1e6;
+    let mut times: Vec<Timestamp> = checkpoints.iter().map(|checkpoint| checkpoint.at).collect();
     times.sort_unstable();
-    let mut gaps: Vec<u64> = times.windows(2).map(|pair| pair[1].micros_since(pair[0])).collect();
-    gaps.sort_unstable();
-    let present = gaps[gaps.len() / 2] as f64 / 1e6;
+    let present = median(times.windows(2).map(|pair| pair[1].micros_since(pair[0])))? as f64 / 1e6;
     let mtbf = observed_us as f64 / 1e6 / failures as f64;
     if present <= 0.0 || mtbf <= 0.0 {
         return None;
@@ -56,23 +56,33 @@ pub(super) fn recommend(
     })
 }
 
+fn median(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_recommended_interval_loses_least() {
-        let every = |seconds: u64| (0..5).map(|n| Timestamp(n * seconds * 1_000_000)).collect::<Vec<_>>();
+        let left = |seconds: u64, took_us: Option<u64>| {
+            let at = |iteration| Timestamp(iteration * seconds * 1_000_000);
+            (0..5).map(|n| Checkpoint { iteration: n, at: at(n), took_us }).collect::<Vec<_>>()
+        };
         let (day, cost) = (86_400_000_000, Some(30_000_000));
+        let every = |seconds| left(seconds, cost);
         // Four failures a day, 30 s a checkpoint: every 19 minutes.
-        let advice = recommend(&every(3600), cost, 4, day).expect("enough is known");
+        let advice = recommend(&every(3600), 4, day).expect("enough is known");
         assert!((advice.interval_seconds - 1138.4).abs() < 0.1, "{advice:?}");
         assert!((advice.saves_share - 0.0390).abs() < 0.0005, "{advice:?}");
         // Whoever does so already is told that there is nothing to gain.
-        let same = recommend(&every(1138), cost, 4, day).expect("enough is known");
+        let same = recommend(&every(1138), 4, day).expect("enough is known");
         assert!(same.saves_share < 1e-6, "{same:?}");
-        assert_eq!(recommend(&every(3600), None, 4, day), None);
-        assert_eq!(recommend(&every(3600), cost, 1, day), None);
-        assert_eq!(recommend(&[], cost, 4, day), None);
+        assert_eq!(recommend(&left(3600, None), 4, day), None);
+        assert_eq!(recommend(&every(3600), 1, day), None);
+        assert_eq!(recommend(&[], 4, day), None);
     }
 }

@@ -29,8 +29,8 @@ fn finding(id: &str, incarnation: u32, since: u64, detected: u64) -> Finding {
 #[test]
 fn an_outage_has_the_four_parts() {
     let mut ledger = Ledger::default();
-    ledger.checkpoint(&job(), Checkpoint { iteration: 10, at: Timestamp(500) });
-    ledger.checkpoint(&job(), Checkpoint { iteration: 20, at: Timestamp(900) });
+    ledger.checkpoint(&job(), Checkpoint { iteration: 10, at: Timestamp(500), took_us: Some(40) });
+    ledger.checkpoint(&job(), Checkpoint { iteration: 20, at: Timestamp(900), took_us: Some(40) });
     ledger.fault(&finding("f", 0, 1000, 1300), Timestamp(1300));
     ledger.fault(&finding("g", 0, 1050, 1400), Timestamp(1400));
     ledger.stopped(&job(), 0, Timestamp(2000));
@@ -66,7 +66,7 @@ fn a_restart_by_somebody_else_counts_too() {
 #[test]
 fn a_cause_that_goes_away_by_itself_loses_no_work() {
     let mut ledger = Ledger::default();
-    ledger.checkpoint(&job(), Checkpoint { iteration: 1, at: Timestamp(1) });
+    ledger.checkpoint(&job(), Checkpoint { iteration: 1, at: Timestamp(1), took_us: Some(40) });
     ledger.fault(&finding("f", 0, 1000, 1300), Timestamp(1300));
     assert_eq!(ledger.cleared(&job(), &FindingId("f".into()), Timestamp(1500)).len(), 1);
     let (_, sum) = ledger.of(&job(), Timestamp(9999));
@@ -105,7 +105,7 @@ proptest! {
     ) {
         let mut ledger = Ledger::default();
         if let Some(at) = checkpoint {
-            ledger.checkpoint(&job(), Checkpoint { iteration: 1, at: Timestamp(at) });
+            ledger.checkpoint(&job(), Checkpoint { iteration: 1, at: Timestamp(at), took_us: Some(40) });
         }
         ledger.fault(&finding("f", 0, since, detected), Timestamp(detected));
         for (what, at) in steps {

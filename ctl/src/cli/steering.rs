@@ -1,5 +1,7 @@
 //! What operators see of actions and decide about them.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Watch;
@@ -32,6 +34,16 @@ pub enum Steer {
         watch: Watch,
         /// Only this job's
         job: Option<String>,
+    },
+    /// Tell of a checkpoint that a job has left, where it has no marker file: to be called by the job itself
+    Checkpoint {
+        /// The job
+        job: String,
+        /// The iteration to go on from
+        iteration: u64,
+        /// How long the checkpoint kept the job from its work
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        took: Option<Duration>,
     },
     /// What was saved of processes before they were ended, and where
     Evidence {
@@ -152,6 +164,12 @@ pub enum Mode {
     Auto,
     /// As configured again.
     Default,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number of seconds, such as 3.5".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| expected())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| expected())
 }
 
 /// A time such as 30m, in microseconds.

@@ -64,9 +64,11 @@ fn decision(command: &Steer) -> Option<(What, &How)> {
             };
             (What::SetMode(set), how)
         }
-        Steer::Actions { .. } | Steer::Audit { .. } | Steer::Ledger { .. } | Steer::Evidence { .. } => {
-            return None;
-        }
+        Steer::Actions { .. }
+        | Steer::Audit { .. }
+        | Steer::Ledger { .. }
+        | Steer::Evidence { .. }
+        | Steer::Checkpoint { .. } => return None,
     };
     Some(decided)
 }

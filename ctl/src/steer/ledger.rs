@@ -1,5 +1,7 @@
 //! `c4ctl ledger`: what faults have cost, in the parts that the C4 paper counts.
 
+use std::time::Duration;
+
 use c4_proto::v1;
 use serde_json::{Value, json};
 
@@ -59,6 +61,28 @@ pub(crate) async fn run(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), 
             seconds(advice.mean_time_between_failures_seconds),
             advice.saves_share * 100.0,
         ))?;
+    }
+    Ok(())
+}
+
+/// `c4ctl checkpoint`.
+pub(super) async fn checkpoint(
+    asked: &mut Asked<'_>,
+    job: &str,
+    iteration: u64,
+    took: Option<Duration>,
+) -> Result<(), Failure> {
+    let took_us = took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    let report = v1::CheckpointReport { job: job.to_owned(), iteration, took_us };
+    let mut calls = asked.client.steering.clone();
+    let missing = format!("the controller knows no job {job:?}");
+    asked.client.call(asked.timeout, &missing, calls.report_checkpoint(report)).await?;
+    if asked.json {
+        asked.out.json(
+            &json!({"job": job, "iteration": iteration, "took_seconds": took.map(|took| took.as_secs_f64())}),
+        )?;
+    } else {
+        asked.out.line(format!("job {} goes on from iteration {iteration} after a fault", printable(job)))?;
     }
     Ok(())
 }

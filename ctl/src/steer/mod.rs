@@ -22,6 +22,7 @@ pub fn run(cli: &Cli, command: &Steer, out: &mut Output) -> Result<Exit, Failure
         Steer::Audit { limit, .. } => audit::list(asked, *limit).await,
         Steer::Evidence { job } => audit::evidence(asked, job.as_deref()).await,
         Steer::Ledger { job, .. } => ledger::run(asked, job.as_deref()).await,
+        Steer::Checkpoint { job, iteration, took } => ledger::checkpoint(asked, job, *iteration, *took).await,
         decision => decide::run(asked, decision).await,
     })
 }

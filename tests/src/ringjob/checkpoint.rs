@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -61,14 +62,16 @@ impl Marker {
         Self { path, told: 0 }
     }
 
-    /// Says that the newest checkpoint is after `iterations` iterations, unless it has said so before.
+    /// Says that the newest checkpoint is after `iterations` iterations and, where this process has written it, how long that took,
+    /// unless it has said so before.
     ///
     /// # Errors
     /// When the marker cannot be written.
-    pub fn tell(&mut self, iterations: u64) -> anyhow::Result<()> {
+    pub fn tell(&mut self, iterations: u64, took: Option<Duration>) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         if iterations > self.told {
-            replace_file(path, &format!("{iterations}\n"))
+            let took = took.map_or(String::new(), |took| format!(" {:.6}", took.as_secs_f64()));
+            replace_file(path, &format!("{iterations}{took}\n"))
                 .with_context(|| format!("cannot write {}", path.display()))?;
             self.told = iterations;
         }
@@ -97,11 +100,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("marker");
         let mut marker = Marker::new(Some(path.clone()));
-        marker.tell(0).expect("nothing to tell");
+        marker.tell(0, None).expect("nothing to tell");
         assert!(!path.exists());
-        marker.tell(10).expect("told");
+        marker.tell(10, Some(Duration::from_millis(250))).expect("told");
+        assert_eq!(fs::read_to_string(&path).expect("written"), "10 0.250000\n");
         fs::remove_file(&path).expect("taken away");
-        marker.tell(10).expect("told already");
+        marker.tell(10, None).expect("told already");
         assert!(!path.exists());
     }
 }

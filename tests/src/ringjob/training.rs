@@ -173,12 +173,15 @@ impl<'a> Job<'a> {
 
     fn checkpoint(&mut self, iterations: u64) -> anyhow::Result<()> {
         let Some(dir) = &self.args.checkpoint_dir else { return Ok(()) };
+        let mut took = None;
         if self.args.rank == 0 && iterations.is_multiple_of(self.args.checkpoint_every) {
+            let began = clock::now();
             checkpoint::write(dir, iterations)?;
+            took = Some(clock::now() - began);
         }
         // Every node's agent is told of what is really there, which rank 0 may not have written yet.
         if self.args.local_rank == 0 {
-            self.marker.tell(checkpoint::newest(dir)?)?;
+            self.marker.tell(checkpoint::newest(dir)?, took)?;
         }
         Ok(())
     }

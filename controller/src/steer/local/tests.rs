@@ -46,6 +46,7 @@ fn groups(states: &[(&str, u32, GroupState)]) -> Groups {
             world_size: 0,
             detail: "exit code 3".into(),
             checkpoint: None,
+            checkpoint_took_us: None,
             least_ranks: 0,
             opted_out: None,
         };
