@@ -8,7 +8,8 @@
 //!
 //! The steps of the other operations are recorded too, without times, so that a link that blocks can be named whenever it
 //! does. That costs a call for each step, which operations of microseconds feel and operations of milliseconds do not. So it
-//! follows the pace: while operations come thick and fast on communicators that use the network, only the picked ones have steps.
+//! follows the pace: while operations come thick and fast on communicators that use the network, only the picked ones have steps, and
+//! where kernel events tell the progress of the others, only the picked ones have network operations at all.
 //! Communicators without network have no steps, so their pace says nothing: a tensor-parallel group over NVLink must not take
 //! the steps away from the data-parallel group beside it.
 
@@ -20,8 +21,10 @@ use c4_recorder::writer::Recorder;
 
 use crate::abi::event;
 
-/// The bit that comes and goes.
+/// The bits that come and go.
 const STEP: i32 = event::PROXY_STEP as i32;
+const NETWORK: i32 = STEP | event::PROXY_OP as i32;
+const KERNEL: i32 = event::KERNEL_CH as i32;
 
 /// Groups of operations over which the pace is taken.
 const PACE_GROUPS: u32 = 64;
@@ -67,6 +70,12 @@ impl Depth {
         !self.steps_are_constant() || self.picks(sequence) || self.all_until_ns.load(Relaxed) != 0
     }
 
+    /// The bits that an operation goes without unless it is picked.
+    fn spared(&self) -> i32 {
+        let fast = self.follows_pace.load(Relaxed) && !self.untimed_steps.load(Relaxed);
+        if fast && self.mask.load(Relaxed) & KERNEL != 0 { NETWORK } else { STEP }
+    }
+
     fn steps_are_constant(&self) -> bool {
         self.untimed_steps.load(Relaxed) || self.chained_mask.load(Relaxed) & STEP != 0
     }
@@ -80,7 +89,7 @@ impl Depth {
     }
 
     /// A group of operations begins on a communicator: NCCL has read the mask for it and will next read it for the one
-    /// after. Only the steps' bit is touched; the rest may have been changed by others (RAS does that from NCCL 2.31).
+    /// after. Only the network's bits are touched; the rest may have been changed by others (RAS does that from NCCL 2.31).
     #[inline]
     pub fn group_begins(
         &self,
@@ -106,7 +115,11 @@ impl Depth {
             return;
         }
         let wants = constant || self.picks(next) || self.all_until_ns.load(Relaxed) != 0;
-        let wanted = if wants { now | STEP } else { now & !STEP };
+        let wanted = if wants {
+            now | NETWORK
+        } else {
+            now & !self.spared() | self.chained_mask.load(Relaxed) & NETWORK
+        };
         if wanted != now {
             mask.store(wanted, Relaxed);
         }

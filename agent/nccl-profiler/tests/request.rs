@@ -92,10 +92,21 @@ fn steps_on_request() {
         "without network there are no steps that could cost anything"
     );
     collective_over_the_network(context);
+    let network_operations = || MASK.load(Relaxed) & event::PROXY_OP as c_int != 0;
     assert!((0..100_000).any(|_| !group(context)), "as fast as they can be called, no steps");
+    assert!(!network_operations(), "nor network operations, since kernel events tell how far each is");
     let slow = |_| {
         std::thread::sleep(std::time::Duration::from_millis(2));
         group(context)
     };
     assert!((0..10_000).any(slow), "one in two milliseconds, steps again");
+    assert!(network_operations());
+
+    // SAFETY: still the only thread.
+    unsafe { std::env::set_var("C4_KERNEL_EVENTS", "off") };
+    // SAFETY: as above.
+    assert_eq!(unsafe { init(&mut context, 9, MASK.as_ptr(), null(), 2, 8, 3, None) }, 0);
+    collective_over_the_network(context);
+    assert!((0..100_000).any(|_| !group(context)), "as fast as they can be called, no steps");
+    assert!(network_operations(), "nothing else tells how far an operation is");
 }

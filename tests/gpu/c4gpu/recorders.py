@@ -84,8 +84,8 @@ def edges(snapshots):
 
 
 def busiest_peer(sent, rank):
-    """The rank this one sends most to, or None."""
-    mine = {peer: count for (source, peer), count in sent.items() if source == rank and count}
+    """The rank this one sends most to, or None; the first where no bytes are told (profiler API before v4)."""
+    mine = {peer: count for (source, peer), count in sent.items() if source == rank}
     return max(mine, key=mine.get) if mine else None
 
 
