@@ -40,6 +40,7 @@ impl Shared {
             unread: window.unread,
             comms: window.comms.into_iter().map(|comm| self.comm_window(comm)).collect(),
             profiling: window.profiling,
+            own: window.own.map(|own| wire::OwnTime { now_us: own.now_us, longest_us: own.longest_us }),
         }
     }
 
@@ -219,6 +220,7 @@ mod tests {
             profiling: true,
             dropped: 0,
             unread: 0,
+            own: Some(detect::OwnTime { now_us: 7, longest_us: 9 }),
             comms: vec![detect::CommWindow {
                 comm: CommId(3),
                 enqueued: 50,

@@ -194,8 +194,8 @@ impl<H: RecorderHandle> Tracked<H> {
         if !std::mem::take(&mut self.read_since_window) {
             return None;
         }
-        let duration_us = now_ns.saturating_sub(self.window_opened_ns) / 1000;
-        self.window_opened_ns = now_ns;
+        let opened_ns = std::mem::replace(&mut self.window_opened_ns, now_ns);
+        let duration_us = now_ns.saturating_sub(opened_ns) / 1000;
         Some(Window {
             process,
             duration_us,
@@ -204,6 +204,7 @@ impl<H: RecorderHandle> Tracked<H> {
             profiling: self.profiling,
             dropped: self.dropped,
             unread: self.unread,
+            own: self.coverage.own(opened_ns, now_ns),
             comms: distinct(self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns))),
         })
     }

@@ -198,6 +198,7 @@ impl Rig {
             profiling: true,
             dropped: 0,
             unread: 0,
+            own: None,
             comms: Vec::new(),
         }]))
         .await;

@@ -46,6 +46,7 @@ enum Judgement {
 pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     job.examined = now;
     let waits = wait::find(job, nodes, config, now);
+    patience::note(job, &waits);
     job.suspicious.retain(|id| waits.concern(*id));
     job.undecided.clear();
     clear_resolved(job, &waits, now, out);
@@ -114,7 +115,11 @@ fn judge(job: &Job, waits: &Waits, root: &Root, config: &Config) -> Judgement {
     };
     match root {
         Root::Held { stall, holders } => match stall.as_ref().and_then(at) {
-            Some((comm, stall)) => held_up(job, comm, stall, holders, config),
+            Some((comm, stall)) => match held_up(job, comm, stall, holders, config) {
+                // Others may have waited for them for longer, in sends and receives.
+                Judgement::Wait => wrong(peer_hang::unanswered(job, waits, holders, config), None),
+                judgement => judgement,
+            },
             None if holders.iter().any(|holder| holder.why == Why::Ended) => needed(waits, holders, config),
             None => wrong(peer_hang::unanswered(job, waits, holders, config), None),
         },

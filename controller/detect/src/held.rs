@@ -37,13 +37,14 @@ pub(crate) fn draft(
     })
 }
 
-/// Whether one that has not come is on a CPU or waits for a device, as one that writes a checkpoint does.
+/// Whether one that has not come is on a CPU or waits for a device, as one that writes a checkpoint does, or did so until a
+/// moment ago.
 pub(crate) fn is_busy(job: &Job, holders: &[Holder]) -> bool {
-    holders.iter().any(|holder| {
-        holder.why == Why::NotEntered
-            && job
-                .process(holder.process)
-                .is_some_and(|p| matches!(p.state, ProcessState::Running | ProcessState::DiskWait))
+    let works = |state| matches!(state, ProcessState::Running | ProcessState::DiskWait);
+    holders.iter().any(|holder| match holder.why {
+        Why::Arriving => true,
+        Why::NotEntered => job.process(holder.process).is_some_and(|process| works(process.state)),
+        _ => false,
     })
 }
 
@@ -106,7 +107,7 @@ fn held_up(job: &Job, comm: &Comm, stall: &Stall, holders: &[Holder], threshold_
         Why::Stopped => {
             format!("{names} {is} stopped by a signal (state T), and {others} {verb} in {what} since {since}")
         }
-        Why::Queued => format!(
+        Why::Queued | Why::Arriving => format!(
             "{names} {has} enqueued {what} but {has} not started it on the GPU, whose stream is busy; {others} {verb} in it since {since}"
         ),
         Why::Left => {
@@ -158,6 +159,7 @@ fn holder_value(job: &Job, comm: &Comm, holder: &Holder) -> Value {
         Why::Stopped => "stopped",
         Why::NotEntered => "not_entered",
         Why::Queued => "queued",
+        Why::Arriving => "arriving",
         Why::Left => "left",
     };
     json!({

@@ -65,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) last_heard: Timestamp,
     /// For how long processes usually show no progress.
     pub(crate) quiet_us: Histogram,
+    /// For how long its ranks are usually by themselves at a stretch.
+    pub(crate) own_us: Histogram,
     /// Communicators whose blocks have told something.
     pub(crate) news: Vec<CommId>,
     pub(crate) network: Network,
@@ -100,6 +102,7 @@ impl Job {
             conflicts: BTreeSet::new(),
             last_heard: now,
             quiet_us: Histogram::new(QUIET_SAMPLES),
+            own_us: Histogram::new(QUIET_SAMPLES),
             news: Vec::new(),
             network: Network::default(),
             held: Vec::new(),
@@ -196,6 +199,9 @@ impl Job {
             && let Some(before) = process.progressed.replace(at)
         {
             self.quiet_us.push(at.micros_since(before) as f64);
+        }
+        if let Some(own) = window.own.filter(|own| own.longest_us > 0 && self.survey.settled) {
+            self.own_us.push(own.longest_us as f64);
         }
         let named = window.comms.iter().filter(|comm| process.memberships.contains_key(&comm.comm)).count();
         if named < process.memberships.len() {

@@ -169,8 +169,20 @@ pub struct Window {
     pub dropped: u64,
     /// Operations overwritten before the agent read them, since the process started.
     pub unread: u64,
+    /// When the process was by itself; absent where the agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnTime>,
     /// One entry for each communicator.
     pub comms: Vec<CommWindow>,
+}
+
+/// Time in which a process is in no collective and receives nothing, on any communicator: it computes, or it hangs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnTime {
+    /// For how long it has been so at the end of the window, 0 if it is not.
+    pub now_us: u64,
+    /// The longest stretch of it that ended in the window, 0 if none did.
+    pub longest_us: u64,
 }
 
 /// One communicator as one process saw it. Positions count collectives on the communicator since its creation;

@@ -4,7 +4,10 @@
 //!   themselves bound that from above, however long the job's iterations are.
 //! * A rank that has not come may compute. One that is slow still shows progress somewhere, as often as it usually does:
 //!   in the collectives of its layers, say. Only one that shows none for several times as long as is usual in the job
-//!   hangs; and where nothing is known of that, an iteration is the measure.
+//!   hangs; and where nothing is known of that, an iteration is the measure. Agents tell it best: for how long a rank has been
+//!   by itself, in no collective and receiving nothing, against how long ranks of the job usually are at a stretch.
+//! * Pauses excuse what looks like them. Waits that resolved by themselves are remembered by how those looked that were
+//!   waited for: rank 0 writing checkpoints for ten seconds says nothing of a GPU that is busy, or of a host that sleeps.
 //!
 //! Until a communicator's rhythm is known, all of this takes as long as a warm-up may take.
 
@@ -13,14 +16,18 @@ use std::collections::BTreeMap;
 use crate::{
     config::Config,
     model::{Comm, Job, Process},
-    observation::{CommId, Timestamp, Window},
+    observation::{CommId, OwnTime, Timestamp, Window},
+    rhythm::Manner,
     stall::{Holder, Why},
+    wait::Waits,
 };
 
 /// The share of the usual times without progress that are taken for usual: longer ones are pauses.
 const USUAL: f64 = 0.97;
 /// Windows are taken once a second: so much of the time without progress may not be seen at either end.
 const UNSEEN_US: u64 = 2_000_000;
+/// Two ranks' last windows were taken at most this long one after the other.
+const WINDOW_US: u64 = 1_000_000;
 
 /// For an operation that all members are in.
 pub(crate) fn inside(comm: &Comm, config: &Config) -> u64 {
@@ -30,6 +37,9 @@ pub(crate) fn inside(comm: &Comm, config: &Config) -> u64 {
 /// For members that others wait for.
 pub(crate) fn held(job: &Job, comm: &Comm, holders: &[Holder], config: &Config) -> u64 {
     let by_iteration_us = comm.rhythm.hang_us(config);
+    if holders.iter().all(|holder| holder.why == Why::Left || own(job, holder).is_some()) {
+        return alone(job, comm, holders, config).map_or(by_iteration_us, |us| us.min(by_iteration_us));
+    }
     let Some(usual_us) = job.quiet_us.quantile(USUAL).filter(|_| comm.rhythm.known()) else {
         return by_iteration_us;
     };
@@ -39,6 +49,20 @@ pub(crate) fn held(job: &Job, comm: &Comm, holders: &[Holder], config: &Config) 
         holder.why == Why::Left || quiet_us.saturating_add(UNSEEN_US) >= by_progress_us
     });
     if quiet { by_progress_us.min(by_iteration_us) } else { by_iteration_us }
+}
+
+/// The same where all of them have been by themselves for several times as long as ranks of the job usually are at a
+/// stretch: longer than a slow iteration keeps them. One that sends and receives gets on, however late it is.
+fn alone(job: &Job, comm: &Comm, holders: &[Holder], config: &Config) -> Option<u64> {
+    let usual_us = job.own_us.quantile(USUAL).filter(|_| comm.rhythm.known())?;
+    let excused_us = excused(comm, Manner::lasting(job, holders, config), config);
+    let by_own_us = ((usual_us * config.hang_iterations) as u64).max(excused_us);
+    let is_alone = |own: OwnTime| own.now_us.saturating_add(WINDOW_US) >= by_own_us;
+    holders.iter().filter_map(|holder| own(job, holder)).all(is_alone).then_some(by_own_us)
+}
+
+fn own(job: &Job, holder: &Holder) -> Option<OwnTime> {
+    job.process(holder.process).and_then(|process| process.own).filter(|_| holder.why != Why::Left)
 }
 
 /// For ranks whose side of a send or receive others wait for.
@@ -59,8 +83,49 @@ fn longest(job: &Job, config: &Config, of: impl Fn(&Comm) -> u64) -> u64 {
 
 /// Beyond what resolved by itself.
 fn pauses(comm: &Comm, config: &Config) -> u64 {
-    let pause_us = (comm.rhythm.longest_wait_us() as f64 * config.pause_margin) as u64;
+    excused(comm, Manner::Busy, config)
+}
+
+/// Beyond what resolved by itself and says something of ranks that are late in this manner.
+fn excused(comm: &Comm, manner: Manner, config: &Config) -> u64 {
+    let pause_us = (comm.rhythm.longest_pause_us(manner) as f64 * config.pause_margin) as u64;
     pause_us.max(config.hang_floor_ms.saturating_mul(1_000))
+}
+
+/// Notes in which manner those are late for whom others wait, so that it is known of what they wait for, should they come.
+pub(crate) fn note(job: &mut Job, waits: &Waits) {
+    for (id, stall) in waits.stalls.iter().filter(|(_, stall)| !stall.holders.is_empty()) {
+        let manner = Manner::seen(job, &stall.holders);
+        if let Some(comm) = job.comms.get_mut(id) {
+            comm.rhythm.waits_at(stall.operation, manner);
+        }
+    }
+}
+
+impl Manner {
+    /// In which manner these are late for all that their last windows show, if that is taken for the least usual.
+    fn seen(job: &Job, holders: &[Holder]) -> Self {
+        let manner = |holder: &Holder| match holder.why {
+            Why::Queued => Self::OnGpu,
+            _ if job.process(holder.process).is_some_and(|process| process.asleep.is_some()) => Self::Asleep,
+            _ => Self::Busy,
+        };
+        holders.iter().map(manner).max().unwrap_or(Self::OnGpu)
+    }
+
+    /// In which manner these have been late for a while, if that is taken for the most usual.
+    fn lasting(job: &Job, holders: &[Holder], config: &Config) -> Self {
+        let least_us = config.hang_floor_ms.saturating_mul(1_000).saturating_sub(WINDOW_US);
+        let sleeps = |process: &Process| {
+            process.seen.zip(process.asleep).is_some_and(|(seen, since)| seen.micros_since(since) >= least_us)
+        };
+        let manner = |holder: &Holder| match holder.why {
+            Why::Queued => Self::OnGpu,
+            Why::NotEntered if job.process(holder.process).is_some_and(sleeps) => Self::Asleep,
+            _ => Self::Busy,
+        };
+        holders.iter().map(manner).min().unwrap_or(Self::Busy)
+    }
 }
 
 /// When a collective last began or ended on any communicator of a process, if that was since its last window.

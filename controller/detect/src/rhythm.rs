@@ -34,6 +34,18 @@ pub(crate) struct Prior {
     pub(crate) longest_wait_us: u64,
 }
 
+/// In which manner a rank is late that others wait for. What excuses one manner says nothing of those after it: a host
+/// that writes a checkpoint for long does not make a GPU that is busy for as long a usual sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Manner {
+    /// Its host is on a CPU or waits for a device.
+    Busy,
+    /// Its host sleeps.
+    Asleep,
+    /// Its host is done and its GPU is not; or nothing is known of it.
+    OnGpu,
+}
+
 /// An iteration: operations in it and its usual duration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Shape {
@@ -51,7 +63,10 @@ pub(crate) struct Rhythm {
     first_progress: Option<Timestamp>,
     /// From which position on waits count.
     learned_from: Option<u64>,
-    longest_wait_us: RecentMax,
+    /// By manner.
+    longest_wait_us: [RecentMax; 3],
+    /// The last operation in which members waited for others, and in which manner these were late, as far as was seen.
+    late: Option<(u64, Manner)>,
     disturbed: Option<u64>,
     prior: Option<Prior>,
 }
@@ -65,7 +80,8 @@ impl Rhythm {
             iterations: 0,
             first_progress: None,
             learned_from: None,
-            longest_wait_us: RecentMax::new(PAUSE_MEMORY),
+            longest_wait_us: std::array::from_fn(|_| RecentMax::new(PAUSE_MEMORY)),
+            late: None,
             disturbed: None,
             prior,
         }
@@ -105,7 +121,9 @@ impl Rhythm {
                 continue;
             }
             let wait_us = (block.max_wait_ns / 1_000).min(config.pause_limit_ms * 1_000);
-            self.longest_wait_us.push(wait_us, self.iterations.max(completed / 64));
+            let of_late = |(operation, _): &(u64, Manner)| (block.first..end).contains(operation);
+            let manner = self.late.filter(of_late).map_or(Manner::OnGpu, |(_, manner)| manner);
+            self.longest_wait_us[manner as usize].push(wait_us, self.iterations.max(completed / 64));
         }
     }
 
@@ -122,6 +140,12 @@ impl Rhythm {
         let needed = if self.prior.is_some() { LEARN_WITH_PRIOR } else { config.learn_iterations };
         let elapsed = self.first_progress.map_or(0, |first| now.micros_since(first));
         self.iterations >= needed || (completed >= LEARN_OPERATIONS && elapsed >= LEARN_TIME_US)
+    }
+
+    /// Members wait in this operation for others, who are late in this manner for all that is seen now.
+    pub(crate) fn waits_at(&mut self, operation: u64, manner: Manner) {
+        let before = self.late.filter(|(known, _)| *known == operation).map(|(_, manner)| manner);
+        self.late = Some((operation, before.map_or(manner, |before| before.max(manner))));
     }
 
     /// Waits around this operation are the fault's, not the job's.
@@ -150,9 +174,14 @@ impl Rhythm {
 
     /// The longest wait that resolved by itself.
     pub(crate) fn longest_wait_us(&self) -> u64 {
+        self.longest_pause_us(Manner::Busy)
+    }
+
+    /// The longest that resolved by itself and excuses ranks that are late in this manner.
+    pub(crate) fn longest_pause_us(&self, manner: Manner) -> u64 {
         let prior = self.prior.as_ref().map_or(0, |prior| prior.longest_wait_us);
         let prior = if self.iterations < PAUSE_MEMORY { prior } else { 0 };
-        self.longest_wait_us.get().max(prior)
+        self.longest_wait_us[manner as usize..].iter().map(RecentMax::get).fold(prior, u64::max)
     }
 
     /// From which wait on somebody hangs.

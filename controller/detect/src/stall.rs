@@ -28,6 +28,8 @@ pub(crate) enum Why {
     NotEntered,
     /// It has enqueued it, but its GPU has not begun: the stream is busy with something else.
     Queued,
+    /// The same, but it has enqueued it only after others had waited for most of their time: its host was late.
+    Arriving,
     /// It has finalised or aborted the communicator.
     Left,
 }
@@ -36,7 +38,7 @@ impl Why {
     /// What is known for sure: that it has ended, that it is stopped, or only that it does not come.
     pub(crate) fn class(self) -> Why {
         match self {
-            Why::NotEntered | Why::Queued | Why::Left => Why::NotEntered,
+            Why::NotEntered | Why::Queued | Why::Arriving | Why::Left => Why::NotEntered,
             sure => sure,
         }
     }
@@ -212,7 +214,8 @@ fn classify(job: &Job, member: &Member, comm_rank: u32, stall: &mut Stall) {
     let why = if member.enqueued <= stall.operation {
         Why::NotEntered
     } else if process.kernel_events && member.started <= stall.operation {
-        Why::Queued
+        let queued_us = member.in_flight.as_ref().map_or(u64::MAX, |op| op.age_us);
+        if queued_us.saturating_mul(2) < stall.longest_us { Why::Arriving } else { Why::Queued }
     } else {
         return;
     };

@@ -221,6 +221,36 @@ fn a_busy_gpu_is_told_from_a_rank_that_does_not_come() {
 }
 
 #[test]
+fn a_rank_that_stands_still_is_named_as_soon_where_iterations_take_long() {
+    for (iteration_us, seed) in [(2_000_000, 1), (2_800_000, 2), (3_500_000, 3)] {
+        let at = 60 * S + seed * 1_237 % S;
+        let stuck = Fault::Stuck { rank: 5, at, until: None, state: ProcessState::Sleeping };
+        for fault in [stuck, Fault::Busy { rank: 5, at }] {
+            let outcome = run(1_600 + seed, Shape::new(8, iteration_us), vec![fault.clone()], 80 * S);
+            // Until its peers wait for it, it may still compute what it had begun.
+            let within_s = 5.0 + iteration_us as f64 / S as f64 / 4.0;
+            expect(&outcome, Kind::NonCommHang, 5, at, within_s, &format!("{fault:?} in {iteration_us}"));
+        }
+    }
+}
+
+#[test]
+fn long_checkpoints_do_not_excuse_a_gpu_that_is_busy_nor_a_host_that_sleeps() {
+    let shape = Shape { checkpoint: Some((40, 8 * S)), ..Shape::new(8, 200_000) };
+    // Between two checkpoints.
+    let at = 68 * S;
+    let stuck = Fault::Stuck { rank: 3, at, until: None, state: ProcessState::Sleeping };
+    for fault in [stuck, Fault::Busy { rank: 3, at }] {
+        let outcome = run(1_650, shape.clone(), vec![fault.clone()], 88 * S);
+        expect(&outcome, Kind::NonCommHang, 3, at, 5.5, &format!("{fault:?}"));
+    }
+    // A host that looks as it does when it writes may do so for twice as long as ever.
+    let writes = Fault::Stuck { rank: 3, at, until: Some(at + 14 * S), state: ProcessState::DiskWait };
+    let outcome = run(1_651, shape, vec![writes], 88 * S);
+    assert!(outcome.opened.is_empty(), "{}", outcome.describe());
+}
+
+#[test]
 fn a_hang_clears_when_the_rank_goes_on() {
     for (fault, kind) in [
         (Fault::Stop { rank: 5, at: 20 * S, until: Some(32 * S) }, Kind::NonCommHang),

@@ -128,6 +128,7 @@ fn observation() -> impl Strategy<Value = Observation> {
                 profiling,
                 dropped: lost,
                 unread: lost,
+                own: None,
                 comms,
             })
         });

@@ -112,6 +112,7 @@ impl Story {
             profiling: true,
             dropped: 0,
             unread: 0,
+            own: None,
             comms: vec![comm(TP[rank as usize / 2], tp), comm(DP[rank as usize % 2], dp)],
         };
         self.tell(Observation::Window(window));

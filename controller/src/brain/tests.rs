@@ -128,6 +128,7 @@ impl World {
                 profiling: true,
                 dropped: 0,
                 unread: 0,
+                own: None,
                 comms: vec![comm],
             };
             self.say(u64::from(rank / 2), Body::Window(window));

@@ -1,8 +1,8 @@
 //! Windows: the bulk of what agents send.
 
 use c4_detect::observation::{
-    Block, CommId, CommWindow, Edge, InFlight, Iteration, LinkTime, PendingPeer, ProcessState, StepState,
-    Window,
+    Block, CommId, CommWindow, Edge, InFlight, Iteration, LinkTime, OwnTime, PendingPeer, ProcessState,
+    StepState, Window,
 };
 use c4_proto::v1;
 
@@ -50,7 +50,15 @@ pub(super) fn window(message: v1::Window, shared: &Shared) -> Result<Window, Inv
         profiling: message.profiling,
         dropped: at_most("dropped", message.dropped, limits::COUNT)?,
         unread: at_most("unread", message.unread, limits::COUNT)?,
+        own: message.own.map(|m| own_time(m).map_err(within("own"))).transpose()?,
         comms,
+    })
+}
+
+fn own_time(message: v1::OwnTime) -> Result<OwnTime, Invalid> {
+    Ok(OwnTime {
+        now_us: at_most("now_us", message.now_us, limits::AGE_US)?,
+        longest_us: at_most("longest_us", message.longest_us, limits::AGE_US)?,
     })
 }
 

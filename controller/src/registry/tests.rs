@@ -33,6 +33,7 @@ fn window(process: u64, comm: u64, position: u64) -> Window {
         profiling: true,
         dropped: 0,
         unread: 0,
+        own: None,
         comms: vec![CommWindow {
             pending_peers: Vec::new(),
             links: Vec::new(),

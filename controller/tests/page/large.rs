@@ -103,6 +103,7 @@ fn window(rank: u32, ranks: u32, stopped: u32, waited_us: u64) -> Window {
         profiling: true,
         dropped: 0,
         unread: 0,
+        own: None,
         comms: vec![
             comm(tensor.0, tensor_wait, if in_tensor { DONE } else { DONE + 1 }),
             comm(data.0, data_wait, DONE),

@@ -283,6 +283,7 @@ impl Player<'_> {
             profiling: self.process.profiling && !broken_off,
             dropped: self.process.dropped,
             unread: 0,
+            own: None,
             comms,
         }
     }

@@ -261,7 +261,7 @@ impl Telemetry {
                 continue;
             }
             let clock = &self.nodes[node as usize].clock;
-            let mut window = state.window(&self.spec, clock, &mut self.scratch, now_ns);
+            let mut window = state.window(&self.spec, clock, &mut self.scratch, (closed_ns, now_ns));
             window.duration_us = (now_ns - closed_ns) / 1000;
             sink(timestamp(now_ns), Observation::Window(window));
         }

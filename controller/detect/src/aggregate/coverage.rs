@@ -10,6 +10,8 @@
 
 use std::collections::VecDeque;
 
+use crate::observation::OwnTime;
+
 /// Spans kept; older ones are forgotten first.
 const MAX_SPANS: usize = 8192;
 
@@ -40,6 +42,18 @@ impl Coverage {
     pub fn within(&self, from_ns: u64, to_ns: u64) -> (u64, u64) {
         let waiting = self.waiting.within(from_ns, to_ns);
         (waiting, self.all.as_ref().map_or(waiting, |all| all.within(from_ns, to_ns)))
+    }
+
+    /// For how long the rank has been in no collective and has received nothing, and the longest such stretch that ended since
+    /// `from_ns`. `None` before the first operation.
+    #[must_use]
+    pub fn own(&self, from_ns: u64, now_ns: u64) -> Option<OwnTime> {
+        let spans = &self.waiting.spans;
+        let now_us = now_ns.saturating_sub(spans.back()?.1) / 1_000;
+        let pairs = spans.iter().rev().zip(spans.iter().rev().skip(1));
+        let ended = pairs.take_while(|(after, _)| after.0 > from_ns);
+        let longest_ns = ended.map(|(after, before)| after.0 - before.1).max();
+        Some(OwnTime { now_us, longest_us: longest_ns.unwrap_or(0) / 1_000 })
     }
 
     /// Forgets everything that ended before `ns`.
@@ -142,6 +156,22 @@ mod tests {
         assert_eq!(coverage.within(0, 100), (10, 10));
         coverage.add(15, 40, true);
         assert_eq!(coverage.within(0, 100), (10, 30));
+    }
+
+    #[test]
+    fn the_time_by_itself_is_told_as_it_ends_and_while_it_lasts() {
+        let mut coverage = Coverage::default();
+        assert_eq!(coverage.own(0, 5_000), None);
+        for (start_us, end_us) in [(1, 2), (5, 6), (7, 9)] {
+            coverage.add(start_us * 1_000, end_us * 1_000, false);
+        }
+        coverage.add(9_000, 20_000, true);
+        let own = |now_us, longest_us| Some(OwnTime { now_us, longest_us });
+        assert_eq!(coverage.own(0, 12_000), own(3, 3));
+        assert_eq!(coverage.own(5_500, 12_000), own(3, 1), "the longest had ended before");
+        assert_eq!(coverage.own(8_000, 12_000), own(3, 0));
+        coverage.add(11_000, 12_000, false);
+        assert_eq!(coverage.own(8_000, 12_000), own(0, 2), "it is in an operation");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     config::Config,
     nodes::Nodes,
-    observation::{CommId, ProcessInfo, ProcessState, Timestamp, Window},
+    observation::{CommId, OwnTime, ProcessInfo, ProcessState, Timestamp, Window},
 };
 
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
@@ -44,6 +44,8 @@ pub(crate) struct Process {
     /// When its last window was taken.
     pub(crate) seen: Option<Timestamp>,
     pub(crate) state: ProcessState,
+    /// Since when all its windows have shown it asleep.
+    pub(crate) asleep: Option<Timestamp>,
     pub(crate) kernel_events: bool,
     pub(crate) profiling: bool,
     dropped: u64,
@@ -51,6 +53,8 @@ pub(crate) struct Process {
     /// Windows in which it was level with its peers since it last lost events; absent if it never did.
     pub(crate) level_since_loss: Option<u32>,
     pub(crate) end: Option<End>,
+    /// When it was by itself, as its last window tells.
+    pub(crate) own: Option<OwnTime>,
     /// When it last showed progress.
     pub(crate) progressed: Option<Timestamp>,
 }
@@ -63,12 +67,14 @@ impl Process {
             first_seen: now,
             seen: None,
             state: ProcessState::Unknown,
+            asleep: None,
             kernel_events: false,
             profiling: false,
             dropped: 0,
             unread: 0,
             level_since_loss: None,
             end: None,
+            own: None,
             progressed: None,
         }
     }
@@ -80,7 +86,9 @@ impl Process {
     pub(super) fn take(&mut self, window: &Window, now: Timestamp) {
         self.seen = Some(now);
         self.state = window.state;
+        self.asleep = (window.state == ProcessState::Sleeping).then(|| self.asleep.unwrap_or(now));
         self.kernel_events = window.kernel_events;
+        self.own = window.own;
         self.profiling = window.profiling;
         if window.dropped > self.dropped || window.unread > self.unread {
             self.level_since_loss = Some(0);

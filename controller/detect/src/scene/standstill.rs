@@ -81,7 +81,7 @@ impl From<Why> for Standing {
             Why::Ended => Standing::Ended,
             Why::Stopped => Standing::Stopped,
             Why::NotEntered => Standing::NotEntered,
-            Why::Queued => Standing::Queued,
+            Why::Queued | Why::Arriving => Standing::Queued,
             Why::Left => Standing::Left,
         }
     }

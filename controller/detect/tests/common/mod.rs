@@ -19,7 +19,7 @@ mod shape;
 use std::collections::{BTreeMap, VecDeque};
 
 use c4_detect::{
-    aggregate::{Aggregator, CompletedOperation},
+    aggregate::{Aggregator, CompletedOperation, Coverage},
     observation::{
         CommId, CommWindow, Edge, InFlight, JobId, Membership, NicClass, NodeName, Observation,
         OperationSignature, ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
@@ -49,6 +49,7 @@ struct Rank {
     enqueued: VecDeque<u64>,
     completed: u64,
     aggregator: Aggregator,
+    coverage: Coverage,
     last_end: u64,
     ended: bool,
     ends_at: Option<u64>,
@@ -94,6 +95,7 @@ impl Sim {
                 enqueued: VecDeque::new(),
                 completed: 0,
                 aggregator: Aggregator::default(),
+                coverage: Coverage::default(),
                 last_end: start,
                 ended: false,
                 ends_at: None,
@@ -345,6 +347,7 @@ impl Sim {
         while let Some(op) = me.operations.front()
             && op.end <= now
         {
+            me.coverage.add(op.start * 1_000, op.end * 1_000, false);
             me.aggregator.push(&CompletedOperation {
                 sequence: op.sequence,
                 signature: op.signature.clone(),
@@ -357,6 +360,10 @@ impl Sim {
             me.operations.pop_front();
             me.enqueued.pop_front();
         }
+        if let Some(op) = me.operations.front().filter(|op| op.start <= now) {
+            me.coverage.add(op.start * 1_000, now * 1_000, false);
+        }
+        let own = me.coverage.own(now.saturating_sub(duration_us) * 1_000, now * 1_000);
         let in_flight = me.operations.front().zip(me.enqueued.front()).and_then(|(op, enqueued)| {
             (*enqueued <= now).then(|| InFlight {
                 sequence: op.sequence,
@@ -393,6 +400,7 @@ impl Sim {
             profiling: !unprofiled,
             dropped: u64::from(dropped) * (1 + now / 1_000_000),
             unread: 0,
+            own,
             comms: vec![CommWindow {
                 pending_peers: Vec::new(),
                 links: Vec::new(),

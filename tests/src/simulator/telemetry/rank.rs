@@ -95,7 +95,7 @@ impl RankTelemetry {
         spec: &Spec,
         clock: &Clock,
         scratch: &mut Scratch,
-        now_ns: u64,
+        (opened_ns, now_ns): (u64, u64),
     ) -> Window {
         let stopped_ns = life::stopped_ns(spec, self.rank).filter(|since| *since <= now_ns);
         // A stopped or dead process writes nothing more: its recorder shows its last moment.
@@ -120,6 +120,7 @@ impl RankTelemetry {
             profiling: true,
             dropped: 0,
             unread: 0,
+            own: self.coverage.own(clock.shows(opened_ns), clock.shows(now_ns)),
             comms,
         }
     }
