@@ -351,6 +351,56 @@ async fn findings_are_not_sent_to_another_host() {
     assert!(leaked.try_recv().is_err());
 }
 
+/// An answer that sends whoever asks to another path of the same receiver.
+macro_rules! elsewhere {
+    ($status:literal) => {
+        Manner::Answer(concat!(
+            "HTTP/1.1 ",
+            $status,
+            "\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ))
+    };
+}
+
+#[tokio::test]
+async fn a_receiver_may_move_on_its_own_host_if_nothing_is_lost_on_the_way() {
+    let (url, mut heard) = hostile(vec![
+        elsewhere!("307 Temporary Redirect"),
+        Manner::Answer(OK),
+        // Whoever follows this asks anew, without what there was to tell.
+        elsewhere!("301 Moved Permanently"),
+        Manner::Answer(OK),
+    ])
+    .await;
+    let sink = sink(json(url));
+    sink.tell(sink.notice(false, &[])).await;
+    let asked = next(&mut heard).await;
+    assert_eq!(next(&mut heard).await, asked, "all of it is told at the other place");
+    sink.tell(sink.notice(true, &[])).await;
+    assert_eq!(next(&mut heard).await["event"], "cleared");
+    let metrics = sink.end().await;
+    assert!(heard.try_recv().is_err());
+    for (outcome, times) in [("delivered", 1), ("dead_lettered", 1)] {
+        let line = format!(r#"alerts_total{{outcome="{outcome}",receiver="json"}} {times}"#);
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_followed_around_in_circles() {
+    let (url, mut heard) = hostile(vec![elsewhere!("308 Permanent Redirect")]).await;
+    let sink = sink(json(url));
+    sink.tell(sink.notice(false, &[])).await;
+    next(&mut heard).await;
+    let metrics = sink.end().await;
+    let mut times = 1;
+    while heard.try_recv().is_ok() {
+        times += 1;
+    }
+    assert!(times < 10, "{times} requests");
+    assert!(metrics.contains(r#"alerts_total{outcome="dead_lettered",receiver="json"} 1"#), "{metrics}");
+}
+
 #[tokio::test]
 async fn what_is_due_is_told_on_the_way_out() {
     let (url, mut heard) = hostile(vec![Manner::Answer(OK)]).await;

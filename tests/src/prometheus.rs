@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -109,6 +109,20 @@ pub fn get(address: &str, path: &str) -> anyhow::Result<String> {
     // Of a bad query Prometheus says in JSON what is wrong with it.
     ensure!(status == "200" || body.starts_with('{'), "{path}: status {status}");
     Ok(body.to_owned())
+}
+
+/// Has Prometheus' own tool look at a page of metrics.
+///
+/// # Panics
+/// When it has anything to say, or is not installed (Debian's package is `prometheus`).
+pub fn lint(page: &str) {
+    let mut tool = Command::new("promtool");
+    tool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tool = tool.spawn().expect("promtool of Debian's package prometheus");
+    tool.stdin.take().expect("its input").write_all(page.as_bytes()).expect("written");
+    let output = tool.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
 fn encode(text: &str) -> String {

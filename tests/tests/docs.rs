@@ -28,8 +28,8 @@ fn generated(page: &str, text: &str) {
     assert!(known == text, "{} is out of date; set C4_WRITE_DOCS=1 to write it", path.display());
 }
 
-#[test]
-fn all_metrics_are_in_their_table() {
+/// Everything that the controller and an agent may tell, also where it needs hardware or a plan to be told.
+fn families() -> [Vec<c4_metrics::Family>; 2] {
     let (_, pictures) =
         tokio::sync::watch::channel(std::sync::Arc::new(c4_controller::snapshot::Snapshot::empty(
             c4_controller::config::Mode::Observe,
@@ -38,12 +38,38 @@ fn all_metrics_are_in_their_table() {
     let mut controller = c4_controller::metrics::Metrics::new().expect("metrics");
     controller.show(pictures).expect("metrics");
     let agent = c4_agent::metrics::Metrics::new("n0").expect("metrics");
+    [controller.families(), agent.families()]
+}
+
+#[test]
+fn all_metrics_are_named_as_prometheus_likes() {
+    for families in families() {
+        let mut page = String::new();
+        for c4_metrics::Family { name, kind, labels, help } in families {
+            let labels: Vec<String> = labels.iter().map(|label| format!("{label}=\"x\"")).collect();
+            let labels = labels.join(",");
+            page += &format!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.name());
+            page += &match kind {
+                c4_metrics::Kind::Histogram => format!(
+                    "{name}_bucket{{{labels},le=\"+Inf\"}} 1\n{name}_sum{{{labels}}} 1\n{name}_count{{{labels}}} 1\n"
+                )
+                .replace("{,", "{"),
+                _ => format!("{name}{{{labels}}} 1\n"),
+            };
+        }
+        c4_tests::prometheus::lint(&page);
+    }
+}
+
+#[test]
+fn all_metrics_are_in_their_table() {
+    let [controller, agent] = families();
     let text = format!(
         "# Metrics\n\nGenerated from the programs. Units are Prometheus' base units. A series begins with what it is about and ends \
          with it.\n\n## Controller (port 4401)\n\nJobs (the 1,000 with findings or most ranks), nodes (20,000) and open findings (500) have series \
          of their own; `c4_series_left_out` counts what has none.\n\n{}\n## Agent (port 4402)\n\nEverything has the label `node` besides.\n\n{}",
-        table(&controller.families()),
-        table(&agent.families())
+        table(&controller),
+        table(&agent)
     );
     generated("metrics.md", &text);
 }

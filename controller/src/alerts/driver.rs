@@ -361,14 +361,16 @@ fn judge(status: StatusCode, after_us: Option<u64>) -> Result<(), Failure> {
     Err(Failure { why: format!("it answered {status}"), retry, after_us: after_us.filter(|_| retry) })
 }
 
-/// A receiver may move on its own host. It may not send findings to somebody else's.
+/// A receiver may move on its own host. It may not send findings to somebody else's, nor ask for what the other redirections
+/// mean: the same place once more, but with nothing to tell.
 fn same_host(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().first();
     let place = |url: &reqwest::Url| {
         (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
     };
     let same = from.is_some_and(|from| place(from) == place(attempt.url()));
-    if same && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
+    let whole = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    if same && whole && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
 }
 
 /// An error with its causes: reqwest's own message says only that something failed.
