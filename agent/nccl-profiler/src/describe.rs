@@ -11,7 +11,7 @@ use c4_recorder::writer::{CommunicatorFacts, NewRecorder, prefix};
 use crate::events::Comm;
 
 /// Labels that are copied from the environment.
-const LABELS: [&str; 16] = [
+const LABELS: [&str; 18] = [
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -20,6 +20,8 @@ const LABELS: [&str; 16] = [
     "SLURM_NTASKS",
     "SLURM_LOCALID",
     "TORCHELASTIC_RUN_ID",
+    "MASTER_ADDR",
+    "MASTER_PORT",
     "TORCHELASTIC_RESTART_COUNT",
     "SLURM_RESTART_COUNT",
     "C4_JOB",

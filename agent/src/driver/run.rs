@@ -19,7 +19,7 @@ use crate::{
     cli::Run,
     config::{Config, check_protection},
     plugin,
-    recorders::Exits,
+    recorders::{Exits, UNNAMED_RUN},
     supervise::{First, Spec, Supervisor},
 };
 
@@ -102,7 +102,7 @@ fn job_name(options: &Run, session: &str) -> String {
         |name: &str| env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let named = options.job.clone().or_else(|| variable("C4_JOB"));
     let named = named.or_else(|| variable("SLURM_JOB_ID").map(|id| format!("slurm-{id}")));
-    let named = named.or_else(|| variable("TORCHELASTIC_RUN_ID"));
+    let named = named.or_else(|| variable("TORCHELASTIC_RUN_ID").filter(|id| id != UNNAMED_RUN));
     named.unwrap_or_else(|| format!("run-{}", &session[..8.min(session.len())]))
 }
 

@@ -28,6 +28,18 @@ pub fn process_id(node: &str, identity: &Identity) -> ProcessId {
     ProcessId(hash.max(1))
 }
 
+/// What `torchrun` calls every job on several nodes that was not given a name (`--rdzv-id`).
+pub const UNNAMED_RUN: &str = "none";
+
+/// Where such a job meets tells it from others: all its ranks know the same place. One that is on this node only is told by the
+/// node, since every node calls itself so.
+fn meeting(node: &str, address: &str, port: &str) -> Option<String> {
+    let port: u16 = port.parse().ok()?;
+    let local =
+        address == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    Some(format!("torchrun-{}-{port}", if local { node } else { address }))
+}
+
 /// Identity as it can be told now. `None` while the environment does not name job and rank and no communicator has
 /// been seen that could.
 #[must_use]
@@ -46,7 +58,11 @@ pub fn describe(
     let job = label("C4_JOB")
         .map(str::to_owned)
         .or_else(|| label("SLURM_JOB_ID").map(|id| format!("slurm-{id}")))
-        .or_else(|| label("TORCHELASTIC_RUN_ID").map(str::to_owned));
+        .or_else(|| label("TORCHELASTIC_RUN_ID").filter(|id| *id != UNNAMED_RUN).map(str::to_owned))
+        .or_else(|| {
+            label("TORCHELASTIC_RUN_ID")
+                .and_then(|_| meeting(node, label("MASTER_ADDR")?, label("MASTER_PORT")?))
+        });
     let rank = number("RANK").or_else(|| number("SLURM_PROCID"));
     let world_size = number("WORLD_SIZE").or_else(|| number("SLURM_NTASKS"));
     if largest.is_none() && (job.is_none() || rank.is_none()) {
@@ -127,6 +143,21 @@ mod tests {
             labelled(&[("TORCHELASTIC_RUN_ID", "run7"), ("RANK", "0"), ("TORCHELASTIC_RESTART_COUNT", "5")]);
         let start = describe("n0", &elastic, &[], 0).unwrap();
         assert_eq!((start.job.as_str(), start.incarnation), ("run7", 5));
+        for (address, job) in [
+            ("gpu-17", "torchrun-gpu-17-29500"),
+            ("127.0.0.1", "torchrun-n0-29500"),
+            ("localhost", "torchrun-n0-29500"),
+        ] {
+            let unnamed = [
+                ("TORCHELASTIC_RUN_ID", "none"),
+                ("MASTER_ADDR", address),
+                ("MASTER_PORT", "29500"),
+                ("RANK", "0"),
+            ];
+            assert_eq!(describe("n0", &labelled(&unnamed), &[], 0).unwrap().job, job);
+        }
+        let nowhere = labelled(&[("TORCHELASTIC_RUN_ID", "none"), ("RANK", "0")]);
+        assert_eq!(describe("n0", &nowhere, &[comm(0xcd, 8, 5)], 0).unwrap().job, "comm-cd");
     }
 
     #[test]

@@ -12,13 +12,15 @@ use c4_tests::nccl::{
 /// Set in the process that runs a test's body.
 const CHILD: &str = "C4_PLUGIN_TEST";
 /// What a machine's environment must not bring into a test.
-const LABELS: [&str; 14] = [
+const LABELS: [&str; 16] = [
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
     "SLURM_JOB_ID",
     "SLURM_PROCID",
     "TORCHELASTIC_RUN_ID",
+    "MASTER_ADDR",
+    "MASTER_PORT",
     "C4_JOB",
     "C4_INCARNATION",
     "C4_CHAIN_PROFILER",
