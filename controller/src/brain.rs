@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use c4_detect::{
     detector::Detector,
-    finding::{Finding, FindingId},
+    finding::{Finding, FindingId, Kind},
     observation::{JobId, NodeName, Observation, ProcessId, Timestamp},
 };
 use c4_proto::v1::PathOrders;
@@ -166,6 +166,8 @@ pub struct Known {
     pub steer: Loaded,
     /// Downtime.
     pub ledger: Ledger,
+    /// Findings.
+    pub findings: Findings,
 }
 
 /// What was saved of the processes of a group before they were ended.
@@ -179,6 +181,9 @@ pub struct Evidence {
     pub saved: EvidenceSaved,
 }
 
+/// A finding from before the start is found again within this time, or is over (60 s): agents are back after a few seconds, and the
+/// slowest verdict takes some twenty.
+const FOUND_AGAIN_US: u64 = 60_000_000;
 /// The token of what is written down without anybody waiting for it.
 const UNAWAITED: u64 = 0;
 /// Evidence remembered.
@@ -231,7 +236,7 @@ impl Brain {
             nodes: Nodes::default(),
             registry: Registry::default(),
             groups: Groups::default(),
-            findings: Findings::default(),
+            findings: known.findings,
             scenes: Scenes::default(),
             paths: None,
             ledger: known.ledger,
@@ -289,6 +294,10 @@ impl Brain {
             Input::Scheduler(told) => self.scheduler(told, now),
             Input::Tick => self.tick(now),
         }
+        let rows = self.findings.unwritten();
+        if !rows.is_empty() {
+            self.effects.push(Effect::Persist(UNAWAITED, rows));
+        }
         std::mem::take(&mut self.effects)
     }
 
@@ -328,6 +337,7 @@ impl Brain {
         let outputs = self.steer.tick(now);
         self.carry(outputs, now);
         self.watch_conflicts(now);
+        self.let_go(now);
         self.review(now);
         if let Some(paths) = &mut self.paths {
             paths.tick(&self.registry, now);
@@ -368,6 +378,7 @@ impl Brain {
     }
 
     fn found(&mut self, finding: Finding, now: Timestamp) {
+        let finding = self.findings.known_as(finding);
         let contested = self.registry.contested(&finding);
         let id = finding.id.clone();
         if finding.cleared.is_none()
@@ -384,19 +395,36 @@ impl Brain {
                 self.say("finding", &finding.job.0, finding.summary, now);
                 self.notify(&id);
             }
-            Change::Cleared => {
-                self.say("finding", &finding.job.0, format!("cleared: {}", finding.summary), now);
-                let at = finding.cleared.unwrap_or(now);
-                if self.steer.running(&finding.job).is_none() {
-                    self.ledger.cleared(&finding.job, &id, at);
-                    self.keep_ledger(&finding.job);
-                }
-                self.notify(&id);
-            }
+            Change::Cleared => self.cleared_finding(&finding, "", now),
             Change::Withheld => {
                 tracing::debug!(finding = id.0, "withheld: the claims it rests on contradict each other");
             }
             Change::Same => self.notify(&id),
+        }
+    }
+
+    fn cleared_finding(&mut self, finding: &Finding, how: &str, now: Timestamp) {
+        self.say("finding", &finding.job.0, format!("cleared{how}: {}", finding.summary), now);
+        let at = finding.cleared.unwrap_or(now);
+        if self.steer.running(&finding.job).is_none() {
+            self.ledger.cleared(&finding.job, &finding.id, at);
+            self.keep_ledger(&finding.job);
+        }
+        self.notify(&finding.id);
+    }
+
+    /// Ends findings from before the start that are about what is no more, or that nobody has found again.
+    fn let_go(&mut self, now: Timestamp) {
+        let late = now.micros_since(self.started) > FOUND_AGAIN_US;
+        let registry = &self.registry;
+        let over = |finding: &Finding| {
+            let present = registry.incarnation(&finding.job);
+            // The dead do not come back, and nobody tells of them twice.
+            let lasts = finding.kind == Kind::ProcessDeath && present == Some(finding.incarnation);
+            (late && !lasts) || present > Some(finding.incarnation)
+        };
+        for finding in self.findings.let_go(over, now) {
+            self.cleared_finding(&finding, " (not found again since the controller started)", now);
         }
     }
 

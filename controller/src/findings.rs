@@ -2,10 +2,23 @@
 //!
 //! What the detector says is kept as it says it, but shown only while nothing contradicts the claims it rests on: a
 //! finding about a rank that two processes claim is withheld until one of them is gone.
+//!
+//! They survive the controller; the detector's knowledge does not. A finding that was open is open again after a start, but
+//! nothing follows from it until the detector finds the same anew, which then goes by the old name: nobody is told of one fault
+//! twice, and what waited for an operator waits on. What is not found again, or is about an incarnation that is no more, ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use c4_detect::finding::{Finding, FindingId};
+use c4_detect::{
+    finding::{Finding, FindingId},
+    observation::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    steer::journal::row,
+    store::{Store, StoreError, Write},
+};
 
 /// Cleared findings remembered.
 const MAX_CLEARED: usize = 1000;
@@ -13,7 +26,7 @@ const MAX_CLEARED: usize = 1000;
 const MAX_ACTIONS: usize = 32;
 
 /// A finding with what is known about it besides.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// As the detector said it last.
     pub finding: Finding,
@@ -38,14 +51,91 @@ pub enum Change {
     Same,
 }
 
+/// The table of the store with findings, by id.
+pub const TABLE: &str = "findings";
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Findings {
     records: BTreeMap<FindingId, Record>,
+    /// Open ones from before the start that the detector has not found anew.
+    recalled: BTreeSet<FindingId>,
+    /// What the detector calls those that it has, by its name for them.
+    renamed: BTreeMap<FindingId, FindingId>,
+    /// What is to be written, by id.
+    unwritten: BTreeSet<FindingId>,
     version: u64,
 }
 
 impl Findings {
+    /// What was known before.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds what is no finding.
+    pub fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut findings = Self::default();
+        for (id, value) in store.all(TABLE)? {
+            let record: Record = serde_json::from_slice(&value)
+                .map_err(|error| StoreError::Access(format!("{TABLE} {id}: {error}")))?;
+            if record.finding.cleared.is_none() {
+                findings.recalled.insert(record.finding.id.clone());
+            }
+            findings.records.insert(record.finding.id.clone(), record);
+        }
+        Ok(findings)
+    }
+
+    /// Rows to be written since this was last asked for.
+    pub fn unwritten(&mut self) -> Vec<Write> {
+        let ids = std::mem::take(&mut self.unwritten);
+        let write = |id: FindingId| match self.records.get(&id) {
+            Some(record) => row(TABLE, id.0, record),
+            None => Write::remove(TABLE, id.0),
+        };
+        ids.into_iter().map(write).collect()
+    }
+
+    /// A finding of the detector under the name that everybody knows it by.
+    pub fn known_as(&mut self, mut finding: Finding) -> Finding {
+        if !self.renamed.contains_key(&finding.id) {
+            let same =
+                |id: &&FindingId| self.records.get(*id).is_some_and(|old| is_same(&old.finding, &finding));
+            let Some(old) = self.recalled.iter().find(same).cloned() else { return finding };
+            self.recalled.remove(&old);
+            self.renamed.insert(finding.id.clone(), old);
+        }
+        if let Some(old) = self.renamed.get(&finding.id).and_then(|old| self.records.get(old)) {
+            finding.id = old.finding.id.clone();
+            finding.since = finding.since.min(old.finding.since);
+            finding.detected = finding.detected.min(old.finding.detected);
+        }
+        finding
+    }
+
+    /// Those from before the start that nothing is to follow from yet.
+    #[must_use]
+    pub fn recalled(&self) -> &BTreeSet<FindingId> {
+        &self.recalled
+    }
+
+    /// Ends those of them for which `over` holds, and returns them.
+    pub fn let_go(&mut self, over: impl Fn(&Finding) -> bool, now: Timestamp) -> Vec<Finding> {
+        let gone = |id: &&FindingId| self.records.get(*id).is_none_or(|record| over(&record.finding));
+        let gone: Vec<FindingId> = self.recalled.iter().filter(gone).cloned().collect();
+        let mut ended = Vec::new();
+        for id in gone {
+            self.recalled.remove(&id);
+            if let Some(record) = self.records.get_mut(&id) {
+                record.finding.cleared = Some(now);
+                ended.push(record.finding.clone());
+            }
+            self.unwritten.insert(id);
+            self.version += 1;
+        }
+        self.forget_old();
+        ended
+    }
+
     /// Takes in what the detector said.
     pub fn take(&mut self, finding: Finding, contested: bool) -> Change {
         self.version += 1;
@@ -56,7 +146,8 @@ impl Findings {
                 return Change::Same;
             }
             let shown = !contested;
-            self.records.insert(id, Record { finding, actions: Vec::new(), shown });
+            self.records.insert(id.clone(), Record { finding, actions: Vec::new(), shown });
+            self.unwritten.extend(shown.then_some(id));
             return if shown { Change::Opened } else { Change::Withheld };
         };
         let was_open = record.finding.cleared.is_none();
@@ -80,6 +171,9 @@ impl Findings {
         if change == Change::Cleared {
             self.forget_old();
         }
+        if matches!(change, Change::Opened | Change::Updated | Change::Cleared) {
+            self.unwritten.insert(id);
+        }
         change
     }
 
@@ -90,6 +184,7 @@ impl Findings {
             if !contested(&record.finding) {
                 record.shown = true;
                 self.version += 1;
+                self.unwritten.insert(id.clone());
                 released.push(id.clone());
             }
         }
@@ -106,6 +201,7 @@ impl Findings {
             record.actions.remove(0);
         }
         record.actions.push(text.to_owned());
+        self.unwritten.insert(id.clone());
         self.version += 1;
         true
     }
@@ -143,20 +239,26 @@ impl Findings {
             cleared[..cleared.len() - MAX_CLEARED].iter().map(|(_, id)| (*id).clone()).collect();
         for id in old {
             self.records.remove(&id);
+            self.renamed.retain(|_, known| *known != id);
+            self.unwritten.insert(id);
         }
     }
+}
+
+/// Whether two findings are about one fault.
+fn is_same(old: &Finding, new: &Finding) -> bool {
+    let first = |finding: &Finding| finding.suspects.first().map(|first| (first.node.clone(), first.rank));
+    (&old.job, old.incarnation, old.kind) == (&new.job, new.incarnation, new.kind) && first(old) == first(new)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use c4_detect::{
-        finding::Kind,
-        observation::{JobId, Timestamp},
-    };
+    use c4_detect::{finding::Kind, observation::JobId};
 
     use super::*;
+    use crate::store::MemoryStore;
 
     fn finding(id: usize, cleared: Option<u64>) -> Finding {
         Finding {
@@ -189,6 +291,42 @@ mod tests {
         assert_eq!(findings.take(finding(2, None), true), Change::Withheld);
         assert_eq!(findings.take(finding(2, Some(6)), true), Change::Withheld);
         assert!(findings.release(|_| false).is_empty(), "it cleared before anybody could know of it");
+    }
+
+    #[test]
+    fn findings_survive_and_go_by_their_old_names() {
+        let store = MemoryStore::default();
+        let mut before = Findings::default();
+        before.take(finding(1, None), false);
+        before.take(finding(2, None), true);
+        before.take(finding(3, None), false);
+        before.take(finding(3, Some(9)), false);
+        before.acted(&FindingId("f00001".into()), "would restart");
+        store.apply(&before.unwritten()).expect("written");
+
+        let mut after = Findings::load(&store).expect("read");
+        let names =
+            |findings: &Findings| findings.shown().map(|one| one.finding.id.0.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&after), ["f00001", "f00003"], "what was withheld was nobody's business");
+        assert_eq!(after.recalled().len(), 1);
+        // The detector finds the same again, and calls it something else.
+        let again = after.known_as(finding(77, None));
+        assert_eq!(again.id.0, "f00001");
+        assert_eq!(after.take(again, false), Change::Same);
+        assert!(after.recalled().is_empty());
+        assert_eq!(after.get(&FindingId("f00001".into())).expect("there").actions, ["would restart"]);
+        // Another one like it is another one.
+        assert_eq!(after.known_as(finding(78, None)).id.0, "f00078");
+        let cleared = after.known_as(finding(77, Some(20)));
+        assert_eq!(after.take(cleared, false), Change::Cleared);
+
+        // What nobody finds again ends.
+        let mut alone = Findings::load(&store).expect("read");
+        assert!(alone.let_go(|finding| finding.incarnation > 0, Timestamp(30)).is_empty());
+        assert_eq!(alone.let_go(|_| true, Timestamp(30)).len(), 1);
+        assert_eq!(alone.open().count(), 0);
+        store.apply(&alone.unwritten()).expect("written");
+        assert!(Findings::load(&store).expect("read").recalled().is_empty());
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{
     clock::Clock,
     config::Config,
     events::EventLog,
+    findings::Findings,
     front::{Front, FrontError, Services},
     groups::Groups,
     http::{self, Pages},
@@ -137,8 +138,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
 
     let store = open_store(&config).map_err(StartError::Store)?;
-    let known =
-        Known { steer: Loaded::read(&*store)?, ledger: Ledger::load(&*store).map_err(StartError::Store)? };
+    let known = Known {
+        steer: Loaded::read(&*store)?,
+        ledger: Ledger::load(&*store).map_err(StartError::Store)?,
+        findings: Findings::load(&*store).map_err(StartError::Store)?,
+    };
     let kept = Kept::load(&*store).map_err(StartError::Store)?;
     let writer = Writer::new(store).map_err(StartError::Thread)?;
     let streams = Streams::new(config.ingest.max_streams, metrics.clone());

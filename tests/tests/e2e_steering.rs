@@ -87,6 +87,22 @@ fn a_spare_takes_over_from_a_node_that_fails_twice() {
     }
     assert!(job["lost_share"].as_f64() > Some(0.0), "{ledger:#}");
 
+    // The job's marker says how long each checkpoint took; two faults make a rate.
+    let advice = &job["checkpoint"];
+    let said = |name: &str| advice[name].as_f64().unwrap_or_else(|| panic!("no {name}: {ledger:#}"));
+    assert!(said("cost_seconds") > 0.0 && said("interval_seconds") > 0.0, "{advice}");
+    assert!(said("saves_share") >= 0.0 && said("mean_time_between_failures_seconds") > 1.0, "{advice}");
+    let shown = run(&ctl, &["ledger", JOB]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    println!("{shown}");
+    assert!(shown.contains("a checkpoint every"), "{shown}");
+
+    // A job may also say so itself.
+    let told = run(&ctl, &["checkpoint", JOB, "1000000", "--took", "2.5"]);
+    assert!(told.status.success(), "{told:?}");
+    let unknown = run(&ctl, &["checkpoint", "no-such-job", "1"]);
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+
     let evidence = ctl.json(&["evidence", "--job", JOB]).expect("evidence");
     let sets = evidence["evidence"].as_array().expect("sets");
     assert!(sets.len() >= 2, "one from each node at least: {evidence:#}");

@@ -44,6 +44,9 @@ use crate::{
     store::{StoreError, writer::Writer},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Inputs that may wait.
 pub const DEPTH: usize = 1024;
 /// The detector and the policy hear this often that time goes on.

@@ -92,7 +92,10 @@ macro_rules! seen {
 
 impl Brain {
     pub(super) fn review(&mut self, now: Timestamp) {
-        let outputs = self.steer.review(self.findings.open(), &seen!(self), now);
+        self.steer.expect(self.findings.recalled());
+        let recalled = self.findings.recalled();
+        let open = self.findings.open().filter(|finding| !recalled.contains(&finding.id));
+        let outputs = self.steer.review(open, &seen!(self), now);
         self.carry(outputs, now);
     }
 

@@ -9,7 +9,8 @@ use super::*;
 use crate::{
     config::Mode,
     convert::{Body, CommandResult, GroupReport, GroupState},
-    steer::action::Step,
+    steer::action::{State, Step},
+    store::{MemoryStore, Store},
 };
 
 const RANKS: u32 = 4;
@@ -21,37 +22,56 @@ struct World {
     now: Timestamp,
     sequences: [u64; 2],
     effects: Vec<Effect>,
+    store: MemoryStore,
+    /// Runs of the controller.
+    lives: u64,
 }
 
 impl World {
     fn new(mode: Mode) -> Self {
-        let mut config = Config::default();
-        config.steer.mode = mode;
-        config.steer.settle_seconds = 0.0;
         let now = Timestamp(1_700_000_000_000_000);
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let brain = Brain::new(config, Known::default(), metrics, now);
-        let mut world = Self { brain, now, sequences: [0; 2], effects: Vec::new() };
+        let brain = brain(mode, Known::default(), now);
+        let (store, effects) = (MemoryStore::default(), Vec::new());
+        let mut world = Self { brain, now, sequences: [0; 2], effects, store, lives: 1 };
+        world.connect();
+        world
+    }
+
+    /// The controller ends, and another one starts from what is in the store.
+    fn reborn(&mut self, mode: Mode) {
+        let known = Known {
+            steer: Loaded::read(&self.store).unwrap(),
+            ledger: Ledger::load(&self.store).unwrap(),
+            findings: Findings::load(&self.store).unwrap(),
+        };
+        self.pass(STEP_US);
+        self.brain = brain(mode, known, self.now);
+        self.lives += 1;
+        (self.sequences, self.effects) = ([0; 2], Vec::new());
+        self.connect();
+    }
+
+    fn connect(&mut self) {
         for node in 0..2 {
             let hello = Hello {
                 node: NodeName(format!("n{node}")),
                 agent_version: "1".into(),
-                session: "s".into(),
+                session: format!("s{}", self.lives),
                 next_sequence: 1,
                 sensors: Vec::new(),
                 nic_class: None,
             };
-            world.put(Input::Opened { stream: StreamId(node), hello });
+            self.put(Input::Opened { stream: StreamId(node), hello });
         }
-        world
     }
 
     fn put(&mut self, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             for effect in self.brain.handle(input, self.now) {
-                if let Effect::Persist(token, _) = effect {
-                    inputs.push(Input::Persisted { token, result: Ok(()) });
+                if let Effect::Persist(token, batch) = &effect {
+                    self.store.apply(batch).unwrap();
+                    inputs.push(Input::Persisted { token: *token, result: Ok(()) });
                 }
                 self.effects.push(effect);
             }
@@ -191,6 +211,13 @@ impl World {
     }
 }
 
+fn brain(mode: Mode, known: Known, now: Timestamp) -> Brain {
+    let mut config = Config::default();
+    config.steer.mode = mode;
+    config.steer.settle_seconds = 0.0;
+    Brain::new(config, known, Arc::new(Metrics::new().unwrap()), now)
+}
+
 fn job() -> JobId {
     JobId("llm".into())
 }
@@ -257,6 +284,45 @@ fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
     assert!(outage.checkpoint.is_some() && parts.post_checkpoint_us > 0, "{parts:?}");
     let actions = snapshot.findings.values().next().unwrap().actions.clone();
     assert_eq!(actions.last().unwrap(), "job restarted from checkpoint 120 (incarnation 1)");
+}
+
+/// The open findings and the actions, as operators see them.
+fn seen(world: &World) -> (Vec<String>, Vec<(String, State)>) {
+    let open = world.brain.findings().open().map(|finding| finding.id.0.clone());
+    let actions = world.brain.steer().view().actions.into_iter();
+    (open.collect(), actions.map(|action| (action.id.0, action.state)).collect())
+}
+
+#[test]
+fn what_waits_for_an_operator_waits_on_in_the_next_controller() {
+    let mut world = World::killed(Mode::Approve);
+    let before = seen(&world);
+    assert_eq!((before.0.len(), before.1.len()), (1, 1), "{before:?}");
+    assert_eq!(before.1[0].1, State::Proposed);
+    world.reborn(Mode::Approve);
+    // The agents tell of who lives; nobody tells of the dead twice.
+    world.groups(0, GroupState::Running);
+    world.start(0);
+    world.pass(90_000_000);
+    assert_eq!(seen(&world), before, "nothing is lost, and nothing is there twice");
+    assert!(world.notices().is_empty(), "nobody is told again");
+    let command = Command::Approve(crate::steer::action::ActionId(before.1[0].0.clone()));
+    world.put(Input::Wanted { ticket: 1, command, by: "eve".into(), dry_run: false });
+    assert_eq!(world.orders().len(), 1);
+}
+
+#[test]
+fn what_was_found_before_a_jobs_restart_accuses_nobody_after_it() {
+    let mut world = World::killed(Mode::Approve);
+    world.reborn(Mode::Approve);
+    // Somebody has started the job again meanwhile.
+    world.groups(1, GroupState::Running);
+    world.start(1);
+    world.pass(2_000_000);
+    let (open, actions) = seen(&world);
+    assert!(open.is_empty(), "{open:?}");
+    assert!(matches!(actions[0].1, State::Withdrawn { .. }) && actions.len() == 1, "{actions:?}");
+    assert!(world.orders().is_empty());
 }
 
 #[test]

@@ -144,6 +144,8 @@ pub struct Steer {
     audit: VecDeque<AuditEntry>,
     histories: HashMap<JobId, (u32, History)>,
     said: HashMap<FindingId, (JobId, Hold)>,
+    /// See [`Steer::expect`].
+    expected: BTreeSet<FindingId>,
     /// Findings about which an operator said no.
     rejected: BTreeMap<FindingId, String>,
     token: u64,
@@ -174,6 +176,7 @@ impl Steer {
             audit: loaded.audit.into(),
             histories: HashMap::new(),
             said: HashMap::new(),
+            expected: BTreeSet::new(),
             rejected: BTreeMap::new(),
             token: 0,
             version: 1,
@@ -243,6 +246,13 @@ impl Steer {
         self.modes.cluster()
     }
 
+    /// Findings from before the start that may be found again: nothing follows from them, and nothing is withdrawn for them.
+    pub fn expect(&mut self, findings: &BTreeSet<FindingId>) {
+        if self.expected != *findings {
+            self.expected = findings.clone();
+        }
+    }
+
     /// Goes through the open findings of all jobs. To be called when one changes, and with every tick.
     pub fn review<'a>(
         &mut self,
@@ -269,7 +279,8 @@ impl Steer {
                 self.consider(finding, &facts, &cluster, now, &mut out);
             }
         }
-        let still_open: HashSet<FindingId> = findings.iter().map(|finding| finding.id.clone()).collect();
+        let open = findings.iter().map(|finding| finding.id.clone());
+        let still_open: HashSet<FindingId> = open.chain(self.expected.iter().cloned()).collect();
         self.withdraw(&still_open, now, &mut out);
         out
     }
