@@ -38,8 +38,7 @@ fn collective_over_the_network(context: *mut c_void) {
     // SAFETY: as in `group`.
     let mut network: v5::Descriptor = unsafe { std::mem::zeroed() };
     (network.kind, network.parent) = (event::PROXY_OP, operation);
-    // SAFETY: zeroes are valid for a network operation, which this is by its kind.
-    unsafe { network.detail.proxy_op.pid = std::process::id().cast_signed() };
+    network.detail.proxy_op.pid = std::process::id().cast_signed();
     let mut handle = null_mut();
     // SAFETY: the pointers are valid for the call, the handles are the plugin's, and this state may come without arguments.
     unsafe {
