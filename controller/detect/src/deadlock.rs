@@ -36,8 +36,7 @@ pub(crate) fn draft(
         .iter()
         .filter(|wait| ranks.contains(&wait.waiter) && wait.peer.is_some_and(|peer| ranks.contains(&peer)))
         .collect();
-    let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
-    let threshold_us = by_stall.unwrap_or_else(|| patience::transfer(job, config));
+    let threshold_us = threshold_us(job, ranks, &stalls, config);
     let waited = stalls.iter().map(|(_, stall)| (stall.longest_us, stall.since));
     let waited: Vec<_> = waited.chain(peers.iter().map(|wait| (wait.wait_us, wait.since))).collect();
     let longest_us = waited.iter().map(|(us, _)| *us).max()?;
@@ -83,6 +82,16 @@ pub(crate) fn draft(
         refuted_by: "one of the operations finishes",
         place,
     })
+}
+
+/// Who waits on its GPU does not compute, so a circle that is one never resolves: no pause or warm-up looks like it. Where only
+/// the host's view is known, some of them may compute.
+fn threshold_us(job: &Job, ranks: &BTreeSet<ProcessId>, stalls: &[(&Comm, &Stall)], config: &Config) -> u64 {
+    if ranks.iter().all(|rank| job.process(*rank).is_some_and(|process| process.kernel_events)) {
+        return config.hang_floor_ms.saturating_mul(1_000);
+    }
+    let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
+    by_stall.unwrap_or_else(|| patience::transfer(job, config))
 }
 
 fn within(processes: &[ProcessId], ranks: &BTreeSet<ProcessId>) -> Vec<ProcessId> {
