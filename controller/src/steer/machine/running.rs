@@ -242,13 +242,13 @@ impl Steer {
                     || {
                         format!(
                             "job restarted{} (incarnation {next}; no checkpoint was reported)",
-                            super::suffix(&deed)
+                            super::proposals::suffix(&deed)
                         )
                     },
                     |i| {
                         format!(
                             "job restarted{} from checkpoint {i} (incarnation {next})",
-                            super::suffix(&deed)
+                            super::proposals::suffix(&deed)
                         )
                     },
                 );

@@ -8,6 +8,8 @@ use crate::{
     steer::{
         action::Step,
         modes::Scope,
+        placement::{self, Place},
+        rails::{self, Means},
         testing::{at, blaming, facts, finding},
     },
     store::{MemoryStore, Store},

@@ -52,6 +52,30 @@ fn without_a_spare_the_job_is_restarted_in_place_and_it_is_said_why() {
 }
 
 #[test]
+fn a_node_that_is_to_be_left_alone_or_is_in_maintenance_stays_in_its_job() {
+    let window = crate::config::Maintenance {
+        from: Some("1970-01-01T00:00:00Z".parse().unwrap()),
+        until: Some("2033-01-01T00:00:00Z".parse().unwrap()),
+        nodes: vec!["n1".into()],
+        ..Default::default()
+    };
+    for (maintenance, wish, words) in [
+        (vec![window], None, "n1 stays: it is in maintenance until 2033"),
+        (Vec::new(), Some("being debugged"), "n1 stays: it is to be left alone (being debugged)"),
+    ] {
+        let mut rig = Rig::new(Config { maintenance, ..auto() });
+        rig.facts = facts(0, &["spare"]);
+        rig.cluster.opted_out.extend(wish.map(|why| (node("n1"), why.to_owned())));
+        let out = rig.review(&[blaming("a", 0, "n1")], at(0));
+        assert!(restarted(&mut rig, out, at(0)).0.is_empty());
+        // The second fault there would cost it the job.
+        let out = rig.review(&[blaming("b", 1, "n1")], at(100));
+        assert!(texts(&out)[0].contains(words), "{out:?}");
+        assert!(restarted(&mut rig, out, at(100)).0.is_empty());
+    }
+}
+
+#[test]
 fn bugs_of_the_program_never_cost_a_node_anything() {
     let mut rig = Rig::new(auto());
     rig.facts = facts(0, &["spare"]);
