@@ -21,6 +21,7 @@ use c4_traffic::{
     document::{Problems, parse_topology},
     orders::Order,
     sightings::Pair,
+    wires::Wires,
 };
 
 use crate::{
@@ -81,6 +82,10 @@ pub struct Current {
     pub flows: Arc<Flows>,
     /// Their paths.
     pub plan: Arc<Plan>,
+    /// Where they would go if switches hashed them.
+    pub hashed: Arc<Plan>,
+    /// What each wire was planned to carry by the plan before this one, in Gbit/s.
+    pub before: Option<Arc<Vec<f64>>>,
     /// When it was made.
     pub at: Timestamp,
 }
@@ -379,8 +384,11 @@ impl Paths {
         self.outputs.push(Output::Keep(Box::new(kept)));
         self.forget_moved(&made.flows, &made.plan);
         self.previous = Some(Arc::new(made.plan.as_previous(&made.flows)));
-        let (topology, flows, plan) = (made.topology, made.flows, Arc::new(made.plan));
-        self.current = Some(Current { topology, flows, plan, at: now });
+        let before =
+            self.current.take().map(|old| Arc::new(Wires::new(&old.topology).loads(&old.flows, &old.plan)));
+        let (topology, flows) = (made.topology, made.flows);
+        let (plan, hashed) = (Arc::new(made.plan), Arc::new(made.hashed));
+        self.current = Some(Current { topology, flows, plan, hashed, before, at: now });
     }
 
     /// Forgets the places of flows that this plan puts elsewhere, or that are no more.

@@ -169,6 +169,7 @@ fn a_jobs_flows_are_planned_and_ordered_once_its_connections_are_quiet() {
     assert_eq!(scene.spines("h00").iter().map(|(to, _)| *to).collect::<Vec<_>>(), [host(1, 0)]);
     let view = scene.paths.view(None);
     assert_eq!((view.jobs[0].pattern.as_str(), view.jobs[0].running), ("ring of 3 hosts", true));
+    assert!(view.max_hashed >= view.max_fabric && view.links.iter().all(|link| link.before.is_none()));
     assert!(view.max_fabric <= 1.0 + 1e-9);
     // The same again is no news.
     scene.ring("j", 1, &["h00", "h10", "h20"]);
@@ -181,6 +182,13 @@ fn jobs_share_the_fabric_and_a_new_one_moves_nobody() {
     scene.ring("a", 1, &["h00", "h10"]);
     assert!(scene.settle());
     let before = scene.spines("h00");
+    let alone: BTreeMap<_, _> = scene
+        .paths
+        .view(None)
+        .links
+        .iter()
+        .map(|link| ((link.from.clone(), link.to.clone()), link.planned))
+        .collect();
     scene.told.clear();
     scene.ring("b", 2, &["h01", "h11"]);
     assert!(scene.settle());
@@ -189,6 +197,14 @@ fn jobs_share_the_fabric_and_a_new_one_moves_nobody() {
     let names: Vec<_> = scene.told.iter().map(|node| node.0.as_str()).collect();
     assert_eq!(names, ["h01", "h11"], "others have what they had");
     assert_eq!(scene.paths.moves, 0);
+    let view = scene.paths.view(None);
+    assert!(view.links.iter().all(|link| link.before == Some(alone[&(link.from.clone(), link.to.clone())])));
+    let used =
+        |load: &dyn Fn(&view::LinkView) -> f64| view.links.iter().filter(|link| load(link) > 0.0).count();
+    assert!(
+        used(&|link| link.before.unwrap_or_default()) < used(&|link| link.planned),
+        "there is more to carry"
+    );
 }
 
 #[test]

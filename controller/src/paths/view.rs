@@ -7,8 +7,9 @@ use std::{
 
 use c4_detect::observation::{NodeName, Timestamp};
 use c4_traffic::{
+    Plan, Topology,
     sightings::Pair,
-    topology::State,
+    topology::{State, Tier},
     wires::{Place, Wires},
 };
 
@@ -16,6 +17,17 @@ use super::{Current, NodeReport, Paths, demand, evidence::pattern};
 
 /// Links shown, the fullest first.
 const MOST_LINKS: usize = 10_000;
+
+/// A switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchView {
+    /// Its name.
+    pub name: String,
+    /// Where in the network it is.
+    pub tier: Tier,
+    /// NIC ports under it.
+    pub ports: u32,
+}
 
 /// A link between switches, in one direction.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +42,10 @@ pub struct LinkView {
     pub gbps: f64,
     /// What the plan has it carry, as a share of that.
     pub planned: f64,
+    /// What it would carry if switches hashed the same flows.
+    pub hashed: f64,
+    /// What the plan before this one had it carry.
+    pub before: Option<f64>,
     /// Whether it may be used.
     pub state: State,
     /// Source ports whose probes crossed it, in either direction.
@@ -101,14 +117,20 @@ pub struct PathsView {
     pub max_link: f64,
     /// Of the fullest link between switches.
     pub max_fabric: f64,
+    /// Of the fullest link between switches, if switches hashed the same flows.
+    pub max_hashed: f64,
     /// What no plan could go below.
     pub lower_bound: f64,
     /// Plans made since the controller started.
     pub plans: u64,
     /// Pieces of flows that plans moved.
     pub moves: u64,
+    /// Switches, in the order of the topology.
+    pub switches: Arc<Vec<SwitchView>>,
     /// Links between switches, the fullest first.
     pub links: Arc<Vec<LinkView>>,
+    /// Links that are not shown.
+    pub links_left_out: usize,
     /// Flows, by job.
     pub flows: Arc<Vec<FlowView>>,
     /// Jobs.
@@ -145,23 +167,69 @@ impl Paths {
                 .iter()
                 .map(|node| format!("jobs run on {node}, which is not in the topology")),
         );
-        let Some(current) = &self.current else { return view };
-        view.planned = Some(current.at);
-        view.max_link = current.plan.max_link_utilisation;
-        view.max_fabric = current.plan.max_fabric_utilisation;
-        view.lower_bound = current.plan.lower_bound;
-        view.jobs = Arc::new(self.jobs(current));
+        if let Some(current) = &self.current {
+            view.planned = Some(current.at);
+            view.max_link = current.plan.max_link_utilisation;
+            view.max_fabric = current.plan.max_fabric_utilisation;
+            view.max_hashed = current.hashed.max_fabric_utilisation;
+            view.lower_bound = current.plan.lower_bound;
+            view.jobs = Arc::new(self.jobs(current));
+        }
         match before.filter(|before| before.planned == view.planned && before.plans == view.plans) {
             Some(before) => {
                 view.flows = before.flows.clone();
+                view.switches = before.switches.clone();
                 view.links = before.links.clone();
+                view.links_left_out = before.links_left_out;
             }
             None => {
-                view.flows = Arc::new(flows(current));
-                view.links = Arc::new(links(current, &self.links.picture().crossed));
+                view.flows = Arc::new(self.current.as_ref().map(flows).unwrap_or_default());
+                view.switches = Arc::new(switches(&self.topology));
+                let mut links = self.wires();
+                view.links_left_out = links.len().saturating_sub(MOST_LINKS);
+                links.truncate(MOST_LINKS);
+                view.links = Arc::new(links);
             }
         }
         view
+    }
+
+    /// The links between switches and what they carry, the fullest first.
+    fn wires(&self) -> Vec<LinkView> {
+        let current = self.current.as_ref();
+        let topology = current.map_or(&self.topology, |current| &current.topology);
+        let wires = Wires::new(topology);
+        let loads = |plan: &Plan| current.map(|current| wires.loads(&current.flows, plan));
+        let planned = current.and_then(|current| loads(&current.plan));
+        let hashed = current.and_then(|current| loads(&current.hashed));
+        let before = current.and_then(|current| current.before.clone());
+        let probed = &self.links.picture().crossed;
+        let states: BTreeMap<(Pair, u32), State> = topology
+            .links()
+            .iter()
+            .map(|link| (((link.a.min(link.b), link.a.max(link.b)), link.index), link.state))
+            .collect();
+        let link = |(wire, (place, capacity)): (usize, (&Place, &f64))| {
+            let Place::Between(from, to, index) = *place else { return None };
+            let pair = (from.min(to), from.max(to));
+            let name = |id| topology.switch(id).name.clone();
+            let share = |loads: &[f64]| loads.get(wire).map_or(0.0, |load| load / capacity);
+            Some(LinkView {
+                from: name(from),
+                to: name(to),
+                index,
+                gbps: *capacity,
+                planned: planned.as_deref().map_or(0.0, share),
+                hashed: hashed.as_deref().map_or(0.0, share),
+                before: before.as_deref().map(|loads| share(loads)),
+                state: states.get(&(pair, index)).copied().unwrap_or_default(),
+                probed: probed.get(&pair).copied().unwrap_or(0),
+            })
+        };
+        let mut links: Vec<LinkView> =
+            wires.places().iter().zip(wires.capacity()).enumerate().filter_map(link).collect();
+        links.sort_by(|a, b| b.planned.total_cmp(&a.planned));
+        links
     }
 
     fn jobs(&self, current: &Current) -> Vec<JobPaths> {
@@ -202,35 +270,15 @@ fn flows(current: &Current) -> Vec<FlowView> {
     of.collect()
 }
 
-fn links(current: &Current, probed: &BTreeMap<Pair, u32>) -> Vec<LinkView> {
-    let topology = &current.topology;
-    let wires = Wires::new(topology);
-    let loads = wires.loads(&current.flows, &current.plan);
-    let states: BTreeMap<(Pair, u32), State> = topology
-        .links()
-        .iter()
-        .map(|link| (((link.a.min(link.b), link.a.max(link.b)), link.index), link.state))
-        .collect();
-    let mut links: Vec<LinkView> = wires
-        .places()
-        .iter()
-        .zip(loads.iter().zip(wires.capacity()))
-        .filter_map(|(place, (load, capacity))| {
-            let Place::Between(from, to, index) = *place else { return None };
-            let pair = (from.min(to), from.max(to));
-            let name = |id| topology.switch(id).name.clone();
-            Some(LinkView {
-                from: name(from),
-                to: name(to),
-                index,
-                gbps: *capacity,
-                planned: load / capacity,
-                state: states.get(&(pair, index)).copied().unwrap_or_default(),
-                probed: probed.get(&pair).copied().unwrap_or(0),
-            })
-        })
-        .collect();
-    links.sort_by(|a, b| b.planned.total_cmp(&a.planned));
-    links.truncate(MOST_LINKS);
-    links
+fn switches(topology: &Topology) -> Vec<SwitchView> {
+    let mut ports: BTreeMap<usize, u32> = BTreeMap::new();
+    for port in topology.nics().iter().flat_map(|nic| &nic.ports) {
+        *ports.entry(port.switch.index()).or_default() += 1;
+    }
+    let view = |(number, switch): (usize, &c4_traffic::topology::Switch)| SwitchView {
+        name: switch.name.clone(),
+        tier: switch.tier,
+        ports: ports.get(&number).copied().unwrap_or(0),
+    };
+    topology.switches().iter().enumerate().map(view).collect()
 }

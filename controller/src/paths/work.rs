@@ -3,12 +3,18 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use c4_traffic::{
-    Flows, Plan, Previous, Topology,
+    Flows, Plan, Previous, Topology, baseline,
     orders::{Order, Unknown, orders},
     plan,
     sightings::Pair,
     topology::State,
 };
+
+/// Which of the many ways that hashes could fall is shown beside a plan; always the same, so that only networks and jobs
+/// change it.
+const DRAW: u64 = 1;
+/// Queue pairs of a flow that are hashed at most: with more, hashing comes no nearer to a plan.
+const MOST_PAIRS: u32 = 16;
 
 /// What to plan.
 #[derive(Clone, Debug)]
@@ -34,6 +40,8 @@ pub struct Made {
     pub flows: Arc<Flows>,
     /// The plan.
     pub plan: Plan,
+    /// Where the same flows would go if switches hashed them.
+    pub hashed: Plan,
     /// What agents are to do.
     pub orders: Result<Vec<Order>, Unknown>,
 }
@@ -55,7 +63,10 @@ impl Work {
         }
         let plan = plan(&topology, &flows, previous.as_deref());
         let orders = orders(&topology, &flows, &plan);
-        Made { topology, flows, plan, orders }
+        // As many queue pairs as any flow has, so that hashing is not made to look worse than it is.
+        let pairs = flows.as_slice().iter().map(|flow| flow.max_pieces.get()).max().unwrap_or(1);
+        let hashed = baseline::ecmp(&topology, &flows, pairs.min(MOST_PAIRS), DRAW);
+        Made { topology, flows, plan, hashed, orders }
     }
 }
 
