@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::config::Access;
 
 pub mod grpc;
+mod hosts;
 mod needs;
 mod pace;
 mod principal;
@@ -28,6 +29,7 @@ mod tests;
 pub mod tokens;
 pub mod web;
 
+pub use hosts::Hosts;
 pub use needs::{Need, needs};
 use pace::Pace;
 pub use principal::{Principal, Speaks, Via};
@@ -57,6 +59,18 @@ pub enum Grant {
     Admin,
     /// An agent, for whatever node it says: for clusters that cannot give each node a certificate of its own.
     Agent,
+}
+
+impl Role {
+    /// The name used in every interface.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+        }
+    }
 }
 
 impl Grant {
@@ -94,6 +108,12 @@ pub enum Denied {
     /// It may do less than that.
     #[error("this needs the role {}", .0.name())]
     Role(Need),
+    /// Its browser was led here by a name that is not this controller's.
+    #[error("this name is not the controller's: ask for it by its address, or list the name in access.hosts")]
+    Host,
+    /// Another site's page asks.
+    #[error("asked for by another site")]
+    Site,
     /// It asks more often than it may.
     #[error("more calls a second than one address may make (access.calls_per_second)")]
     TooFast,
@@ -107,6 +127,8 @@ impl Denied {
             Denied::Unknown => "unknown",
             Denied::BadToken => "bad_token",
             Denied::Role(_) => "role",
+            Denied::Host => "host",
+            Denied::Site => "site",
             Denied::TooFast => "too_fast",
         }
     }
@@ -117,6 +139,7 @@ pub struct Gate {
     certificates: BTreeMap<String, Grant>,
     node_domain: Option<String>,
     anonymous: Anonymous,
+    hosts: Hosts,
     tokens: watch::Receiver<Arc<Tokens>>,
     pace: Mutex<Pace>,
 }
@@ -131,6 +154,7 @@ impl Gate {
             certificates,
             node_domain: access.node_domain.as_ref().map(|domain| domain.to_ascii_lowercase()),
             anonymous,
+            hosts: Hosts::new(&access.hosts),
             tokens,
             pace: Mutex::new(Pace::new(access.calls_per_second)),
         }
@@ -153,10 +177,11 @@ impl Gate {
         {
             return Err(Denied::TooFast);
         }
+        let known = self.know(peer, token);
         if need == Need::Nothing {
-            return Ok(Principal::nobody());
+            return Ok(known.unwrap_or_else(|_| Principal::nobody()));
         }
-        let principal = self.know(peer, token)?;
+        let principal = known?;
         let enough = match need {
             Need::Nothing => true,
             Need::Agent => principal.may_speak(),
@@ -166,6 +191,12 @@ impl Gate {
             Need::Role(role) => principal.role.is_some_and(|has| has >= role),
         };
         if enough { Ok(principal) } else { Err(Denied::Role(need)) }
+    }
+
+    /// By which names its pages may be asked for.
+    #[must_use]
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     fn know(&self, peer: &Peer, token: Option<&str>) -> Result<Principal, Denied> {

@@ -70,7 +70,7 @@ impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Unknown | Denied::BadToken => Status::unauthenticated(denied.to_string()),
-            Denied::Role(_) => Status::permission_denied(denied.to_string()),
+            Denied::Role(_) | Denied::Host | Denied::Site => Status::permission_denied(denied.to_string()),
             Denied::TooFast => Status::resource_exhausted(denied.to_string()),
         }
     }

@@ -23,9 +23,7 @@ impl Need {
             Need::Nothing => "none",
             Need::Agent => "agent",
             Need::AgentOrOperator => "agent or operator",
-            Need::Role(Role::Viewer) => "viewer",
-            Need::Role(Role::Operator) => "operator",
-            Need::Role(Role::Admin) => "admin",
+            Need::Role(role) => role.name(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! The gate before every page.
 //!
-//! A browser cannot send a bearer token by itself, so a token is also taken as the password of HTTP's basic
+//! The page's files are open to everybody, as this program is; it signs in with a token of its own accord, and asks with it
+//! for what is not. A browser by itself cannot send a bearer token, so one is also taken as the password of HTTP's basic
 //! authentication, whatever the user's name. Browsers send that, and certificates, along with requests that other sites
 //! make them send; so what changes something must come from this site (`Sec-Fetch-Site`, or `Origin` where a browser is
-//! too old for it).
+//! too old for it), and without TLS everything must be asked for by a name of this controller ([`Hosts`](super::Hosts)).
 
 use axum::{
     extract::{Request, State},
@@ -12,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use c4_tls::Peer;
 
 use super::{Denied, Need, Role, grpc::GateLayer};
 
@@ -35,10 +37,22 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
     Some(decoded.split_once(':')?.1.to_owned())
 }
 
+fn is_look(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// What orchestrators ask for, by whatever name they know a machine.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
 fn need(method: &Method, path: &str) -> Need {
     match path {
-        "/healthz" | "/readyz" => Need::Nothing,
-        _ if matches!(*method, Method::GET | Method::HEAD) => Need::Role(Role::Viewer),
+        _ if is_probe(path) => Need::Nothing,
+        // The page's code, and who it is that asks: nothing that anybody could not know.
+        "/" | "/api/page/you" if is_look(method) => Need::Nothing,
+        _ if path.starts_with("/page/") && is_look(method) => Need::Nothing,
+        _ if is_look(method) => Need::Role(Role::Viewer),
         _ => Need::Role(Role::Operator),
     }
 }
@@ -59,24 +73,47 @@ fn from_here(headers: &HeaderMap) -> bool {
 /// Lets a request in, or answers that it may not.
 pub async fn gate(State(layer): State<GateLayer>, mut request: Request, next: Next) -> Response {
     let need = need(request.method(), request.uri().path());
-    if need.is_privileged() && !from_here(request.headers()) {
-        return (StatusCode::FORBIDDEN, "asked for by another site\n").into_response();
-    }
-    match layer.admit(&mut request, need) {
+    let admitted = match from_a_page_of_ours(&layer, &request, need) {
+        Ok(()) => layer.admit(&mut request, need),
+        Err(denied) => {
+            layer.metrics.denied.with_label_values(&[denied.name()]).inc();
+            let (call, why) = (request.uri().path(), denied.name());
+            tracing::warn!(target: "c4::audit", call, why, "denied");
+            Err(denied)
+        }
+    };
+    match admitted {
         Ok(()) => next.run(request).await,
-        Err(denied) => refuse(denied),
+        Err(denied) => refuse(denied, request.uri().path()),
     }
 }
 
-fn refuse(denied: Denied) -> Response {
+/// Whether no other site's page is behind a request.
+fn from_a_page_of_ours(layer: &GateLayer, request: &Request, need: Need) -> Result<(), Denied> {
+    let encrypted = request.extensions().get::<Peer>().is_some_and(|peer| peer.encrypted);
+    if !encrypted && !is_probe(request.uri().path()) && !layer.gate.hosts().allows(request.headers()) {
+        return Err(Denied::Host);
+    }
+    if need.is_privileged() && !from_here(request.headers()) {
+        return Err(Denied::Site);
+    }
+    Ok(())
+}
+
+fn refuse(denied: Denied, path: &str) -> Response {
     let status = match denied {
         Denied::Unknown | Denied::BadToken => StatusCode::UNAUTHORIZED,
-        Denied::Role(_) => StatusCode::FORBIDDEN,
+        Denied::Role(_) | Denied::Host | Denied::Site => StatusCode::FORBIDDEN,
         Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,
     };
     let mut response = (status, format!("{denied}\n")).into_response();
     if status == StatusCode::UNAUTHORIZED {
-        let ask = HeaderValue::from_static("Basic realm=\"c4: a token as the password\", charset=\"UTF-8\"");
+        // The page has a form of its own, over which no browser should put another.
+        let ask = if path.starts_with("/api/") {
+            HeaderValue::from_static("Bearer realm=\"c4\"")
+        } else {
+            HeaderValue::from_static("Basic realm=\"c4: a token as the password\", charset=\"UTF-8\"")
+        };
         response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
     }
     response
@@ -120,6 +157,14 @@ mod tests {
     fn pages_are_for_those_who_may_look_and_changes_for_operators() {
         assert_eq!(need(&Method::GET, "/healthz"), Need::Nothing);
         assert_eq!(need(&Method::GET, "/metrics"), Need::Role(Role::Viewer));
+        for public in ["/", "/page/main.js", "/api/page/you"] {
+            assert_eq!(need(&Method::GET, public), Need::Nothing, "{public}");
+            assert_eq!(need(&Method::POST, public), Need::Role(Role::Operator), "{public}");
+        }
+        for closed in ["/api/page", "/api/page/live", "/api/page/you/x", "/pages", "//"] {
+            assert_eq!(need(&Method::GET, closed), Need::Role(Role::Viewer), "{closed}");
+        }
+        assert_eq!(need(&Method::POST, "/api/page/decide"), Need::Role(Role::Operator));
         assert_eq!(need(&Method::POST, "/healthz/x"), Need::Role(Role::Operator));
         assert_eq!(need(&Method::DELETE, "/api/findings"), Need::Role(Role::Operator));
     }

@@ -51,6 +51,9 @@ pub struct Access {
     /// What somebody may do who shows nothing. Default: everything as long as there is neither `tls` nor `tokens`, since
     /// then only this machine can connect; else nothing.
     pub anonymous: Option<Anonymous>,
+    /// Names, such as `c4.example`, by which pages and metrics may be asked for without `tls`, besides the controller's
+    /// addresses and `localhost`. Default: none. Over TLS the certificate says which names are right.
+    pub hosts: Vec<String>,
     /// Calls and pages a second from one address, this machine's own aside. Default 50: a page that refreshes each
     /// second, scripts, and many people behind one address.
     pub calls_per_second: f64,
@@ -71,6 +74,7 @@ impl Default for Access {
             certificates: BTreeMap::new(),
             node_domain: None,
             anonymous: None,
+            hosts: Vec::new(),
             calls_per_second: 50.0,
             messages_per_second: 2000.0,
             connections: 30_000,

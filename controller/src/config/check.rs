@@ -151,6 +151,13 @@ fn access(config: &Config, checks: &mut Checks) {
     if !access.certificates.is_empty() && config.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
         checks.wrong("access.certificates", "nobody can show one without `tls.client_ca`".into());
     }
+    for (index, name) in access.hosts.iter().enumerate() {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.is_empty() || !name.chars().all(is_name) {
+            let problem = format!("{name:?} is no host name: give it alone, without http:// and port");
+            checks.wrong(&format!("access.hosts[{index}]"), problem);
+        }
+    }
     checks.number("access.calls_per_second", access.calls_per_second, 1.0..=1e6);
     checks.number("access.messages_per_second", access.messages_per_second, 10.0..=1e6);
     checks.number("access.connections", access.connections as f64, 10.0..=1e6);

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 
 /// Far more than anything here takes; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,13 +72,27 @@ impl Agent {
     }
 
     pub(crate) async fn connect_as(running: &Running, hello: v1::Hello) -> Result<Self, Status> {
+        Self::connect_with(running, hello, None).await
+    }
+
+    /// The same with a token.
+    pub(crate) async fn connect_with(
+        running: &Running,
+        hello: v1::Hello,
+        token: Option<&str>,
+    ) -> Result<Self, Status> {
         let mut client =
             TelemetryClient::connect(format!("http://{}", running.grpc)).await.expect("connects");
         let (messages, outgoing) = mpsc::channel(1024);
         let next_sequence = hello.next_sequence;
         let first = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) };
         messages.send(first).await.expect("room");
-        let replies = client.stream(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            let bearer = format!("Bearer {token}").parse().expect("a header");
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let replies = client.stream(request).await?.into_inner();
         Ok(Self { messages, replies, sequence: next_sequence.saturating_sub(1) })
     }
 
@@ -196,8 +210,12 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 
 /// The same with the whole head of the answer.
 pub(crate) async fn answer(address: SocketAddr, path: &str) -> (String, String) {
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+}
+
+/// A request as it goes over the wire, and the head and body of the answer.
+pub(crate) async fn exchange(address: SocketAddr, request: &str) -> (String, String) {
     let mut connection = TcpStream::connect(address).await.expect("connects");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: c4\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await.expect("written");
     let mut answer = String::new();
     timeout(PATIENCE, connection.read_to_string(&mut answer)).await.expect("answers").expect("text");
