@@ -6,15 +6,26 @@ import { clock, count, duration } from "./words.js";
 const HEIGHT = 240, LEFT = 62, RIGHT = 14, TOP = 26, BOTTOM = 24;
 
 export function createChart(card) {
-  const drawing = h("div", {});
+  const drawing = h("div", { tabindex: "0", role: "group", "aria-label": "Iteration time. Arrow keys move along it.", onkeydown: (event) => walk(event) });
   const readout = h("p", { class: "readout", "aria-live": "polite" });
   const caption = h("figcaption", {});
   card.append(h("h2", {}, "Iteration time"), h("figure", {}, caption, drawing, readout));
-  let draw = () => {};
+  let draw = () => {}, show = null, spot = null;
+  const walk = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || !show) return;
+    event.preventDefault();
+    spot = show.at(spot === null ? show.last : spot + step);
+  };
   whenResized(card, () => draw());
   return (points, changes, marks) => {
     caption.textContent = summary(points, changes);
-    draw = () => !card.hidden && drawing.replaceChildren(chart(points, changes, marks, drawing.clientWidth || 600, caption.textContent, readout));
+    draw = () => {
+      if (card.hidden) return;
+      show = chart(points, changes, marks, drawing.clientWidth || 600, caption.textContent, readout);
+      drawing.replaceChildren(show.picture);
+      if (spot !== null) spot = show.at(spot);
+    };
     draw();
   };
 }
@@ -23,7 +34,7 @@ function summary(points, changes) {
   const latest = points.slice(-10).map((point) => point[3]).sort((a, b) => a - b);
   const total = points.reduce((sum, point) => sum + point[1], 0);
   const last = changes[changes.length - 1];
-  return `${count(total, "iteration")}, of late ${duration(latest[latest.length >> 1])} each. ${last ? last.sentence + "." : "No change was noticed."}`;
+  return `${count(total, "iteration")}, of late ${duration(latest[latest.length >> 1])} each${last ? `; ${last.sentence}.` : ". No change was noticed."}`;
 }
 
 function chart(points, changes, marks, width, label, readout) {
@@ -40,7 +51,7 @@ function chart(points, changes, marks, width, label, readout) {
   for (const share of [0, 0.5, 1]) {
     const level = usual * share;
     picture.append(svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y(level), y2: y(level) }),
-      svg("text", { class: "tick", x: LEFT - 6, y: y(level) + 4, "text-anchor": "end" }, duration(level)));
+      svg("text", { class: "tick", x: LEFT - 6, y: y(level) + 4, "text-anchor": "end" }, level ? duration(level) : "0"));
   }
   const ticks = Math.max(2, Math.min(6, Math.floor(width / 150)));
   for (let i = 0; i < ticks; i++) {
@@ -57,14 +68,22 @@ function chart(points, changes, marks, width, label, readout) {
   });
   const cross = svg("line", { class: "cross", y1: TOP, y2: HEIGHT - BOTTOM, x1: -9, x2: -9 });
   picture.append(cross);
-  picture.addEventListener("pointermove", (event) => {
-    const box = picture.getBoundingClientRect();
-    const at = t0 + (((event.clientX - box.left) / box.width) * width - LEFT) / (width - LEFT - RIGHT) * (t1 - t0);
-    const near = points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
+  const point = (near) => {
     cross.setAttribute("x1", x(near[0]));
     cross.setAttribute("x2", x(near[0]));
     const range = near[2] === near[4] ? "" : ` (${duration(near[2])} to ${duration(near[4])})`;
     readout.textContent = `${clock(near[0])} UTC: ${duration(near[3])}${range}, ${count(near[1], "iteration")}`;
+  };
+  picture.addEventListener("pointermove", (event) => {
+    const box = picture.getBoundingClientRect();
+    const at = t0 + (((event.clientX - box.left) / box.width) * width - LEFT) / (width - LEFT - RIGHT) * (t1 - t0);
+    point(points.reduce((best, one) => (Math.abs(one[0] - at) < Math.abs(best[0] - at) ? one : best)));
   });
-  return picture;
+  const last = points.length - 1;
+  const at = (spot) => {
+    const within = Math.max(0, Math.min(last, spot));
+    point(points[within]);
+    return within;
+  };
+  return { picture, last, at };
 }

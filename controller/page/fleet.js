@@ -1,14 +1,17 @@
 // All jobs: what is wrong, in one look.
 
+import { isolated, weather } from "./actions.js";
 import { facts, h, section, table } from "./dom.js";
-import { KINDS, clock, count, duration, findingLink, jobLink, moment, number, percent, tone } from "./words.js";
+import { sentence } from "./fabric.js";
+import { you } from "./session.js";
+import { KINDS, clock, count, duration, fabricLink, findingLink, jobLink, moment, number, percent, tone } from "./words.js";
 
 export function create(body) {
   const now = section(h("section", { "aria-label": "What is wrong now" }));
   const jobs = section(h("div", {}));
-  const side = section(h("section", { class: "card narrow", "aria-label": "The cluster" }));
-  const events = section(h("section", { class: "card half", "aria-label": "What happened" }));
-  const past = section(h("section", { class: "card half", "aria-label": "Findings that are over" }));
+  const side = section(h("section", { class: "card", "aria-label": "The cluster" }));
+  const events = section(h("section", { class: "card", "aria-label": "What happened" }));
+  const past = section(h("section", { class: "card", "aria-label": "Findings that are over" }));
   let latest;
   const filter = h("input", { type: "search", placeholder: "Filter ( / )", "aria-label": "Filter jobs by name or state", oninput: () => list() });
   const list = () => {
@@ -17,15 +20,17 @@ export function create(body) {
     jobs.show([shown, latest.jobs_total], () => jobTable(shown, latest.jobs_total));
   };
   body.append(now.element, h("div", { class: "cards" },
-    h("section", { class: "card wide", "aria-label": "Jobs" }, h("div", { class: "tools" }, h("h2", {}, "Jobs"), filter), jobs.element),
-    side.element, events.element, past.element));
+    h("div", { class: "column wide" },
+      h("section", { class: "card", "aria-label": "Jobs" }, h("div", { class: "tools" }, h("h2", {}, "Jobs"), filter), jobs.element),
+      past.element),
+    h("div", { class: "column narrow" }, side.element, events.element)));
   return (doc) => {
     latest = doc;
     const open = doc.findings.filter((finding) => !finding.cleared_us);
     const states = doc.jobs.map((job) => job.state);
-    now.show([open, states, doc.nodes_lost, doc.nodes], () => headline(doc, open));
+    now.show([open, states, doc.nodes_lost, doc.nodes, doc.steer.actions, doc.steer.pause, doc.steer.breaker, you().decides], () => [headline(doc, open), waiting(doc.steer)]);
     list();
-    side.show([doc.nodes, doc.nodes_lost, doc.lost, doc.ranks, doc.mode, doc.downtime, doc.version], () => cluster(doc));
+    side.show([doc.steer.isolated, doc.fabric, doc.nodes, doc.nodes_lost, doc.lost, doc.ranks, doc.mode, doc.downtime, doc.version], () => cluster(doc));
     events.show(doc.events, happened);
     past.show(doc.findings.filter((finding) => finding.cleared_us).slice(0, 20), (over) => [h("h2", {}, "Findings that are over"),
       over.length ? over.map(card) : h("p", { class: "quiet" }, "None.")]);
@@ -47,6 +52,14 @@ function headline(doc, open) {
   const learning = doc.jobs.filter((job) => job.state === "learning").length;
   const text = doc.jobs_total ? `${count(doc.jobs_total, "job")} on ${count(doc.nodes, "node")}${learning ? `, ${learning} still being learned` : ""}.` : `${count(doc.nodes, "node")} in sight, no job yet.`;
   return [h("h1", {}, "Nothing is wrong"), h("p", { class: "fine" }, text)];
+}
+
+// What somebody has to decide, or would want to know before anything else is decided.
+function waiting(steer) {
+  const told = weather(steer, { linked: true }).flat().filter((part) => part);
+  if (!told.length) return null;
+  const waits = steer.actions.filter((action) => action.state === "proposed").length;
+  return h("section", { class: "card decisions", "aria-label": "Actions" }, h("h2", {}, waits ? `${count(waits, "action")} ${waits === 1 ? "waits" : "wait"} for a yes` : "Under way"), told);
 }
 
 // A finding: its sentence, and where to read on.
@@ -71,7 +84,7 @@ function jobTable(jobs, total) {
     ["Findings", true, (job) => String(job.open_findings)],
     ["Restarts", true, (job) => String(job.restarts)],
     ["Downtime", true, (job) => (job.downtime_us ? duration(job.downtime_us) : "–")],
-  ], jobs, "stack")];
+  ], jobs, "stack two")];
 }
 
 const PARTS = [
@@ -103,6 +116,9 @@ export function downtime(parts, label) {
 function cluster(doc) {
   return [h("h2", {}, "The cluster"),
     facts([["Nodes", number(doc.nodes)], ["Out of sight", number(doc.nodes_lost)], ["Ranks", number(doc.ranks)], ["Mode", doc.mode], ["Controller", doc.version]]),
+    isolated(doc.steer),
+    doc.fabric ? [h("h3", {}, "Fabric"), h("p", {}, h("a", { href: fabricLink, "data-key": "fabric" }, sentence(doc.fabric))),
+      doc.fabric.mistakes ? h("p", { class: "doubt" }, `${count(doc.fabric.mistakes, "thing")} of the topology file ${doc.fabric.mistakes === 1 ? "does" : "do"} not fit the network.`) : null] : null,
     h("h3", {}, "Downtime"), downtime(doc.downtime, "In all: "),
     doc.lost.length ? [h("h3", {}, "Nodes out of sight"), h("ul", { class: "plain" }, doc.lost.map((node) =>
       h("li", {}, node.name, h("span", { class: "quiet small" }, ` last seen ${clock(node.last_seen_us)} UTC`))),

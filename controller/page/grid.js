@@ -180,7 +180,7 @@ function cells(context, model, layout) {
   context.textAlign = "center";
   context.textBaseline = "middle";
   const inks = Object.fromEntries(Object.entries(FILLS).map(([letter, name]) => [letter, ink(color(name))]));
-  context.font = `${numbered ? 10 : Math.floor(side * 0.7)}px system-ui, sans-serif`;
+  context.font = `${numbered ? Math.max(10, Math.min(14, Math.floor(side / 3))) : Math.floor(side * 0.7)}px system-ui, sans-serif`;
   for (let spot = 0; spot < model.size; spot++) {
     const { x, y } = layout.at(spot);
     const sign = SIGNS[model.state[spot]];

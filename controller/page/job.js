@@ -1,8 +1,10 @@
 // One job: its ranks, its pace, its network, and what happened to it.
 
+import { weather } from "./actions.js";
 import { facts, h, section, table } from "./dom.js";
 import { card, downtime, happened } from "./fleet.js";
 import { createPictures } from "./scene.js";
+import { you } from "./session.js";
 import { clock, duration, findingLink, number, percent, tone } from "./words.js";
 
 export function create(body) {
@@ -16,7 +18,7 @@ export function create(body) {
   body.append(head.element, h("div", { class: "cards" }, pictures.elements, ranks.element, changes.element, outages.element, past.element, events.element));
   return (doc) => {
     const open = doc.findings.filter((finding) => !finding.cleared_us);
-    head.show([doc.job, open, doc.states, doc.blind_spots], () => heading(doc, open));
+    head.show([doc.job, open, doc.states, doc.blind_spots, doc.steer, you().decides], () => heading(doc, open));
     pictures.update(doc.scene, { changes: doc.changes, marks: open.map((finding) => ({ at_us: finding.since_us, text: finding.kind })), live: true });
     ranks.show(doc.troubled, troubled);
     changes.show(doc.changes, (list) => list.length ? [h("h2", {}, "When the iteration time changed"), h("ul", { class: "plain" }, list.map((change) => h("li", {}, change.sentence)))] : []);
@@ -26,11 +28,12 @@ export function create(body) {
   };
 }
 
-function heading({ job, blind_spots }, open) {
+function heading({ job, blind_spots, steer }, open) {
   const noise = job.iteration_noise ? ` ± ${percent(job.iteration_noise)}` : "";
   return [
     h("h1", {}, job.name, " ", h("span", { class: `chip ${tone(job.state)}` }, job.state)),
     open.map(card),
+    weather(steer),
     job.missing.length ? h("div", { class: "doubt" }, h("strong", {}, "What is missing to judge it: "), job.missing.join("; ")) : null,
     facts([
       ["Ranks", job.world_size && job.world_size !== job.ranks_seen ? `${number(job.ranks_seen)} of ${number(job.world_size)}` : number(job.ranks_seen)],

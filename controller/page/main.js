@@ -2,10 +2,12 @@
 
 import { h } from "./dom.js";
 import { follow } from "./live.js";
-import { clock, duration, findingLink, jobLink } from "./words.js";
+import { ask, hasToken, signIn, you } from "./session.js";
+import { clock, duration, fabricLink, findingLink, jobLink } from "./words.js";
 import * as fleet from "./fleet.js";
 import * as job from "./job.js";
 import * as finding from "./finding.js";
+import * as fabric from "./fabric.js";
 
 const main = document.getElementById("main");
 const line = document.getElementById("line");
@@ -16,6 +18,7 @@ function route() {
   const id = decodeURIComponent(name);
   if (kind === "job") return { view: job, query: `job=${encodeURIComponent(id)}`, path: [[`job ${id}`, jobLink(id)]], title: `${id} – C4` };
   if (kind === "finding") return { view: finding, query: `finding=${encodeURIComponent(id)}`, path: [[id, findingLink(id)]], title: `${id} – C4` };
+  if (kind === "fabric") return { view: fabric, query: "fabric=true", path: [["fabric", fabricLink]], title: "fabric – C4" };
   return { view: fleet, query: "", path: [], title: "C4" };
 }
 
@@ -53,6 +56,12 @@ function show() {
       performance.measure("draw", { start: began });
       if (document_.job && document_.view === "finding") crumbs([[`job ${document_.finding.job}`, jobLink(document_.finding.job)], ...path]);
     },
+    onStranger() {
+      line.className = "line waiting";
+      line.textContent = "signed out";
+      body.replaceChildren(...signInForm());
+      body.querySelector("#token").focus();
+    },
     onState(state, silent) {
       line.className = `line ${state}`;
       document.body.classList.toggle("lost", state === "lost");
@@ -67,6 +76,39 @@ function show() {
     },
   });
 }
+
+// Whoever the controller does not know says who they are.
+function signInForm() {
+  const token = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
+  const wrong = h("p", { class: "banner", role: "alert", hidden: true });
+  const submit = async (event) => {
+    event.preventDefault();
+    signIn(token.value);
+    const who = await ask().catch((error) => ({ why: `The controller does not answer: ${error.message}` }));
+    if (who.role) return show();
+    signIn("");
+    wrong.hidden = false;
+    wrong.replaceChildren(who.why || "This token is not known here, or may not look at jobs.");
+    token.select();
+  };
+  return [h("h1", {}, "Sign in"),
+    h("p", {}, "This controller shows jobs to those it knows. Give a token, as ", h("code", {}, "c4-controller --new-token viewer NAME"), " makes them; operators may also decide. Or open this page with a client certificate."),
+    h("form", { class: "card signin", onsubmit: submit }, h("input", { type: "text", autocomplete: "username", value: "c4", hidden: true }), h("label", { for: "token" }, "Token"), token, h("button", { type: "submit", class: "yes" }, "Sign in"), wrong,
+      h("p", { class: "quiet small" }, "It is kept in this tab until the tab is closed, or you sign out."))];
+}
+
+// Who looks, where that matters: on a machine where nobody signs in it says nothing.
+function showYou() {
+  const who = you();
+  const signedIn = who.via !== "nothing";
+  const limited = !signedIn && who.role && !who.decides;
+  document.getElementById("you").replaceChildren(...[
+    signedIn && who.role ? h("span", { class: "quiet small" }, `${who.name} (${who.role})`) : "",
+    hasToken() ? h("button", { type: "button", onclick: () => { signIn(""); show(); } }, "Sign out")
+      : limited ? h("button", { type: "button", onclick: () => main.replaceChildren(...signInForm()) }, "Sign in") : "",
+  ].filter((part) => part));
+}
+document.addEventListener("you", showYou);
 
 // Colours: as the system has them, unless told otherwise.
 const system = matchMedia("(prefers-color-scheme: dark)");
@@ -96,6 +138,9 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 system.addEventListener("change", () => paint(chosen()));
 addEventListener("hashchange", show);
+// A page that is kept for the way back must not hold its connection meanwhile.
+addEventListener("pagehide", () => stop());
+addEventListener("pageshow", (event) => event.persisted && show());
 addEventListener("keydown", (event) => {
   const typing = /^(input|select|textarea)$/i.test(event.target.tagName);
   if (event.key === "/" && !typing) {

@@ -7,24 +7,41 @@ const MOST_CELLS = 64;
 
 export function createMatrix(card) {
   const canvas = h("canvas", { role: "img" });
-  const picture = h("div", { class: "scroll" }, canvas);
+  const picture = h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Delays. Arrow keys move from link to link." }, canvas);
   const caption = h("figcaption", {});
   const readout = h("p", { class: "readout", "aria-live": "polite" });
   const list = section(h("div", {}));
   card.append(h("h2", {}, "Network delays"), h("figure", {}, caption, picture, readout), list.element);
-  let model, shown;
+  let model, shown, cursor = null;
   const draw = () => {
     if (!model || card.hidden) return;
     shown = bucket(model);
-    paint(canvas, shown, Math.max(picture.clientWidth, 120));
+    paint(canvas, shown, Math.max(picture.clientWidth, 120), cursor);
+  };
+  const move = (at) => {
+    const found = shown.cells.get(at), size = shown.names.length;
+    readout.textContent = found ? `${shown.names[Math.floor(at / size)]} → ${shown.names[at % size]}: ${found.times.toFixed(2)} times the usual${found.slow ? ", found slow" : ""}` : "";
+    cursor = found ? at : null;
+    paint(canvas, shown, Math.max(picture.clientWidth, 120), cursor);
   };
   whenResized(card, draw);
   canvas.addEventListener("pointermove", (event) => {
     if (!shown) return;
     const box = canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left - shown.margin) / shown.cell), row = Math.floor((event.clientY - box.top - shown.margin) / shown.cell);
-    const found = shown.cells.get(row * shown.names.length + column);
-    readout.textContent = found ? `${shown.names[row]} → ${shown.names[column]}: ${found.times.toFixed(2)} times the usual${found.slow ? ", found slow" : ""}` : "";
+    const size = shown.names.length, at = row * size + column;
+    if (at !== cursor && row >= 0 && column >= 0 && row < size && column < size) move(at);
+  });
+  // Only some cells are links: along a row or a column to the next that is one; at first to the worst.
+  picture.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: null }[event.key];
+    if (!shown || step === undefined) return;
+    event.preventDefault();
+    if (cursor === null || !step) return move([...shown.cells].reduce((a, b) => (b[1].times > a[1].times ? b : a))[0]);
+    const size = shown.names.length;
+    for (let row = Math.floor(cursor / size) + step[0], column = (cursor % size) + step[1]; row >= 0 && column >= 0 && row < size && column < size; row += step[0], column += step[1]) {
+      if (shown.cells.has(row * size + column)) return move(row * size + column);
+    }
   });
   return (next) => {
     model = next;
@@ -66,7 +83,7 @@ function bucket(model) {
   return { names, cells };
 }
 
-function paint(canvas, shown, width) {
+function paint(canvas, shown, width, cursor) {
   const n = shown.names.length;
   shown.margin = 34;
   shown.cell = Math.max(4, Math.min(28, Math.floor((width - shown.margin - 2) / n)));
@@ -98,6 +115,11 @@ function paint(canvas, shown, width) {
       context.strokeStyle = bad;
       context.lineWidth = 2;
       context.strokeRect(x + 1, y + 1, size - 2, size - 2);
+    }
+    if (at === cursor) {
+      context.strokeStyle = color("accent");
+      context.lineWidth = 3;
+      context.strokeRect(x - 1, y - 1, size + 2, size + 2);
     }
   }
 }

@@ -45,6 +45,7 @@ export function moment(us) {
 
 export const number = (n) => n.toLocaleString("en");
 export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
-export const percent = (share) => `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
+export const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
 export const jobLink = (name) => `#/job/${encodeURIComponent(name)}`;
+export const fabricLink = "#/fabric";
 export const findingLink = (id) => `#/finding/${encodeURIComponent(id)}`;

@@ -1,4 +1,4 @@
-//! The web page: fleet, job, finding, as they are now.
+//! The web page: fleet, job, finding and fabric, as they are now, and decisions about proposed actions.
 //!
 //! The page's files are part of this program; it loads nothing from anywhere else, and the browser is told not to. What
 //! it shows is one JSON document a view, the same whether asked for once or followed as server-sent events.
@@ -15,14 +15,14 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{
         IntoResponse, Response,
         sse::{Event, Sse},
     },
-    routing::get,
+    routing::{get, post},
 };
 use c4_detect::{finding::FindingId, observation::JobId};
 use serde::Deserialize;
@@ -34,10 +34,17 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{brain::Input, clock::Clock, events::EventLog, snapshot::Snapshot};
+use crate::{
+    brain::{Input, desk::Desk},
+    clock::Clock,
+    events::EventLog,
+    snapshot::Snapshot,
+};
 
+mod actions;
 mod assets;
 mod document;
+mod fabric;
 mod report;
 mod scene;
 mod service;
@@ -48,6 +55,10 @@ const MAX_VIEWERS: usize = 128;
 const PACE: Duration = Duration::from_secs(1);
 /// And making them takes at most one part in so many of the time, for each viewer.
 const SHARE: u32 = 50;
+/// A viewer has to come again, and to say who it is, this often: roles change, tokens are taken back.
+const SEAT: Duration = Duration::from_secs(300);
+/// A decision has no more bytes.
+const DECISION_BYTES: usize = 16 << 10;
 /// How long a request waits for a picture that nobody looked at before.
 const DRAWN: Duration = Duration::from_secs(2);
 /// Nothing else may be loaded or run.
@@ -61,24 +72,26 @@ pub struct Page {
     events: EventLog,
     clock: Clock,
     inputs: mpsc::Sender<Input>,
+    desk: Desk,
     viewers: Arc<Semaphore>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
 impl Page {
-    /// A page that shows `see` and `events`, and tells `inputs` which jobs are looked at.
+    /// A page that shows `see` and `events`, tells `inputs` which jobs are looked at, and hands decisions to `desk`.
     #[must_use]
     pub fn new(
         see: watch::Receiver<Arc<Snapshot>>,
         events: EventLog,
         clock: Clock,
         inputs: mpsc::Sender<Input>,
+        desk: Desk,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
         let viewers = Arc::new(Semaphore::new(MAX_VIEWERS));
-        Self { see, events, clock, inputs, viewers, tasks, cancel }
+        Self { see, events, clock, inputs, desk, viewers, tasks, cancel }
     }
 }
 
@@ -88,6 +101,7 @@ impl Page {
 struct View {
     job: Option<String>,
     finding: Option<String>,
+    fabric: bool,
 }
 
 /// The page as a router.
@@ -97,6 +111,8 @@ pub fn router(page: Page) -> Router {
         .route("/page/{file}", get(async |Path(file): Path<String>| assets::file(&file)))
         .route("/api/page", get(once))
         .route("/api/page/live", get(live))
+        .route("/api/page/you", get(actions::you))
+        .route("/api/page/decide", post(actions::post).layer(DefaultBodyLimit::max(DECISION_BYTES)))
         .layer(map_response(protect))
         .with_state(page)
 }
@@ -135,7 +151,7 @@ async fn live(State(page): State<Page>, Query(view): Query<View>) -> Response {
         let _seat = seat;
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = follow(page, view, send) => {}
+            _ = timeout(SEAT, follow(page, view, send)) => {}
         }
     });
     Sse::new(ReceiverStream::new(receive).map(Ok::<_, Infallible>)).into_response()
@@ -217,6 +233,7 @@ impl Page {
         match view {
             View { finding: Some(id), .. } => document::finding(&picture, &FindingId(id.clone())),
             View { job: Some(name), .. } => document::job(&picture, &self.events, &JobId(name.clone())),
+            View { fabric: true, .. } => Some(fabric::fabric(&picture)),
             _ => Some(document::fleet(&picture, &self.events)),
         }
     }

@@ -182,8 +182,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let brain = tokio::spawn(driver.run(back.clone()));
 
-    let page =
-        Page::new(see.clone(), events.clone(), clock, inputs.clone(), front_tasks.clone(), front.clone());
+    let page = Page::new(
+        see.clone(),
+        events.clone(),
+        clock,
+        inputs.clone(),
+        desk.clone(),
+        front_tasks.clone(),
+        front.clone(),
+    );
     let pages = Pages { metrics, heartbeat, clock };
     if let (Some(slurm), Some(settings)) = (slurm, &config.steer.slurm) {
         let every = Duration::from_secs_f64(settings.poll_seconds);

@@ -99,20 +99,9 @@ impl Steering for SteeringService {
     }
 
     async fn decide(&self, request: Request<v1::Decision>) -> Result<Response<v1::Decided>, Status> {
-        // Whoever is known by more than what it says is called by that.
-        let known = request.extensions().get::<Principal>().filter(|who| who.via != Via::Nothing).cloned();
-        let v1::Decision { by, dry_run, what } = request.into_inner();
-        let by = known.map_or_else(|| text("by", by), |who| Ok(who.name))?;
-        if by.is_empty() {
-            return Err(Status::invalid_argument("by: is missing: who decides?"));
-        }
-        let command = command(what, self.clock.now())?;
-        match self.desk.ask(command, by, dry_run).await {
-            Some(Ok(text)) => Ok(Response::new(v1::Decided { text })),
-            Some(Err(Refused::Unknown(why))) => Err(Status::not_found(why)),
-            Some(Err(Refused::Not(why))) => Err(Status::failed_precondition(why)),
-            None => Err(Status::unavailable("the controller is ending")),
-        }
+        let known = request.extensions().get::<Principal>().cloned();
+        let text = decide(&self.desk, known.as_ref(), request.into_inner(), self.clock.now()).await?;
+        Ok(Response::new(v1::Decided { text }))
     }
 
     async fn report_checkpoint(
@@ -139,6 +128,28 @@ impl Steering for SteeringService {
         } else {
             Err(Status::unavailable("the controller is ending"))
         }
+    }
+}
+
+/// Hands a decision in, in the name of whoever is known to ask; says what became of it.
+pub(crate) async fn decide(
+    desk: &Desk,
+    known: Option<&Principal>,
+    decision: v1::Decision,
+    now: Timestamp,
+) -> Result<String, Status> {
+    // Whoever is known by more than what it says is called by that.
+    let known = known.filter(|who| who.via != Via::Nothing);
+    let v1::Decision { by, dry_run, what } = decision;
+    let by = known.map_or_else(|| text("by", by), |who| Ok(who.name.clone()))?;
+    if by.is_empty() {
+        return Err(Status::invalid_argument("by: is missing: who decides?"));
+    }
+    match desk.ask(command(what, now)?, by, dry_run).await {
+        Some(Ok(text)) => Ok(text),
+        Some(Err(Refused::Unknown(why))) => Err(Status::not_found(why)),
+        Some(Err(Refused::Not(why))) => Err(Status::failed_precondition(why)),
+        None => Err(Status::unavailable("the controller is ending")),
     }
 }
 

@@ -10,7 +10,7 @@ use c4_detect::{
 };
 use serde_json::{Value, json};
 
-use super::scene;
+use super::{actions, fabric, scene};
 use crate::{
     alerts::sentence,
     events::{Event, EventLog},
@@ -65,6 +65,8 @@ pub(super) fn fleet(picture: &Snapshot, events: &EventLog) -> Value {
         "jobs_total": jobs.len(),
         "findings": findings(picture, None),
         "downtime": parts(sum),
+        "steer": actions::weather(picture, None),
+        "fabric": picture.paths.as_deref().map(fabric::brief),
         "events": recent(events, None),
     })
 }
@@ -90,6 +92,7 @@ pub(super) fn job(picture: &Snapshot, events: &EventLog, id: &JobId) -> Option<V
         "blind_spots": blind_spots(&job.view.ranks),
         "outages": outages,
         "downtime": parts(job.downtime),
+        "steer": actions::weather(picture, Some(id)),
         "scene": picture.live.get(id).map(|seen| scene::value(seen)),
         "events": recent(events, Some(id)),
     }))
@@ -100,11 +103,15 @@ pub(super) fn finding(picture: &Snapshot, id: &FindingId) -> Option<Value> {
     let of_job = picture.jobs.get(&record.finding.job);
     let outage = of_job.and_then(|job| job.outages.iter().rev().find(|outage| outage.finding == *id));
     let seen = picture.kept.get(id);
+    let (steps, trail) = actions::about(picture, id);
     let changes = of_job.filter(|job| seen.is_some_and(|seen| seen.incarnation == job.view.incarnation));
     Some(json!({
         "view": "finding",
         "mode": picture.mode.name(),
         "finding": full(record),
+        "steps": steps,
+        "trail": trail,
+        "steer": actions::weather(picture, Some(&record.finding.job)),
         "job": of_job.map(summary),
         "changes": changes.map_or(&[][..], |job| &job.view.changes).iter().map(|change| json!({
             "at_us": change.at.0, "before_us": change.before_us, "after_us": change.after_us,

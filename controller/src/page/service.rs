@@ -14,7 +14,7 @@ impl Pictures for Page {
     ) -> Result<Response<v1::Picture>, Status> {
         let v1::GetPictureRequest { job, finding } = request.into_inner();
         let given = |name: String| Some(name).filter(|name| !name.is_empty());
-        let view = View { job: given(job), finding: given(finding) };
+        let view = View { job: given(job), finding: given(finding), ..View::default() };
         self.look(&view);
         self.drawn(&view).await;
         let document = self.document(&view).ok_or_else(|| Status::not_found(view.unknown()))?;
@@ -26,7 +26,7 @@ impl Pictures for Page {
         &self,
         request: Request<v1::GetReportRequest>,
     ) -> Result<Response<v1::Report>, Status> {
-        let view = View { job: Some(request.into_inner().job), finding: None };
+        let view = View { job: Some(request.into_inner().job), ..View::default() };
         self.look(&view);
         self.drawn(&view).await;
         let job = JobId(view.job.clone().unwrap_or_default());

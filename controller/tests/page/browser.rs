@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -51,6 +52,7 @@ impl Browser {
             .args(["--port=0", "--log-level=SEVERE"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("chromedriver, of Debian's package chromium-driver");
         let out = BufReader::new(driver.stdout.take().expect("piped"));
@@ -172,8 +174,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // A test that fails leaves nothing running.
-        let _ = self.driver.kill();
+        // A test that fails leaves nothing running: neither the driver nor the browser that it has started.
+        let group = rustix::process::Pid::from_raw(self.driver.id().cast_signed());
+        let _ = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::KILL));
         let _ = self.driver.wait();
     }
 }

@@ -2,23 +2,29 @@
 
 use std::{collections::BTreeMap, io::Read, net::SocketAddr, path::Path, sync::Arc};
 
+use axum::{Extension, middleware::from_fn_with_state};
 use c4_controller::{
+    access::{Anonymous, Gate, grpc::GateLayer, web},
+    brain::desk::Desk,
     clock::Clock,
-    config::Mode,
+    config::{Access, Mode},
     events::{Event, EventLog},
     findings::Record,
     ledger::{Parts, Summary},
+    metrics::Metrics,
     nodes::Node,
     page::{self, Page},
+    paths::view::PathsView,
     snapshot::{JobState, NodeState, Snapshot},
 };
 use c4_detect::{
     config::Config,
     detector::Detector,
     finding::{Finding, FindingId, Verdict},
-    observation::{JobId, Observation, Timestamp},
+    observation::{HealthEvent, JobId, Observation, Timestamp},
     scene::Scene,
 };
+use c4_tls::Peer;
 use serde::Deserialize;
 use tokio::{
     net::TcpListener,
@@ -37,6 +43,7 @@ pub(crate) struct Seen {
     pub(crate) findings: BTreeMap<FindingId, Record>,
     pub(crate) live: BTreeMap<JobId, Arc<Scene>>,
     pub(crate) kept: BTreeMap<FindingId, Arc<Scene>>,
+    paths: Option<Arc<PathsView>>,
     nodes: Vec<NodeState>,
 }
 
@@ -128,6 +135,15 @@ impl Seen {
         Self::of(name, lines(case))
     }
 
+    /// The same, in which sensors spoke while it ran well.
+    pub(crate) fn recorded_with(case: &str, name: &str, health: HealthEvent) -> Self {
+        let mut lines = lines(case);
+        let middle = lines.len() / 4;
+        let at = lines[middle].0;
+        lines.insert(middle, (at, Observation::Health(health)));
+        Self::of(name, lines)
+    }
+
     fn take(&mut self, finding: Finding) {
         let actions = vec![format!("would restart job {} from checkpoint 120 (mode observe)", finding.job.0)];
         self.findings.insert(finding.id.clone(), Record { finding, actions, shown: true });
@@ -139,6 +155,12 @@ impl Seen {
         self.live.extend(other.live);
         self.kept.extend(other.kept);
         self.nodes.extend(other.nodes);
+        self
+    }
+
+    /// With paths that are planned.
+    pub(crate) fn on(mut self, paths: Arc<PathsView>) -> Self {
+        self.paths = Some(paths);
         self
     }
 
@@ -155,6 +177,7 @@ impl Seen {
             findings: self.findings,
             live: Arc::new(self.live),
             kept: self.kept,
+            paths: self.paths,
             ..Snapshot::empty(Mode::Observe, started)
         }
     }
@@ -195,12 +218,19 @@ impl Stage {
         {
             events.push(Event { at: started, kind: "job", job: job.into(), text: text.into() });
         }
-        let page = Page::new(see, events, clock, inputs, TaskTracker::new(), cancel.clone());
+        let desk = Desk::new(inputs.clone());
+        let page = Page::new(see, events, clock, inputs, desk, TaskTracker::new(), cancel.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        // As on a machine where nobody has to sign in.
+        let gate = Gate::new(&Access::default(), Anonymous::Admin, watch::channel(Arc::default()).1);
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let gate = GateLayer { gate: Arc::new(gate), clock, metrics };
+        let peer = Peer { address, names: Arc::default(), encrypted: false };
+        let router = page::router(page).layer(from_fn_with_state(gate, web::gate)).layer(Extension(peer));
         let stop = cancel.clone().cancelled_owned();
         let server = tokio::spawn(async move {
-            axum::serve(listener, page::router(page)).with_graceful_shutdown(stop).await.expect("serves");
+            axum::serve(listener, router).with_graceful_shutdown(stop).await.expect("serves");
         });
         Self { address, show, started, cancel, server, _looks: looks }
     }
