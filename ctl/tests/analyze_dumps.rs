@@ -257,3 +257,117 @@ fn names_in_an_image_are_only_text() {
     let image = fs::read_to_string(&image).expect("the image");
     assert!(!image.contains("<script") && image.contains("&lt;script&gt;"), "{image}");
 }
+
+/// A value as a pickle of protocol 0. Text that is "NaN" becomes the number that is none.
+fn pickled(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(b'N'),
+        Value::Bool(value) => out.extend(if *value { b"I01\n" } else { b"I00\n" }),
+        Value::Number(number) => out.extend(format!("I{number}\n").bytes()),
+        Value::String(text) if text == "NaN" => {
+            out.push(b'G');
+            out.extend(f64::NAN.to_be_bytes());
+        }
+        Value::String(text) => out.extend(format!("V{text}\n").bytes()),
+        Value::Array(items) => {
+            out.extend(b"(l");
+            for item in items {
+                pickled(item, out);
+                out.push(b'a');
+            }
+        }
+        Value::Object(pairs) => {
+            out.extend(b"(d");
+            for (key, value) in pairs {
+                pickled(&Value::from(key.as_str()), out);
+                pickled(value, out);
+                out.push(b's');
+            }
+        }
+    }
+}
+
+fn pickle(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pickled(value, &mut bytes);
+    bytes.push(b'.');
+    bytes
+}
+
+/// One all-reduce of a group of three, as `rank` has it in a dump of this version: what is not known is absent, `None` in a
+/// pickle and 0 in JSON, and JSON tells numbers of `pg_status` as text.
+fn all_reduce(version: &str, seq: u64, is_done: bool, is_json: bool) -> Value {
+    let unknown = if is_json { json!(0) } else { Value::Null };
+    let created_ns = 1_724_779_239_000_000_000 + seq * 2_000_000;
+    let mut entry = json!({
+        "record_id": seq, "pg_id": 0, "process_group": ["0", "default_pg"], "collective_seq_id": seq, "p2p_seq_id": 0,
+        "op_id": seq, "profiling_name": "nccl:all_reduce", "time_created_ns": created_ns,
+        "input_sizes": [[4]], "input_dtypes": ["Float"], "output_sizes": [[4]], "output_dtypes": ["Float"],
+        "state": if is_done { "completed" } else { "scheduled" }, "time_discovered_started_ns": unknown,
+        "time_discovered_completed_ns": if is_done { json!(created_ns + 100_000) } else { unknown.clone() },
+        "retired": is_done, "timeout_ms": 600_000, "is_p2p": false,
+    });
+    if version == "2.10" {
+        entry["thread_name"] = json!("python");
+        entry["thread_id"] = json!("1");
+    }
+    entry
+}
+
+/// Three ranks, of which the last has not come to the second all-reduce.
+fn dump_of_version(version: &str, rank: u64, is_json: bool) -> Value {
+    let (enqueued, completed) = (if rank == 2 { 1 } else { 2 }, 1);
+    let number = |n: i64| if is_json { json!(n.to_string()) } else { json!(n) };
+    let mut dump = json!({
+        "version": version,
+        "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": "[0, 1, 2]"}},
+        "pg_status": {"0": {
+            "last_enqueued_collective": number(enqueued), "last_started_collective": number(-1),
+            "last_completed_collective": number(completed),
+        }},
+        "entries": (1..=enqueued.unsigned_abs())
+            .map(|seq| all_reduce(version, seq, seq == 1, is_json)).collect::<Vec<_>>(),
+    });
+    match version {
+        "2.7" => dump["nccl_version"] = json!("2.25.1"),
+        "2.10" => dump["comm_lib_version"] = json!("2.28.9"),
+        _ => {}
+    }
+    dump
+}
+
+#[test]
+fn every_version_of_the_format_says_the_same_as_a_pickle_and_as_json() {
+    for version in ["2.3", "2.4", "2.7", "2.10"] {
+        for is_json in [false, true] {
+            let dir = tempfile::tempdir().expect("a directory");
+            for rank in 0..3 {
+                let dump = dump_of_version(version, rank, is_json);
+                let bytes = if is_json { dump.to_string().into_bytes() } else { pickle(&dump) };
+                fs::write(dir.path().join(format!("nccl_trace_rank_{rank}")), bytes).expect("written");
+            }
+            let document = json(&analyze(&[dir.path().to_owned()]));
+            let finding = &document["findings"][0];
+            assert_eq!(finding["kind"], "non_comm_hang", "{version}, JSON {is_json}: {document:#}");
+            assert_eq!(finding["suspects"][0]["rank"], 2, "{version}, JSON {is_json}: {document:#}");
+            assert_eq!(document["problems"], json!([]), "{version}, JSON {is_json}");
+        }
+    }
+}
+
+#[test]
+fn times_that_are_no_numbers_are_told_and_the_rest_is_analysed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for rank in 0..3 {
+        let mut dump = dump_of_version("2.4", rank, false);
+        if rank == 1 {
+            dump["entries"][0]["time_created_ns"] = json!("NaN");
+        }
+        fs::write(dir.path().join(format!("nccl_trace_rank_{rank}")), pickle(&dump)).expect("written");
+    }
+    let output = analyze(&[dir.path().to_owned()]);
+    let said = text(&output.stderr);
+    let what = "nccl_trace_rank_1: entry 0: time_created_ns is a number, expected nanoseconds since 1970";
+    assert!(said.contains(what), "{said}");
+    assert_eq!(json(&output)["findings"][0]["suspects"][0]["rank"], 2, "{said}");
+}
