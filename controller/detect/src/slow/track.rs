@@ -32,7 +32,8 @@ const NEARLY_ALWAYS: f64 = 0.9;
 const DIFFERENCE_TO_SIGMA: f64 = 1.048;
 /// How often a rank has to be late at least to be called late now and then.
 const OFTEN: f64 = 0.08;
-/// In thresholds, by how much at least: what is rarely and hardly late costs the job nothing.
+/// In thresholds, by how much later than usual at least: what is rarely and hardly late costs the job nothing, and who is always a
+/// little behind is beyond the threshold more often than others are, for no fault of its own.
 const CLEARLY: f64 = 1.5;
 /// How improbable it is that a rank which is late now and then is on time for so long, once it is said to have recovered.
 const RELAPSE: f64 = 0.007;
@@ -40,6 +41,11 @@ const RELAPSE: f64 = 0.007;
 const HALFWAY: f64 = 0.5;
 /// … but not above the threshold, and always below this part of that: who hovers about the threshold is found and cleared once.
 const WELL_BELOW: f64 = 0.5;
+/// Part of a value's distance from what is usual for a rank by which that follows, once it is known; the first values count for
+/// more. The distance counts for no more than the noise, so what a rank does now and then does not become usual.
+const FOLLOWS: f64 = 0.05;
+/// Part of the threshold that the noise is taken for at least, in this.
+const LEAST_STEP: f64 = 0.1;
 /// Part of the threshold from which on a value leans late.
 const LEANS: f64 = 0.6;
 
@@ -147,6 +153,8 @@ pub(super) struct Track {
     pending_ns: u64,
     pending_total: Sum,
     before: Option<f64>,
+    /// How late it is usually, which may be a little: GPUs differ.
+    usual: f64,
     /// Weighted values in which it was late.
     late_weight: f64,
     quiet: u32,
@@ -186,6 +194,9 @@ impl Track {
         if let Some(before) = self.before.replace(x) {
             scale.differences.push((x - before).abs());
         }
+        let beyond_usual = x - self.usual.max(0.0);
+        let step = scale.noise.max(scale.usual * LEAST_STEP);
+        self.usual += (x - self.usual).clamp(-step, step) * FOLLOWS.max(1.0 / scale.values as f64);
         let is_late = x > scale.threshold;
         if !found && scale.values > COUNT {
             let late = if is_late { 1.0 } else { 0.0 };
@@ -210,7 +221,7 @@ impl Track {
         let value = Value { x, iterations, wall_ns, sum: &total, counts: value.counts };
         Test::push(&mut self.always, &value, is_late, rate, NEARLY_ALWAYS);
         if !pauses && scale.factor <= 1.0 {
-            let clearly = value.counts && x > scale.threshold * CLEARLY;
+            let clearly = value.counts && beyond_usual > scale.threshold * CLEARLY;
             Test::push(&mut self.now_and_then, &value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
     }
@@ -415,5 +426,15 @@ mod tests {
     fn who_stays_late_is_not_cleared() {
         let told = judged(0, 2_000, |n, rank| if n > 300 && rank == 2 && random(n) > 0 { 0.12 } else { 0.0 });
         assert_eq!(told.len(), 1, "{told:?}");
+    }
+
+    #[test]
+    fn who_is_a_little_behind_all_along_is_not_late_now_and_then() {
+        // One GPU is slower by less than the threshold, and noise takes it beyond one time and a half that now and then.
+        let noise =
+            |n: u64, rank: usize| 0.02 * (random(n.wrapping_mul(7) ^ (rank as u64) << 9) as f64 - 1.5);
+        let behind = |n: u64| if n % 12 == 0 { 0.11 } else { 0.06 };
+        let told = judged(0, 3_000, |n, rank| if rank == 2 { behind(n) } else { noise(n, rank) });
+        assert_eq!(told, []);
     }
 }
