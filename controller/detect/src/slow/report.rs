@@ -190,7 +190,8 @@ fn late(
     let percent = |x: f64| (x * 1_000.0).round() / 10.0;
     let (verb, them) = if accused.len() == 1 { ("comes", "it") } else { ("come", "them") };
     let often = match lateness.share {
-        share if share > 0.75 => "an iteration".to_owned(),
+        // Less often is, rounded, one of two or more.
+        share if share > 0.66 => "an iteration".to_owned(),
         share => format!("in about one of {:.0} iterations", 1.0 / share.max(1e-3)),
     };
     let summary = format!(

@@ -24,6 +24,11 @@ const FADE: f64 = 0.995;
 /// the weight of a hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
 const PRIOR_LATE: [f64; SCALES] = [0.3, 0.3, 0.3, 0.05];
 const PRIOR_WEIGHT: f64 = 100.0;
+/// Values in a row up to which it is told apart how often a late one follows: by chance, too, what makes a rank late may take more
+/// than one sample, or end in the next, and then it is not to count twice.
+const RUN: usize = 2;
+/// Most that is assumed of how often a late value follows by chance.
+const MOST_AFTER: f64 = 0.8;
 /// Least and most that is assumed of how often ranks are late by chance.
 const RATES: [f64; 2] = [5e-4, 0.5];
 /// How often a rank is late that always is: a value that holds the beginning, or is just below the threshold, is not.
@@ -35,6 +40,9 @@ const OFTEN: f64 = 0.08;
 /// In thresholds, by how much later than usual at least: what is rarely and hardly late costs the job nothing, and who is always a
 /// little behind is beyond the threshold more often than others are, for no fault of its own.
 const CLEARLY: f64 = 1.5;
+/// Values by which a late rank has to be on time more often than late, at least: one that is late three times in four is on time
+/// a few times in a row every now and then.
+const LEAST_QUIET: u32 = 8;
 /// How improbable it is that a rank which is late now and then is on time for so long, once it is said to have recovered.
 const RELAPSE: f64 = 0.007;
 /// Who was found late is on time below this part of how late it was…
@@ -67,6 +75,8 @@ pub(super) struct Scale {
     noise: f64,
     late_weight: f64,
     weight: f64,
+    /// Weighted number of late values, and of all, after one late value of the same rank, and after more in a row.
+    runs: [(f64, f64); RUN],
 }
 
 impl Scale {
@@ -84,6 +94,7 @@ impl Scale {
             noise: 0.0,
             late_weight: 0.0,
             weight: 0.0,
+            runs: Default::default(),
         }
     }
 
@@ -98,6 +109,7 @@ impl Scale {
             self.usual = (config.slow_floor * few).max(self.noise * config.slow_noise);
             self.threshold = self.usual * self.factor;
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
+            self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
         }
     }
 
@@ -105,13 +117,22 @@ impl Scale {
         (self.late_weight, self.weight)
     }
 
-    /// How often ranks other than this one are late: here, or in other communicators of the kind if that is more often.
+    /// How often ranks other than this one are late: here, or in other communicators of the kind if that is more often; and after
+    /// as many late values as this one now has in a row, if that is more often still.
     pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64)) -> f64 {
         let others = (self.late_weight - track.late_weight).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
         let rate = |late: f64, of: f64| (late + self.prior_late) / (of + PRIOR_WEIGHT / (1.0 + late));
         let [least, most] = RATES;
-        rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1)).clamp(least, most)
+        let after = track.run().map_or(0.0, |run| {
+            let ((late, of), (own_late, own_of)) = (self.runs[run], track.runs[run]);
+            let (late, of) = ((late - own_late).max(0.0), (of - own_of).max(0.0));
+            let after = rate(late, of);
+            // Less the standard error: what is no more often than usual is sometimes more often by chance.
+            after - (after * (1.0 - after) / (of + 1.0)).max(0.0).sqrt()
+        });
+        let usually = rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1));
+        usually.clamp(least, most).max(after.min(MOST_AFTER))
     }
 }
 
@@ -157,6 +178,9 @@ pub(super) struct Track {
     usual: f64,
     /// Weighted values in which it was late.
     late_weight: f64,
+    /// Late values in a row, and its part in what the scale counts of these.
+    in_a_row: usize,
+    runs: [(f64, f64); RUN],
     quiet: u32,
     took: u32,
     /// Up to which value it counts as on time again.
@@ -203,7 +227,15 @@ impl Track {
             self.late_weight = self.late_weight * FADE + late;
             scale.late_weight += late;
             scale.weight += 1.0;
+            self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
+            if let Some(run) = self.run() {
+                for (sum, of) in [&mut self.runs[run], &mut scale.runs[run]] {
+                    *sum += late;
+                    *of += 1.0;
+                }
+            }
         }
+        self.in_a_row = if is_late { self.in_a_row + 1 } else { 0 };
         if late {
             let on_time = self.on_time.clamp(scale.usual * WELL_BELOW, scale.usual);
             self.quiet = match self.quiet {
@@ -226,6 +258,11 @@ impl Track {
         }
     }
 
+    /// After which run of late values its next one comes, if after any.
+    fn run(&self) -> Option<usize> {
+        self.in_a_row.checked_sub(1).map(|run| run.min(RUN - 1))
+    }
+
     /// How late it is since it last was on time, if that is more than once.
     pub(super) fn lasting(&self) -> Option<f64> {
         self.always.as_ref().filter(|test| test.late > 1).map(|test| test.mean())
@@ -245,6 +282,9 @@ impl Track {
     /// The rank was found late: that it was is no longer counted as chance.
     pub(super) fn explain(&mut self, scale: &mut Scale) {
         scale.late_weight = (scale.late_weight - std::mem::take(&mut self.late_weight)).max(0.0);
+        for (all, (late, of)) in scale.runs.iter_mut().zip(std::mem::take(&mut self.runs)) {
+            *all = ((all.0 - late).max(0.0), (all.1 - of).max(0.0));
+        }
     }
 
     /// The numbers of a lateness that chance does not explain.
@@ -254,12 +294,12 @@ impl Track {
         }
         let certain = |test: &&Test| test.odds >= -CHANCE.ln();
         let lateness = if let Some(test) = self.always.as_deref().filter(certain) {
-            self.took = test.samples.max(3);
+            self.took = test.samples.max(LEAST_QUIET);
             test.lateness(scale)
         } else if let Some(test) = self.now_and_then.as_deref().filter(certain) {
             let lateness = test.lateness(scale);
             let on_time = (1.0 - lateness.share.clamp(OFTEN, 0.99)).ln();
-            (self.is_seldom, self.took) = (true, ((RELAPSE.ln() / on_time).ceil() as u32).max(3));
+            (self.is_seldom, self.took) = (true, ((RELAPSE.ln() / on_time).ceil() as u32).max(LEAST_QUIET));
             lateness
         } else {
             return None;
@@ -372,8 +412,12 @@ mod tests {
         told.first().map(|(n, rank, _)| (*n, *rank))
     }
 
+    /// One of four, by a generator whose numbers do not depend on each other (SplitMix64).
     fn random(n: u64) -> usize {
-        (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 4
+        let z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as usize % 4
     }
 
     #[test]
@@ -436,5 +480,18 @@ mod tests {
         let behind = |n: u64| if n % 12 == 0 { 0.11 } else { 0.06 };
         let told = judged(0, 3_000, |n, rank| if rank == 2 { behind(n) } else { noise(n, rank) });
         assert_eq!(told, []);
+    }
+
+    #[test]
+    fn what_makes_ranks_late_twice_in_a_row_counts_once() {
+        // Every now and then some rank is late in two values; then one of them is so five times, soon after each other.
+        let chance = |n: u64, rank: usize| random((n / 2).wrapping_mul(41)) == rank && (n / 2) % 8 == 3;
+        let again = |n: u64, rank: usize| rank == 2 && (2_001..2_015).contains(&n) && n % 3 < 2;
+        let told = judged(0, 3_000, |n, rank| if chance(n, rank) || again(n, rank) { 0.2 } else { 0.0 });
+        assert_eq!(told, []);
+        // Who goes on being late is found all the same.
+        let told =
+            judged(0, 2_050, |n, rank| if chance(n, rank) || (n > 2_000 && rank == 2) { 0.2 } else { 0.0 });
+        assert!(matches!(told[..], [(2_003..2_025, 2, true)]), "{told:?}");
     }
 }
