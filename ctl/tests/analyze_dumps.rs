@@ -258,7 +258,7 @@ fn names_in_an_image_are_only_text() {
     assert!(!image.contains("<script") && image.contains("&lt;script&gt;"), "{image}");
 }
 
-/// A value as a pickle of protocol 0. Text that is "NaN" becomes the number that is none.
+/// A value as a pickle, in the words of its oldest protocol. Text that is "NaN" becomes the number that is none.
 fn pickled(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(b'N'),
@@ -288,7 +288,7 @@ fn pickled(value: &Value, out: &mut Vec<u8>) {
 }
 
 fn pickle(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = b"\x80\x02".to_vec();
     pickled(value, &mut bytes);
     bytes.push(b'.');
     bytes
@@ -367,7 +367,7 @@ fn times_that_are_no_numbers_are_told_and_the_rest_is_analysed() {
     }
     let output = analyze(&[dir.path().to_owned()]);
     let said = text(&output.stderr);
-    let what = "nccl_trace_rank_1: entry 0: time_created_ns is a number, expected nanoseconds since 1970";
+    let what = "nccl_trace_rank_1: entry 0: time_created_ns is a number that is not finite, expected nanoseconds since 1970";
     assert!(said.contains(what), "{said}");
     assert_eq!(json(&output)["findings"][0]["suspects"][0]["rank"], 2, "{said}");
 }

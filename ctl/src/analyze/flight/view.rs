@@ -141,8 +141,10 @@ impl<'a> View<'a> {
             "a number"
         } else if self.items().is_some() {
             "a list"
-        } else {
+        } else if self.pairs().is_some() {
             "a dict"
+        } else {
+            "a number that is not finite"
         }
     }
 }
