@@ -1,7 +1,7 @@
 //! What is checked before an isolated node comes back, and whenever somebody asks: `c4-agent check`.
 //!
 //! The sensors look once, a disk is written to and read back, memory is looked at, and a test of the GPUs is run where
-//! one is configured (such as nccl-tests' `all_reduce_perf` over loopback). What this node does not have is skipped
+//! one is configured (such as deploy/checks/nccl_loopback.py). What this node does not have is skipped
 //! and said; a check that does not end counts as failed.
 
 use std::{

@@ -188,6 +188,22 @@ class Slurm(unittest.TestCase):
         run("shellcheck", *(DEPLOY / "slurm").glob("*.sh"))
 
 
+class Checks(unittest.TestCase):
+    """What needs a GPU of the loopback test is run by tests/gpu."""
+
+    def test_a_node_without_gpus_is_well_and_nonsense_is_not(self) -> None:
+        program = DEPLOY / "checks/nccl_loopback.py"
+        blind = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run([program], capture_output=True, text=True, check=False, env=blind)
+        self.assertEqual((done.returncode, done.stdout.strip()), (0, "no GPU here: nothing to test"), done.stderr)
+        done = subprocess.run([program, "--rounds", "0"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("at least 1", done.stderr)
+        done = subprocess.run([program, "--devices", "0", "--nccl", "/no/such/library"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("GPU 0: process 0: ", done.stderr)
+
+
 class Kubernetes(unittest.TestCase):
     files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 

@@ -9,12 +9,13 @@ import os
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "deploy", "checks")]
 
 from c4gpu import rank as process  # noqa: E402
 from c4gpu.control import FaultControl  # noqa: E402
-from c4gpu.nccl import Communicator, Device  # noqa: E402
 from c4gpu.trainer import read_checkpoint, write_checkpoint  # noqa: E402
+from nccl_loopback import Communicator, Device  # noqa: E402
 
 CHECKPOINT_EVERY = 50
 
