@@ -8,11 +8,12 @@ from .rank import LOCAL, NETWORK
 COMMON = parse_faults("all")
 # A healthy job is this long.
 HEALTHY_ITERATIONS = 2000
-# A straggler has to be named within ten iterations of its start. They have to last longer than the windows of an agent, or
-# the table would show windows; what has to be named within seconds is shown with short ones, which learn faster.
-LONG_COMPUTE_MS = 100
+# A straggler has to be named within ten iterations of its start. They have to last longer than two windows of an agent, also where
+# the GPU turns out quicker than it was when the work was measured out, or the table would show windows; what has to be named within
+# seconds is shown with short ones, which learn faster.
+LONG_COMPUTE_MS = 300
 # Seconds to start and end a job and its cluster, and those that a fault takes, until it is known better.
-START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 18.0, 14.0
+START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 18.0, 28.0
 
 
 @dataclass(frozen=True)
