@@ -117,6 +117,13 @@ impl Steering for Double {
         Err(Status::failed_precondition("no ledger is kept"))
     }
 
+    async fn report_checkpoint(
+        &self,
+        _: Request<v1::CheckpointReport>,
+    ) -> Result<Response<v1::CheckpointTaken>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn decide(&self, _: Request<v1::Decision>) -> Result<Response<v1::Decided>, Status> {
         Err(Status::failed_precondition("this double decides nothing"))
     }
