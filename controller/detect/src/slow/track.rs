@@ -477,7 +477,7 @@ mod tests {
         // One GPU is slower by less than the threshold, and noise takes it beyond one time and a half that now and then.
         let noise =
             |n: u64, rank: usize| 0.02 * (random(n.wrapping_mul(7) ^ (rank as u64) << 9) as f64 - 1.5);
-        let behind = |n: u64| if n % 12 == 0 { 0.11 } else { 0.06 };
+        let behind = |n: u64| if n.is_multiple_of(12) { 0.11 } else { 0.06 };
         let told = judged(0, 3_000, |n, rank| if rank == 2 { behind(n) } else { noise(n, rank) });
         assert_eq!(told, []);
     }
