@@ -3,8 +3,10 @@
 use std::{env, error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["telemetry", "operations", "pictures", "alerts", "steering"]
-        .map(|name| format!("proto/c4/v1/{name}.proto"));
+    let mut files = ["telemetry", "operations", "pictures", "alerts", "steering", "backup"]
+        .map(|name| format!("proto/c4/v1/{name}.proto"))
+        .to_vec();
+    files.push("proto/etcd/etcd.proto".to_owned());
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -46,7 +46,8 @@ pub enum LogFormat {
 pub struct Config {
     /// Name of this node. Default: what `C4_NODE` says (Kubernetes' name of it, from the downward API), else the host's name.
     pub node: String,
-    /// The controller. Default: one on this host, so that a first try needs no file. `None`: none at all.
+    /// The controller, or several of which one leads, with commas between them. Default: one on this host, so that a first
+    /// try needs no file. `None`: none at all.
     pub controller: Option<String>,
     /// How connections are protected. Default: not at all, and then only within this machine.
     pub tls: Option<ClientFiles>,
@@ -297,21 +298,36 @@ fn size(low: usize, high: usize) -> impl FnOnce(&serde_yaml::Value) -> Result<us
     }
 }
 
-/// Whether `text` can be the address of a controller.
+/// The addresses in a list with commas.
+pub fn addresses(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim)
+}
+
+/// Whether `text` can be the address of a controller, or a list of such addresses with commas between them.
 ///
 /// # Errors
 /// It cannot: what was expected.
 pub fn check_address(text: &str) -> Result<(), String> {
-    let endpoint = Endpoint::from_shared(text.to_owned()).ok();
-    let good = endpoint.is_some_and(|endpoint| {
-        matches!(endpoint.uri().scheme_str(), Some("http" | "https")) && endpoint.uri().host().is_some()
-    });
-    if good { Ok(()) } else { Err("an address such as https://controller:4400".to_owned()) }
+    let good = |address: &str| {
+        let endpoint = Endpoint::from_shared(address.to_owned()).ok();
+        endpoint.is_some_and(|endpoint| {
+            matches!(endpoint.uri().scheme_str(), Some("http" | "https")) && endpoint.uri().host().is_some()
+        })
+    };
+    if addresses(text).all(good) {
+        Ok(())
+    } else {
+        Err("an address such as https://controller:4400".to_owned())
+    }
 }
 
 fn address(value: &serde_yaml::Value) -> Result<String, String> {
-    let address = value.as_str().unwrap_or_default();
-    check_address(address).map(|()| address.to_owned())
+    let list = value.as_sequence().map(|list| list.iter().map(|one| one.as_str().unwrap_or_default()));
+    let text = match list {
+        Some(list) => list.collect::<Vec<_>>().join(","),
+        None => value.as_str().unwrap_or_default().to_owned(),
+    };
+    check_address(&text).map(|()| text)
 }
 
 fn socket(value: &serde_yaml::Value) -> Result<SocketAddr, String> {

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_command_without_id_or_body_is_refused_by_name() {
         assert_eq!(Command::try_from(wire::Command::default()), Err(BadCommand::NoId));
-        let empty = wire::Command { id: "c1".into(), body: None };
+        let empty = wire::Command { id: "c1".into(), ..wire::Command::default() };
         assert_eq!(Command::try_from(empty), Err(BadCommand::Unknown { id: "c1".into() }));
     }
 
@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn a_grace_of_centuries_is_cut() {
         let stop = wire::StopGroup { job: "j".into(), incarnation: 1, grace_us: u64::MAX };
-        let command = wire::Command { id: "c1".into(), body: Some(wire::command::Body::StopGroup(stop)) };
+        let command =
+            wire::Command { id: "c1".into(), body: Some(wire::command::Body::StopGroup(stop)), term: 0 };
         let CommandAction::StopGroup { grace, .. } = Command::try_from(command).unwrap().action else {
             panic!("not a stop")
         };

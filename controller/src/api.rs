@@ -12,9 +12,11 @@ use tonic::{Request, Response, Status};
 use crate::{
     clock::Clock,
     events::{Event, EventLog},
+    server::Term,
     snapshot::Snapshot,
 };
 
+pub mod backup;
 mod paths;
 mod render;
 pub mod steering;
@@ -29,6 +31,7 @@ pub struct OperationsService {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     events: EventLog,
     clock: Clock,
+    term: Term,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -40,10 +43,11 @@ impl OperationsService {
         snapshot: watch::Receiver<Arc<Snapshot>>,
         events: EventLog,
         clock: Clock,
+        term: Term,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        Self { snapshot, events, clock, tasks, cancel }
+        Self { snapshot, events, clock, term, tasks, cancel }
     }
 
     fn picture(&self) -> Arc<Snapshot> {
@@ -56,7 +60,11 @@ impl Operations for OperationsService {
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
-        Ok(Response::new(render::status(&self.picture(), self.clock.now())))
+        let mut status = render::status(&self.picture(), self.clock.now());
+        if let Some(view) = &self.term.view {
+            render::among_others(&mut status, &view.borrow(), self.term.fence.term());
+        }
+        Ok(Response::new(status))
     }
 
     async fn list_jobs(

@@ -42,6 +42,7 @@ use crate::{
 pub mod desk;
 pub mod driver;
 mod messages;
+mod owed;
 mod plan;
 mod steering;
 #[cfg(test)]
@@ -149,7 +150,7 @@ pub enum Effect {
     Plan(Box<Work>),
     /// An agent is to have its orders for paths.
     OrderPaths(StreamId, Box<PathOrders>),
-    /// The store is to write this. Nobody waits for it, and the next one makes up for it if it cannot be written.
+    /// The store is to write this, now or when it works again. Nobody waits for it.
     Keep(Vec<Write>),
     /// Receivers of alerts are to know this.
     Notify(Box<Notice>),
@@ -185,7 +186,7 @@ pub struct Evidence {
 /// slowest verdict takes some twenty.
 const FOUND_AGAIN_US: u64 = 60_000_000;
 /// The token of what is written down without anybody waiting for it.
-const UNAWAITED: u64 = 0;
+pub(crate) const UNAWAITED: u64 = 0;
 /// Evidence remembered.
 const MAX_EVIDENCE: usize = 1000;
 /// Memory is looked through for what can be forgotten this often (10 s).
@@ -296,7 +297,7 @@ impl Brain {
         }
         let rows = self.findings.unwritten();
         if !rows.is_empty() {
-            self.effects.push(Effect::Persist(UNAWAITED, rows));
+            self.effects.push(Effect::Keep(rows));
         }
         std::mem::take(&mut self.effects)
     }
@@ -379,6 +380,11 @@ impl Brain {
 
     fn found(&mut self, finding: Finding, now: Timestamp) {
         let finding = self.findings.known_as(finding);
+        // What ends because a restart ends it is no fault. The detector knows that of restarts that this controller began.
+        let ended_on_purpose = self.steer.running(&finding.job).is_some_and(|action| action.ends(&finding));
+        if ended_on_purpose && self.findings.get(&finding.id).is_none() {
+            return;
+        }
         let contested = self.registry.contested(&finding);
         let id = finding.id.clone();
         if finding.cleared.is_none()
@@ -469,7 +475,7 @@ impl Brain {
 
     /// Has a job's account written down. Nothing waits for that.
     fn keep_ledger(&mut self, job: &JobId) {
-        self.effects.extend(self.ledger.row(job).map(|row| Effect::Persist(UNAWAITED, vec![row])));
+        self.effects.extend(self.ledger.row(job).map(|row| Effect::Keep(vec![row])));
     }
 
     fn keep_evidence(&mut self, node: &NodeName, saved: EvidenceSaved, now: Timestamp) {

@@ -11,10 +11,12 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 pub use access::{Access, REREAD, Tls};
 use c4_detect::{detector, finding::Kind};
+pub use ha::{EtcdTls, Ha};
 use serde::{Deserialize, Serialize};
 
 mod access;
 mod check;
+mod ha;
 mod leaves;
 mod steer;
 #[cfg(test)]
@@ -42,6 +44,8 @@ pub struct Config {
     /// Directory in which the controller keeps what must survive it: findings, actions, audit trail, pauses and modes, the
     /// downtime ledger, the plan of paths. Default: the one that systemd gives it (`STATE_DIRECTORY`); without one, all that is kept in memory only.
     pub state: Option<PathBuf>,
+    /// Several controllers, of which one leads. Default: this is the only one.
+    pub ha: Option<Ha>,
     /// How long open work may take to end after SIGTERM. Default 5 s: well under the 10 s or more that service
     /// managers grant.
     pub drain_seconds: f64,
@@ -69,6 +73,7 @@ impl Default for Config {
             access: Access::default(),
             record: None,
             state: None,
+            ha: None,
             drain_seconds: 5.0,
             ingest: Ingest::default(),
             detect: detector::Config::default(),

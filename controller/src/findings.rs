@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use c4_detect::{
-    finding::{Finding, FindingId},
+    finding::{Finding, FindingId, Kind},
     observation::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,13 @@ impl Findings {
         if !self.renamed.contains_key(&finding.id) {
             let same =
                 |id: &&FindingId| self.records.get(*id).is_some_and(|old| is_same(&old.finding, &finding));
-            let Some(old) = self.recalled.iter().find(same).cloned() else { return finding };
+            // A rank of an incarnation dies once, whatever became of the finding.
+            let old = match finding.kind {
+                _ if self.records.contains_key(&finding.id) => return finding,
+                Kind::ProcessDeath => self.records.keys().find(same),
+                _ => self.recalled.iter().find(same),
+            };
+            let Some(old) = old.cloned() else { return finding };
             self.recalled.remove(&old);
             self.renamed.insert(finding.id.clone(), old);
         }
@@ -255,7 +261,7 @@ fn is_same(old: &Finding, new: &Finding) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use c4_detect::{finding::Kind, observation::JobId};
+    use c4_detect::observation::JobId;
 
     use super::*;
     use crate::store::MemoryStore;

@@ -8,8 +8,8 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use c4_proto::v1::{
-    alerting_server::AlertingServer, operations_server::OperationsServer, pictures_server::PicturesServer,
-    steering_server::SteeringServer, telemetry_server::TelemetryServer,
+    alerting_server::AlertingServer, backups_server::BackupsServer, operations_server::OperationsServer,
+    pictures_server::PicturesServer, steering_server::SteeringServer, telemetry_server::TelemetryServer,
 };
 use c4_tls::{Accepting, FileError, Limits, Protocol, Slots, serve_pages};
 use thiserror::Error;
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::Server;
+use tonic::{service::Routes, transport::Server};
 
 use crate::{
     access::{
@@ -30,7 +30,7 @@ use crate::{
         web,
     },
     alerts::service::AlertingService,
-    api::{OperationsService, steering::SteeringService},
+    api::{OperationsService, backup::BackupService, steering::SteeringService},
     clock::Clock,
     config::{Config, REREAD, Tls},
     ingest::TelemetryService,
@@ -74,12 +74,19 @@ pub enum FrontError {
     Tokens(#[from] TokensError),
 }
 
-/// Listeners that are bound and have not begun.
-pub struct Front {
+/// Bound addresses. What is served there may change: connections that come meanwhile wait.
+#[derive(Debug)]
+pub struct Doors {
     /// Where agents and operators connect.
     pub grpc: SocketAddr,
     /// Where the pages are.
     pub http: SocketAddr,
+    calls: std::net::TcpListener,
+    pages: std::net::TcpListener,
+}
+
+/// Everything that is needed to serve, which has not begun.
+pub struct Front {
     calls: Accepting,
     pages: Accepting,
     gate: GateLayer,
@@ -94,6 +101,8 @@ pub struct Services {
     pub operations: OperationsService,
     /// To operators who try their receivers of alerts.
     pub alerting: AlertingService,
+    /// To administrators, to keep.
+    pub backups: BackupService,
     /// To operators, about actions.
     pub steering: SteeringService,
     /// Pages.
@@ -102,14 +111,54 @@ pub struct Services {
     pub pictures: Page,
 }
 
-impl Front {
-    /// Binds both addresses and reads every file, so that whatever is wrong with them is known before anything runs.
+impl Services {
+    /// The calls.
+    fn routes(self) -> (Routes, Router) {
+        let calls =
+            Routes::new(TelemetryServer::new(self.telemetry).max_decoding_message_size(TELEMETRY_BYTES))
+                .add_service(
+                    OperationsServer::new(self.operations).max_decoding_message_size(OPERATIONS_BYTES),
+                )
+                .add_service(AlertingServer::new(self.alerting).max_decoding_message_size(OPERATIONS_BYTES))
+                .add_service(BackupsServer::new(self.backups).max_decoding_message_size(OPERATIONS_BYTES))
+                .add_service(SteeringServer::new(self.steering).max_decoding_message_size(OPERATIONS_BYTES))
+                .add_service(PicturesServer::new(self.pictures).max_decoding_message_size(OPERATIONS_BYTES));
+        (calls, self.pages)
+    }
+}
+
+impl Doors {
+    /// Binds both addresses.
     ///
     /// # Errors
-    /// An address is taken, a file is wrong.
-    pub async fn bind(config: &Config, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, FrontError> {
-        let (grpc, grpc_address) = bind("listen", config.listen).await?;
-        let (http, http_address) = bind("http", config.http).await?;
+    /// One is taken.
+    pub async fn bind(config: &Config) -> Result<Self, FrontError> {
+        let (calls, grpc) = bind("listen", config.listen).await?;
+        let (pages, http) = bind("http", config.http).await?;
+        Ok(Self { grpc, http, calls, pages })
+    }
+
+    fn listeners(&self) -> Result<(TcpListener, TcpListener), FrontError> {
+        let again = |key, address, listener: &std::net::TcpListener| {
+            let listener = listener.try_clone().and_then(TcpListener::from_std);
+            listener.map_err(|source| FrontError::Bind { key, address, source })
+        };
+        Ok((again("listen", self.grpc, &self.calls)?, again("http", self.http, &self.pages)?))
+    }
+}
+
+impl Front {
+    /// Reads every file, so that whatever is wrong with them is known before anything runs.
+    ///
+    /// # Errors
+    /// A file is wrong.
+    pub fn new(
+        config: &Config,
+        doors: &Doors,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, FrontError> {
+        let (grpc, http) = doors.listeners()?;
         let access = &config.access;
         let limits = Limits {
             slots: Slots::new(access.connections, access.connections_per_address),
@@ -126,13 +175,20 @@ impl Front {
         };
         let gate = Arc::new(Gate::new(access, config.anonymous(), see_tokens));
         let gate = GateLayer { gate, clock, metrics };
-        Ok(Self { grpc: grpc_address, http: http_address, calls, pages, gate, tokens })
+        Ok(Self { calls, pages, gate, tokens })
+    }
+
+    /// Serves everything that a leader does, until `cancel`.
+    pub fn serve_all(self, services: Services, tasks: &TaskTracker, cancel: &CancellationToken) {
+        let (calls, pages) = services.routes();
+        self.serve(calls, pages, tasks, cancel);
     }
 
     /// Serves until `cancel`.
-    pub fn serve(self, services: Services, tasks: &TaskTracker, cancel: &CancellationToken) {
+    pub fn serve(self, calls: Routes, pages: Router, tasks: &TaskTracker, cancel: &CancellationToken) {
         let metrics = self.gate.metrics.clone();
         let turned = move |why: c4_tls::Turned| metrics.denied.with_label_values(&[why.name()]).inc();
+        let routes = calls;
         let (calls, accepting) = self.calls.begin(cancel.clone(), turned.clone());
         tasks.spawn(accepting);
         let server = Server::builder()
@@ -141,13 +197,7 @@ impl Front {
             .max_concurrent_streams(CALLS)
             .http2_max_header_list_size(HEADERS)
             .layer(self.gate.clone())
-            .add_service(TelemetryServer::new(services.telemetry).max_decoding_message_size(TELEMETRY_BYTES))
-            .add_service(
-                OperationsServer::new(services.operations).max_decoding_message_size(OPERATIONS_BYTES),
-            )
-            .add_service(AlertingServer::new(services.alerting).max_decoding_message_size(OPERATIONS_BYTES))
-            .add_service(SteeringServer::new(services.steering).max_decoding_message_size(OPERATIONS_BYTES))
-            .add_service(PicturesServer::new(services.pictures).max_decoding_message_size(OPERATIONS_BYTES))
+            .add_routes(routes)
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(calls).map(Ok::<_, io::Error>),
                 cancel.clone().cancelled_owned(),
@@ -157,9 +207,10 @@ impl Front {
                 tracing::error!("the gRPC server ended: {error}");
             }
         });
+        let shown = pages;
         let (pages, accepting) = self.pages.begin(cancel.clone(), turned);
         tasks.spawn(accepting);
-        let router = services.pages.layer(axum::middleware::from_fn_with_state(self.gate, web::gate));
+        let router = shown.layer(axum::middleware::from_fn_with_state(self.gate, web::gate));
         tasks.spawn(serve_pages(pages, router, tasks.clone(), cancel.clone()));
         if let Some(tokens) = self.tokens {
             tasks.spawn(tokens.follow(cancel.clone()));
@@ -213,9 +264,12 @@ impl TokenFile {
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), FrontError> {
+async fn bind(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(std::net::TcpListener, SocketAddr), FrontError> {
     let failed = |source| FrontError::Bind { key, address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    Ok((listener.into_std().map_err(failed)?, bound))
 }

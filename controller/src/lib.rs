@@ -22,6 +22,7 @@ pub mod events;
 pub mod findings;
 pub mod front;
 pub mod groups;
+pub mod ha;
 pub mod http;
 pub mod ingest;
 pub mod ledger;

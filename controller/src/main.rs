@@ -10,6 +10,7 @@ use anyhow::Context;
 use c4_controller::{
     access::tokens,
     config::{Config, LogFormat},
+    ha::member::Controller,
     paths, server,
 };
 use c4_daemon::{Format, Log, Manager};
@@ -35,6 +36,9 @@ struct Arguments {
     /// agent or job:NAME.
     #[arg(long, num_args = 2, value_names = ["GRANT", "NAME"])]
     new_token: Option<Vec<String>>,
+    /// Fill the empty store of the configuration from a file of `c4ctl backup`, and exit. No controller may run.
+    #[arg(long, value_name = "FILE")]
+    restore: Option<PathBuf>,
 }
 
 /// Exit code for a wrong configuration.
@@ -56,7 +60,11 @@ fn main() -> ExitCode {
         LogFormat::Json => Format::Json,
     };
     let log = Log::start(&config.log.level, format);
-    match run(config, path.as_deref(), &log, Manager::from_environment()) {
+    let done = match &arguments.restore {
+        Some(file) => restore(&config, file),
+        None => run(config, path.as_deref(), &log, Manager::from_environment()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("c4-controller: {error:#}");
@@ -70,11 +78,11 @@ async fn run(config: Config, path: Option<&Path>, log: &Log, manager: Manager) -
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let mut running = server::start(config).await?;
-    announce(&format!("listening grpc={} http={}", running.grpc, running.http))?;
+    let mut running = Controller::start(config).await?;
+    let (grpc, http) = running.addresses();
+    announce(&format!("listening grpc={grpc} http={http}"))?;
     manager.ready();
-    let pages = running.pages.clone();
-    let watched = tokio::spawn(manager.watch(move || pages.alive()));
+    let watched = tokio::spawn(manager.watch(running.alive()));
     loop {
         tokio::select! {
             _ = terminate.recv() => break tracing::info!("SIGTERM: draining"),
@@ -89,6 +97,13 @@ async fn run(config: Config, path: Option<&Path>, log: &Log, manager: Manager) -
         tracing::warn!("not everything ended within drain_seconds");
     }
     Ok(())
+}
+
+#[tokio::main]
+async fn restore(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let rows = server::restore(config, &bytes).await.with_context(|| file.display().to_string())?;
+    announce(&format!("restored {rows} rows"))
 }
 
 fn new_token(grant: &str, name: &str) -> ExitCode {

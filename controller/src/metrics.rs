@@ -57,6 +57,10 @@ pub struct Metrics {
     pub record_dropped: IntCounter,
     /// Calls, pages and connections turned away, by reason.
     pub denied: IntCounterVec,
+    /// Whether this controller leads.
+    pub leader: IntGauge,
+    /// The term in which it leads.
+    pub term: IntGauge,
     /// Inputs waiting for the brain.
     pub queue: IntGauge,
     /// Work on a batch of inputs.
@@ -118,6 +122,14 @@ impl Metrics {
                 "c4_controller_denied_total",
                 &["reason"],
                 "Calls and connections turned away",
+            )?,
+            leader: c.gauge(
+                "c4_controller_leader",
+                "1 for the controller that leads, which the only one always does; 0 for one that stands by",
+            )?,
+            term: c.gauge(
+                "c4_controller_term",
+                "Number of the term in which it leads; grows with each change of the leader, 0 for the only one",
             )?,
             queue: c.gauge("c4_controller_queue_messages", "Inputs waiting to be taken in")?,
             turns: c.histogram(

@@ -23,19 +23,20 @@ use crate::{
         driver::{Receiver, ReceiverError},
         service::AlertingService,
     },
-    api::{OperationsService, steering::SteeringService},
+    api::{OperationsService, backup::BackupService, steering::SteeringService},
     brain::{
         Brain, Known,
         desk::Desk,
-        driver::{self, Driver},
+        driver::{self, Debts, Driver},
     },
     clock::Clock,
     config::Config,
     events::EventLog,
     findings::Findings,
-    front::{Front, FrontError, Services},
+    front::{Doors, Front, FrontError, Services},
     groups::Groups,
-    http::{self, Pages},
+    ha::{election::View, etcd::SetupError, fence::Fence, member},
+    http::{self, Pages, Standing},
     ingest::{TelemetryService, streams::Streams},
     ledger::Ledger,
     metrics::Metrics,
@@ -53,7 +54,8 @@ use crate::{
     },
     store::{
         MemoryStore, Store, StoreError,
-        crash::{CrashPoint, CrashingStore},
+        backup::{self, BackupError},
+        crash,
         file::FileStore,
         schema,
         writer::Writer,
@@ -62,6 +64,8 @@ use crate::{
 
 /// The store's file in the state directory.
 const STORE_FILE: &str = "controller.redb";
+/// What a term that was lost has to end.
+const DEPOSED: Duration = Duration::from_secs(1);
 
 /// Why the controller could not start.
 #[derive(Debug, Error)]
@@ -84,6 +88,12 @@ pub enum StartError {
     /// What is in it.
     #[error("state: {0}")]
     Load(#[from] LoadError),
+    /// Several controllers.
+    #[error("ha: {0}")]
+    Ha(#[from] SetupError),
+    /// It ended by itself.
+    #[error("{0}")]
+    Ended(String),
     /// There is no thread for it.
     #[error("state: {0}")]
     Thread(#[source] std::io::Error),
@@ -93,6 +103,26 @@ pub enum StartError {
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// Why a backup cannot be restored.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// The file, or what is in the store.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Etcd.
+    #[error(transparent)]
+    Etcd(#[from] SetupError),
+    /// There is none to restore to.
+    #[error("neither `state` nor `ha` is configured: there is nowhere to restore to")]
+    Memory,
+    /// A controller runs.
+    #[error("{0}: stop all controllers first")]
+    Led(String),
 }
 
 /// A controller that runs.
@@ -112,16 +142,62 @@ pub struct Running {
     brain: JoinHandle<Option<Recorder>>,
 }
 
-/// Starts a controller.
+/// What a controller is among others.
+#[derive(Clone, Debug)]
+pub struct Term {
+    /// Whether it may act.
+    pub fence: Fence,
+    /// Who else is there.
+    pub view: Option<watch::Receiver<View>>,
+}
+
+impl Term {
+    /// There are no others.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { fence: Fence::alone(), view: None }
+    }
+}
+
+/// Starts the only controller.
+///
+/// # Errors
+/// It cannot.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    let doors = Doors::bind(&config).await?;
+    let store = open_store(&config).map_err(StartError::Store)?;
+    lead(config, &doors, store, Term::alone()).await
+}
+
+/// What the store holds.
+fn load(store: &dyn Store) -> Result<(Known, Option<Kept>), StartError> {
+    let ledger = Ledger::load(store).map_err(StartError::Store)?;
+    let kept = Kept::load(store).map_err(StartError::Store)?;
+    let findings = Findings::load(store).map_err(StartError::Store)?;
+    Ok((Known { steer: Loaded::read(store)?, ledger, findings }, kept))
+}
+
+/// Begins to lead, with what the store holds.
+///
+/// # Errors
+/// It cannot.
+pub async fn lead(
+    config: Config,
+    doors: &Doors,
+    store: Arc<dyn Store>,
+    term: Term,
+) -> Result<Running, StartError> {
+    let from = store.clone();
+    let loaded = tokio::task::spawn_blocking(move || load(&*from));
+    let (known, kept) = loaded.await.map_err(|error| StartError::Thread(error.into()))??;
     let clock = Clock::anchored();
     let (snapshot, see) = watch::channel(Arc::new(Snapshot::empty(config.steer.mode, clock.now())));
     let mut metrics = Metrics::new()?;
     metrics.show(see.clone())?;
     let metrics = Arc::new(metrics);
     let events = EventLog::default();
-    let faced = Front::bind(&config, clock, metrics.clone()).await?;
-    let (grpc, http) = (faced.grpc, faced.http);
+    let faced = Front::new(&config, doors, clock, metrics.clone())?;
+    let (grpc, http) = (doors.grpc, doors.http);
     let recorder = config.record.as_deref().map(Recorder::open).transpose()?;
     let (front, back, alerts) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -137,15 +213,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         handles.push(handle);
     }
 
-    let store = open_store(&config).map_err(StartError::Store)?;
-    let known = Known {
-        steer: Loaded::read(&*store)?,
-        ledger: Ledger::load(&*store).map_err(StartError::Store)?,
-        findings: Findings::load(&*store).map_err(StartError::Store)?,
-    };
-    let kept = Kept::load(&*store).map_err(StartError::Store)?;
+    let backups = BackupService::new(store.clone(), clock);
     let writer = Writer::new(store).map_err(StartError::Thread)?;
-    let streams = Streams::new(config.ingest.max_streams, metrics.clone());
+    let streams = Streams::new(config.ingest.max_streams, metrics.clone(), term.fence.clone());
     let (inputs, taken) = mpsc::channel(driver::DEPTH);
     let now = clock.now();
     let heartbeat = Arc::new(AtomicU64::new(now.0));
@@ -170,6 +240,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         streams: streams.clone(),
         store: writer,
         desk: desk.clone(),
+        fence: term.fence.clone(),
         actuator: Arc::new(Router::new(&config.steer, local, slurm.clone(), kubernetes.clone())),
         groups,
         snapshot,
@@ -179,6 +250,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: metrics.clone(),
         heartbeat: heartbeat.clone(),
         tasks: TaskTracker::new(),
+        debts: Debts::default(),
     };
     let brain = tokio::spawn(driver.run(back.clone()));
 
@@ -191,7 +263,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         front_tasks.clone(),
         front.clone(),
     );
-    let pages = Pages { metrics, heartbeat, clock };
+    let standing = match &term.view {
+        Some(_) => Standing::Leads(term.fence.term()),
+        None => Standing::Alone,
+    };
+    metrics.leader.set(1);
+    metrics.term.set(i64::try_from(term.fence.term()).unwrap_or(i64::MAX));
+    let pages = Pages { metrics, heartbeat, clock, standing };
     if let (Some(slurm), Some(settings)) = (slurm, &config.steer.slurm) {
         let every = Duration::from_secs_f64(settings.poll_seconds);
         front_tasks.spawn(node_watch::watch_slurm(slurm, every, inputs.clone(), front.clone()));
@@ -207,13 +285,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             front_tasks.clone(),
             front.clone(),
         ),
+        backups,
         steering: SteeringService::new(see.clone(), desk, clock),
-        operations: OperationsService::new(see, events, clock, front_tasks.clone(), front.clone()),
+        operations: OperationsService::new(see, events, clock, term, front_tasks.clone(), front.clone()),
         alerting: AlertingService::new(handles),
         pages: http::router(pages.clone()).merge(page::router(page.clone())),
         pictures: page,
     };
-    faced.serve(services, &front_tasks, &front);
+    faced.serve_all(services, &front_tasks, &front);
     Ok(Running {
         grpc,
         http,
@@ -235,6 +314,23 @@ impl Running {
             Ok(_) => "the brain ended".into(),
             Err(error) => format!("the brain ended: {error}"),
         }
+    }
+
+    /// Ends everything at once, since somebody else leads. Nothing is said or done any more.
+    pub async fn depose(self) {
+        self.back.cancel();
+        self.front.cancel();
+        self.alerts.cancel();
+        self.front_tasks.close();
+        self.alert_tasks.close();
+        let ended = async {
+            let recorder = self.brain.await.ok().flatten();
+            self.front_tasks.wait().await;
+            if let Some(recorder) = recorder {
+                let _ = tokio::task::spawn_blocking(move || recorder.close()).await;
+            }
+        };
+        let _ = timeout(DEPOSED, ended).await;
     }
 
     /// Ends everything; each stage gets a third of the drain time. Returns whether all ended by themselves.
@@ -262,6 +358,22 @@ impl Running {
     }
 }
 
+/// Fills the empty store of a configuration from a backup; how many rows there were. No controller may run.
+///
+/// # Errors
+/// The file is not one, the store is not empty, or a controller runs.
+pub async fn restore(config: &Config, file: &[u8]) -> Result<usize, RestoreError> {
+    let tables = backup::read(file)?;
+    let Some(ha) = &config.ha else {
+        let directory = config.state.as_ref().ok_or(RestoreError::Memory)?;
+        return Ok(backup::restore(&FileStore::open(&directory.join(STORE_FILE))?, tables)?);
+    };
+    let (store, leadership) = member::take_over(config, ha).await?;
+    let restored = tokio::task::spawn_blocking(move || backup::restore(&store, tables)).await;
+    leadership.resign().await;
+    Ok(restored.map_err(|error| StoreError::Access(error.to_string()))??)
+}
+
 /// The store of a configuration. A directory that cannot be used is an error: to go on without would be to forget what was
 /// done, and to do it again.
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
@@ -278,8 +390,5 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     let path = directory.join(STORE_FILE);
     let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
     schema::bring_up(&*store, &path.display().to_string(), plan)?;
-    Ok(match CrashPoint::from_environment() {
-        Some(point) => Arc::new(CrashingStore::new(store, point)),
-        None => store,
-    })
+    Ok(crash::guarded(store))
 }

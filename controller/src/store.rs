@@ -17,7 +17,9 @@ use std::{
 
 use thiserror::Error;
 
+pub mod backup;
 pub mod crash;
+pub mod etcd;
 pub mod file;
 pub mod schema;
 #[cfg(test)]
@@ -76,6 +78,9 @@ pub enum StoreError {
     /// Something could not be read or written.
     #[error("{0}")]
     Access(String),
+    /// Another controller leads, or may: this one writes nothing any more.
+    #[error("this controller does not lead any longer")]
+    Deposed,
     /// More waits to be written than may wait.
     #[error("the disk does not keep up")]
     Busy,

@@ -29,7 +29,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "c4ctl", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Controller to ask [env: C4_CONTROLLER] [default: that of the current context, or http://127.0.0.1:4400]
+    /// Controller to ask, or several with commas between them, of which one leads [env: C4_CONTROLLER] [default: that of the current context, or http://127.0.0.1:4400]
     #[arg(long, global = true, value_name = "URL")]
     pub controller: Option<String>,
     /// Ask the controller of this context, as `c4ctl context list` shows them [env: C4_CONTEXT]
@@ -189,6 +189,12 @@ pub enum Live {
         /// File to write [default: c4-report-JOB.html]
         #[arg(short, long, value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+    /// Everything that the controller must not forget, in one file that `c4-controller --restore` takes
+    Backup {
+        /// File to write; one that is there is not overwritten
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// All evidence of a finding in one archive (tar.gz), without secrets
     Bundle {

@@ -4,8 +4,8 @@
 use std::{error::Error, io, time::Duration};
 
 use c4_proto::v1::{
-    alerting_client::AlertingClient, operations_client::OperationsClient, pictures_client::PicturesClient,
-    steering_client::SteeringClient,
+    GetStatusRequest, alerting_client::AlertingClient, backups_client::BackupsClient,
+    operations_client::OperationsClient, pictures_client::PicturesClient, steering_client::SteeringClient,
 };
 use c4_tls::{ClientFiles, FileError};
 use tonic::{
@@ -33,6 +33,8 @@ pub struct Client {
     pub alerting: AlertingClient<InterceptedService<Channel, Token>>,
     /// Calls for what the page shows.
     pub pictures: PicturesClient<InterceptedService<Channel, Token>>,
+    /// Calls for what must not be forgotten.
+    pub backups: BackupsClient<InterceptedService<Channel, Token>>,
     /// Where it is, for error messages.
     pub url: String,
     /// Calls about actions.
@@ -53,12 +55,52 @@ impl Interceptor for Token {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to a controller, or to the one that leads of several with commas between their addresses.
     ///
     /// # Errors
-    /// [`Failure::Configuration`] when the address is none or does not go with the credentials, or one of these cannot be
-    /// used; [`Failure::Unreachable`] when nobody answers in time.
+    /// [`Failure::Configuration`] when an address is none or does not go with the credentials, or one of these cannot be
+    /// used; [`Failure::Unreachable`] when nobody answers in time, or nobody leads.
     pub async fn connect(
+        controllers: &str,
+        credentials: &Credentials,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let addresses: Vec<&str> = controllers.split(',').collect();
+        let [several @ .., last] = &*addresses else {
+            return Err(misconfigured(controllers, "it is empty"));
+        };
+        let each = timeout / u32::try_from(addresses.len()).unwrap_or(1);
+        let mut away = Vec::new();
+        for address in several {
+            match Self::leader(address, credentials, each).await {
+                Err(Failure::Unreachable { url, cause, .. }) => away.push(format!("{url}: {cause}")),
+                found => return found,
+            }
+        }
+        if several.is_empty() {
+            return Self::connect_to(last, credentials, timeout).await;
+        }
+        match Self::leader(last, credentials, each).await {
+            Err(Failure::Unreachable { url, cause, hint }) => {
+                away.push(cause);
+                Err(Failure::Unreachable { url, cause: away.join("; "), hint })
+            }
+            found => found,
+        }
+    }
+
+    /// Connects to one of several, and asks whether it leads.
+    async fn leader(address: &str, credentials: &Credentials, timeout: Duration) -> Result<Self, Failure> {
+        let client = Self::connect_to(address, credentials, timeout).await?;
+        let mut calls = client.calls.clone();
+        match client.call(timeout, "", calls.get_status(GetStatusRequest {})).await {
+            Err(away @ Failure::Unreachable { .. }) => Err(away),
+            // Whatever else it answers, it does not stand by.
+            _ => Ok(client),
+        }
+    }
+
+    async fn connect_to(
         controller: &str,
         credentials: &Credentials,
         timeout: Duration,
@@ -80,6 +122,7 @@ impl Client {
                 calls: OperationsClient::with_interceptor(channel.clone(), token.clone()),
                 alerting: AlertingClient::with_interceptor(channel.clone(), token.clone()),
                 steering: SteeringClient::with_interceptor(channel.clone(), token.clone()),
+                backups: BackupsClient::with_interceptor(channel.clone(), token.clone()),
                 // Of very large jobs they are some megabytes.
                 pictures: PicturesClient::with_interceptor(channel, token)
                     .max_decoding_message_size(MAX_PICTURE_BYTES),

@@ -7,3 +7,9 @@
 pub mod v1 {
     tonic::include_proto!("c4.v1");
 }
+
+/// What a controller asks of etcd, where several controllers share one: see `proto/etcd/etcd.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}

@@ -52,11 +52,15 @@ pub(super) fn check(config: &Config, mistakes: &mut Vec<Mistake>) {
     }
 }
 
-/// Whether a controller at `address` may be talked to.
+/// Whether the controllers of a list may be talked to.
 ///
 /// # Errors
 /// It may not: what to do about it.
-pub fn check_protection(address: &str, tls: bool, insecure: bool) -> Result<(), String> {
+pub fn check_protection(list: &str, tls: bool, insecure: bool) -> Result<(), String> {
+    super::addresses(list).try_for_each(|address| check_one(address, tls, insecure))
+}
+
+fn check_one(address: &str, tls: bool, insecure: bool) -> Result<(), String> {
     match (address.starts_with("https://"), tls) {
         (true, true) => Ok(()),
         (true, false) => Err("https:// needs `tls.ca`: whom to believe".to_owned()),

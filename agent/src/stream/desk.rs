@@ -28,9 +28,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(limits: SpoolLimits, drain: Duration, metrics: Metrics) -> Self {
+    pub(super) fn new(limits: SpoolLimits, memory: Duration, drain: Duration, metrics: Metrics) -> Self {
         Self {
-            spool: Spool::new(limits),
+            spool: Spool::new(limits).remembering(memory),
             roster: Roster::default(),
             metrics,
             drain,
@@ -47,9 +47,9 @@ impl Desk {
     }
 
     pub(super) fn acknowledge(&mut self, sequence: u64) -> bool {
-        let known = self.spool.acknowledge(sequence);
+        let known = self.spool.acknowledge(sequence, Instant::now());
         if known {
-            self.roster.acknowledge(sequence);
+            self.roster.acknowledge(self.spool.settled());
         }
         self.metrics.spool(&self.spool);
         known

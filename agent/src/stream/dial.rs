@@ -7,6 +7,11 @@ use c4_tls::{ClientFiles, FileError};
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::config;
+
+/// Longest time to connect to one of several controllers.
+const CONNECT: Duration = Duration::from_secs(1);
+
 /// The controller's address is no address.
 #[derive(Debug, Error)]
 #[error("{address:?} is not the address of a controller")]
@@ -26,47 +31,61 @@ pub enum DialError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Makes connections to the controller.
+/// Makes connections to controllers.
 pub trait Dial: Send + Sync + 'static {
-    /// Makes one.
-    fn dial(&self) -> impl Future<Output = Result<Channel, DialError>> + Send;
+    /// How many controllers there are, of which one leads.
+    fn controllers(&self) -> usize;
+
+    /// Connects to one of them.
+    fn dial(&self, controller: usize) -> impl Future<Output = Result<Channel, DialError>> + Send;
 }
 
 /// Connects over TCP.
 #[derive(Clone, Debug)]
 pub struct Tcp {
-    endpoint: Endpoint,
+    endpoints: Vec<Endpoint>,
     /// Read for each connection anew, so that a rotated certificate needs no restart.
     tls: Option<ClientFiles>,
 }
 
 impl Tcp {
-    /// To the controller at `address`, such as `https://10.0.0.1:4400`.
+    /// To the controller at an address such as `https://10.0.0.1:4400`, or to several with commas between their addresses.
     ///
     /// # Errors
-    /// It is not an address.
-    pub fn new(
-        address: &str,
-        tls: Option<ClientFiles>,
-        connect_timeout: Duration,
-    ) -> Result<Self, BadAddress> {
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|source| BadAddress { address: address.to_owned(), source })?
-            .connect_timeout(connect_timeout)
-            // A controller whose machine is gone sends no FIN: ask it every ten seconds whether it is there.
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        Ok(Self { endpoint, tls })
+    /// There is one that is not an address.
+    pub fn new(list: &str, tls: Option<ClientFiles>, connect_timeout: Duration) -> Result<Self, BadAddress> {
+        let addresses: Vec<&str> = config::addresses(list).collect();
+        // A controller whose machine is gone sends no FIN, so it is asked whether it is there; sooner where another one
+        // could take over, which it does within four seconds.
+        let (ask, answer, connect) = match addresses.len() {
+            0 | 1 => (Duration::from_secs(10), Duration::from_secs(5), connect_timeout),
+            _ => (Duration::from_millis(1500), Duration::from_secs(2), connect_timeout.min(CONNECT)),
+        };
+        let endpoint = |address: &str| {
+            let endpoint = Endpoint::from_shared(address.to_owned())
+                .map_err(|source| BadAddress { address: address.to_owned(), source })?;
+            Ok(endpoint
+                .connect_timeout(connect)
+                .http2_keep_alive_interval(ask)
+                .keep_alive_timeout(answer)
+                .keep_alive_while_idle(true)
+                .tcp_nodelay(true))
+        };
+        let endpoints = addresses.into_iter().map(endpoint).collect::<Result<_, _>>()?;
+        Ok(Self { endpoints, tls })
     }
 }
 
 impl Dial for Tcp {
-    async fn dial(&self) -> Result<Channel, DialError> {
+    fn controllers(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    async fn dial(&self, controller: usize) -> Result<Channel, DialError> {
+        let endpoint = self.endpoints[controller % self.endpoints.len()].clone();
         let endpoint = match &self.tls {
-            Some(files) => self.endpoint.clone().tls_config(files.load()?)?,
-            None => self.endpoint.clone(),
+            Some(files) => endpoint.tls_config(files.load()?)?,
+            None => endpoint,
         };
         Ok(endpoint.connect().await?)
     }

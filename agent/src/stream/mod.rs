@@ -11,6 +11,7 @@ mod backoff;
 mod desk;
 mod dial;
 mod roster;
+mod search;
 mod spool;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use c4_proto::v1::{
 };
 use desk::Desk;
 pub use dial::{BadAddress, Dial, DialError, Tcp};
+use search::{Next, Search};
 pub use spool::{Entry, Spool, SpoolLimits};
 use thiserror::Error;
 use tokio::{
@@ -33,7 +35,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Streaming};
+use tonic::{Code, Request, Streaming, metadata::MetadataValue};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -45,6 +47,16 @@ use crate::{
 
 /// Messages on their way out.
 const OUTBOUND: usize = 32;
+
+/// Of several controllers, the one that took something may be gone before it has told anybody what follows from it. What was
+/// captured in so much time before is said again to whoever listens next.
+const MEMORY: Duration = Duration::from_secs(15);
+
+/// Pause before all controllers are tried again where one of them stands by: it holds the call until there is news.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Tells a controller that stands by that all were tried (see there).
+const WAIT: &str = "c4-wait";
 
 /// Version of the protocol this agent speaks.
 const PROTOCOL: u32 = 1;
@@ -116,6 +128,9 @@ pub struct Stream<D> {
     orders: Option<Mailbox>,
     desk: Desk,
     said_absent: bool,
+    search: Search,
+    /// The latest term of a leader that was heard of.
+    term: u64,
 }
 
 impl<D: Dial> Stream<D> {
@@ -130,9 +145,16 @@ impl<D: Dial> Stream<D> {
     ) -> Self {
         let seed = settings.session_id.bytes().fold(0_u64, |sum, byte| sum.rotate_left(5) ^ u64::from(byte));
         Self {
-            dial,
             backoff: Backoff::new(settings.backoff, seed),
-            desk: Desk::new(settings.limits, settings.drain, metrics),
+            desk: Desk::new(
+                settings.limits,
+                if dial.controllers() > 1 { MEMORY } else { Duration::ZERO },
+                settings.drain,
+                metrics,
+            ),
+            search: Search::new(dial.controllers()),
+            term: 0,
+            dial,
             settings,
             sensors,
             commands,
@@ -166,7 +188,12 @@ impl<D: Dial> Stream<D> {
             } else {
                 debug!(%error, "still no controller");
             }
-            next_try = self.backoff.failed(Instant::now());
+            let standby = matches!(&error, LinkError::Status(status) if status.code() == Code::Unavailable);
+            next_try = match self.search.failed(standby) {
+                Next::Now => Instant::now(),
+                Next::Soon => Instant::now() + ROUND,
+                Next::Later => self.backoff.failed(Instant::now()),
+            };
         }
         if self.desk.spool.depth() > 0 {
             warn!(messages = self.desk.spool.depth(), "ended before the controller had taken everything");
@@ -183,7 +210,7 @@ impl<D: Dial> Stream<D> {
         let limit = self.settings.connect_timeout;
         let dialled = async {
             sleep_until(at).await;
-            timeout(limit, self.dial.dial()).await
+            timeout(limit, self.dial.dial(self.search.controller())).await
         };
         let channel = tokio::select! {
             biased;
@@ -194,8 +221,10 @@ impl<D: Dial> Stream<D> {
                 Err(_) => return Some(Err(LinkError::Timeout(limit))),
             },
         };
+        self.desk.spool.rewind(Instant::now());
         let hello = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(self.hello())) };
         let introduction = self.desk.roster.introduction().into();
+        let wait = self.search.waits();
         let (outbound, queue) = mpsc::channel(OUTBOUND);
         // The queue is new and empty: there is room for one.
         let _ = outbound.try_send(hello);
@@ -204,6 +233,9 @@ impl<D: Dial> Stream<D> {
             Ok(Some(token)) => drop(request.metadata_mut().insert("authorization", token)),
             Ok(None) => {}
             Err(error) => return Some(Err(DialError::from(error).into())),
+        }
+        if wait {
+            request.metadata_mut().insert(WAIT, MetadataValue::from_static("1"));
         }
         let mut client = TelemetryClient::new(channel);
         let opened = tokio::select! {
@@ -266,6 +298,7 @@ impl<D: Dial> Stream<D> {
         if !std::mem::replace(heard, true) {
             info!("connected to the controller");
             self.said_absent = false;
+            self.search.found();
         }
         match message.body {
             Some(Reply::Ack(ack)) => {
@@ -302,6 +335,12 @@ impl<D: Dial> Stream<D> {
     }
 
     fn obey(&mut self, command: c4_proto::v1::Command) {
+        if command.term != 0 && command.term < self.term {
+            // No answer: the leader may have given the same command, and would take the answer for its own.
+            warn!(command = %command.id, term = command.term, known = self.term, "a controller commands that does not lead any more");
+            return;
+        }
+        self.term = self.term.max(command.term);
         let id = command.id.clone();
         let refusal = match Command::try_from(command) {
             Ok(command) => match self.commands.try_send(command) {

@@ -5,7 +5,7 @@
 //! marker that says how much is missing, under the last of the dropped sequence numbers, so a loss is acknowledged and
 //! resent like everything else and cannot itself be lost.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use c4_proto::v1::{AgentMessage, SpoolLoss, agent_message::Body};
 use prost::Message;
@@ -69,13 +69,54 @@ pub struct Spool {
     bytes: usize,
     next_sequence: u64,
     dropped: u64,
+    /// How long what is acknowledged is remembered.
+    memory: Duration,
+    acknowledged: VecDeque<Entry>,
 }
 
 impl Spool {
     /// An empty spool. The first message gets number 1.
     #[must_use]
     pub fn new(limits: SpoolLimits) -> Self {
-        Self { limits, entries: VecDeque::new(), bytes: 0, next_sequence: 1, dropped: 0 }
+        Self {
+            limits,
+            entries: VecDeque::new(),
+            bytes: 0,
+            next_sequence: 1,
+            dropped: 0,
+            memory: Duration::ZERO,
+            acknowledged: VecDeque::new(),
+        }
+    }
+
+    /// Remembers for a while what was acknowledged, for [`Spool::rewind`].
+    #[must_use]
+    pub fn remembering(self, memory: Duration) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What was acknowledged a short while ago is to be said again: whoever took it may not be who listens now.
+    pub fn rewind(&mut self, now: Instant) {
+        self.forget(now);
+        while let Some(entry) = self.acknowledged.pop_back() {
+            self.bytes += entry.bytes;
+            self.entries.push_front(entry);
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let old = |entry: &Entry| now.saturating_duration_since(entry.captured) >= self.memory;
+        let most = self.limits.messages / 4;
+        while self.acknowledged.len() > most || self.acknowledged.front().is_some_and(old) {
+            self.acknowledged.pop_front();
+        }
+    }
+
+    /// Everything up to and including this number is taken, and need not be said again to anybody.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        let first = self.acknowledged.front().or_else(|| self.entries.front());
+        first.map_or(self.next_sequence, |entry| entry.sequence) - 1
     }
 
     /// Appends a message and returns its number.
@@ -129,7 +170,7 @@ impl Spool {
     }
 
     /// Everything up to and including `sequence` is taken. Returns false for a number that was never given out.
-    pub fn acknowledge(&mut self, sequence: u64) -> bool {
+    pub fn acknowledge(&mut self, sequence: u64, now: Instant) -> bool {
         if sequence >= self.next_sequence {
             return false;
         }
@@ -137,8 +178,9 @@ impl Spool {
             && entry.sequence <= sequence
         {
             self.bytes = self.bytes.saturating_sub(entry.bytes);
-            self.entries.pop_front();
+            self.acknowledged.extend(self.entries.pop_front());
         }
+        self.forget(now);
         true
     }
 
@@ -246,7 +288,7 @@ mod tests {
         for n in 1..=1000_u64 {
             spool.push(if n % 3 == 0 { ended(n) } else { window(n) }, now);
             if n % 17 == 0 {
-                assert!(spool.acknowledge(spool.first_sequence()));
+                assert!(spool.acknowledge(spool.first_sequence(), now));
             }
             let kept = shape(&spool);
             assert!(kept.len() <= 8 && kept.windows(2).all(|pair| pair[0].0 < pair[1].0), "{kept:?}");
@@ -261,7 +303,7 @@ mod tests {
             spool.push(window(u64::MAX - process), now);
             assert!(spool.bytes() <= 200, "{}", spool.bytes());
         }
-        assert!(spool.acknowledge(500));
+        assert!(spool.acknowledge(500, now));
         assert_eq!((spool.depth(), spool.bytes()), (0, 0));
     }
 
@@ -269,9 +311,29 @@ mod tests {
     fn an_acknowledgement_of_the_future_is_refused() {
         let (mut spool, now) = spool(4);
         spool.push(window(1), now);
-        assert!(!spool.acknowledge(2));
+        assert!(!spool.acknowledge(2, now));
         assert_eq!(spool.depth(), 1);
-        assert!(spool.acknowledge(1) && spool.acknowledge(1));
+        assert!(spool.acknowledge(1, now) && spool.acknowledge(1, now));
         assert_eq!((spool.depth(), spool.first_sequence()), (0, 2));
+    }
+
+    #[test]
+    fn what_was_taken_lately_can_be_said_again() {
+        let now = Instant::now();
+        let limits = SpoolLimits { messages: 100, bytes: 1 << 20 };
+        let mut spool = Spool::new(limits).remembering(Duration::from_secs(15));
+        for process in 1..=4 {
+            spool.push(window(process), now + Duration::from_secs(process));
+        }
+        let later = now + Duration::from_secs(17);
+        assert!(spool.acknowledge(3, later));
+        // The first two were captured 15 s ago or more.
+        assert_eq!((spool.depth(), spool.first_sequence(), spool.settled()), (1, 4, 2));
+        spool.rewind(later);
+        assert_eq!(shape(&spool), expect(&[(3, "window 3"), (4, "window 4")]));
+        assert_eq!(spool.settled(), 2);
+        assert!(spool.acknowledge(4, later + Duration::from_secs(60)));
+        spool.rewind(later + Duration::from_secs(60));
+        assert_eq!((spool.depth(), spool.bytes(), spool.settled()), (0, 0, 4));
     }
 }

@@ -28,7 +28,11 @@ type Door = Arc<Mutex<Option<mpsc::UnboundedSender<DuplexStream>>>>;
 struct InMemory(Door);
 
 impl Dial for InMemory {
-    async fn dial(&self) -> Result<Channel, DialError> {
+    fn controllers(&self) -> usize {
+        1
+    }
+
+    async fn dial(&self, _: usize) -> Result<Channel, DialError> {
         let door = Arc::clone(&self.0);
         let connector = tower::service_fn(move |_| {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -368,6 +372,67 @@ async fn the_age_of_a_message_is_its_age_when_it_is_sent() {
     assert!(age >= Duration::from_secs(90) && age <= Duration::from_secs(96), "{age:?}");
 }
 
+/// What a controller said that spoke protocol 1 first (see proto/fixtures).
+fn said_by_an_earlier_controller() -> Vec<ControllerMessage> {
+    use prost::Message;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/fixtures/protocol-1/controller.bin");
+    let bytes = std::fs::read(file).expect("a recording");
+    let mut rest = &*bytes;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        messages.push(ControllerMessage::decode_length_delimited(&mut rest).expect("a message"));
+    }
+    messages
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_of_an_earlier_version_is_understood() {
+    let mut rig = rig(100);
+    let mut controller = Controller::open(&rig.door, 0);
+    rig.window(1).await;
+    controller.until(is_window(1)).await;
+    let messages = said_by_an_earlier_controller();
+    assert_eq!(messages.len(), 7);
+    for message in messages {
+        if let Some(Reply::PathOrders(orders)) = &message.body {
+            Instructions::try_from(orders.clone()).expect("orders that make sense");
+        }
+        controller.replies.send(message).unwrap();
+    }
+    assert_eq!(rig.wishes.recv().await.unwrap().processes, [ProcessId(11), ProcessId(12)]);
+    let stop =
+        CommandAction::StopGroup { job: "llm".to_owned(), incarnation: 3, grace: Duration::from_secs(5) };
+    assert_eq!(rig.commands.recv().await.unwrap(), Command { id: "stop".to_owned(), action: stop });
+    let start = rig.commands.recv().await.unwrap();
+    assert!(
+        matches!(&start.action, CommandAction::StartGroup { job, incarnation: 4, .. } if job == "llm"),
+        "{start:?}"
+    );
+    assert_eq!(rig.commands.recv().await.unwrap().action, CommandAction::CheckNode);
+    // The first message is taken, as it said: what comes next is not sent with it again.
+    rig.window(2).await;
+    assert_eq!(told(&controller.until(is_window(2)).await), pairs(&[(2, "window 2")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_of_before_is_not_obeyed() {
+    let mut rig = rig(100);
+    let controller = Controller::open(&rig.door, u64::MAX);
+    rig.window(1).await;
+    let command = |id: &str, term| {
+        let body = Some(command::Body::CheckNode(Default::default()));
+        reply(Reply::Command(WireCommand { id: id.to_owned(), body, term }))
+    };
+    let mut controller = controller;
+    controller.until(is_window(1)).await;
+    for (id, term) in [("first", 7), ("late", 6), ("next", 8), ("later", 7), ("alone", 0), ("same", 8)] {
+        controller.replies.send(command(id, term)).unwrap();
+    }
+    for obeyed in ["first", "next", "alone", "same"] {
+        assert_eq!(rig.commands.recv().await.unwrap().id, obeyed);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn commands_arrive_and_bad_ones_are_answered() {
     let mut rig = rig(100);
@@ -375,8 +440,8 @@ async fn commands_arrive_and_bad_ones_are_answered() {
     rig.window(1).await;
     controller.until(is_window(1)).await;
     let stop = StopGroup { job: "llm".to_owned(), incarnation: 1, grace_us: 5_000_000 };
-    let good = WireCommand { id: "c1".to_owned(), body: Some(command::Body::StopGroup(stop)) };
-    let bad = WireCommand { id: "c2".to_owned(), body: None };
+    let good = WireCommand { id: "c1".to_owned(), body: Some(command::Body::StopGroup(stop)), term: 0 };
+    let bad = WireCommand { id: "c2".to_owned(), body: None, term: 0 };
     controller.replies.send(reply(Reply::Command(good))).unwrap();
     controller.replies.send(reply(Reply::Command(bad))).unwrap();
     let command = rig.commands.recv().await.unwrap();
@@ -386,8 +451,11 @@ async fn commands_arrive_and_bad_ones_are_answered() {
     controller.until(|message| kind(message) == "result c2 false").await;
     // Nobody takes commands: said so.
     rig.commands.close();
-    let again =
-        WireCommand { id: "c3".to_owned(), body: Some(command::Body::StartGroup(Default::default())) };
+    let again = WireCommand {
+        id: "c3".to_owned(),
+        body: Some(command::Body::StartGroup(Default::default())),
+        term: 0,
+    };
     controller.replies.send(reply(Reply::Command(again))).unwrap();
     controller.until(|message| kind(message) == "result c3 false").await;
 }

@@ -43,7 +43,7 @@ fn is_look(method: &Method) -> bool {
 
 /// What orchestrators ask for, by whatever name they know a machine.
 fn is_probe(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz")
+    matches!(path, "/healthz" | "/readyz" | "/leaderz")
 }
 
 fn need(method: &Method, path: &str) -> Need {

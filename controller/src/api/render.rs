@@ -13,6 +13,7 @@ use crate::{
     brain::Evidence,
     events::Event,
     findings::Record,
+    ha::election::View,
     ledger::Outage,
     snapshot::{JobState, NodeState, Snapshot},
     steer::{
@@ -33,7 +34,16 @@ pub(super) fn status(picture: &Snapshot, now: Timestamp) -> v1::Status {
         jobs: count(picture.jobs.len()),
         ranks,
         open_findings: count(open),
+        ..v1::Status::default()
     }
+}
+
+/// Who leads, and who else is there.
+pub(super) fn among_others(status: &mut v1::Status, view: &View, term: u64) {
+    let leader = view.leader.as_ref().map(|(leader, _)| leader.clone()).unwrap_or_default();
+    let beside = view.members.iter().filter(|member| member.name != leader.name);
+    status.standbys = beside.map(|member| format!("{} ({})", member.name, member.address)).collect();
+    (status.controller, status.term) = (leader.name, term);
 }
 
 fn node(state: &NodeState, now: Timestamp) -> v1::Node {

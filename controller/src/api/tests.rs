@@ -4,7 +4,7 @@ use c4_detect::{
 };
 
 use super::*;
-use crate::{config::Mode, findings::Record};
+use crate::{config::Mode, findings::Record, server::Term};
 
 fn record(id: &str, job: &str, cleared: bool) -> Record {
     Record {
@@ -39,7 +39,7 @@ fn service() -> OperationsService {
     }
     let (_, see) = watch::channel(Arc::new(snapshot));
     let tasks = (TaskTracker::new(), CancellationToken::new());
-    OperationsService::new(see, EventLog::default(), Clock::anchored(), tasks.0, tasks.1)
+    OperationsService::new(see, EventLog::default(), Clock::anchored(), Term::alone(), tasks.0, tasks.1)
 }
 
 async fn listed(job: &str, include_cleared: bool) -> Vec<String> {

@@ -15,7 +15,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,12 +28,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Brain, Effect, Input, desk::Desk};
+use c4_detect::observation::Timestamp;
+
+use super::{Brain, Effect, Input, UNAWAITED, desk::Desk, owed::Owed};
 use crate::{
     alerts::Notice,
     clock::Clock,
     events::EventLog,
     groups::Groups,
+    ha::fence::Fence,
     ingest::streams::Streams,
     metrics::Metrics,
     nodes::StreamId,
@@ -41,7 +44,7 @@ use crate::{
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
-    store::{StoreError, writer::Writer},
+    store::{StoreError, Write, writer::Writer},
 };
 
 #[cfg(test)]
@@ -51,6 +54,8 @@ mod tests;
 pub const DEPTH: usize = 1024;
 /// The detector and the policy hear this often that time goes on.
 const TICK: Duration = Duration::from_millis(100);
+/// What could not be written down is tried again this often (1 s).
+const KEEP_AGAIN_US: u64 = 1_000_000;
 /// Inputs taken before anybody else gets a turn.
 const BATCH: usize = 512;
 /// A picture takes at most one part in so many of the time: of a very large cluster, it is made less often.
@@ -72,6 +77,8 @@ pub struct Driver {
     pub store: Writer,
     /// Operators who wait for an answer.
     pub desk: Desk,
+    /// Whether anything may be done at all.
+    pub fence: Fence,
     /// Carries orders out.
     pub actuator: Arc<dyn Actuator>,
     /// The table of process groups, for the actuator.
@@ -90,6 +97,15 @@ pub struct Driver {
     pub heartbeat: Arc<AtomicU64>,
     /// Runs the tasks of actuators.
     pub tasks: TaskTracker,
+    /// What is to be written down.
+    pub debts: Debts,
+}
+
+/// What a driver still has to write down. Empty at first.
+#[derive(Debug, Default)]
+pub struct Debts {
+    owed: Arc<Mutex<Owed>>,
+    tried: Timestamp,
 }
 
 impl Driver {
@@ -107,6 +123,7 @@ impl Driver {
                 () = cancel.cancelled() => break,
                 _ = ticks.tick() => {
                     self.turn(Input::Tick, &cancel);
+                    self.keep_again();
                     let now = self.clock.now();
                     if now >= next_picture {
                         self.publish();
@@ -148,6 +165,9 @@ impl Driver {
     }
 
     fn turn(&mut self, input: Input, cancel: &CancellationToken) {
+        if !self.fence.holds() {
+            return;
+        }
         let now = self.clock.now();
         self.heartbeat.store(now.0, Ordering::Relaxed);
         for effect in self.brain.handle(input, now) {
@@ -204,7 +224,7 @@ impl Driver {
         });
     }
 
-    fn persist(&self, token: u64, batch: Vec<crate::store::Write>) {
+    fn persist(&self, token: u64, batch: Vec<Write>) {
         let answers = self.answers.clone();
         let told = move |result: Result<(), StoreError>| {
             let result = result.map_err(|error| error.to_string());
@@ -218,26 +238,55 @@ impl Driver {
         }
     }
 
-    fn keep(&self, batch: Vec<crate::store::Write>) {
-        let told = |written| {
-            if let Err(error) = written {
-                tracing::warn!(%error, "something that should survive this controller cannot be written down");
-            }
+    fn keep(&mut self, batch: Vec<Write>) {
+        let number = self.owed().begin(&batch);
+        let (owed, answers) = (self.debts.owed.clone(), self.answers.clone());
+        let told = move |written: Result<(), StoreError>| {
+            owed.lock().unwrap_or_else(PoisonError::into_inner).done(number, written.is_ok());
+            // The policy tells people when a store begins to fail, and when it works again.
+            let result = written.map_err(|error| error.to_string());
+            Input::Persisted { token: UNAWAITED, result }
         };
-        if let refused @ Err(_) = self.store.write(batch, told) {
-            told(refused);
+        let then = told.clone();
+        let sent = self.store.write(batch, move |written| drop(answers.blocking_send(then(written))));
+        if let Err(refused) = sent {
+            told(Err(refused));
         }
+    }
+
+    /// Tries again to write down what could not be.
+    fn keep_again(&mut self) {
+        let now = self.clock.now();
+        if now < self.debts.tried.after(KEEP_AGAIN_US) {
+            return;
+        }
+        self.debts.tried = now;
+        let again = self.owed().again();
+        if !again.is_empty() {
+            self.keep(again);
+        }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.debts.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn act(&self, order: Order, cancel: CancellationToken) {
         let (actuator, answers) = (self.actuator.clone(), self.answers.clone());
+        let fence = self.fence.clone();
         let halted = self.desk.halted();
         self.tasks.spawn(async move {
+            // A program that was stopped between the decision and here may lead no longer.
+            if !fence.holds() {
+                return;
+            }
             // The policy machine has the same deadline; this one only ends the task.
             let work = timeout(Duration::from_micros(order.timeout_us), actuator.carry_out(&order));
             let result = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 () = halted.cancelled() => return,
+                () = fence.lost() => return,
                 result = work => match result {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => return,

@@ -73,6 +73,9 @@ impl World {
                     self.store.apply(batch).unwrap();
                     inputs.push(Input::Persisted { token: *token, result: Ok(()) });
                 }
+                if let Effect::Keep(batch) = &effect {
+                    self.store.apply(batch).unwrap();
+                }
                 self.effects.push(effect);
             }
         }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{AlertKind, Config, Mistake};
+use super::{AlertKind, Config, Ha, Mistake};
 use crate::{access::Anonymous, steer::kubernetes};
 
 const DAY_SECONDS: f64 = 86_400.0;
@@ -84,6 +84,9 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
             ),
         );
     }
+    if let Some(ha) = &config.ha {
+        several(ha, &mut checks);
+    }
     checks.number("paths.keep_seconds", config.paths.keep_seconds, 0.0..=DAY_SECONDS);
     for (index, alert) in config.alerts.iter().enumerate() {
         let key = |name: &str| format!("alerts[{index}].{name}");
@@ -122,6 +125,47 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
 }
 
 /// What others may reach must be closed, unless it was said that it may be open.
+fn several(ha: &Ha, checks: &mut Checks) {
+    if ha.etcd.is_empty() {
+        checks.wrong("ha.etcd", "is required: the addresses of etcd's members".into());
+    }
+    for address in &ha.etcd {
+        let protected = address.starts_with("https://");
+        if !protected && !address.starts_with("http://") {
+            let problem = format!("{address:?} is no address such as https://etcd-0:2379");
+            checks.wrong("ha.etcd", problem);
+        } else if protected && ha.tls.is_none() {
+            checks.wrong("ha.tls", format!("is required for {address}: whom to believe"));
+        } else if !protected && !c4_tls::is_local(address) {
+            let problem = format!(
+                "{address:?} is another machine: whoever can write there commands the cluster, so it must be https"
+            );
+            checks.wrong("ha.etcd", problem);
+        }
+    }
+    if let Some(tls) = &ha.tls {
+        if tls.ca.as_os_str().is_empty() {
+            checks.wrong("ha.tls.ca", "is required".into());
+        }
+        if tls.certificate.is_some() != tls.key.is_some() {
+            checks.wrong("ha.tls.key", "goes with ha.tls.certificate".into());
+        }
+    }
+    if !ha.prefix.starts_with('/') || ha.prefix.len() < 2 || !ha.prefix.chars().all(|c| c.is_ascii_graphic())
+    {
+        checks.wrong("ha.prefix", format!("{:?} is no path such as /c4", ha.prefix));
+    }
+    let word =
+        |text: &str| !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_graphic());
+    if ha.name.as_deref().is_some_and(|name| !word(name) || name.contains('/')) {
+        checks.wrong("ha.name", "is no name of one word without slashes".into());
+    }
+    if ha.address.as_deref().is_some_and(|address| !word(address) || !address.contains("://")) {
+        checks.wrong("ha.address", "is no address such as https://c4-0:4400".into());
+    }
+    checks.number("ha.lease_seconds", f64::from(ha.lease_seconds), 2.0..=60.0);
+}
+
 fn access(config: &Config, checks: &mut Checks) {
     for (key, address) in [("listen", config.listen), ("http", config.http)] {
         let open = !address.ip().to_canonical().is_loopback() && !config.insecure;

@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use c4_proto::v1::ControllerMessage;
+use c4_proto::v1::{ControllerMessage, controller_message::Body};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{metrics::Metrics, nodes::StreamId};
+use crate::{ha::fence::Fence, metrics::Metrics, nodes::StreamId};
 
 /// Replies that may wait for an agent to read them.
 const DEPTH: usize = 64;
@@ -54,6 +54,7 @@ pub struct Streams {
     table: Arc<Mutex<Table>>,
     most: usize,
     metrics: Option<Arc<Metrics>>,
+    fence: Fence,
 }
 
 /// A stream's own ends of its channels.
@@ -72,15 +73,15 @@ pub struct Registered {
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { table: Arc::default(), most: usize::MAX, metrics: None }
+        Self { table: Arc::default(), most: usize::MAX, metrics: None, fence: Fence::alone() }
     }
 }
 
 impl Streams {
-    /// A table for at most `most` streams.
+    /// A table for at most `most` streams. Nothing is said to agents once `fence` is lost.
     #[must_use]
-    pub fn new(most: usize, metrics: Arc<Metrics>) -> Self {
-        Self { table: Arc::default(), most, metrics: Some(metrics) }
+    pub fn new(most: usize, metrics: Arc<Metrics>, fence: Fence) -> Self {
+        Self { table: Arc::default(), most, metrics: Some(metrics), fence }
     }
 
     /// Makes room for a stream, if there is any.
@@ -110,8 +111,15 @@ impl Streams {
         self.measure(&table);
     }
 
-    /// Sends a message to an agent; returns false if it is gone or does not read.
-    pub fn send(&self, stream: StreamId, message: ControllerMessage) -> bool {
+    /// Sends a message to an agent, a command with the term in which it is given; returns false if the agent is gone or does
+    /// not read, or nothing may be said any more.
+    pub fn send(&self, stream: StreamId, mut message: ControllerMessage) -> bool {
+        if !self.fence.holds() {
+            return false;
+        }
+        if let Some(Body::Command(command)) = &mut message.body {
+            command.term = self.fence.term();
+        }
         self.lock().handles.get(&stream).is_some_and(|handle| handle.replies.try_send(Ok(message)).is_ok())
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use c4_detect::{
-    finding::{FindingId, Kind},
+    finding::{Finding, FindingId, Kind},
     observation::{JobId, NodeName, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -273,6 +273,15 @@ pub struct Action {
     pub state: State,
     /// Which attempt at the present step this is, from 1.
     pub attempt: u32,
+}
+
+impl Action {
+    /// Whether it ends the processes of the incarnation that a finding is about, and has begun to.
+    #[must_use]
+    pub fn ends(&self, finding: &Finding) -> bool {
+        let Deed::Restart { job, incarnation, .. } = &self.deed else { return false };
+        self.state.began() && (job, *incarnation) == (&finding.job, finding.incarnation)
+    }
 }
 
 /// What an actuator is to do. The same order may be given again: carrying it out twice must be harmless.

@@ -86,7 +86,7 @@ impl LocalActuator {
                 () = &mut away, if !away.is_elapsed() => {}
                 _ = repeat.tick() => {
                     for (stream, body) in pending {
-                        let command = Command { id: order.id.clone(), body: Some(body) };
+                        let command = Command { id: order.id.clone(), body: Some(body), term: 0 };
                         let body = controller_message::Body::Command(command);
                         self.streams.send(stream, ControllerMessage { body: Some(body) });
                     }

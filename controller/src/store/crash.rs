@@ -53,6 +53,15 @@ pub struct CrashingStore {
     batches: AtomicU64,
 }
 
+/// The store, which dies at the moment that the environment names, if it names one.
+#[must_use]
+pub fn guarded(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    match CrashPoint::from_environment() {
+        Some(point) => Arc::new(CrashingStore::new(store, point)),
+        None => store,
+    }
+}
+
 impl CrashingStore {
     /// A store that dies at `point`.
     #[must_use]

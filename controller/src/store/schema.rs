@@ -18,6 +18,8 @@ pub const SCHEMA: u64 = 2;
 pub const ABOUT: &str = "c4";
 /// The key of [`ABOUT`] with the schema, a decimal number.
 pub const SCHEMA_KEY: &str = "schema";
+/// The key of [`ABOUT`] that is there while a restore has not ended.
+pub const RESTORING: &str = "restoring";
 
 /// The row that says that a store has this version's schema.
 #[must_use]
@@ -42,6 +44,9 @@ pub fn bring_up(store: &dyn Store, place: &str, plan: Option<&Path>) -> Result<(
         Some(SCHEMA) => return Ok(()),
         Some(found) => {
             return Err(StoreError::Schema { place: place.to_owned(), found, known: SCHEMA });
+        }
+        None if store.get(ABOUT, RESTORING)?.is_some() => {
+            return Err(unreadable("a restore was interrupted: begin it again"));
         }
         None => return Err(unreadable("does not say which schema it has")),
     };

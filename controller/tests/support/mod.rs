@@ -22,6 +22,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Channel};
 
+pub(crate) mod world;
+
 /// Far more than anything here takes; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -243,7 +245,7 @@ pub(crate) async fn steering(grpc: &str) -> Option<SteeringClient<Channel>> {
 }
 
 /// The actions as the controller knows them.
-async fn actions(grpc: &str) -> Option<Vec<v1::Action>> {
+pub(crate) async fn actions(grpc: &str) -> Option<Vec<v1::Action>> {
     let mut client = steering(grpc).await?;
     let request = v1::ListActionsRequest { include_ended: true };
     Some(client.list_actions(request).await.ok()?.into_inner().actions)

@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod alerts;
+mod backup;
 mod bundle;
 mod events;
 mod findings;
@@ -39,6 +40,7 @@ pub fn run(cli: &Cli, command: &Live, out: &mut Output) -> Result<Exit, Failure>
         Live::Events { follow, history } => events::run(asked, *follow, *history).await,
         Live::Report { job, file } => report::run(asked, job, file.as_deref()).await,
         Live::Bundle { id, file } => bundle::run(asked, id, file.as_deref()).await,
+        Live::Backup { file } => backup::run(asked, file).await,
         Live::Top => Ok(()),
     })
 }

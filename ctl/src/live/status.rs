@@ -28,6 +28,16 @@ pub(super) async fn run(asked: &mut Asked<'_>) -> Result<(), Failure> {
         duration_us(status.uptime_us),
         printable(&status.mode),
     ))?;
+    if !status.controller.is_empty() {
+        let standbys: Vec<String> =
+            status.standbys.iter().map(|standby| printable(standby).into_owned()).collect();
+        let beside = if standbys.is_empty() { "nobody".to_owned() } else { standbys.join(", ") };
+        out.line(format!(
+            "{} leads (term {}), standing by: {beside}",
+            printable(&status.controller),
+            status.term
+        ))?;
+    }
     let findings = count(status.open_findings.into(), "open finding");
     let findings = out.paint(if status.open_findings == 0 { Style::Good } else { Style::Bad }, findings);
     out.line(format!(
@@ -128,6 +138,9 @@ fn document(status: &v1::Status) -> Value {
         })
         .collect();
     json!({
+        "controller": status.controller,
+        "term": status.term,
+        "standbys": status.standbys,
         "version": status.version,
         "uptime_seconds": status.uptime_us as f64 / 1e6,
         "mode": status.mode,

@@ -153,6 +153,7 @@ impl server::Operations for Double {
             jobs: 1,
             ranks: 8,
             open_findings: 1,
+            ..v1::Status::default()
         }))
     }
 
