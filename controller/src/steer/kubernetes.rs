@@ -2,7 +2,7 @@
 //!
 //! Kubernetes owns its nodes and pods, so nothing is done to a process behind its back. A node is isolated by cordoning
 //! and tainting it and by a condition that says why, all of it marked as ours, and only what is so marked is ever taken
-//! back. A job is stopped and started the way its own controller means it to be ([`jobs`]), never by ending its pods.
+//! back. A job is stopped and started the way its own controller means it to be, never by ending its pods.
 //! Every order first looks whether what it wants is so already, which makes carrying it out twice harmless; what is
 //! written carries the version that was read, so that whoever else writes meanwhile is not overruled; and it ends only
 //! when Kubernetes shows it.
