@@ -252,7 +252,7 @@ fn a_slow_link_is_communication_slow_until_it_is_fast_again() {
 /// A figure of the controller's own.
 fn metric(address: &str, name: &str) -> f64 {
     let mut stream = TcpStream::connect(address).expect("connected");
-    write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("asked");
+    write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("asked");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("the figure");
