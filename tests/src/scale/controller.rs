@@ -132,7 +132,7 @@ impl Controller {
         let began = clock::now();
         let mut stream = TcpStream::connect(&self.http).context("cannot connect to /metrics")?;
         stream.set_read_timeout(Some(SCRAPE_LIMIT))?;
-        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n")?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", self.http)?;
         let mut text = String::new();
         stream.read_to_string(&mut text).context("cannot read /metrics")?;
         let (head, page) = text.split_once("\r\n\r\n").context("/metrics: no HTTP")?;
