@@ -286,8 +286,14 @@ impl Steer {
             self.say_of(id, format!("{} is isolated{how}", node.0), "isolated", now, out);
             if self.config.hook.as_ref().is_some_and(|hook| hook.tickets) {
                 let deed = Deed::Ticket { node: node.clone() };
+                // Named after the isolation: a controller that isolates once more, because the last one was killed before it
+                // wrote that the step was done, asks for no second repair.
+                let ticket_id = self.new_id(&deed, action.planned);
+                if self.open.contains_key(&ticket_id) || self.past.iter().any(|past| past.id == ticket_id) {
+                    continue;
+                }
                 let ticket = Action {
-                    id: self.new_id(&deed, now),
+                    id: ticket_id,
                     deed,
                     state: State::Planned,
                     planned: now,

@@ -69,6 +69,60 @@ fn killed_at_any_point_it_goes_on_from_its_journal() {
     }
 }
 
+/// An isolation on somebody's order with a ticket behind it, killed after any batch and taken up again: the node is
+/// isolated, and one repair is asked for, whoever did which part.
+#[test]
+fn a_node_that_is_isolated_by_two_controllers_gets_one_ticket() {
+    let hook = Some(Hook { command: vec!["true".into()], ..Hook::default() });
+    let config = Config { hook, ..config(Mode::Auto) };
+    let isolate = Command::Isolate { node: NodeName("n".into()), why: "smoke".into() };
+    // Runs until so many batches are written, and tells whom a ticket was asked for, and whether it was all.
+    let run = |most: usize| {
+        let mut rig = Rig::new(config.clone());
+        let (mut written, mut tickets) = (0, Vec::new());
+        let world = OneJob(&rig.facts, &rig.cluster);
+        let mut queue = VecDeque::from(rig.steer.command(&isolate, "eve", false, &world, at(1)).1);
+        while let Some(output) = queue.pop_front() {
+            match output {
+                Output::Persist { .. } if written == most => return (rig, tickets, false),
+                Output::Persist { token, batch } => {
+                    rig.store.apply(&batch).expect("in memory");
+                    written += 1;
+                    queue.extend(rig.steer.persisted(token, Ok(()), at(1)));
+                }
+                Output::Order(order) => {
+                    tickets.extend((order.step == Step::Ticket).then(|| order.id.clone()));
+                    let facts = rig.facts.clone();
+                    queue.extend(rig.steer.answered(&order, Ok(String::new()), Some(&facts), at(1)));
+                }
+                _ => {}
+            }
+        }
+        (rig, tickets, true)
+    };
+    let mut killed = 1;
+    loop {
+        let (mut rig, mut tickets, all) = run(killed);
+        rig.reborn(config.clone(), at(2));
+        // Killed before the plan was written: it never was one.
+        let planned = usize::from(!rig.steer.view().actions.is_empty());
+        let out = rig.tick(at(3));
+        let out = rig.carry_out(out, at(4));
+        tickets.extend(orders(&out).into_iter().filter(|o| o.step == Step::Ticket).map(|o| o.id));
+        tickets.dedup();
+        assert_eq!(tickets.len(), planned, "killed after {killed}: {tickets:?}");
+        let view = rig.steer.view();
+        assert!(view.actions.iter().all(|action| action.state == State::Done), "killed after {killed}");
+        assert_eq!(view.actions.len(), 2 * planned, "killed after {killed}");
+        if all {
+            assert_eq!(planned, 1);
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 4, "{killed} batches");
+}
+
 #[test]
 fn what_cannot_be_written_down_is_not_done() {
     let mut rig = Rig::new(config(Mode::Auto));
