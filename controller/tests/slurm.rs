@@ -9,11 +9,9 @@ use c4_controller::steer::{
     slurm::{MARK, SlurmActuator},
 };
 use c4_detect::observation::{JobId, NodeName, Timestamp};
-use c4_proto::v1::{self, AgentMessage, agent_message::Body, telemetry_client::TelemetryClient};
+use c4_proto::v1::{self, agent_message::Body};
 
-use tokio::{sync::mpsc, time::timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tokio::time::timeout;
 
 mod support;
 
@@ -21,7 +19,7 @@ mod support;
 mod cluster;
 
 use cluster::{Slurm, wait};
-use support::{Agent, PATIENCE, actions, controller, event, joined, program, started, steering, window};
+use support::{Agent, PATIENCE, controller, event, isolated_and_released, joined, program, started, window};
 
 fn order(deed: Deed, step: Step) -> Order {
     let action = Action {
@@ -82,7 +80,6 @@ async fn nodes_are_drained_and_jobs_come_back_elsewhere() {
     requeues(&real, &slurm).await;
     comes_back_by_itself(&real).await;
     survives_the_controllers_death(&real).await;
-    comes_back_once_whoever_dies(&real).await;
     sees_nodes_go_down(&mut real, &slurm).await;
 }
 
@@ -230,11 +227,12 @@ async fn killed_at(real: &Slurm, moment: &str) -> bool {
     let (mut first, grpc) = program(&config, Some(moment)).await;
     let came = tokio::select! {
         _ = first.wait() => true,
-        done = isolated_and_released(&grpc) => done.is_none(),
+        done = isolated_and_released(&grpc, "n3") => done.is_none(),
     };
-    drop(first);
+    first.kill().await.expect("ours");
     let (_second, grpc) = program(&config, None).await;
-    let all = timeout(PATIENCE, isolated_and_released(&grpc)).await.expect("in time").expect("it lives");
+    let all =
+        timeout(PATIENCE, isolated_and_released(&grpc, "n3")).await.expect("in time").expect("it lives");
     let mut deeds: Vec<_> = all.iter().map(|action| action.deed.as_str()).collect();
     deeds.sort_unstable();
     assert_eq!(deeds, ["isolate", "release", "ticket"], "killed {moment}: {all:#?}");
@@ -248,128 +246,6 @@ async fn killed_at(real: &Slurm, moment: &str) -> bool {
     assert_eq!(tickets.len(), 1, "killed {moment}: {tickets:?}");
     assert!(!seen(&SlurmActuator::new(real.config()), "n3").await.drained, "killed {moment}");
     came
-}
-
-/// Somebody wants n3 isolated, and released again once that is done; nothing if the controller dies meanwhile.
-async fn isolated_and_released(grpc: &str) -> Option<Vec<v1::Action>> {
-    let (node, why) = (String::from("n3"), String::from("smoke"));
-    let isolate = v1::decision::What::Isolate(v1::IsolateNode { node: node.clone(), why });
-    let release = v1::decision::What::Release(v1::ReleaseNode { node, check: false });
-    for (deed, what) in [("isolate", isolate), ("release", release)] {
-        loop {
-            let all = actions(grpc).await?;
-            if !all.iter().any(|action| action.deed == deed) {
-                let decision = v1::Decision { by: "eve".into(), dry_run: false, what: Some(what.clone()) };
-                // Refused as long as it has not heard of Slurm's nodes.
-                let answer = steering(grpc).await?.decide(decision).await;
-                if answer.is_err_and(|status| status.code() == Code::Unavailable) {
-                    return None;
-                }
-            } else if all.iter().all(|action| action.state == "done") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-    actions(grpc).await
-}
-
-/// The same of a restart: a rank dies, and Slurm's job is requeued once, whichever controller did which part of it.
-async fn comes_back_once_whoever_dies(real: &Slurm) {
-    let mut moments = 0;
-    for number in 1.. {
-        for side in ["before", "after"] {
-            if !restart_killed_at(real, &format!("{side}:{number}")).await {
-                // Planned, stopping, starting, done: each before and after it was written.
-                assert_eq!(moments, 8);
-                return;
-            }
-            moments += 1;
-        }
-    }
-}
-
-/// Returns whether the moment came.
-async fn restart_killed_at(real: &Slurm, moment: &str) -> bool {
-    let number = real.submit(&[]);
-    // A job that is requeued while it is still being launched has to wait for minutes.
-    let ran = |time: &String| time != "00:00:00" && time != "00:00:01";
-    wait("the job to run", || real.job(number, "RunTime").filter(ran));
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("c4.yaml");
-    let text = format!(
-        "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\nstate: {}\nsteer: {{mode: auto, settle_seconds: 0.0, \
-         slurm: {{conf: {}, poll_seconds: 0.5}}}}\n",
-        dir.path().join("state").display(),
-        real.conf().display()
-    );
-    std::fs::write(&config, text).expect("written");
-    let (mut first, grpc) = program(&config, Some(moment)).await;
-    let came = tokio::select! {
-        _ = first.wait() => true,
-        done = restarted(real, number, &grpc) => done.is_none(),
-    };
-    drop(first);
-    let (_second, grpc) = program(&config, None).await;
-    let all =
-        timeout(2 * PATIENCE, restarted(real, number, &grpc)).await.expect("in time").expect("it lives");
-    assert_eq!(all.len(), 1, "killed {moment}: {all:#?}");
-    assert_eq!(real.job(number, "Restarts").as_deref(), Some("1"), "killed {moment}");
-    real.ask("scancel", &[&number.to_string()]).expect("cancelled");
-    came
-}
-
-/// An agent that tells what becomes of the job, until its restart is done; nothing if the controller dies meanwhile.
-async fn restarted(real: &Slurm, number: u32, grpc: &str) -> Option<Vec<v1::Action>> {
-    let mut client = TelemetryClient::connect(format!("http://{grpc}")).await.ok()?;
-    let (messages, outgoing) = mpsc::channel(64);
-    let hello = v1::Hello {
-        node: "n1".into(),
-        agent_version: "test".into(),
-        session_id: "s".into(),
-        next_sequence: 1,
-        protocol: 1,
-        ..Default::default()
-    };
-    let mut sequence = 0;
-    let mut say = |body| {
-        messages.try_send(AgentMessage { sequence, age_us: 0, body: Some(body) }).ok()?;
-        sequence += 1;
-        Some(())
-    };
-    say(Body::Hello(hello))?;
-    let again = || real.job(number, "Restarts").as_deref() == Some("1");
-    if !again() {
-        lives(number, 0).into_iter().try_for_each(&mut say)?;
-        say(Body::ProcessEnded(v1::ProcessEnded { process: 2, signal: Some(9), ..Default::default() }))?;
-    }
-    let _replies = client.stream(ReceiverStream::new(outgoing)).await.ok()?;
-    let mut appeared = false;
-    loop {
-        let all = actions(grpc).await?;
-        if all.iter().any(|action| action.state == "done") {
-            return Some(all);
-        }
-        if !appeared && again() && real.job(number, "JobState").as_deref() == Some("RUNNING") {
-            lives(number, 1).into_iter().try_for_each(&mut say)?;
-            appeared = true;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Two ranks of an incarnation of a job, at work.
-fn lives(number: u32, incarnation: u32) -> Vec<Body> {
-    let (job, comm) = (format!("slurm-{number}"), 900 + u64::from(incarnation));
-    let life = |rank: u32| {
-        let process = u64::from(incarnation * 10 + rank + 1);
-        let mut start = started(process, &job, rank, 2);
-        if let Body::ProcessStarted(start) = &mut start {
-            start.incarnation = incarnation;
-        }
-        [start, joined(process, comm, rank, 2), window(process, comm, 40)]
-    };
-    (0..2).flat_map(life).collect()
 }
 
 async fn sees_nodes_go_down(real: &mut Slurm, slurm: &SlurmActuator) {

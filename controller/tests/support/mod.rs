@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, Streaming, transport::Channel};
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
 pub(crate) mod world;
 
@@ -264,4 +264,27 @@ pub(crate) async fn done(grpc: &str) -> Vec<v1::Action> {
         }
     };
     timeout(PATIENCE, wait).await.expect("the action is done")
+}
+
+/// Somebody wants a node isolated, and released again once that is done; nothing if the controller dies meanwhile.
+pub(crate) async fn isolated_and_released(grpc: &str, node: &str) -> Option<Vec<v1::Action>> {
+    let isolate = v1::decision::What::Isolate(v1::IsolateNode { node: node.into(), why: "smoke".into() });
+    let release = v1::decision::What::Release(v1::ReleaseNode { node: node.into(), check: false });
+    for (deed, what) in [("isolate", isolate), ("release", release)] {
+        loop {
+            let all = actions(grpc).await?;
+            if !all.iter().any(|action| action.deed == deed) {
+                let decision = v1::Decision { by: "eve".into(), dry_run: false, what: Some(what.clone()) };
+                // Refused as long as it has not heard of the scheduler's nodes.
+                let answer = steering(grpc).await?.decide(decision).await;
+                if answer.is_err_and(|status| status.code() == Code::Unavailable) {
+                    return None;
+                }
+            } else if all.iter().all(|action| action.state == "done") {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    actions(grpc).await
 }
