@@ -346,11 +346,12 @@ async fn a_controller_killed_at_every_step_restarts_a_job_once() {
     // Planned, stopping, starting, done: each before and after it was written, side by side; and none after that.
     let all = moments.into_iter().chain(["before:5".into()]).map(|moment| async move {
         let double = Double::start().await;
-        double.add_job(KubernetesJobs::Jobset, agents::JOB, "training");
+        double.add_job(KubernetesJobs::Jobset, support::world::JOB, "training");
         let came = killed_at(&moment, &double, false).await;
         let writes = double.api.memory().writes.clone();
         assert_eq!(writes, ["spec jobsets.jobset.x-k8s.io llm"; 2], "killed {moment}");
-        let key = ("jobsets.jobset.x-k8s.io".to_owned(), "training".to_owned(), agents::JOB.to_owned());
+        let key =
+            ("jobsets.jobset.x-k8s.io".to_owned(), "training".to_owned(), support::world::JOB.to_owned());
         let object = double.api.memory().objects[&key].clone();
         assert_eq!(object["metadata"]["annotations"]["c4/incarnation"], "1", "killed {moment}");
         assert_eq!(object["spec"]["suspend"], false, "killed {moment}");

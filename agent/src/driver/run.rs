@@ -19,7 +19,7 @@ use crate::{
     cli::Run,
     config::{Config, check_protection},
     plugin,
-    recorders::{Exits, UNNAMED_RUN},
+    recorders::{Exits, named_job},
     supervise::{First, Spec, Supervisor},
 };
 
@@ -100,9 +100,7 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
 fn job_name(options: &Run, session: &str) -> String {
     let variable =
         |name: &str| env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let named = options.job.clone().or_else(|| variable("C4_JOB"));
-    let named = named.or_else(|| variable("SLURM_JOB_ID").map(|id| format!("slurm-{id}")));
-    let named = named.or_else(|| variable("TORCHELASTIC_RUN_ID").filter(|id| id != UNNAMED_RUN));
+    let named = options.job.clone().or_else(|| named_job(variable));
     named.unwrap_or_else(|| format!("run-{}", &session[..8.min(session.len())]))
 }
 

@@ -29,7 +29,14 @@ pub fn process_id(node: &str, identity: &Identity) -> ProcessId {
 }
 
 /// What `torchrun` calls every job on several nodes that was not given a name (`--rdzv-id`).
-pub const UNNAMED_RUN: &str = "none";
+const UNNAMED_RUN: &str = "none";
+
+/// The name that a job's environment gives it; `variable` is never empty.
+pub fn named_job(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    variable("C4_JOB")
+        .or_else(|| variable("SLURM_JOB_ID").map(|id| format!("slurm-{id}")))
+        .or_else(|| variable("TORCHELASTIC_RUN_ID").filter(|id| id != UNNAMED_RUN))
+}
 
 /// Where such a job meets tells it from others: all its ranks know the same place. One that is on this node only is told by the
 /// node, since every node calls itself so.
@@ -55,14 +62,9 @@ pub fn describe(
     let known = communicators.iter().filter(|comm| comm.is_known());
     let largest = known.max_by_key(|comm| (comm.size, std::cmp::Reverse(comm.slot)));
 
-    let job = label("C4_JOB")
-        .map(str::to_owned)
-        .or_else(|| label("SLURM_JOB_ID").map(|id| format!("slurm-{id}")))
-        .or_else(|| label("TORCHELASTIC_RUN_ID").filter(|id| *id != UNNAMED_RUN).map(str::to_owned))
-        .or_else(|| {
-            label("TORCHELASTIC_RUN_ID")
-                .and_then(|_| meeting(node, label("MASTER_ADDR")?, label("MASTER_PORT")?))
-        });
+    let job = named_job(|name| label(name).map(str::to_owned)).or_else(|| {
+        label("TORCHELASTIC_RUN_ID").and_then(|_| meeting(node, label("MASTER_ADDR")?, label("MASTER_PORT")?))
+    });
     let rank = number("RANK").or_else(|| number("SLURM_PROCID"));
     let world_size = number("WORLD_SIZE").or_else(|| number("SLURM_NTASKS"));
     if largest.is_none() && (job.is_none() || rank.is_none()) {

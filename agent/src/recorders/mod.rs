@@ -28,7 +28,7 @@ pub use communicator::Overdue;
 pub use evidence::Retention;
 pub use exits::{ExitStatus, Exits, Known};
 pub use files::RecorderDirectory;
-pub use identity::{UNNAMED_RUN, describe, process_id};
+pub use identity::{describe, named_job, process_id};
 pub use owner::Origin;
 use owner::Owners;
 pub use peers::PeerSums;

@@ -8,12 +8,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     api::Api,
-    support::{joined, started, window},
+    support::world::{RANKS, life},
 };
-
-/// The job.
-pub(crate) const JOB: &str = "llm";
-const RANKS: u32 = 2;
 
 /// The incarnation that the job's pods are, while it has any.
 fn incarnation(api: &Api) -> Option<u32> {
@@ -22,21 +18,6 @@ fn incarnation(api: &Api) -> Option<u32> {
     let annotations =
         pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null())?["metadata"]["annotations"].clone();
     Some(annotations["c4/incarnation"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0))
-}
-
-/// What a rank of an incarnation does: in the first, rank 1 dies while rank 0 waits for it.
-fn life(rank: u32, incarnation: u32) -> Vec<Body> {
-    let process = u64::from(incarnation * 100 + rank + 1);
-    let mut start = started(process, JOB, rank, RANKS);
-    if let Body::ProcessStarted(start) = &mut start {
-        start.incarnation = incarnation;
-    }
-    let comm = 900 + u64::from(incarnation);
-    let mut life = vec![start, joined(process, comm, rank, RANKS), window(process, comm, 40)];
-    if incarnation == 0 && rank == 1 {
-        life.push(Body::ProcessEnded(v1::ProcessEnded { process, signal: Some(9), ..Default::default() }));
-    }
-    life
 }
 
 /// The agents of both nodes, for ever; each connects again whenever its stream ends. A death that nobody is there to suffer
@@ -75,7 +56,7 @@ async fn both(grpc: &str, api: &Api, session: u32) -> Option<()> {
         let now = incarnation(api);
         if let Some(incarnation) = now.filter(|_| now != told) {
             for (rank, (messages, sequence)) in (0..).zip(senders.iter().zip(&mut sequences)) {
-                for body in life(rank, incarnation) {
+                for body in life(rank, incarnation, true) {
                     *sequence += 1;
                     let message = AgentMessage { sequence: *sequence, age_us: 0, body: Some(body) };
                     messages.send(message).await.ok()?;

@@ -183,7 +183,7 @@ pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mute
 }
 
 /// What a rank of an incarnation does: in the first, rank 1 dies while rank 0 waits for it.
-fn life(rank: u32, incarnation: u32, dead: bool) -> Vec<Body> {
+pub(crate) fn life(rank: u32, incarnation: u32, dead: bool) -> Vec<Body> {
     let process = u64::from(incarnation * 100 + rank + 1);
     let mut start = started(process, JOB, rank, RANKS);
     if let Body::ProcessStarted(start) = &mut start {

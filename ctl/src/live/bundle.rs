@@ -7,7 +7,11 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use tar::{Builder, Header};
 
-use super::{Asked, findings::reports, paths, redact, report, status};
+use super::{
+    Asked,
+    findings::{self, reports},
+    paths, redact, report, status,
+};
 use crate::{
     clock,
     failure::Failure,
@@ -23,13 +27,7 @@ const EVENTS: u32 = 1_000;
 const AUDIT: u32 = 1_000;
 
 pub(super) async fn run(asked: &mut Asked<'_>, id: &str, file: Option<&Path>) -> Result<(), Failure> {
-    let missing = format!(
-        "the controller at {} knows no finding {id:?}; `c4ctl findings --all` lists all it remembers",
-        asked.client.url
-    );
-    let mut calls = asked.client.calls.clone();
-    let request = v1::GetFindingRequest { id: id.to_owned() };
-    let found = asked.client.call(asked.timeout, &missing, calls.get_finding(request)).await?;
+    let found = findings::fetch(asked, id).await?;
     let job = found.job.clone();
     let mut documents = BTreeMap::from([("finding.json", finding::document(&reports(vec![found])?))]);
     documents.insert("picture.json", picture(asked, "", id).await?);

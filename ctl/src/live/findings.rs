@@ -30,14 +30,7 @@ pub(super) async fn list(asked: &mut Asked<'_>, all: bool, job: Option<&str>) ->
 }
 
 pub(super) async fn explain(asked: &mut Asked<'_>, id: &str) -> Result<(), Failure> {
-    let missing = format!(
-        "the controller at {} knows no finding {id:?}; `c4ctl findings --all` lists all it remembers",
-        asked.client.url
-    );
-    let mut calls = asked.client.calls.clone();
-    let request = v1::GetFindingRequest { id: id.to_owned() };
-    let found = asked.client.call(asked.timeout, &missing, calls.get_finding(request)).await?;
-    let reports = reports(vec![found])?;
+    let reports = reports(vec![fetch(asked, id).await?])?;
     if asked.json {
         asked.out.json(&finding::document(&reports))?;
         return Ok(());
@@ -46,6 +39,17 @@ pub(super) async fn explain(asked: &mut Asked<'_>, id: &str) -> Result<(), Failu
         finding::explain(report, Moments::Ago(clock::unix_us()), asked.out)?;
     }
     Ok(())
+}
+
+/// One finding as the controller knows it.
+pub(super) async fn fetch(asked: &Asked<'_>, id: &str) -> Result<v1::Finding, Failure> {
+    let missing = format!(
+        "the controller at {} knows no finding {id:?}; `c4ctl findings --all` lists all it remembers",
+        asked.client.url
+    );
+    let mut calls = asked.client.calls.clone();
+    let request = v1::GetFindingRequest { id: id.to_owned() };
+    asked.client.call(asked.timeout, &missing, calls.get_finding(request)).await
 }
 
 /// Findings as the controller sent them. One that makes no sense is an error: leaving it out would be a lie.

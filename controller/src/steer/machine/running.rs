@@ -238,21 +238,12 @@ impl Steer {
                     return;
                 }
                 let checkpoint = facts.and_then(|facts| facts.checkpoint);
-                let from = checkpoint.map_or_else(
-                    || {
-                        format!(
-                            "job restarted{} (incarnation {next}; no checkpoint was reported)",
-                            super::proposals::suffix(&deed)
-                        )
-                    },
-                    |i| {
-                        format!(
-                            "job restarted{} from checkpoint {i} (incarnation {next})",
-                            super::proposals::suffix(&deed)
-                        )
-                    },
-                );
-                self.say_of(id, from, "done", now, out);
+                let how = super::proposals::suffix(&deed);
+                let text = match checkpoint {
+                    Some(i) => format!("job restarted{how} from checkpoint {i} (incarnation {next})"),
+                    None => format!("job restarted{how} (incarnation {next}; no checkpoint was reported)"),
+                };
+                self.say_of(id, text, "done", now, out);
             }
             (Step::Isolate, deed) => {
                 let nodes: Vec<NodeName> = deed.nodes().into_iter().cloned().collect();
