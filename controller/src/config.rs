@@ -18,6 +18,7 @@ mod access;
 mod check;
 mod ha;
 mod leaves;
+pub mod moved;
 mod steer;
 #[cfg(test)]
 mod tests;
@@ -112,9 +113,9 @@ pub struct Paths {
     /// Hosts, switches and links, with the addresses of NICs and switches (YAML, as for `c4ctl plan`). Default: none, and
     /// no paths are planned.
     pub topology: Option<PathBuf>,
-    /// Where earlier versions kept the plan, which is now in `state` with everything else: taken over once, and of no
-    /// use afterwards. Default: none.
-    pub state: Option<PathBuf>,
+    /// No setting any more; who still has it is told what to do instead.
+    #[serde(skip_serializing)]
+    pub state: moved::PlanFile,
     /// The paths of a job are kept for so long after its last process has ended. Default 600 s: it is restarted on the
     /// same hosts more often than not, and its connections then have planned paths from the beginning.
     pub keep_seconds: f64,
@@ -122,7 +123,7 @@ pub struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { topology: None, state: None, keep_seconds: 600.0 }
+        Self { topology: None, state: moved::PlanFile, keep_seconds: 600.0 }
     }
 }
 

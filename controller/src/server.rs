@@ -64,6 +64,8 @@ use crate::{
 
 /// The store's file in the state directory.
 const STORE_FILE: &str = "controller.redb";
+/// The plan of paths, where an earlier version had a file for it.
+const PLAN_FILE: &str = "paths.redb";
 /// What a term that was lost has to end.
 const DEPOSED: Duration = Duration::from_secs(1);
 
@@ -377,18 +379,14 @@ pub async fn restore(config: &Config, file: &[u8]) -> Result<usize, RestoreError
 /// The store of a configuration. A directory that cannot be used is an error: to go on without would be to forget what was
 /// done, and to do it again.
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    let plan = config.paths.state.as_deref();
-    if plan.is_some() {
-        tracing::warn!("paths.state is not used any more: plans are kept with everything else in `state`");
-    }
     let Some(directory) = &config.state else {
         tracing::warn!("state: no directory is configured: what was done and decided ends with this process");
         let store = MemoryStore::default();
-        schema::bring_up(&store, "memory", plan)?;
+        schema::bring_up(&store, "memory", None)?;
         return Ok(Arc::new(store));
     };
     let path = directory.join(STORE_FILE);
     let store: Arc<dyn Store> = Arc::new(FileStore::open(&path)?);
-    schema::bring_up(&*store, &path.display().to_string(), plan)?;
+    schema::bring_up(&*store, &path.display().to_string(), Some(&directory.join(PLAN_FILE)))?;
     Ok(crash::guarded(store))
 }

@@ -148,3 +148,11 @@ fn differences(path: &str, defaults: &serde_yaml::Value, shown: &serde_yaml::Val
     }
     wrong
 }
+
+#[test]
+fn a_key_that_is_gone_says_what_to_do() {
+    let found = mistakes("paths: {state: /var/lib/c4/paths.redb, keep_seconds: 5}");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].starts_with("paths.state: is no setting any more"), "{found:#?}");
+    assert!(found[0].contains("`state`") && found[0].contains("paths.redb"), "{found:#?}");
+}

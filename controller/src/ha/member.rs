@@ -112,10 +112,8 @@ impl Life {
             tracing::info!(term = fence.term(), "this controller leads");
             let store = EtcdStore::new(self.candidate.etcd.clone(), self.candidate.keys.clone(), &leadership);
             let store: Arc<dyn Store> = crash::guarded(Arc::new(store));
-            let plan = self.config.paths.state.clone();
             let opened = store.clone();
-            let opened =
-                tokio::task::spawn_blocking(move || schema::bring_up(&*opened, "etcd", plan.as_deref()));
+            let opened = tokio::task::spawn_blocking(move || schema::bring_up(&*opened, "etcd", None));
             match opened.await {
                 Ok(Ok(())) => {}
                 // Somebody else leads already: that is no reason to end.
