@@ -204,12 +204,11 @@ class Checks(unittest.TestCase):
         self.assertIn("GPU 0: process 0: ", done.stderr)
 
 
-class Kubernetes(unittest.TestCase):
-    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+class Documents:
+    """What is looked at in manifests, wherever they come from. A class of tests says which with `documents`."""
 
-    def documents(self):
-        for path in self.files:
-            yield from yaml.safe_load_all(path.read_text())
+    def documents(self) -> list[dict]:
+        raise NotImplementedError
 
     def pods(self):
         for document in self.documents():
@@ -230,7 +229,7 @@ class Kubernetes(unittest.TestCase):
     def test_containers_have_what_they_need_and_no_more(self) -> None:
         for document, pod in self.pods():
             for container in pod["containers"] + pod.get("initContainers", []):
-                if "/c4-" not in container["image"]:
+                if "/c4-" not in container["image"] or container["name"] == self.privileged:
                     continue
                 context = container["securityContext"]
                 self.assertIs(context["allowPrivilegeEscalation"], False, container["name"])
@@ -238,6 +237,9 @@ class Kubernetes(unittest.TestCase):
                 self.assertNotIn("privileged", context)
             if document["metadata"]["name"] == "c4-controller":
                 self.assertIs(pod["securityContext"]["runAsNonRoot"], True)
+
+    # The container that was asked to be more than it needs.
+    privileged: str | None = None
 
     def test_what_is_referred_to_is_there(self) -> None:
         there = {(d["kind"], d["metadata"]["name"]) for d in self.documents()}
@@ -253,8 +255,12 @@ class Kubernetes(unittest.TestCase):
             for volume in volumes.values():
                 if "configMap" in volume:
                     self.assertIn(("ConfigMap", volume["configMap"]["name"]), there)
+                if "persistentVolumeClaim" in volume:
+                    self.assertIn(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]), there)
             if account := pod.get("serviceAccountName"):
                 self.assertIn(("ServiceAccount", account), there)
+            if service := document["spec"].get("serviceName"):
+                self.assertIn(("Service", service), there)
 
     def test_roles_allow_only_what_the_actuator_does(self) -> None:
         allowed = {
@@ -268,26 +274,187 @@ class Kubernetes(unittest.TestCase):
             "commands": {"create"},
         }
         roles = [document for document in self.documents() if document["kind"] in ("Role", "ClusterRole")]
-        self.assertTrue(roles)
-        rules = [rule for role in roles for rule in role["rules"]]
-        for rule in rules:
+        for rule in (rule for role in roles for rule in role["rules"]):
             self.assertNotIn("*", rule["apiGroups"])
             for resource in rule["resources"]:
-                self.assertEqual(set(rule["verbs"]), allowed[resource], resource)
-        self.assertEqual({resource for rule in rules for resource in rule["resources"]}, set(allowed))
+                more = {"delete"} if resource == "pods" and self.deletes_pods else set()
+                self.assertLessEqual(set(rule["verbs"]) - more, allowed[resource], resource)
+        self.assertEqual({resource for role in roles for rule in role["rules"] for resource in rule["resources"]}, self.acts_on)
 
-    def test_configurations_are_taken_by_the_programs(self) -> None:
+    # Which kinds of objects the controller acts on, and whether pods of nodes that are gone are among what it deletes.
+    acts_on: set[str] = set()
+    deletes_pods = False
+
+    def test_configurations_are_taken_by_the_programs_and_name_files_that_are_there(self) -> None:
         programs = os.environ.get("C4_BIN_DIR")
         if not programs:
             self.skipTest("C4_BIN_DIR does not say where the programs are")
-        maps = [document for document in self.documents() if document["kind"] == "ConfigMap"]
-        self.assertEqual(len(maps), 2)
-        for document in maps:
+        maps = {document["metadata"]["name"]: document for document in self.documents() if document["kind"] == "ConfigMap"}
+        self.assertEqual(set(maps), {"c4-agent", "c4-controller"})
+        mounts = {
+            document["metadata"]["name"]: [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+            for document, pod in self.pods()
+        }
+        for name, document in maps.items():
             for text in document["data"].values():
                 with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
                     file.write(text)
                     file.flush()
-                    run(Path(programs) / document["metadata"]["name"], "--config", file.name, "--check-config")
+                    run(Path(programs) / name, "--config", file.name, "--check-config")
+                for path in re.findall(r"(?m): (/\S+)$", text):
+                    inside = any(path == mount or path.startswith(f"{mount}/") for mount in mounts[name])
+                    self.assertTrue(inside or path.startswith("/c4"), f"{name}: nothing is mounted at {path}")
+
+
+class Manifests(Documents, unittest.TestCase):
+    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    acts_on = {"nodes", "nodes/status", "pods", "pods/eviction", "jobsets"}
+
+    def documents(self) -> list[dict]:
+        return [document for path in self.files for document in yaml.safe_load_all(path.read_text())]
+
+    @needs("helm")
+    def test_they_are_what_the_chart_makes(self) -> None:
+        with tempfile.TemporaryDirectory() as fresh:
+            run(DEPLOY / "kubernetes/render", fresh)
+            made = sorted(Path(fresh).iterdir())
+            self.assertEqual(len(made), 3)
+            for path in made:
+                self.assertEqual((DEPLOY / "kubernetes" / path.name).read_text(), path.read_text(), "run deploy/kubernetes/render")
+
+    @needs("shellcheck")
+    def test_what_makes_them_is_clean_shell(self) -> None:
+        run("shellcheck", DEPLOY / "kubernetes/render")
+
+
+CHART = DEPLOY / "helm/c4"
+
+
+def helm(*options: str, values: dict | None = None) -> subprocess.CompletedProcess:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values or {}, file)
+        file.flush()
+        command = ["helm", "template", "c4", CHART, "--namespace", "c4", "--values", file.name, *options]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class Rendered(Documents):
+    """The chart with some values."""
+
+    values: dict = {}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not shutil.which("helm"):
+            raise unittest.SkipTest("helm is not installed")
+        done = helm(values=cls.values)
+        if done.returncode:
+            raise AssertionError(done.stderr)
+        cls.rendered = [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    def documents(self) -> list[dict]:
+        return self.rendered
+
+    def one(self, kind: str, name: str) -> dict:
+        (found,) = [d for d in self.rendered if d["kind"] == kind and d["metadata"]["name"] == name]
+        return found
+
+
+class ChartOfManyControllers(Rendered, unittest.TestCase):
+    values = {
+        "controller": {"replicas": 3, "tokensSecret": "tokens", "config": {"log": {"level": "debug"}}},
+        "ha": {"etcd": ["https://etcd-0:2379", "https://etcd-1:2379"], "tlsSecret": "etcd"},
+        "agent": {"tlsVolume": {"csi": {"driver": "csi.cert-manager.io", "readOnly": True}}},
+        "actuator": {"enabled": True, "namespaces": ["a", "b"], "jobs": "volcano"},
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    }
+    acts_on = {"nodes", "nodes/status", "pods", "jobs", "commands"}
+
+    def test_each_controller_has_its_name_and_agents_know_all(self) -> None:
+        data = self.one("ConfigMap", "c4-controller")["data"]
+        own = [yaml.safe_load(text)["ha"]["address"] for _, text in sorted(data.items())]
+        self.assertEqual(own, [f"https://c4-controller-{index}.c4-controllers.c4.svc:4400" for index in range(3)])
+        self.assertEqual(yaml.safe_load(self.one("ConfigMap", "c4-agent")["data"]["agent.yaml"])["controller"], own)
+        (container,) = self.one("StatefulSet", "c4-controller")["spec"]["template"]["spec"]["containers"]
+        self.assertEqual({f"/config/{name}" for name in data}, {
+            container["args"][1].replace("$(POD_NAME)", f"c4-controller-{index}") for index in range(3)
+        })
+
+    def test_no_name_that_nodes_share_may_speak_for_them(self) -> None:
+        for text in self.one("ConfigMap", "c4-controller")["data"].values():
+            self.assertNotIn("agent", yaml.safe_load(text)["access"]["certificates"].values())
+            self.assertEqual(yaml.safe_load(text)["log"], {"format": "json", "level": "debug"})
+
+    def test_there_is_a_role_in_each_namespace_of_jobs(self) -> None:
+        where = [d["metadata"]["namespace"] for d in self.rendered if d["kind"] == "RoleBinding"]
+        self.assertEqual(where, ["a", "b"])
+
+
+class ChartOfEverythingElse(Rendered, unittest.TestCase):
+    values = {
+        "image": {"registry": "r.example:5000/c4", "tag": "1.2.3", "pullSecrets": [{"name": "registry"}]},
+        "controller": {
+            "storage": {"size": "1Gi", "className": "fast"},
+            "nodeSelector": {"role": "control"},
+            "tolerations": [{"key": "control", "operator": "Exists", "effect": "NoSchedule"}],
+            "affinity": {"nodeAffinity": {}},
+        },
+        "agent": {"kernelLog": True, "runtimeClassName": "", "recorderDir": "/dev/shm/other", "maxUnavailable": 3},
+        "actuator": {"enabled": True, "namespaces": ["a"], "jobs": "kubeflow", "deleteStuckPods": True, "mode": "auto"},
+        "networkPolicy": {"nodes": ["10.1.0.0/16", "fd00::/8"], "operators": [{"podSelector": {}}]},
+    }
+    acts_on = {"nodes", "nodes/status", "pods", "pytorchjobs"}
+    deletes_pods = True
+    privileged = "agent"
+
+    def test_what_was_said_is_there(self) -> None:
+        pod = self.one("DaemonSet", "c4-agent")["spec"]["template"]["spec"]
+        self.assertNotIn("runtimeClassName", pod)
+        self.assertEqual(pod["containers"][0]["image"], "r.example:5000/c4/c4-agent:1.2.3")
+        self.assertIs(pod["containers"][0]["securityContext"]["privileged"], True)
+        self.assertIn("/dev/shm/other", {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]})
+        steer = yaml.safe_load(self.one("ConfigMap", "c4-controller")["data"]["controller.yaml"])["steer"]
+        self.assertEqual((steer["mode"], steer["kubernetes"]["delete_stuck_pods"]), ("auto", True))
+        self.assertIs(self.one("ServiceAccount", "c4-controller")["automountServiceAccountToken"], True)
+
+
+class ChartWithoutPolicy(Rendered, unittest.TestCase):
+    values = {"networkPolicy": {"enabled": False}}
+
+    def test_it_has_none(self) -> None:
+        self.assertNotIn("NetworkPolicy", {document["kind"] for document in self.rendered})
+
+
+class Chart(unittest.TestCase):
+    def test_its_version_is_the_programs(self) -> None:
+        version = re.search(r'(?m)^version = "(.+)"', (ROOT / "Cargo.toml").read_text()).group(1)
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        self.assertEqual((chart["version"], chart["appVersion"]), (version, version))
+
+    @needs("helm")
+    def test_it_is_clean(self) -> None:
+        run("helm", "lint", "--strict", CHART)
+
+    @needs("helm")
+    def test_bad_values_are_named(self) -> None:
+        for values, *words in (
+            ({"controler": {}}, "controler"),
+            ({"controller": {"replicas": "three"}}, "/controller/replicas", "want integer"),
+            ({"controller": {"replicas": 3}}, "controller.replicas", "ha.etcd"),
+            ({"controller": {"tlsSecret": ""}}, "/controller/tlsSecret"),
+            ({"controller": {"certificates": {"alice": "root"}}}, "/controller/certificates/alice"),
+            ({"ha": {"etcd": ["etcd:2379"]}}, "/ha/etcd/0"),
+            ({"ha": {"etcd": ["https://etcd:2379"]}}, "ha.tlsSecret", "https://etcd:2379"),
+            ({"agent": {"maxUnavailable": "all"}}, "/agent/maxUnavailable"),
+            ({"agent": {"recorderDir": "shm"}}, "/agent/recorderDir"),
+            ({"actuator": {"enabled": True}}, "actuator.namespaces"),
+            ({"actuator": {"jobs": "slurm"}}, "/actuator/jobs"),
+            ({"networkPolicy": {"nodes": []}}, "/networkPolicy/nodes"),
+        ):
+            done = helm(values=values)
+            self.assertNotEqual(done.returncode, 0, values)
+            for word in words:
+                self.assertIn(word, done.stderr, values)
 
 
 class Examples(unittest.TestCase):
