@@ -52,7 +52,7 @@ fn main() {
     let entry = |n: u32| Entry {
         key: Key::to(IpAddr::from((0x7f00_0000 + n).to_be_bytes()), ANY_PORT, ANY_RANK),
         slots: vec![0],
-        paths: vec![ports.clone()],
+        paths: vec![ports.clone().into()],
     };
     let table = Table { generation: 1, listen: None, entries: (1..1000).map(entry).collect() };
     // SAFETY: this program has one thread; the library reads its environment when it is loaded.

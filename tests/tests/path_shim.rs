@@ -94,7 +94,7 @@ fn run(table: &Path, to: SocketAddr, args: &[&str]) -> Vec<Said> {
 
 /// A table with one entry of two paths.
 fn plan(to: IpAddr, port: u16, rank: u32, paths: [&[u16]; 2]) -> Table {
-    let paths = paths.map(<[u16]>::to_vec).to_vec();
+    let paths = paths.map(|ports| ports.to_vec().into()).to_vec();
     let entry = Entry { key: Key::to(to, port, rank), slots: vec![0, 1], paths };
     Table { generation: 1, listen: None, entries: vec![entry] }
 }

@@ -5,8 +5,9 @@
 //! is in use, to the next port of the same path. And before `bind`: a socket that would listen on any port gets one of
 //! the few that the table names, if it names any, because the path of a source port also depends on the destination's.
 //!
-//! For RoCE it stands before `ibv_modify_qp`, where a queue pair gets the flow label that its source port is made of, and,
-//! since NCCL asks the loader for that function, before `dlvsym`. Without libibverbs in the process neither does anything.
+//! For RoCE it stands before `ibv_modify_qp`, where a queue pair gets the flow label that its source port is made of, before
+//! `ibv_destroy_qp`, and, since NCCL asks the loader for these functions, before `dlvsym`. Queue pairs of mlx5 follow a new
+//! plan while they run ([`live`]); all others when they are connected next. Without libibverbs in the process nothing is done.
 //!
 //! It runs in somebody's training job and fails open: no table, a torn one, a dead agent, an unknown destination, no free
 //! port, whatever else goes wrong, the call is made just as the program meant it. It keeps no descriptor open and
@@ -14,8 +15,10 @@
 //! closed anew for each connection, which takes some microseconds. It never allocates, and no panic leaves it.
 
 mod calls;
+mod live;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod lookups;
+mod mlx5;
 mod plan;
 mod settings;
 mod sockets;
@@ -25,4 +28,4 @@ mod verbs;
 pub use calls::{bind, connect};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub use lookups::dlvsym;
-pub use verbs::ibv_modify_qp;
+pub use verbs::{ibv_destroy_qp, ibv_modify_qp};

@@ -1,6 +1,6 @@
 //! `dlvsym`, by which NCCL finds the functions of libibverbs: it opens the library and asks that handle, so a function of
-//! the same name in a preloaded library would never be met. Stood before `dlvsym` itself, one name is answered with a
-//! function of ours, which calls the one that was asked for; everything else is passed on.
+//! the same name in a preloaded library would never be met. Stood before `dlvsym` itself, two names are answered with
+//! functions of ours, which call those that were asked for; everything else is passed on.
 //!
 //! Passing on has to be a jump, not a call: for `RTLD_NEXT` the loader looks at where it was called from.
 
@@ -46,16 +46,15 @@ unsafe extern "C" fn divert(handle: *mut c_void, name: *const c_char, version: *
         return null_mut();
     }
     // SAFETY: the caller's name, NUL-terminated as the loader demands.
-    if unsafe { CStr::from_ptr(name) } != c"ibv_modify_qp" {
-        return null_mut();
-    }
+    let name_of = unsafe { CStr::from_ptr(name) };
+    let Some(instead) = verbs::instead_of(name_of) else { return null_mut() };
     // SAFETY: the caller's own arguments.
     let real = unsafe { next(handle, name, version) };
     if real.is_null() {
         // Asked again, the loader says why not.
         return null_mut();
     }
-    aside(|| Some(verbs::stand_before(real))).unwrap_or(null_mut())
+    aside(|| Some(instead(real))).unwrap_or(null_mut())
 }
 
 /// Replaces the loader's function of this name.

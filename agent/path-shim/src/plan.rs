@@ -48,6 +48,11 @@ impl Table {
         Some(Self { file, header, settings })
     }
 
+    /// The plan's number.
+    pub(crate) fn generation(&self) -> u64 {
+        self.header.generation()
+    }
+
     /// Ports for sockets that listen on any port.
     pub(crate) fn listen(&self) -> Option<std::ops::Range<u16>> {
         self.header.listen()

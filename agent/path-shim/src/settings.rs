@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     path: [u8; LONGEST],
     /// Of this process in its job; [`ANY_RANK`] if it has none.
     pub(crate) rank: u32,
+    /// Whether queue pairs may be moved while they run (`C4_PATH_LIVE=off` forbids it).
+    pub(crate) live: bool,
 }
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
@@ -53,7 +55,8 @@ extern "C" fn load() {
     let rank = variable(c"RANK").or_else(|| variable(c"SLURM_PROCID"));
     let rank = rank.and_then(|rank| rank.to_str().ok()?.parse().ok()).unwrap_or(ANY_RANK);
     // Loaded once; a second time would change nothing.
-    let _ = SETTINGS.set(Settings { path, rank });
+    let live = variable(c"C4_PATH_LIVE").is_none_or(|value| value.to_bytes() != b"off");
+    let _ = SETTINGS.set(Settings { path, rank, live });
 }
 
 #[used]

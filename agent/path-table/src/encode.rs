@@ -14,8 +14,23 @@ pub struct Entry {
     pub key: Key,
     /// Whose turn it is: each connection takes the next slot, and with it one of the paths.
     pub slots: Vec<u16>,
-    /// For each path the source ports that take it, the preferred one first.
-    pub paths: Vec<Vec<u16>>,
+    /// The paths.
+    pub paths: Vec<Path>,
+}
+
+/// One of several paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// The port of a bond that it leaves by, counted from 1; 0 when that is nobody's business.
+    pub bond: u8,
+    /// The source ports that take it, the preferred one first.
+    pub ports: Vec<u16>,
+}
+
+impl From<Vec<u16>> for Path {
+    fn from(ports: Vec<u16>) -> Self {
+        Self { bond: 0, ports }
+    }
 }
 
 /// All that a host's processes are to know.
@@ -115,8 +130,8 @@ pub(crate) fn lease(until: u64, generation: u64) -> [u8; 16] {
 }
 
 fn words(number: usize, entry: &Entry) -> Result<Vec<u8>, TooLarge> {
-    let ports: usize = entry.paths.iter().map(Vec::len).sum();
-    let fits = 2 + entry.slots.len() + entry.paths.len() + ports <= MOST_WORDS;
+    let ports: usize = entry.paths.iter().map(|path| path.ports.len()).sum();
+    let fits = 2 + entry.slots.len() + 2 * entry.paths.len() + ports <= MOST_WORDS;
     if !fits
         || entry.slots.is_empty()
         || entry.slots.iter().any(|path| usize::from(*path) >= entry.paths.len())
@@ -124,7 +139,9 @@ fn words(number: usize, entry: &Entry) -> Result<Vec<u8>, TooLarge> {
         return Err(TooLarge::Entry(number));
     }
     let counts = [entry.slots.len() as u16, entry.paths.len() as u16];
-    let lengths: Vec<u16> = entry.paths.iter().map(|ports| ports.len() as u16).collect();
-    let words = counts.iter().chain(&entry.slots).chain(&lengths).chain(entry.paths.iter().flatten());
+    let lengths: Vec<u16> = entry.paths.iter().map(|path| path.ports.len() as u16).collect();
+    let bonds: Vec<u16> = entry.paths.iter().map(|path| path.bond.into()).collect();
+    let ports = entry.paths.iter().flat_map(|path| &path.ports);
+    let words = counts.iter().chain(&entry.slots).chain(&lengths).chain(&bonds).chain(ports);
     Ok(words.flat_map(|word| word.to_le_bytes()).collect())
 }

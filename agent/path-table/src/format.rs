@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 pub(crate) const MAGIC: [u8; 8] = *b"C4PATHS\0";
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const HEADER: usize = 64;
 /// Where the header's checksum is, and so how much it covers.
 pub(crate) const CHECKED: usize = 32;

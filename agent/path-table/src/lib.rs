@@ -13,14 +13,15 @@
 //! `u16` and how many `u16`, zero `u32`, FNV-1a of these; lease `u64`, the lease mixed with the generation `u64`, zeros.
 //! Then the buckets, 32 bytes each (address as IPv6, rank `u32`, port `u16`, words `u16`, offset `u32`, zero `u32`); a
 //! key lies in one of the [`PROBES`] buckets from where its hash points. Then records: FNV-1a `u64` over generation, key
-//! and words, and the words `u16`: slots, paths, the path of each slot, the ports of each path (how many), the ports.
+//! and words, and the words `u16`: slots, paths, the path of each slot, of each path how many ports it has
+//! and then by which port of a bond it leaves (from 1, 0 for any), the ports.
 
 mod encode;
 mod file;
 mod format;
 mod lookup;
 
-pub use encode::{Entry, Table, TooLarge};
+pub use encode::{Entry, Path, Table, TooLarge};
 pub use file::{publish, renew};
 pub use format::{ANY_PORT, ANY_RANK, Key, MOST_WORDS, PROBES};
 pub use lookup::{Buffer, Header, Ports, ReadAt, Refusal};

@@ -132,6 +132,7 @@ impl Header {
 pub struct Ports<'b> {
     slots: &'b [u8],
     lengths: &'b [u8],
+    bonds: &'b [u8],
     ports: &'b [u8],
 }
 
@@ -139,8 +140,9 @@ impl<'b> Ports<'b> {
     fn new(words: &'b [u8]) -> Option<Self> {
         let (slots, paths) = (usize::from(u16_at(words, 0)?), usize::from(u16_at(words, 2)?));
         let (slots, rest) = words.get(4..)?.split_at_checked(2 * slots)?;
-        let (lengths, ports) = rest.split_at_checked(2 * paths)?;
-        (!slots.is_empty()).then_some(Self { slots, lengths, ports })
+        let (lengths, rest) = rest.split_at_checked(2 * paths)?;
+        let (bonds, ports) = rest.split_at_checked(2 * paths)?;
+        (!slots.is_empty()).then_some(Self { slots, lengths, bonds, ports })
     }
 
     /// How many connections it takes until the first path comes round again.
@@ -149,16 +151,39 @@ impl<'b> Ports<'b> {
         (self.slots.len() / 2) as u32
     }
 
-    /// The ports for the connection whose turn it is: all take the same path.
-    pub fn turn(&self, turn: u32) -> impl Iterator<Item = u16> + 'b {
+    /// How many paths there are.
+    #[must_use]
+    pub fn paths(&self) -> usize {
+        self.lengths.len() / 2
+    }
+
+    /// The path for the connection whose turn it is; one that is not there if the table makes no sense.
+    #[must_use]
+    pub fn path(&self, turn: u32) -> usize {
         let slot = (turn % self.slots().max(1)) as usize;
-        let path = usize::from(u16_at(self.slots, 2 * slot).unwrap_or(u16::MAX));
-        let length = |path: usize| u16_at(self.lengths, 2 * path).map(usize::from);
+        usize::from(u16_at(self.slots, 2 * slot).unwrap_or(u16::MAX))
+    }
+
+    /// The port of a bond that a path leaves by, counted from 1; 0 when it does not matter.
+    #[must_use]
+    pub fn bond(&self, path: usize) -> u16 {
+        u16_at(self.bonds, 2 * path).unwrap_or(0)
+    }
+
+    /// The ports that take a path.
+    pub fn of(&self, path: usize) -> impl Iterator<Item = u16> + 'b {
+        let lengths = self.lengths;
+        let length = move |path: usize| u16_at(lengths, 2 * path).map(usize::from);
         let ports = length(path).and_then(|count| {
             let before: usize = (0..path).filter_map(length).sum();
             self.ports.get(2 * before..2 * (before + count))
         });
         let ports = ports.unwrap_or_default().chunks_exact(2);
         ports.map(|port| u16::from_le_bytes([port[0], port[1]])).filter(|port| *port != 0)
+    }
+
+    /// The ports for the connection whose turn it is: all take the same path.
+    pub fn turn(&self, turn: u32) -> impl Iterator<Item = u16> + 'b {
+        self.of(self.path(turn))
     }
 }

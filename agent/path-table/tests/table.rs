@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use c4_path_table::{
-    ANY_PORT, ANY_RANK, Buffer, Entry, Header, Key, Refusal, Table, TooLarge, publish, renew,
+    ANY_PORT, ANY_RANK, Buffer, Entry, Header, Key, Path, Refusal, Table, TooLarge, publish, renew,
 };
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ fn table(hosts: u32) -> Table {
     let entry = |n: u32| Entry {
         key: Key::to(address(n), if n.is_multiple_of(3) { ANY_PORT } else { 4000 + n as u16 % 7 }, ANY_RANK),
         slots: vec![0, 1, 0],
-        paths: vec![vec![50_000 + n as u16 % 1000, 50_001], vec![51_000]],
+        paths: vec![vec![50_000 + n as u16 % 1000, 50_001].into(), Path { bond: 2, ports: vec![51_000] }],
     };
     Table { generation: 7, listen: Some(30_000..30_016), entries: (0..hosts).map(entry).collect() }
 }
@@ -36,11 +36,23 @@ fn thousands_of_entries_are_found() {
     let bytes = table.encode(1000).expect("fits");
     assert_eq!(Header::read(&bytes[..], 999).expect("sound").listen(), Some(30_000..30_016));
     for entry in &table.entries {
-        assert_eq!(ports(&bytes, 999, &entry.key, 0).as_ref(), Some(&entry.paths[0]));
-        assert_eq!(ports(&bytes, 999, &entry.key, 4).as_ref(), Some(&entry.paths[1]));
+        assert_eq!(ports(&bytes, 999, &entry.key, 0).as_ref(), Some(&entry.paths[0].ports));
+        assert_eq!(ports(&bytes, 999, &entry.key, 4).as_ref(), Some(&entry.paths[1].ports));
         let other = Key { rank: 3, ..entry.key };
         assert_eq!(ports(&bytes, 999, &other, 0), None);
     }
+}
+
+#[test]
+fn paths_are_found_with_their_ports_of_a_bond() {
+    let bytes = table(10).encode(1000).expect("fits");
+    let header = Header::read(&bytes[..], 0).expect("sound");
+    let mut buffer = Buffer::default();
+    let ports = header.find(&bytes[..], &table(10).entries[4].key, &mut buffer).expect("there");
+    assert_eq!((ports.slots(), ports.paths(), ports.path(4), ports.path(5)), (3, 2, 1, 0));
+    assert_eq!([0, 1, 2].map(|path| ports.bond(path)), [0, 2, 0]);
+    assert_eq!(ports.of(1).collect::<Vec<_>>(), [51_000]);
+    assert_eq!(ports.of(2).count(), 0, "there is no such path");
 }
 
 #[test]
@@ -62,7 +74,7 @@ fn what_cannot_be_read_is_not_written() {
     one.entries.push(one.entries[0].clone());
     assert_eq!(one.encode(1).expect_err("one key twice"), TooLarge::Table);
     let mut many = table(1);
-    many.entries[0].paths[0] = vec![1; 5000];
+    many.entries[0].paths[0] = vec![1; 5000].into();
     assert_eq!(many.encode(1).expect_err("too many"), TooLarge::Entry(0));
     let mut nowhere = table(1);
     nowhere.entries[0].slots = vec![2];

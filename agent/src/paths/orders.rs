@@ -137,7 +137,7 @@ pub fn table(orders: &[Order], known: &Known, listen: &Listening, generation: u6
                 if own.is_empty() {
                     missing += 1;
                 } else {
-                    paths.push(own);
+                    paths.push(own.into());
                     units.push(route.units);
                 }
             }
@@ -194,7 +194,7 @@ mod tests {
         // Nothing is known of the second listening port: connections there stay as they are.
         assert_eq!((found.entries.len(), missing), (1, 2));
         assert_eq!(found.entries[0].slots, [0, 1, 0]);
-        assert_eq!(found.entries[0].paths, [vec![20_000, 20_001], vec![20_002]]);
+        assert_eq!(found.entries[0].paths, [vec![20_000, 20_001].into(), vec![20_002].into()]);
         assert!(found.encode(1).is_ok());
     }
 

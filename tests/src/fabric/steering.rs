@@ -158,7 +158,7 @@ impl Tables {
             let own = ports.get(&spine).with_context(|| format!("{flow:?}: no port takes spine {spine}"))?;
             let to = flow.destination();
             let key = Key::to(to.ip(), to.port(), ANY_RANK);
-            let entry = Entry { key, slots: vec![0], paths: vec![own.clone()] };
+            let entry = Entry { key, slots: vec![0], paths: vec![own.clone().into()] };
             tables.entry(flow.from).or_default().entries.push(entry);
             spines.push(spine);
         }

@@ -1,5 +1,18 @@
-/* As far as it matters here, the layout of libibverbs' struct ibv_qp_attr. */
+/* As far as it matters here, the layout of libibverbs' structures. */
 #include <stdint.h>
+
+struct device {
+    int is_mlx5;
+};
+
+struct context {
+    struct device *device;
+};
+
+struct queue_pair {
+    struct context *context;
+    int number, alive;
+};
 
 struct global_route {
     union { uint8_t raw[16]; struct { uint64_t subnet_prefix, interface_id; } global; } dgid;
