@@ -90,11 +90,19 @@ fn links(state: &State<'_>, old: &Path, new: &Path) -> Vec<(Resource, f64)> {
 fn sweep(state: &mut State<'_>, slope: &Slope, prefer: &dyn Preference) -> bool {
     let near = 1.0 - 3.0 / f64::from(slope.power);
     let all = 0..state.fabric.capacity.len() as Resource;
-    let used = |resource: &Resource| state.loads.used(*resource) / state.limit(*resource, slope.scale);
-    let mut hot: Vec<Resource> = all.filter(|resource| used(resource) > near).collect();
-    hot.sort_by(|a, b| used(b).total_cmp(&used(a)).then(a.cmp(b)));
+    let used = |resource| state.loads.used(resource) / state.limit(resource, slope.scale);
+    let mut hot: Vec<(f64, Resource)> =
+        all.map(|resource| (used(resource), resource)).filter(|(used, _)| *used > near).collect();
+    let fuller = |a: &(f64, Resource), b: &(f64, Resource)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    // In a balanced fabric all are near, and there is not the fuel to look at all.
+    let most = (state.fuel() / WEIGHING as u64) as usize;
+    if hot.len() > most {
+        hot.select_nth_unstable_by(most, fuller);
+        hot.truncate(most);
+    }
+    hot.sort_unstable_by(fuller);
     let mut moved = false;
-    for resource in hot {
+    for (_, resource) in hot {
         for piece in candidates(state, resource, slope.means, prefer).into_iter().take(PIECES) {
             if state.fuel() == 0 {
                 return moved;
