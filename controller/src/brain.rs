@@ -13,6 +13,7 @@ use c4_detect::{
 };
 use c4_proto::v1::PathOrders;
 
+use self::shown::Shown;
 use crate::{
     alerts::Notice,
     config::Config,
@@ -33,7 +34,7 @@ use crate::{
     steer::{
         action::Order,
         journal::Loaded,
-        machine::{Command, Refused, Steer, SteerView},
+        machine::{Command, Refused, Steer},
         scheduler::{SchedulerNode, Told},
     },
     store::Write,
@@ -44,6 +45,7 @@ pub mod driver;
 mod messages;
 mod owed;
 mod plan;
+mod shown;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -207,8 +209,8 @@ pub struct Brain {
     steer: Steer,
     /// Where paths are planned.
     paths: Option<Paths>,
-    /// What is shown of it, with its version.
-    steer_shown: (u64, Arc<SteerView>),
+    /// What is shown of the policy.
+    shown_policy: Shown,
     /// Nodes that are to be left alone, and why.
     wishes: std::collections::BTreeMap<NodeName, String>,
     /// What the scheduler last said of its nodes.
@@ -227,9 +229,11 @@ impl Brain {
     /// A brain that knows nothing but what it had done before.
     #[must_use]
     pub fn new(config: Config, known: Known, metrics: Arc<Metrics>, now: Timestamp) -> Self {
+        let steer = Steer::resume(config.steer.clone(), known.steer, now);
         Self {
             detector: Detector::new(config.detect.clone()),
-            steer: Steer::resume(config.steer.clone(), known.steer, now),
+            shown_policy: Shown::new(&steer),
+            steer,
             recording: config.record.is_some(),
             config,
             metrics,
@@ -241,7 +245,6 @@ impl Brain {
             scenes: Scenes::default(),
             paths: None,
             ledger: known.ledger,
-            steer_shown: (0, Arc::default()),
             wishes: std::collections::BTreeMap::new(),
             scheduled: std::collections::BTreeMap::new(),
             scheduled_jobs: std::collections::BTreeMap::new(),
@@ -282,6 +285,7 @@ impl Brain {
                 }
             }
             Input::Persisted { token, result } => {
+                self.shown_policy.settled(token);
                 let outputs = self.steer.persisted(token, result, now);
                 self.carry(outputs, now);
             }
@@ -344,9 +348,7 @@ impl Brain {
             paths.tick(&self.registry, now);
         }
         self.plan(now);
-        if self.steer_shown.0 != self.steer.version() {
-            self.steer_shown = (self.steer.version(), Arc::new(self.steer.view()));
-        }
+        self.shown_policy.refresh(&self.steer, now);
         if now.micros_since(self.pruned) >= PRUNE_US {
             self.pruned = now;
             self.registry.prune(now);

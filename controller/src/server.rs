@@ -254,6 +254,8 @@ pub async fn lead(
         tasks: TaskTracker::new(),
         debts: Debts::default(),
     };
+    // Whoever asks first sees what was known before.
+    driver.publish();
     let brain = tokio::spawn(driver.run(back.clone()));
 
     let page = Page::new(

@@ -9,21 +9,21 @@
 //! `C4_TEST_KUBERNETES_JOBS` lists the kinds of jobs whose controllers are there (`jobset`, `kubeflow`, `volcano`), and
 //! `C4_TEST_KUBERNETES_NAMESPACE` says where to make them (`default`).
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use c4_controller::{
     config::{Kubernetes as Config, KubernetesJobs},
     steer::{action::Step, actuator::Actuator, kubernetes::KubernetesActuator},
 };
-use c4_proto::v1;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 mod support;
 
-#[path = "kubernetes/agents.rs"]
-mod agents;
 #[path = "kubernetes/api.rs"]
 mod api;
 #[path = "kubernetes/controllers.rs"]
@@ -37,6 +37,7 @@ mod schema;
 
 use api::Api;
 use scenarios::{isolate, isolates_and_releases, refused, release, restart, restarts};
+use support::world::JOB;
 
 const KINDS: [KubernetesJobs; 3] =
     [KubernetesJobs::Jobset, KubernetesJobs::Kubeflow, KubernetesJobs::Volcano];
@@ -303,41 +304,47 @@ async fn what_becomes_of_nodes_is_seen_also_after_a_watch_was_lost() {
     running.drain().await;
 }
 
-/// One kill of the controller (SIGKILL) at a moment of what `begin` has it do, and another controller that finishes. Returns
-/// whether the moment came.
-async fn killed_at(moment: &str, double: &Double, isolate: bool) -> bool {
+/// The controller's configuration in a file.
+fn configure(double: &Double, dir: &Path, listen: &str) -> PathBuf {
+    let config = dir.join("c4.yaml");
+    let text = format!("{}state: {}\n", double.yaml("auto"), dir.join("state").display());
+    let text = text.replace("listen: 127.0.0.1:0", &format!("listen: {listen}"));
+    std::fs::write(&config, text).expect("written");
+    config
+}
+
+/// The incarnation that the job's pods are, while it has any.
+fn incarnation(api: &Api) -> Option<u32> {
+    let memory = api.memory();
+    let mut pods = memory.objects.iter().filter(|(key, _)| key.0 == "pods").map(|(_, pod)| pod);
+    let annotations =
+        pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null())?["metadata"]["annotations"].clone();
+    Some(annotations["c4/incarnation"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+/// A controller that restarts a job is killed (SIGKILL) at a moment, and another finishes. Returns whether the moment came.
+async fn killed_at(moment: &str, double: &Double) -> bool {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("c4.yaml");
-    let write = |grpc: &str| {
-        let text = format!("{}state: {}\n", double.yaml("auto"), dir.path().join("state").display());
-        let text = text.replace("listen: 127.0.0.1:0", &format!("listen: {grpc}"));
-        std::fs::write(&config, text).expect("written");
-    };
-    write("127.0.0.1:0");
+    let config = configure(double, dir.path(), "127.0.0.1:0");
     let (mut first, grpc) = support::program(&config, Some(moment)).await;
-    write(&grpc);
-    let agents = (!isolate).then(|| tokio::spawn(agents::run(format!("http://{grpc}"), double.api.clone())));
-    if isolate {
-        let what = v1::decision::What::Isolate(v1::IsolateNode { node: "n0".into(), why: "a test".into() });
-        let decision = v1::Decision { by: "eve".into(), dry_run: false, what: Some(what) };
-        // A controller that dies before it has written this down answers nobody.
-        let _ = support::steering(&grpc).await.expect("connects").decide(decision).await;
-    }
-    let came = tokio::select! {
-        _ = first.wait() => true,
-        _ = support::done(&grpc) => false,
-    };
-    if came {
-        let (_second, grpc) = support::program(&config, None).await;
-        if moment != "before:1" || !isolate {
+    configure(double, dir.path(), &grpc);
+    let scenario = async {
+        let came = tokio::select! {
+            _ = first.wait() => true,
+            _ = support::done(&grpc) => false,
+        };
+        if came {
+            let (_second, grpc) = support::program(&config, None).await;
             let actions = support::done(&grpc).await;
             assert_eq!(actions.len(), 1, "killed {moment}: {actions:#?}");
         }
+        came
+    };
+    let agents = support::agents::run(format!("http://{grpc}"), JOB, || incarnation(&double.api));
+    tokio::select! {
+        came = scenario => came,
+        () = agents => unreachable!("they run for ever"),
     }
-    if let Some(agents) = agents {
-        agents.abort();
-    }
-    came
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -346,12 +353,11 @@ async fn a_controller_killed_at_every_step_restarts_a_job_once() {
     // Planned, stopping, starting, done: each before and after it was written, side by side; and none after that.
     let all = moments.into_iter().chain(["before:5".into()]).map(|moment| async move {
         let double = Double::start().await;
-        double.add_job(KubernetesJobs::Jobset, support::world::JOB, "training");
-        let came = killed_at(&moment, &double, false).await;
+        double.add_job(KubernetesJobs::Jobset, JOB, "training");
+        let came = killed_at(&moment, &double).await;
         let writes = double.api.memory().writes.clone();
         assert_eq!(writes, ["spec jobsets.jobset.x-k8s.io llm"; 2], "killed {moment}");
-        let key =
-            ("jobsets.jobset.x-k8s.io".to_owned(), "training".to_owned(), support::world::JOB.to_owned());
+        let key = ("jobsets.jobset.x-k8s.io".to_owned(), "training".to_owned(), JOB.to_owned());
         let object = double.api.memory().objects[&key].clone();
         assert_eq!(object["metadata"]["annotations"]["c4/incarnation"], "1", "killed {moment}");
         assert_eq!(object["spec"]["suspend"], false, "killed {moment}");
@@ -361,17 +367,20 @@ async fn a_controller_killed_at_every_step_restarts_a_job_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_controller_killed_at_every_step_isolates_a_node_once() {
-    let moments: Vec<String> = (1..=3).flat_map(|n| [format!("before:{n}"), format!("after:{n}")]).collect();
-    let all = moments.into_iter().chain(["before:4".into()]).map(|moment| async move {
+async fn a_controller_killed_at_every_step_isolates_and_releases_a_node_once() {
+    let moments: Vec<String> = (1..=6).flat_map(|n| [format!("before:{n}"), format!("after:{n}")]).collect();
+    // Both planned, in their one step, and done: each before and after it was written; and none after that.
+    let all = moments.into_iter().chain(["before:7".into()]).map(|moment| async move {
         let double = Double::start().await;
-        let came = killed_at(&moment, &double, true).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = configure(&double, dir.path(), "127.0.0.1:0");
+        let (came, all) = support::isolated_and_released_though_killed(&config, &moment, "n0").await;
+        let deeds: Vec<_> = all.iter().map(|action| action.deed.as_str()).collect();
+        assert_eq!(deeds, ["isolate", "release"], "killed {moment}: {all:#?}");
         let writes = double.api.memory().writes.clone();
-        // Nobody was told that it would be done before it was written down.
-        let none = moment == "before:1";
-        let expected: &[&str] = if none { &[] } else { &["spec nodes n0", "status nodes n0"] };
-        assert_eq!(writes, expected, "killed {moment}");
-        assert_eq!(came, moment != "before:4", "killed {moment}");
+        let each = ["spec nodes n0", "status nodes n0"];
+        assert_eq!(writes, [each, each].concat(), "killed {moment}");
+        assert_eq!(came, moment != "before:7", "killed {moment}");
     });
     side_by_side(all).await;
 }

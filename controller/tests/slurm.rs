@@ -11,15 +11,16 @@ use c4_controller::steer::{
 use c4_detect::observation::{JobId, NodeName, Timestamp};
 use c4_proto::v1::{self, agent_message::Body};
 
-use tokio::time::timeout;
-
 mod support;
 
 #[path = "slurm/cluster.rs"]
 mod cluster;
 
 use cluster::{Slurm, wait};
-use support::{Agent, PATIENCE, controller, event, isolated_and_released, joined, program, started, window};
+use support::{
+    Agent, agents, controller, done, event, isolated_and_released_though_killed, joined, program, started,
+    window,
+};
 
 fn order(deed: Deed, step: Step) -> Order {
     let action = Action {
@@ -80,6 +81,7 @@ async fn nodes_are_drained_and_jobs_come_back_elsewhere() {
     requeues(&real, &slurm).await;
     comes_back_by_itself(&real).await;
     survives_the_controllers_death(&real).await;
+    comes_back_once_whoever_dies(&real).await;
     sees_nodes_go_down(&mut real, &slurm).await;
 }
 
@@ -224,15 +226,7 @@ async fn killed_at(real: &Slurm, moment: &str) -> bool {
         log.display()
     );
     std::fs::write(&config, text).expect("written");
-    let (mut first, grpc) = program(&config, Some(moment)).await;
-    let came = tokio::select! {
-        _ = first.wait() => true,
-        done = isolated_and_released(&grpc, "n3") => done.is_none(),
-    };
-    first.kill().await.expect("ours");
-    let (_second, grpc) = program(&config, None).await;
-    let all =
-        timeout(PATIENCE, isolated_and_released(&grpc, "n3")).await.expect("in time").expect("it lives");
+    let (came, all) = isolated_and_released_though_killed(&config, moment, "n3").await;
     let mut deeds: Vec<_> = all.iter().map(|action| action.deed.as_str()).collect();
     deeds.sort_unstable();
     assert_eq!(deeds, ["isolate", "release", "ticket"], "killed {moment}: {all:#?}");
@@ -245,6 +239,59 @@ async fn killed_at(real: &Slurm, moment: &str) -> bool {
         .collect();
     assert_eq!(tickets.len(), 1, "killed {moment}: {tickets:?}");
     assert!(!seen(&SlurmActuator::new(real.config()), "n3").await.drained, "killed {moment}");
+    came
+}
+
+/// The same of a restart: a rank dies, and Slurm's job is requeued once, whichever controller did which part of it.
+async fn comes_back_once_whoever_dies(real: &Slurm) {
+    let mut moments = 0;
+    for number in 1.. {
+        for side in ["before", "after"] {
+            if !restart_killed_at(real, &format!("{side}:{number}")).await {
+                // Planned, stopping, starting, done: each before and after it was written.
+                assert_eq!(moments, 8);
+                return;
+            }
+            moments += 1;
+        }
+    }
+}
+
+/// Returns whether the moment came.
+async fn restart_killed_at(real: &Slurm, moment: &str) -> bool {
+    let number = real.submit(&[]);
+    // A job that is requeued while it is still being launched has to wait for minutes.
+    let ran = |time: &String| time != "00:00:00" && time != "00:00:01";
+    wait("the job to run", || real.job(number, "RunTime").filter(ran));
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("c4.yaml");
+    let text = format!(
+        "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\nstate: {}\nsteer: {{mode: auto, settle_seconds: 0.0, \
+         slurm: {{conf: {}, poll_seconds: 0.5}}}}\n",
+        dir.path().join("state").display(),
+        real.conf().display()
+    );
+    std::fs::write(&config, text).expect("written");
+    let job = format!("slurm-{number}");
+    let incarnation = || {
+        real.job(number, "JobState").filter(|state| state == "RUNNING")?;
+        real.job(number, "Restarts")?.parse().ok()
+    };
+    let (mut first, grpc) = program(&config, Some(moment)).await;
+    let came = tokio::select! {
+        _ = first.wait() => true,
+        _ = done(&grpc) => false,
+        () = agents::run(format!("http://{grpc}"), &job, incarnation) => unreachable!("they run for ever"),
+    };
+    first.kill().await.expect("ours");
+    let (_second, grpc) = program(&config, None).await;
+    let all = tokio::select! {
+        all = done(&grpc) => all,
+        () = agents::run(format!("http://{grpc}"), &job, incarnation) => unreachable!("they run for ever"),
+    };
+    assert_eq!(all.len(), 1, "killed {moment}: {all:#?}");
+    assert_eq!(real.job(number, "Restarts").as_deref(), Some("1"), "killed {moment}");
+    real.ask("scancel", &[&number.to_string()]).expect("cancelled");
     came
 }
 

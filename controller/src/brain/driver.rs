@@ -157,7 +157,8 @@ impl Driver {
         self.recorder
     }
 
-    fn publish(&self) {
+    /// Shows everything as it is now.
+    pub fn publish(&self) {
         let before = self.snapshot.borrow().paths.clone();
         let paths = self.brain.paths_view(before.as_deref());
         let snapshot = Snapshot { paths, ..self.brain.snapshot(self.clock.now()) };

@@ -152,7 +152,10 @@ impl Brain {
                     self.ledger.stopped(&job, incarnation, now);
                     self.keep_ledger(&job);
                 }
-                Output::Persist { token, batch } => self.effects.push(Effect::Persist(token, batch)),
+                Output::Persist { token, batch } => {
+                    self.shown_policy.writing(token);
+                    self.effects.push(Effect::Persist(token, batch));
+                }
                 Output::Order(order) => self.effects.push(Effect::Act(order)),
                 Output::Halt => self.effects.push(Effect::Halt),
                 Output::Said { finding, job, text, outcome } => {

@@ -30,7 +30,7 @@ impl Brain {
             taken: now,
             started: self.started,
             mode: self.steer.mode(),
-            steer: self.steer_shown.1.clone(),
+            steer: self.shown_policy.view().clone(),
             evidence: self.evidence.clone(),
             nodes: Arc::new(nodes.collect()),
             jobs: Arc::new(jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect()),
@@ -47,7 +47,7 @@ impl Brain {
         Snapshot {
             findings: self.shown(),
             kept: self.scenes.kept().clone(),
-            steer: self.steer_shown.1.clone(),
+            steer: self.shown_policy.view().clone(),
             ..picture.clone()
         }
     }

@@ -22,6 +22,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
+pub(crate) mod agents;
 pub(crate) mod world;
 
 /// Far more than anything here takes; a test that waits this long has failed.
@@ -266,8 +267,26 @@ pub(crate) async fn done(grpc: &str) -> Vec<v1::Action> {
     timeout(PATIENCE, wait).await.expect("the action is done")
 }
 
+/// A controller that isolates a node and releases it is killed (SIGKILL) at a moment, and another finishes. Returns whether the
+/// moment came, and all that was done.
+pub(crate) async fn isolated_and_released_though_killed(
+    config: &Path,
+    moment: &str,
+    node: &str,
+) -> (bool, Vec<v1::Action>) {
+    let (mut first, grpc) = program(config, Some(moment)).await;
+    let came = tokio::select! {
+        _ = first.wait() => true,
+        done = isolated_and_released(&grpc, node) => done.is_none(),
+    };
+    first.kill().await.expect("ours");
+    let (_second, grpc) = program(config, None).await;
+    let all = timeout(PATIENCE, isolated_and_released(&grpc, node)).await.expect("in time");
+    (came, all.expect("nobody kills the second"))
+}
+
 /// Somebody wants a node isolated, and released again once that is done; nothing if the controller dies meanwhile.
-pub(crate) async fn isolated_and_released(grpc: &str, node: &str) -> Option<Vec<v1::Action>> {
+async fn isolated_and_released(grpc: &str, node: &str) -> Option<Vec<v1::Action>> {
     let isolate = v1::decision::What::Isolate(v1::IsolateNode { node: node.into(), why: "smoke".into() });
     let release = v1::decision::What::Release(v1::ReleaseNode { node: node.into(), check: false });
     for (deed, what) in [("isolate", isolate), ("release", release)] {

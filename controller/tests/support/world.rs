@@ -142,7 +142,7 @@ pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mute
         let first = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) };
         messages.send(first).await.expect("room");
         messages.send(number(report)).await.expect("room");
-        for body in life(node as u32, incarnation, dead) {
+        for body in life(JOB, node as u32, incarnation, dead) {
             messages.send(number(body)).await.expect("room");
         }
         let stream = timeout(SILENCE, client.stream(ReceiverStream::new(outgoing))).await;
@@ -183,9 +183,9 @@ pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mute
 }
 
 /// What a rank of an incarnation does: in the first, rank 1 dies while rank 0 waits for it.
-pub(crate) fn life(rank: u32, incarnation: u32, dead: bool) -> Vec<Body> {
+pub(crate) fn life(job: &str, rank: u32, incarnation: u32, dead: bool) -> Vec<Body> {
     let process = u64::from(incarnation * 100 + rank + 1);
-    let mut start = started(process, JOB, rank, RANKS);
+    let mut start = started(process, job, rank, RANKS);
     if let Body::ProcessStarted(start) = &mut start {
         start.incarnation = incarnation;
     }

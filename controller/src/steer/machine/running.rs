@@ -398,19 +398,25 @@ impl Steer {
         out: &mut Vec<Output>,
     ) {
         let Some(action) = self.open.get(id).map(|open| open.action.clone()) else { return };
-        let by_person = matches!(outcome, "planned" | "approved" | "rejected");
-        let who = action.by.clone().filter(|_| by_person).unwrap_or_else(|| POLICY.to_owned());
-        let rows = self.note(AuditEntry {
-            at: now,
-            who,
-            what: outcome.to_owned(),
-            text: text.clone(),
-            action: Some(id.clone()),
-            finding: action.finding.clone(),
-            job: action.job.clone(),
-            nodes: action.deed.nodes().into_iter().cloned().collect(),
-        });
-        self.persist(rows, out);
+        let noted = |entry: &AuditEntry| {
+            entry.action.as_ref() == Some(id) && (entry.what.as_str(), &entry.text) == (outcome, &text)
+        };
+        // A step that is repeated, since the last controller was killed before it wrote that it was done, is no second deed.
+        if outcome == "step" || !self.audit.iter().any(noted) {
+            let by_person = matches!(outcome, "planned" | "approved" | "rejected");
+            let who = action.by.clone().filter(|_| by_person).unwrap_or_else(|| POLICY.to_owned());
+            let rows = self.note(AuditEntry {
+                at: now,
+                who,
+                what: outcome.to_owned(),
+                text: text.clone(),
+                action: Some(id.clone()),
+                finding: action.finding.clone(),
+                job: action.job.clone(),
+                nodes: action.deed.nodes().into_iter().cloned().collect(),
+            });
+            self.persist(rows, out);
+        }
         let job = action.job.map_or_else(String::new, |job| job.0);
         out.push(Output::Said { finding: action.finding, job, text, outcome });
     }

@@ -114,6 +114,8 @@ fn a_node_that_is_isolated_by_two_controllers_gets_one_ticket() {
         let view = rig.steer.view();
         assert!(view.actions.iter().all(|action| action.state == State::Done), "killed after {killed}");
         assert_eq!(view.actions.len(), 2 * planned, "killed after {killed}");
+        let isolated = view.audit.iter().filter(|entry| entry.what == "isolated").count();
+        assert_eq!(isolated, planned, "killed after {killed}: {:#?}", view.audit);
         if all {
             assert_eq!(planned, 1);
             break;

@@ -1,4 +1,4 @@
-//! Agents of the tests' cluster: they see the pods of one job, and tell the controller what a profiler in them would.
+//! Agents beside a job that a scheduler runs: they see its incarnation there, and tell the controller what a profiler would.
 
 use std::time::Duration;
 
@@ -6,33 +6,21 @@ use c4_proto::v1::{self, AgentMessage, agent_message::Body, telemetry_client::Te
 use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{
-    api::Api,
-    support::world::{RANKS, life},
-};
+use super::world::{RANKS, life};
 
-/// The incarnation that the job's pods are, while it has any.
-fn incarnation(api: &Api) -> Option<u32> {
-    let memory = api.memory();
-    let mut pods = memory.objects.iter().filter(|(key, _)| key.0 == "pods").map(|(_, pod)| pod);
-    let annotations =
-        pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null())?["metadata"]["annotations"].clone();
-    Some(annotations["c4/incarnation"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0))
-}
-
-/// The agents of both nodes, for ever; each connects again whenever its stream ends. A death that nobody is there to suffer
-/// from is none, so what rank 0 does is told first.
-pub(crate) async fn run(grpc: String, api: Api) {
+/// The agents of both nodes, for ever; each connects again whenever its stream ends. `incarnation` is what the job's processes
+/// are, while it has any. A death that nobody is there to suffer from is none, so what rank 0 does is told first.
+pub(crate) async fn run(grpc: String, job: &str, incarnation: impl Fn() -> Option<u32>) {
     let mut session = 0;
     loop {
         session += 1;
-        let _ = both(&grpc, &api, session).await;
+        let _ = both(&grpc, job, &incarnation, session).await;
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Tells of both nodes until a stream ends.
-async fn both(grpc: &str, api: &Api, session: u32) -> Option<()> {
+async fn both(grpc: &str, job: &str, incarnation: &impl Fn() -> Option<u32>, session: u32) -> Option<()> {
     let mut senders = Vec::new();
     let mut streams = Vec::new();
     for node in 0..RANKS {
@@ -53,10 +41,10 @@ async fn both(grpc: &str, api: &Api, session: u32) -> Option<()> {
     let mut sequences = [0; RANKS as usize];
     let mut told = None;
     loop {
-        let now = incarnation(api);
+        let now = incarnation();
         if let Some(incarnation) = now.filter(|_| now != told) {
             for (rank, (messages, sequence)) in (0..).zip(senders.iter().zip(&mut sequences)) {
-                for body in life(rank, incarnation, true) {
+                for body in life(job, rank, incarnation, true) {
                     *sequence += 1;
                     let message = AgentMessage { sequence: *sequence, age_us: 0, body: Some(body) };
                     messages.send(message).await.ok()?;
