@@ -252,19 +252,21 @@ pub(crate) async fn actions(grpc: &str) -> Option<Vec<v1::Action>> {
     Some(client.list_actions(request).await.ok()?.into_inner().actions)
 }
 
-/// Waits until the controller has done everything that it has taken up.
+/// Waits until the controller has done what it has taken up.
 pub(crate) async fn done(grpc: &str) -> Vec<v1::Action> {
+    let mut seen = Vec::new();
     let wait = async {
         loop {
-            if let Some(actions) = actions(grpc).await
-                && actions.iter().any(|action| action.state == "done")
-            {
-                return actions;
+            seen = actions(grpc).await.unwrap_or_default();
+            if seen.iter().any(|action| action.state == "done") {
+                return;
             }
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, wait).await.expect("the action is done")
+    let waited = timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "nothing is done: {seen:#?}");
+    seen
 }
 
 /// A controller that isolates a node and releases it is killed (SIGKILL) at a moment, and another finishes. Returns whether the

@@ -42,8 +42,9 @@ impl Setting<'_> {
             Some(shape) => sample.operations * 4 >= u64::from(shape.operations) * 3,
             None => sample.wall_ns >= FALLBACK_NS,
         };
-        // Nor does the pattern need to be the iteration: where all operations are alike, one of them may be taken for it.
-        whole && sample.wall_ns / 1_000 * 4 >= self.iteration_us * 3
+        // Nor does the pattern need to be the iteration: where all operations are alike, one of them may be taken for it. Where it
+        // is, one that takes less time than those before is an iteration all the same.
+        whole && (!self.is_part() || sample.wall_ns / 1_000 * 4 >= self.iteration_us * 3)
     }
 
     /// Whether the pattern here is only a part of the job's iteration.
