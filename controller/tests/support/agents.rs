@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use c4_proto::v1::{self, AgentMessage, agent_message::Body, telemetry_client::TelemetryClient};
+use c4_proto::v1::{
+    self, AgentMessage, ControllerMessage, agent_message::Body, controller_message,
+    telemetry_client::TelemetryClient,
+};
 use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use super::world::{RANKS, life};
 
@@ -50,7 +54,7 @@ async fn both(grpc: &str, job: &str, incarnation: &impl Fn() -> Option<u32>, ses
                     messages.send(message).await.ok()?;
                 }
                 // Taken in before the next one is told of.
-                sleep(Duration::from_millis(50)).await;
+                acknowledged(&mut streams[rank as usize], *sequence).await?;
             }
             told = now;
         }
@@ -59,6 +63,16 @@ async fn both(grpc: &str, job: &str, incarnation: &impl Fn() -> Option<u32>, ses
                 Ok(Ok(Some(_))) | Err(_) => {}
                 _ => return None,
             }
+        }
+    }
+}
+
+/// Waits until everything up to `sequence` is acknowledged; nothing if the stream ends.
+async fn acknowledged(stream: &mut Streaming<ControllerMessage>, sequence: u64) -> Option<()> {
+    loop {
+        match stream.message().await.ok()??.body {
+            Some(controller_message::Body::Ack(ack)) if ack.sequence >= sequence => return Some(()),
+            _ => {}
         }
     }
 }

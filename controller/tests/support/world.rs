@@ -102,6 +102,9 @@ impl World {
 
 /// How long an agent waits for a controller that says nothing.
 const SILENCE: Duration = Duration::from_millis(1500);
+/// How long rank 1's agent waits for a controller to have heard of rank 0, which may never happen again if only rank 1's agent
+/// lost it.
+const ALONE: Duration = Duration::from_secs(10);
 
 /// An agent that connects again whenever its stream ends, to the next controller.
 pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mutex<World>>) {
@@ -132,7 +135,7 @@ pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mute
         };
         // A death that nobody is there to suffer from is none: rank 0 comes first.
         let before = Instant::now();
-        while node == 1 && world.lock().expect("unpoisoned").lives <= session && before.elapsed() < SILENCE {
+        while node == 1 && world.lock().expect("unpoisoned").lives <= session && before.elapsed() < ALONE {
             sleep(Duration::from_millis(5)).await;
         }
         let (report, incarnation, dead) = {
