@@ -31,6 +31,9 @@ pub const MARK: &str = "C4: ";
 const PREFIX: &str = "slurm-";
 /// Time between two looks while Slurm works.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Time after which a node's slurmd takes a job again whose processes it was told to end: it refuses credentials of the same second,
+/// to the resolution of its clock and of slurmctld's, and the job would fail.
+const REVOKED: Duration = Duration::from_secs(2);
 /// How long one call of `scontrol` may take.
 const CALL: Duration = Duration::from_secs(15);
 /// Slurm cuts longer reasons.
@@ -199,6 +202,7 @@ impl SlurmActuator {
                     self.call(&["release".into(), number.to_string()]).await?;
                     // Slurm would let a requeued job wait for two minutes; nothing of this one runs any more. A Slurm that does
                     // not take this takes that time.
+                    sleep(REVOKED).await;
                     let at_once = ["update".into(), format!("JobId={number}"), "StartTime=now".into()];
                     if let Err(error) = self.call(&at_once).await {
                         tracing::info!("job {number} is released, but not started at once: {error}");
