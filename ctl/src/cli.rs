@@ -380,6 +380,9 @@ pub struct Plan {
     /// Also write what agents are to do (JSON): the plan in addresses, which the topology must have
     #[arg(long, value_name = "FILE")]
     pub orders: Option<PathBuf>,
+    /// Also show what flows would get otherwise: hashed over 1, 2 or 16 queue pairs, split by Ethereal, sprayed ideally
+    #[arg(long)]
+    pub compare: bool,
 }
 
 /// Offline planning of what is not yet so.
@@ -397,6 +400,9 @@ pub struct WhatIf {
     /// Flows that come on top (JSON); may be repeated
     #[arg(long, value_name = "FILE")]
     pub add: Vec<PathBuf>,
+    /// Also show what flows would get otherwise, before and after: hashed, split by Ethereal, sprayed ideally
+    #[arg(long)]
+    pub compare: bool,
 }
 
 #[cfg(test)]

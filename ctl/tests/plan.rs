@@ -197,6 +197,44 @@ fn what_if_shows_before_and_after() {
 }
 
 #[test]
+fn what_hashing_would_give_is_shown_beside_the_plan() {
+    let files = Files::new();
+    let flows = [("f0", "a", "c"), ("f1", "b", "d"), ("f2", "c", "a"), ("f3", "d", "b")];
+    let flows: Vec<Value> = flows
+        .iter()
+        .map(|(id, src, dst)| {
+            let mut flow = flow(id, src, dst);
+            flow["gbps"] = json!(100.0);
+            flow
+        })
+        .collect();
+    files.write("f.json", &json!({"flows": flows}).to_string());
+    let lines = document(&files.plan(&["--json", "--compare"]))["comparison"].clone();
+    let names: Vec<&str> =
+        lines.as_array().expect("lines").iter().map(|line| line["paths"].as_str().expect("a name")).collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    let of = |line: usize, what: &str| lines[line][what].as_f64().expect("a number");
+    // Two flows of a leaf over two spines: by chance they meet on one half of the time, and get half of it.
+    let hashed = of(0, "slowest_gbps");
+    assert!(hashed > 50.0 - 1e-6 && hashed < 90.0, "{hashed}");
+    for (name, line) in
+        names.iter().zip(0..).filter(|(name, _)| ["this plan", "ideal spraying"].contains(*name))
+    {
+        for (what, expected) in [("slowest_gbps", 100.0), ("sum_gbps", 400.0), ("bus_gbps", 100.0)] {
+            let found = of(line, what);
+            assert!((found - expected).abs() < 1e-6, "{name}: {what} is {found}");
+        }
+    }
+    let shown = text(&files.plan(&["--compare"]).stdout);
+    assert!(shown.contains("ECMP, 16 queue pairs") && shown.contains("ALL-REDUCE"), "{shown}");
+    let args =
+        ["what-if", "--topology", "t.yaml", "--flows", "f.json", "--down", "leaf0-spine1", "--compare"];
+    let shown = text(&files.run(&args).stdout);
+    assert!(shown.contains("flows get, before") && shown.contains("flows get, after"), "{shown}");
+    assert!(document(&files.plan(&["--json"])).get("comparison").is_none());
+}
+
+#[test]
 fn a_link_that_is_not_there_cannot_die() {
     let files = Files::new();
     let output =

@@ -127,8 +127,13 @@ impl Client {
 
     /// Waits until so many queue pairs were moved; where each went last.
     fn moves(&mut self, count: usize) -> BTreeMap<u32, u16> {
+        self.moves_until(|moved| moved.len() >= count)
+    }
+
+    /// Waits until it is so; where each queue pair went last.
+    fn moves_until(&mut self, so: impl Fn(&BTreeMap<u32, u16>) -> bool) -> BTreeMap<u32, u16> {
         let mut moved = BTreeMap::new();
-        while moved.len() < count {
+        while !so(&moved) {
             let line = self.hear();
             if let Some((qp, port)) =
                 line.strip_prefix("moved qp=").and_then(|rest| rest.split_once(" port="))
@@ -246,11 +251,12 @@ fn a_new_plan_reaches_queue_pairs_that_run_and_moves_no_more_than_it_must() {
     let second = client.moves(2);
     assert!(second.values().all(|port| *port == 0xC004), "{second:?}");
     assert!(second.keys().all(|qp| first[qp] == 0xC003), "{second:?} after {first:?}");
-    // Nobody moves what was destroyed or reset.
+    // Nobody moves what was destroyed or reset. (Those that are left may be evened out once more before the next plan.)
     client.does("destroy 0");
     client.does("reset 1");
     scene.publish(&scene.plan(4, &[PEER], &[path(0, &[0xC005])]), u64::MAX);
-    assert_eq!(client.moves(2), BTreeMap::from([(2, 0xC005), (3, 0xC005)]));
+    let third = client.moves_until(|moved| [2, 3].iter().all(|qp| moved.get(qp) == Some(&0xC005)));
+    assert_eq!(third.len(), 2, "{third:?}");
     // A plan that says nothing of them any more, a torn one, a dead agent.
     scene.publish(&scene.plan(5, &["10.9.9.9"], &[path(0, &[0xC006])]), u64::MAX);
     client.stays();

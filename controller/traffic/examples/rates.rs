@@ -12,7 +12,9 @@
 use std::num::NonZeroU32;
 
 use c4_traffic::{
-    Flow, Flows, Plan, Topology, baseline, plan, rates,
+    Flow, Flows, Plan, Topology, baseline,
+    compare::Gain,
+    plan, rates,
     topology::{Builder, Gbps, Port, State, Tier},
     wires::Wires,
 };
@@ -85,32 +87,8 @@ fn jobs(topology: &Topology, count: usize, max_pieces: u32) -> Flows {
     flows
 }
 
-/// Slowest NIC, sum over all NICs, mean over jobs of the slowest NIC; all in Gbit/s.
-struct Row {
-    slowest: f64,
-    sum: f64,
-    bus: f64,
-}
-
-fn row(flows: &Flows, rates: &[f64]) -> Row {
-    // A NIC waits for the slower of its halves.
-    let mut jobs: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
-    for (flow, rate) in flows.as_slice().iter().zip(rates) {
-        let slowest = jobs.entry(&flow.job).or_insert(f64::INFINITY);
-        *slowest = slowest.min(2.0 * rate);
-    }
-    let bus = jobs.values().sum::<f64>() / jobs.len() as f64;
-    Row { slowest: jobs.values().copied().fold(f64::INFINITY, f64::min), sum: rates.iter().sum(), bus }
-}
-
-fn mean(rows: impl Iterator<Item = Row>) -> Row {
-    let rows: Vec<Row> = rows.collect();
-    let mean = |value: &dyn Fn(&Row) -> f64| rows.iter().map(value).sum::<f64>() / rows.len() as f64;
-    Row { slowest: mean(&|row| row.slowest), sum: mean(&|row| row.sum), bus: mean(&|row| row.bus) }
-}
-
-fn print(name: &str, row: &Row) {
-    println!("  {name:<44} {:>8.1} {:>10.0} {:>8.1}", row.slowest, row.sum, row.bus);
+fn print(name: &str, gain: &Gain) {
+    println!("  {name:<44} {:>8.1} {:>10.0} {:>8.1}", gain.slowest, gain.sum, gain.bus);
 }
 
 fn main() {
@@ -124,7 +102,7 @@ fn main() {
 }
 
 fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
-    println!("{title}: Gbit/s a NIC");
+    println!("{title}: Gbit/s a flow, all flows, a NIC");
     println!("  {:<44} {:>8} {:>10} {:>8}", "", "slowest", "sum", "bus");
     let whole = fabric(oversubscription);
     let mut topology = whole.clone();
@@ -134,28 +112,24 @@ fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
         topology.set_link_state(leaf, spine, None, State::Down);
     }
     let wires = Wires::new(&topology);
-    let got = |flows: &Flows, plan: &Plan| row(flows, &rates::planned(&wires, flows, plan));
+    let got = |flows: &Flows, plan: &Plan| Gain::of(flows, &rates::planned(&wires, flows, plan));
+    let mean = |plan: &dyn Fn(u64) -> Gain| Gain::mean(&(0..SEEDS).map(plan).collect::<Vec<_>>());
     let flows = jobs(&topology, count, 1);
     // Two flows a NIC: a queue pair each is two a NIC.
     for (name, queue_pairs) in
         [("ECMP, 2 queue pairs a NIC", 1), ("ECMP, 4", 2), ("ECMP, 16", 8), ("ECMP, 32", 16)]
     {
-        print(
-            name,
-            &mean((0..SEEDS).map(|seed| got(&flows, &baseline::ecmp(&topology, &flows, queue_pairs, seed)))),
-        );
+        print(name, &mean(&|seed| got(&flows, &baseline::ecmp(&topology, &flows, queue_pairs, seed))));
     }
-    let one: Vec<_> =
-        (0..SEEDS).map(|seed| got(&flows, &baseline::ethereal(&topology, &flows, seed))).collect();
-    print("Ethereal alone", &mean(one.into_iter()));
+    print("Ethereal alone", &mean(&|seed| got(&flows, &baseline::ethereal(&topology, &flows, seed))));
     let before = plan(&whole, &flows, None);
     let known = before.as_previous(&flows);
     if dead {
-        let hashed = (0..SEEDS).map(|seed| {
+        let hashed = |seed| {
             let spare = baseline::ecmp(&topology, &flows, 1, seed);
             got(&flows, &fallen_back(&topology, &before, &spare))
-        });
-        print("plan of before, dead link's flows hashed", &mean(hashed));
+        };
+        print("plan of before, dead link's flows hashed", &mean(&hashed));
     }
     let placed = plan(&topology, &flows, dead.then_some(&known));
     print(if dead { "plan, re-placed" } else { "plan, whole flows" }, &got(&flows, &placed));
@@ -165,7 +139,7 @@ fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
         if dead { "plan, weighted by queue pairs" } else { "plan, flows may be cut" },
         &got(&cut, &weighted),
     );
-    print("ideal spraying", &row(&flows, &baseline::spraying(&topology, &flows)));
+    print("ideal spraying", &Gain::of(&flows, &baseline::spraying(&topology, &flows)));
     println!();
 }
 

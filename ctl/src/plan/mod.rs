@@ -6,7 +6,13 @@
 
 use std::path::Path;
 
-use c4_traffic::{Flows, Plan, Previous, Topology, document, orders};
+use c4_traffic::{
+    Flows, Plan, Previous, Topology,
+    compare::{Gain, Line, compare},
+    document, orders,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
     cli,
@@ -32,10 +38,14 @@ pub fn plan(args: &cli::Plan, json: bool, out: &mut Output) -> Result<Exit, Fail
     if let Some(path) = &args.orders {
         write_orders(path, &topology, &flows, &plan)?;
     }
+    let planned = Planned { topology: &topology, flows: &flows, plan: &plan };
     if json {
-        out.json(&document::plan_json(&plan, &flows, &topology))?;
+        out.json(&planned.document(args.compare))?;
     } else {
-        print::plan(&Planned { topology: &topology, flows: &flows, plan: &plan }, previous.is_some(), out)?;
+        print::plan(&planned, previous.is_some(), out)?;
+        if args.compare {
+            print::comparison("", &planned.comparison(), out)?;
+        }
     }
     out.flush()?;
     Ok(exit(&plan))
@@ -76,12 +86,16 @@ pub fn what_if(args: &cli::WhatIf, json: bool, out: &mut Output) -> Result<Exit,
     let before = Planned { topology: &topology, flows: &flows, plan: &before };
     let after = Planned { topology: &changed, flows: &more, plan: &after };
     if json {
-        out.json(&serde_json::json!({
-            "before": document::plan_json(before.plan, before.flows, before.topology),
-            "after": document::plan_json(after.plan, after.flows, after.topology),
-        }))?;
+        out.json(&BeforeAndAfter {
+            before: before.document(args.compare),
+            after: after.document(args.compare),
+        })?;
     } else {
         print::what_if(&before, &after, out)?;
+        if args.compare {
+            print::comparison(", before", &before.comparison(), out)?;
+            print::comparison(", after", &after.comparison(), out)?;
+        }
     }
     out.flush()?;
     Ok(exit(after.plan))
@@ -92,6 +106,40 @@ struct Planned<'a> {
     topology: &'a Topology,
     flows: &'a Flows,
     plan: &'a Plan,
+}
+
+impl Planned<'_> {
+    fn comparison(&self) -> Vec<Line> {
+        compare(self.topology, self.flows, self.plan)
+    }
+
+    /// The plan as it is printed for programs, with the comparison if that is wanted.
+    fn document(&self, with_comparison: bool) -> impl Serialize {
+        let line = |line: Line| {
+            let Gain { slowest, sum, bus } = line.gain;
+            json!({"paths": line.name, "slowest_gbps": slowest, "sum_gbps": sum, "bus_gbps": bus})
+        };
+        Document {
+            plan: document::plan_json(self.plan, self.flows, self.topology),
+            comparison: with_comparison.then(|| self.comparison().into_iter().map(line).collect()),
+        }
+    }
+}
+
+/// Two plans as they are printed for programs.
+#[derive(Serialize)]
+struct BeforeAndAfter<B: Serialize, A: Serialize> {
+    before: B,
+    after: A,
+}
+
+/// A plan, and what there would be without one.
+#[derive(Serialize)]
+struct Document<P: Serialize> {
+    #[serde(flatten)]
+    plan: P,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<Vec<Value>>,
 }
 
 fn exit(plan: &Plan) -> Exit {

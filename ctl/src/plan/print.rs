@@ -2,7 +2,7 @@
 
 use std::io;
 
-use c4_traffic::{Flow, Flows, rates, wires::Wires};
+use c4_traffic::{Flow, Flows, compare::Line, rates, wires::Wires};
 
 use super::Planned;
 use crate::{
@@ -128,6 +128,24 @@ fn fullest(planned: &Planned<'_>, figures: &Figures, out: &mut Output) -> io::Re
             format!("{:.1}", figures.wires.capacity()[*wire]).into(),
             figures.wires.describe(planned.topology, *wire).into(),
         ]);
+    }
+    table.print(out)
+}
+
+/// What flows get, and what they would get otherwise.
+pub(super) fn comparison(when: &str, lines: &[Line], out: &mut Output) -> io::Result<()> {
+    out.line("")?;
+    let title = out.paint(Style::Bold, format!("What flows get{when}, in Gbit/s"));
+    out.line(title)?;
+    let mut table = Table::new(&[
+        ("PATHS", Align::Left),
+        ("SLOWEST FLOW", Align::Right),
+        ("ALL FLOWS", Align::Right),
+        ("ALL-REDUCE", Align::Right),
+    ]);
+    for Line { name, gain } in lines {
+        let figures = [gain.slowest, gain.sum, gain.bus].map(|figure| Cell::from(format!("{figure:.1}")));
+        table.row(std::iter::once(name.into()).chain(figures).collect());
     }
     table.print(out)
 }
