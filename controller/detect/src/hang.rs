@@ -293,7 +293,19 @@ fn clear_resolved(job: &mut Job, waits: &Waits, now: Timestamp, out: &mut Vec<Fi
         .map(|(slot, _)| slot.clone())
         .collect();
     for slot in over {
+        learn_resolved(job, &slot, now);
         job.cases.clear(&slot, now, out);
+    }
+}
+
+/// An operation that all were in, and that ended, teaches how long operations take at present.
+fn learn_resolved(job: &mut Job, slot: &Slot, now: Timestamp) {
+    let Some(case) = job.cases.get(slot).filter(|case| case.finding.kind == Kind::CommHang) else { return };
+    let (us, Some((comm, operation))) = (now.micros_since(case.finding.since), case.place) else { return };
+    if let Some(comm) = job.comms.get_mut(&comm)
+        && comm.completed_max > operation
+    {
+        comm.rhythm.resolved(us);
     }
 }
 

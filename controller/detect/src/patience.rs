@@ -24,6 +24,8 @@ use crate::{
 
 /// The share of the usual times without progress that are taken for usual: longer ones are pauses.
 const USUAL: f64 = 0.97;
+/// How many times as long is waited for ranks that get on: what is slow takes several times as long, and ends.
+const GETS_ON: u64 = 4;
 /// Windows are taken once a second: so much of the time without progress may not be seen at either end.
 const UNSEEN_US: u64 = 2_000_000;
 /// Two ranks' last windows were taken at most this long one after the other.
@@ -31,14 +33,18 @@ const WINDOW_US: u64 = 1_000_000;
 
 /// For an operation that all members are in.
 pub(crate) fn inside(comm: &Comm, config: &Config) -> u64 {
-    if comm.rhythm.known() { pauses(comm, config) } else { comm.rhythm.hang_us(config) }
+    if !comm.rhythm.known() {
+        return comm.rhythm.hang_us(config);
+    }
+    let resolved_us = comm.rhythm.resolved_us() as f64 * config.pause_margin;
+    pauses(comm, config).max(resolved_us as u64)
 }
 
 /// For members that others wait for.
 pub(crate) fn held(job: &Job, comm: &Comm, holders: &[Holder], config: &Config) -> u64 {
     let by_iteration_us = comm.rhythm.hang_us(config);
     if holders.iter().all(|holder| holder.why == Why::Left || own(job, holder).is_some()) {
-        return alone(job, comm, holders, config).map_or(by_iteration_us, |us| us.min(by_iteration_us));
+        return by_own(job, comm, holders, by_iteration_us, config);
     }
     let Some(usual_us) = job.quiet_us.quantile(USUAL).filter(|_| comm.rhythm.known()) else {
         return by_iteration_us;
@@ -51,14 +57,22 @@ pub(crate) fn held(job: &Job, comm: &Comm, holders: &[Holder], config: &Config) 
     if quiet { by_progress_us.min(by_iteration_us) } else { by_iteration_us }
 }
 
-/// The same where all of them have been by themselves for several times as long as ranks of the job usually are at a
-/// stretch: longer than a slow iteration keeps them. One that sends and receives gets on, however late it is.
-fn alone(job: &Job, comm: &Comm, holders: &[Holder], config: &Config) -> Option<u64> {
-    let usual_us = job.own_us.quantile(USUAL).filter(|_| comm.rhythm.known())?;
+/// The same where agents tell for how long ranks have been by themselves. If that is several times as long as ranks of the job
+/// usually are at a stretch, it is longer than a slow iteration keeps them. None of whom is: they send and receive, and get on,
+/// however late they are.
+fn by_own(job: &Job, comm: &Comm, holders: &[Holder], by_iteration_us: u64, config: &Config) -> u64 {
+    let Some(usual_us) = job.own_us.quantile(USUAL).filter(|_| comm.rhythm.known()) else {
+        return by_iteration_us;
+    };
     let excused_us = excused(comm, Manner::lasting(job, holders, config), config);
     let by_own_us = ((usual_us * config.hang_iterations) as u64).max(excused_us);
-    let is_alone = |own: OwnTime| own.now_us.saturating_add(WINDOW_US) >= by_own_us;
-    holders.iter().filter_map(|holder| own(job, holder)).all(is_alone).then_some(by_own_us)
+    let is_alone = |own: &OwnTime| own.now_us.saturating_add(WINDOW_US) >= by_own_us;
+    let told = || holders.iter().filter_map(|holder| own(job, holder));
+    match told().filter(is_alone).count() {
+        0 if told().next().is_some() => by_iteration_us.saturating_mul(GETS_ON),
+        alone if alone == told().count() => by_own_us.min(by_iteration_us),
+        _ => by_iteration_us,
+    }
 }
 
 fn own(job: &Job, holder: &Holder) -> Option<OwnTime> {

@@ -14,6 +14,8 @@ use crate::{
 
 /// Iterations over which the longest legal wait is remembered, at least: longer than checkpoints are apart.
 const PAUSE_MEMORY: u64 = 2_000;
+/// Iterations over which it is remembered that an operation which seemed to hang has ended after all.
+const RESOLVED_MEMORY: u64 = 64;
 /// Durations remembered.
 const DURATIONS: u32 = 512;
 /// Iterations in a row of another length, as all members tell them, after which that is the iteration.
@@ -68,6 +70,8 @@ pub(crate) struct Rhythm {
     /// The last operation in which members waited for others, and in which manner these were late, as far as was seen.
     late: Option<(u64, Manner)>,
     disturbed: Option<u64>,
+    /// The longest that members were in an operation that was said to hang, and ended by itself.
+    resolved_us: RecentMax,
     prior: Option<Prior>,
 }
 
@@ -83,6 +87,7 @@ impl Rhythm {
             longest_wait_us: std::array::from_fn(|_| RecentMax::new(PAUSE_MEMORY)),
             late: None,
             disturbed: None,
+            resolved_us: RecentMax::new(RESOLVED_MEMORY),
             prior,
         }
     }
@@ -105,6 +110,7 @@ impl Rhythm {
             self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
         }
         self.iterations = self.iterations.max(iterations);
+        self.resolved_us.push(0, self.iterations);
         if completed > 0 {
             self.first_progress.get_or_insert(now);
         }
@@ -151,6 +157,16 @@ impl Rhythm {
     /// Waits around this operation are the fault's, not the job's.
     pub(crate) fn disturbed_at(&mut self, operation: u64) {
         self.disturbed = Some(operation);
+    }
+
+    /// An operation that all were in, and that was said to hang, has ended after this time: it was slow.
+    pub(crate) fn resolved(&mut self, us: u64) {
+        self.resolved_us.push(us, self.iterations);
+    }
+
+    /// The longest such time of late.
+    pub(crate) fn resolved_us(&self) -> u64 {
+        self.resolved_us.get()
     }
 
     pub(crate) fn known(&self) -> bool {

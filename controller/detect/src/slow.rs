@@ -20,13 +20,16 @@
 //!
 //! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
-//! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]).
+//! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]), and where those ahead
+//! are as far ahead as they can be, how much longer the iteration takes since that is so ([`before`]).
 //!
 //! How many samples it takes follows from how often *other* ranks are late in this job, here and in communicators of the
 //! same kind: where stragglers take turns,
 //! one rank is late several times in a row by chance, and what is wrong is the workload, not a rank.
 
+mod before;
 mod cells;
+mod phase;
 mod report;
 mod sample;
 mod track;
@@ -40,7 +43,9 @@ use crate::{
     observation::{Block, Timestamp},
     stats::Histogram,
 };
+use before::{Before, Usual};
 use cells::{Cell, Cells};
+use phase::Phase;
 pub(crate) use report::{Held, assess, reconsider};
 use sample::Sample;
 pub(crate) use sample::Setting;
@@ -109,6 +114,7 @@ pub(crate) struct Lateness {
 #[derive(Debug)]
 pub(crate) struct Slowness {
     cells: Cells,
+    phase: Phase,
     open: Sample,
     /// Boxed: a node of the tree has room for eleven, and small communicators fill half of one.
     ranks: BTreeMap<u32, Box<RankState>>,
@@ -124,6 +130,7 @@ pub(crate) struct Slowness {
     seems: [f64; 2],
     /// Shares of the time that ranks usually work by themselves, in the latest samples.
     work: VecDeque<[f32; 2]>,
+    before: Before,
     pub(crate) makeup: Makeup,
     /// How late the latest rank was in the samples since this was last asked, in seconds an iteration.
     latest: Vec<f64>,
@@ -134,6 +141,7 @@ impl Default for Slowness {
     fn default() -> Self {
         Self {
             cells: Cells::default(),
+            phase: Phase::default(),
             open: Sample::default(),
             ranks: BTreeMap::new(),
             scales: std::array::from_fn(Scale::new),
@@ -144,6 +152,7 @@ impl Default for Slowness {
             agreeing: None,
             seems: [0.0; 2],
             work: VecDeque::new(),
+            before: Before::default(),
             makeup: Makeup::default(),
             latest: Vec::new(),
             news: Vec::new(),
@@ -159,6 +168,7 @@ pub(crate) type Counts = [(f64, f64); SCALES];
 struct RankState {
     tracks: [Track; SCALES],
     late: Option<usize>,
+    usual: Usual,
 }
 
 impl Slowness {
@@ -183,8 +193,12 @@ impl Slowness {
                 continue;
             }
             self.fit(setting);
+            self.phase.see(&cell, setting.shape.map_or(0, |shape| shape.operations));
+            if self.open.cells == 0 && self.phase.begins_at(cell.first) == Some(false) {
+                continue;
+            }
             self.open.add(&cell, setting);
-            if setting.completes(&self.open) {
+            if setting.completes(&self.open, self.phase.begins_at(cell.first + cell.length)) {
                 let sample = std::mem::take(&mut self.open);
                 self.judge(&sample, setting, config);
             }
@@ -259,6 +273,7 @@ impl Slowness {
         self.scales = std::array::from_fn(Scale::new);
         self.samples = 0;
         self.pace = Histogram::new(PACES);
+        self.before = Before::default();
         self.ranks.retain(|_, state| state.late.is_some());
     }
 
@@ -300,6 +315,11 @@ impl Slowness {
             }
             self.work.push_back(work.map(|share| share as f32));
         }
+        let someone = self.ranks.values().any(|state| state.late.is_some());
+        let longer = self.before.longer(pace);
+        if !pause && !someone {
+            self.before.push(pace);
+        }
         let mut worst: Option<(u32, f64)> = None;
         for scale in &mut self.scales {
             scale.begin(self.samples, sample.ranks.len(), config);
@@ -307,8 +327,16 @@ impl Slowness {
         for (comm_rank, sum) in sample.whole() {
             let state = self.ranks.entry(comm_rank).or_default();
             let x = sum.late(sample.wall_ns);
+            if state.late.is_none() && !pause {
+                state.usual.push(x);
+            }
             let adds_up = awaited && sum.own_ns[0] as f64 <= credible_ns;
-            let x = if adds_up { x } else { sum.slower(x, sample, iterations) };
+            let x = if adds_up {
+                x
+            } else {
+                let slower = sum.slower(x, sample, iterations);
+                state.usual.rise(x).map_or(slower, |rise| slower.max(rise.min(longer)))
+            };
             if worst.is_none_or(|(_, most)| x > most) {
                 worst = Some((comm_rank, x));
             }

@@ -65,7 +65,8 @@ pub(crate) struct Stall {
     pub(crate) waiting: Vec<ProcessId>,
     /// The longest wait.
     pub(crate) longest_us: u64,
-    /// The shortest wait of a member that is in the operation: how long all have been in it, once all are.
+    /// The shortest wait of a member that is in the operation: how long all have been in it, once all are. Where a member is out
+    /// of it, or data still moves, how long those who wait have been seen in it since.
     pub(crate) shortest_us: u64,
     /// Whether anybody is known to have begun the operation. Without kernel events and network operations, one that
     /// is enqueued may as well be waiting for the rank's own computation.
@@ -177,6 +178,18 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
             stall.begun |= op.started;
             stall.entered.insert(member.process, op.signature.clone());
         }
+    }
+    // Windows are taken one after the other: of an operation that ends, some members still seem to be in it.
+    let seen =
+        || comm.members.iter().filter(|(rank, _)| !blind.contains_key(*rank)).map(|(_, member)| member);
+    let in_it = |member: &&Member| {
+        member.in_flight.as_ref().is_some_and(|op| op.sequence == operation) && !member.left
+    };
+    let out = seen().filter(|member| member.completed > operation).map(Member::completed_at).max();
+    let moved = seen().filter(in_it).filter_map(|member| member.moved).max();
+    if let Some(last) = out.max(moved) {
+        let seen = seen().filter(in_it).filter_map(|member| member.at).min().unwrap_or_default();
+        stall.shortest_us = stall.shortest_us.min(seen.micros_since(last));
     }
     let first = stall.waiting.first()?;
     stall.function = stall.entered.get(first).map(|s| s.function.clone()).unwrap_or_default();

@@ -4,8 +4,9 @@ use c4_detect::{
     detector::{Config, Detector},
     finding::{Finding, Kind, Verdict},
     observation::{
-        CommId, CommWindow, HealthEvent, InFlight, Iteration, JobId, Membership, NodeName, Observation,
-        OperationSignature, ProcessEnd, ProcessId, ProcessInfo, ProcessState, Severity, Timestamp, Window,
+        CommId, CommWindow, Edge, HealthEvent, InFlight, Iteration, JobId, Membership, NodeName, Observation,
+        OperationSignature, ProcessEnd, ProcessId, ProcessInfo, ProcessState, Severity, StepState, Timestamp,
+        Window,
     },
 };
 
@@ -34,11 +35,13 @@ fn info(rank: u32, incarnation: u32) -> ProcessInfo {
     }
 }
 
-/// Where a rank stands in a communicator: completed, and since when it waits in the next operation.
+/// Where a rank stands in a communicator: completed, since when it waits in the next operation, and how many steps its
+/// connection to the other one has done.
 #[derive(Clone, Copy)]
 enum At {
     Idle(u64),
     Waits(u64, u64),
+    Moves(u64, u64, u64),
 }
 
 impl Story {
@@ -72,9 +75,19 @@ impl Story {
 
     fn window(&mut self, rank: u32, tp: At, dp: At) {
         let comm = |comm: CommId, at: At| {
-            let (completed, wait) = match at {
-                At::Idle(completed) => (completed, None),
-                At::Waits(completed, us) => (completed, Some(us)),
+            let (completed, wait, steps) = match at {
+                At::Idle(completed) => (completed, None, None),
+                At::Waits(completed, us) => (completed, Some(us), None),
+                At::Moves(completed, us, steps) => (completed, Some(us), Some(steps)),
+            };
+            let edge = |steps_done| Edge {
+                peer: 1 - rank / 2,
+                channel: 0,
+                is_send: true,
+                state: StepState::SendWait,
+                state_age_us: 0,
+                steps_done,
+                bytes: 0,
             };
             CommWindow {
                 pending_peers: Vec::new(),
@@ -97,7 +110,7 @@ impl Story {
                 }),
                 idle_us: 0,
                 blocks: Vec::new(),
-                edges: Vec::new(),
+                edges: steps.map(edge).into_iter().collect(),
                 iterations: (0..6)
                     .map(|i| Iteration { first: i, operations: 1, duration_ns: 100_000_000, count: 1 })
                     .filter(|_| completed == 10)
@@ -178,6 +191,65 @@ fn wait_in_a_circle(prepare: impl Fn(&mut Story)) {
     assert_eq!(story.told[0].kind, Kind::Desync);
     assert_eq!(story.told[0].suspects.len(), 4);
     assert!(story.told[0].summary.contains("waits for itself"), "{}", story.told[0].summary);
+}
+
+impl Story {
+    /// Rank 0 and 2 are in the operation of their data-parallel pair.
+    fn both(&mut self, at: impl Fn(u64) -> At) {
+        for rank in [0, 2] {
+            let us = if rank == 0 { 0 } else { 100 };
+            self.window(rank, At::Idle(20), at(us));
+        }
+        self.tick(S);
+    }
+}
+
+#[test]
+fn an_operation_whose_data_still_moves_is_no_hang() {
+    let mut story = Story::new();
+    story.learn();
+    (1..=20).for_each(|second| story.both(|us| At::Moves(20, second * S + us, second)));
+    assert_eq!(story.told, []);
+    (21..=26).for_each(|second| story.both(|us| At::Moves(20, second * S + us, 20)));
+    assert_eq!(story.told[0].kind, Kind::CommHang, "{:?}", story.told);
+}
+
+#[test]
+fn an_operation_that_some_are_out_of_is_no_hang() {
+    let mut story = Story::new();
+    story.learn();
+    for second in 1..=3 {
+        story.window(0, At::Idle(20), At::Waits(20, second * S));
+        story.window(2, At::Idle(20), At::Idle(20));
+        story.tick(S);
+    }
+    // The window of the one that came last is taken after the end, that of the other one before it.
+    story.window(0, At::Idle(20), At::Waits(20, 4 * S));
+    story.window(2, At::Idle(20), At::Idle(21));
+    story.tick(S / 10);
+    assert_eq!(story.told, []);
+    // But it is one if the other does not come out of it.
+    for second in 5..=9 {
+        story.now += S;
+        story.window(2, At::Idle(20), At::Waits(21, (second - 4) * S));
+        story.window(0, At::Idle(20), At::Waits(20, second * S));
+        story.tick(0);
+    }
+    assert_eq!(story.told.first().map(|finding| finding.kind), Some(Kind::CommHang), "{:?}", story.told);
+}
+
+#[test]
+fn an_operation_that_ended_after_all_was_slow() {
+    let mut story = Story::new();
+    story.learn();
+    (1..=5).for_each(|second| story.both(|us| At::Waits(20, second * S + us)));
+    story.both(|_| At::Idle(21));
+    let told: Vec<_> = story.told.iter().map(|finding| (finding.kind, finding.cleared.is_some())).collect();
+    assert_eq!(told, [(Kind::CommHang, false), (Kind::CommHang, true)]);
+    (1..=8).for_each(|second| story.both(|us| At::Waits(21, second * S + us)));
+    assert_eq!(story.told.len(), 2, "{:?}", story.told);
+    (9..=15).for_each(|second| story.both(|us| At::Waits(21, second * S + us)));
+    assert_eq!(story.told.len(), 3, "{:?}", story.told);
 }
 
 fn fell_off(gpu: u32, cleared: bool) -> Observation {

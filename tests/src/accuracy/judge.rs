@@ -44,13 +44,16 @@ pub struct Outcome {
     pub further: usize,
     /// What the first finding said, for a person who asks why.
     pub said: Option<String>,
+    /// All that was said and taken back, with simulated seconds and the evidence, for the same person.
+    pub log: Vec<String>,
     /// Observations that the detector was given.
     pub observations: u64,
 }
 
-/// A finding as it was when it was opened, and when it was taken back.
+/// A finding as it was when it was opened, whom it named later, and when it was taken back.
 struct Said {
     finding: Finding,
+    later: Vec<Suspect>,
     cleared: Option<Timestamp>,
 }
 
@@ -69,8 +72,11 @@ pub fn judge(case: &Case) -> Outcome {
             observations += 1;
             for finding in detector.observe(observation, now) {
                 match said.iter_mut().find(|known| known.finding.id == finding.id) {
-                    Some(known) => known.cleared = finding.cleared,
-                    None => said.push(Said { cleared: finding.cleared, finding }),
+                    Some(known) => {
+                        known.cleared = finding.cleared;
+                        known.later.extend(finding.suspects);
+                    }
+                    None => said.push(Said { cleared: finding.cleared, later: Vec::new(), finding }),
                 }
             }
             wishes.borrow_mut().extend(detector.wishes());
@@ -84,7 +90,16 @@ pub fn judge(case: &Case) -> Outcome {
             of_unseen(&said, truth.as_ref(), EPOCH_US + from_ns / 1000, &probes)
         }
     };
-    Outcome { observations, ..outcome }
+    Outcome { observations, log: said.iter().map(line).collect(), ..outcome }
+}
+
+/// A finding, as it was when it was opened.
+fn line(said: &Said) -> String {
+    let Said { finding, cleared, .. } = said;
+    let at = |time: Timestamp| (time.0 as f64 - EPOCH_US as f64) / 1e6;
+    let until = cleared.map_or_else(String::new, |cleared| format!(" to {:.1} s", at(cleared)));
+    let evidence = serde_json::to_string(&finding.evidence).unwrap_or_default();
+    format!("{:.1} s{until}: {}: {} {evidence}", at(finding.detected), finding.kind.name(), finding.summary)
 }
 
 /// Whether a job that stands still has been diagnosed, and watched for a while after that: nothing more happens in it.
@@ -180,14 +195,14 @@ fn is_any(said: &Said, truths: &[Truth]) -> bool {
     truths.iter().any(|truth| is_first(&said.finding, truth))
 }
 
-/// Whether a finding of the right kind has the rank among its suspects.
+/// Whether a finding of the right kind has the rank among its suspects, or came to have it: ranks of one node share one.
 fn is_named(said: &[&Said], truth: &Truth) -> bool {
     said.iter().any(|said| {
         let named = |suspect: &Suspect| match (suspect.rank, &suspect.node) {
             (Some(rank), _) => truth.ranks.contains(&rank),
             (None, node) => node.as_ref().is_some_and(|node| truth.nodes.contains(&node.0)),
         };
-        truth.kinds.contains(&said.finding.kind) && said.finding.suspects.iter().any(named)
+        truth.kinds.contains(&said.finding.kind) && said.finding.suspects.iter().chain(&said.later).any(named)
     })
 }
 

@@ -16,6 +16,8 @@ use super::{
 
 /// Two-sided normal quantile of 95 %.
 const QUANTILE: f64 = 1.96;
+/// Iterations within which a straggler is to be found.
+pub const IN_TIME: f64 = 10.0;
 /// Job-days in which there may be less than one false alarm.
 const DAYS_PER_ALARM: f64 = 30.0;
 
@@ -72,7 +74,7 @@ pub fn targets(table: &Table) -> Vec<Target> {
     let within_seconds = |limit: f64| move |o: &Outcome| o.seconds.is_some_and(|seconds| seconds <= limit);
     add("death within 1 s".into(), 0.995, of_class(table, Class::Death), &within_seconds(1.0));
     add("hang within 5 s".into(), 0.995, of_class(table, Class::Hang), &within_seconds(5.0));
-    let in_time = |o: &Outcome| o.iterations.is_some_and(|iterations| iterations <= 10.0);
+    let in_time = |o: &Outcome| o.iterations.is_some_and(|iterations| iterations <= IN_TIME);
     add("straggler within 10 iterations".into(), 0.995, of_class(table, Class::Straggler), &in_time);
     let ended: Vec<&Judged> = table.rows.values().flatten().filter(|judged| has_ended(judged)).collect();
     let cleared = |o: &Outcome| o.clearing_seconds.is_some_and(f64::is_finite);

@@ -8,11 +8,11 @@ use std::{
 
 use c4_tests::accuracy::{
     FIRST_TEST_SEED,
-    cases::{Case, Expected},
+    cases::{Case, Class, Expected},
     judge::Outcome,
     suite::{Suite, run},
     table::Table,
-    targets::{self, Answer, targets},
+    targets::{self, Answer, IN_TIME, targets},
 };
 use clap::Parser;
 
@@ -52,7 +52,8 @@ struct Args {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
-    /// Print every accusation of an innocent and every fault that was missed or blamed on somebody else.
+    /// Print every accusation of an innocent and every fault that was missed, blamed on somebody else or found late, with
+    /// all that was said of the job.
     #[arg(long)]
     explain: bool,
 }
@@ -108,8 +109,15 @@ fn explain(case: &Case, outcome: &Outcome) {
         eprintln!("false alarm: {what}: {alarm}");
     }
     let is_right = outcome.is_right_suspect && outcome.is_right_kind;
-    if !matches!(case.expected, Expected::Silence) && !is_right {
+    let is_late = row.class == Class::Straggler && outcome.iterations.is_some_and(|n| n > IN_TIME);
+    let is_wrong = !matches!(case.expected, Expected::Silence) && !is_right;
+    if is_wrong {
         eprintln!("wrong: {what}: expected {}, got {}", expected(&case.expected), got(outcome));
+    } else if is_late {
+        eprintln!("late: {what}: {}", got(outcome));
+    }
+    if is_wrong || is_late || !outcome.false_alarms.is_empty() {
+        outcome.log.iter().for_each(|line| eprintln!("  {line}"));
     }
 }
 

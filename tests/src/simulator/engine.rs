@@ -41,6 +41,8 @@ pub struct CollectiveRecord {
     pub enqueued_ns: u64,
     /// When its stream came to it, if it did.
     pub start_ns: Option<u64>,
+    /// When all members had come, if data then moved.
+    pub moves_ns: Option<u64>,
     /// When it ended, if it did.
     pub end_ns: Option<u64>,
 }
@@ -128,6 +130,8 @@ struct RankState {
     events: Vec<u64>,
     /// Start and end of each operation of the program in this iteration.
     times: Vec<(u64, u64)>,
+    /// When data began to move in each operation that ranks meet in.
+    moves_ns: Vec<u64>,
 }
 
 impl Engine {
@@ -209,6 +213,8 @@ impl Engine {
         state.events.resize(program.events as usize, NEVER);
         state.times.clear();
         state.times.resize(program.ops.len(), (NEVER, NEVER));
+        state.moves_ns.clear();
+        state.moves_ns.resize(program.ops.len(), NEVER);
     }
 
     fn plan(&self, rank: u32) -> &StagePlan {
@@ -313,6 +319,7 @@ impl Engine {
             for &(rank, stream, index) in &members {
                 let start = self.ranks[rank as usize].times[index].0;
                 self.finish(rank, stream, index, start, end);
+                self.ranks[rank as usize].moves_ns[index] = latest_ns;
                 self.work.push((rank, stream));
             }
         }
@@ -362,13 +369,14 @@ impl Engine {
                 } else if start != NEVER {
                     progress.stalled_ns = Some(progress.stalled_ns.unwrap_or(NEVER).min(start));
                 }
-                sink(self.record(rank, plan.program.ops[index as usize].1, enqueued_ns, start, end));
+                let times = (start, state.moves_ns[index as usize], end);
+                sink(self.record(rank, plan.program.ops[index as usize].1, enqueued_ns, times));
             }
         }
         progress
     }
 
-    fn record(&self, rank: u32, op: Op, enqueued_ns: u64, start: u64, end: u64) -> Record {
+    fn record(&self, rank: u32, op: Op, enqueued_ns: u64, (start, moves, end): (u64, u64, u64)) -> Record {
         let happened = |at: u64| (at != NEVER).then_some(at);
         let (start_ns, end_ns) = (happened(start), happened(end));
         match op {
@@ -386,6 +394,7 @@ impl Engine {
                     bytes,
                     enqueued_ns,
                     start_ns,
+                    moves_ns: happened(moves),
                     end_ns,
                 })
             }
@@ -426,6 +435,7 @@ impl RankState {
             position: [0; Stream::COUNT],
             events: Vec::new(),
             times: Vec::new(),
+            moves_ns: Vec::new(),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) const LEAST_DIFFERENCE: f64 = 0.405;
 const REFERENCE: f64 = 0.6;
 const CAP: f64 = 2.0;
 /// So many times as slow, as a logarithm (eightfold), and a sample may count for this much: three of them are enough.
-const GROSS: f64 = 2.08;
+pub(super) const GROSS: f64 = 2.08;
 const GROSS_CAP: f64 = 3.5;
 /// A slow link that becomes so much slower still (fourfold) has another cause than before.
 const STEP: f64 = 1.39;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Key,
+    cell::GROSS,
     loss::holds_up_all,
     matrix::{Pair, ends},
 };
@@ -66,7 +67,7 @@ pub(super) fn explained_by_late_rank(
 
 /// Whether a rank is late because of a slow link of which a finding tells: then it is told there.
 pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Vec<Finding>) -> bool {
-    if !late.accused.iter().any(|process| is_near(job, *process, &job.network.slow)) {
+    if !late.accused.iter().any(|process| is_near(job, *process, job.network.slow.iter())) {
         return false;
     }
     let began = late.since.after(BEFORE_US).min(now);
@@ -85,13 +86,17 @@ pub(crate) fn explains_turns(job: &Job, comm: CommId) -> bool {
     told && job.network.slow.iter().any(|key| key.comm == comm)
 }
 
-/// Whether a rank may be late because of a link that is under suspicion.
-pub(crate) fn may_explain(job: &Job, late: &Draft) -> bool {
-    late.accused.iter().any(|process| is_near(job, *process, &job.network.suspicious))
+/// Whether a rank may be late because of a link that is under suspicion; of one that seems to be so by itself, because of one
+/// that is many times as slow: a busy GPU makes its links somewhat slower, too.
+pub(crate) fn may_explain(job: &Job, late: &Draft, by_itself: bool) -> bool {
+    let least = if by_itself { GROSS } else { 0.0 };
+    let excess = |key: &Key| job.network.cells.get(key).map_or(0.0, |cell| cell.numbers.excess);
+    let links = || job.network.suspicious.iter().filter(|key| excess(key) >= least);
+    late.accused.iter().any(|process| is_near(job, *process, links()))
 }
 
 /// Whether a rank is at an end of one of the links, or works closely together with one who is.
-fn is_near(job: &Job, process: ProcessId, links: &BTreeSet<Key>) -> bool {
+fn is_near<'a>(job: &Job, process: ProcessId, links: impl Iterator<Item = &'a Key>) -> bool {
     let Some(process) = job.process(process) else { return false };
     let shares = |other: ProcessId| {
         job.process(other).is_some_and(|other| {
@@ -99,7 +104,7 @@ fn is_near(job: &Job, process: ProcessId, links: &BTreeSet<Key>) -> bool {
             both.filter_map(|id| job.comms.get(id)).any(Comm::is_inner)
         })
     };
-    links.iter().take(64).filter_map(|key| ends(job, key)).any(|(src, dst)| shares(src) || shares(dst))
+    links.take(64).filter_map(|key| ends(job, key)).any(|(src, dst)| shares(src) || shares(dst))
 }
 
 /// Ranks at the ends of slow links that came late because of them, and unevenness in those communicators.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     config::Config,
     desync::Order,
-    observation::{Block, CommId, CommWindow, InFlight, PendingPeer, ProcessId, Timestamp},
+    observation::{Block, CommId, CommWindow, Edge, InFlight, PendingPeer, ProcessId, Timestamp},
     rhythm::{Prior, Rhythm},
     signature,
     slow::{Counts, Setting, Slowness},
@@ -28,7 +28,9 @@ pub(crate) struct Member {
     pub(crate) completed: u64,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) idle_us: u64,
-    pub(crate) edges: Vec<crate::observation::Edge>,
+    pub(crate) edges: Vec<Edge>,
+    /// When one of its connections last got on inside an operation that it was in before, too.
+    pub(crate) moved: Option<Timestamp>,
     /// Sends and receives that have been open for long.
     pub(crate) pending_peers: Vec<PendingPeer>,
     /// When its last window was taken; absent before the first.
@@ -54,6 +56,7 @@ impl Member {
             in_flight: None,
             idle_us: 0,
             edges: Vec::new(),
+            moved: None,
             pending_peers: Vec::new(),
             at: None,
             left: false,
@@ -62,6 +65,21 @@ impl Member {
             own: None,
             bytes_per_ns: 0.0,
         }
+    }
+
+    /// Whether any of its connections has done steps since its last window, while it was in one operation.
+    fn gets_on(&self, window: &CommWindow) -> bool {
+        let position = |op: &Option<InFlight>| op.as_ref().map(|op| op.sequence);
+        let same = window.in_flight.is_some() && position(&self.in_flight) == position(&window.in_flight);
+        let steps =
+            |edges: &[Edge]| edges.iter().fold(0_u64, |sum, edge| sum.saturating_add(edge.steps_done));
+        same && !self.edges.is_empty() && steps(&window.edges) != steps(&self.edges)
+    }
+
+    /// The latest at which the last operation that it completed may have ended.
+    pub(crate) fn completed_at(&self) -> Timestamp {
+        let began_us = |op: &InFlight| if op.started { op.started_age_us } else { 0 };
+        self.at.unwrap_or_default().before(self.in_flight.as_ref().map_or(self.idle_us, began_us))
     }
 
     /// How long it has waited inside its oldest collective: on the GPU where that is known.
@@ -153,6 +171,9 @@ impl Comm {
         member.enqueued = window.enqueued;
         member.started = window.started.min(window.enqueued);
         member.completed = window.completed.min(member.started);
+        if member.gets_on(&window) {
+            member.moved = Some(now);
+        }
         member.in_flight = window.in_flight;
         member.idle_us = window.idle_us;
         member.edges = window.edges;

@@ -121,6 +121,13 @@ impl Cell {
 }
 
 impl Cell {
+    /// The median of the time that ranks spent between its operations, and before the first.
+    pub(super) fn usual_gap_ns(&self) -> u64 {
+        let mut gaps: Vec<u64> = self.whole().map(|(_, part)| part.gap_ns).collect();
+        let middle = gaps.len() / 2;
+        if gaps.is_empty() { 0 } else { *gaps.select_nth_unstable(middle).1 }
+    }
+
     /// What the ranks that filled it did with their time, in the mean.
     pub(super) fn times(&self) -> Option<Times> {
         let mut times = Times { outside_ns: 0.0, own_ns: 0.0, inside_ns: 0.0, transfer_ns: f64::MAX };

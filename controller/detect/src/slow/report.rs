@@ -87,16 +87,19 @@ fn tell(
                 return;
             }
             let role = whole_role(job, comm, comm_rank);
+            // Beside computation, whoever comes last has most time of its own, for whatever reason it does.
+            let by_itself = lateness.by_itself && comm.slowness.is_awaited();
+            let found_at = since.unwrap_or(now);
             let found = match role {
-                Some(role) => Some((Slot::Imbalance(id), heavy(job, comm, &role, &lateness, now))),
-                None => late(job, comm, comm_rank, &lateness, now),
+                Some(role) => Some((Slot::Imbalance(id), heavy(job, comm, &role, &lateness, found_at))),
+                None => late(job, comm, comm_rank, &lateness, (found_at, now)),
             };
             match found {
                 Some((_, draft)) if !disturbed && comm_slow::explains(job, &draft, now, out) => return,
                 Some((_, draft))
                     if !disturbed
-                        && !lateness.by_itself
-                        && comm_slow::may_explain(job, &draft)
+                        && !by_itself
+                        && comm_slow::may_explain(job, &draft, lateness.by_itself)
                         && since.is_none_or(holds) =>
                 {
                     let since = since.unwrap_or(now);
@@ -164,10 +167,10 @@ fn late(
     comm: &Comm,
     comm_rank: u32,
     lateness: &Lateness,
-    now: Timestamp,
+    (found_at, now): (Timestamp, Timestamp),
 ) -> Option<(Slot, Draft)> {
     let process = comm.members.get(&comm_rank)?.process;
-    let since = now.before(lateness.elapsed_ns / 1_000);
+    let since = found_at.before(lateness.elapsed_ns / 1_000);
     // Ranks of one node that become late together are one finding.
     let node = job.process(process).map(|p| &p.info.node);
     let companion = job.cases.iter().find(|(slot, case)| {

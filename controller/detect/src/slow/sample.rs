@@ -36,8 +36,12 @@ pub(crate) struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    pub(super) fn completes(&self, sample: &Sample) -> bool {
+    /// Whether a sample is complete; `ends` says whether an iteration ends with it, where that is known.
+    pub(super) fn completes(&self, sample: &Sample, ends: Option<bool>) -> bool {
         let whole = match self.shape {
+            Some(shape) if sample.operations < u64::from(shape.operations) * 2 && ends.is_some() => {
+                ends == Some(true)
+            }
             // Blocks seldom fit an iteration: the sample ends with the one that comes nearest to it.
             Some(shape) => sample.operations * 4 >= u64::from(shape.operations) * 3,
             None => sample.wall_ns >= FALLBACK_NS,

@@ -5,7 +5,11 @@ use c4_detect::observation::{Edge, StepState};
 use super::{FaultKind, OLD_NS, Spec};
 use crate::simulator::engine::CollectiveRecord;
 
-/// The connections of a rank in a ring that has stood still for long.
+/// Steps into which a ring cuts an operation.
+const STEPS: u64 = 256;
+
+/// The connections of a rank in a ring that has been at one operation for long. Where it will end, steps are done all along
+/// from when all had come; where it will not, none is.
 pub(super) fn of(spec: &Spec, rank: u32, record: &CollectiveRecord, now_ns: u64) -> Vec<Edge> {
     let layout = &spec.layout;
     let Some(start) = record.start_ns.filter(|start| now_ns.saturating_sub(*start) >= OLD_NS) else {
@@ -32,14 +36,20 @@ pub(super) fn of(spec: &Spec, rank: u32, record: &CollectiveRecord, now_ns: u64)
         (false, true) => StepState::SendPeerWait,
         (false, false) => StepState::SendGpuWait,
     };
+    let moves = record.moves_ns.zip(record.end_ns).filter(|(moves, _)| *moves < now_ns);
+    let (steps_done, since) = moves.map_or((0, start), |(moves, end)| {
+        let step_ns = ((end - moves) / STEPS).max(1);
+        let done = ((now_ns - moves) / step_ns).min(STEPS);
+        (done, moves + done * step_ns)
+    });
     let edge = |peer, is_send, state| Edge {
         peer,
         channel: 0,
         is_send,
         state,
-        state_age_us: (now_ns - start) / 1000,
-        steps_done: 0,
-        bytes: 0,
+        state_age_us: now_ns.saturating_sub(since) / 1000,
+        steps_done,
+        bytes: record.bytes / STEPS * steps_done,
     };
     vec![edge(next, true, send_state), edge(previous, false, StepState::RecvWait)]
 }
