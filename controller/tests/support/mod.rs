@@ -283,7 +283,9 @@ pub(crate) async fn isolated_and_released_though_killed(
     };
     first.kill().await.expect("ours");
     let (_second, grpc) = program(config, None).await;
-    let all = timeout(PATIENCE, isolated_and_released(&grpc, node)).await.expect("in time");
+    let Ok(all) = timeout(PATIENCE, isolated_and_released(&grpc, node)).await else {
+        panic!("killed {moment}: not done by the second: {:#?}", actions(&grpc).await);
+    };
     (came, all.expect("nobody kills the second"))
 }
 
