@@ -28,6 +28,9 @@ pub(crate) mod world;
 /// Far more than anything here takes; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same for what takes many writes to a disk that others keep busy.
+const SLOW_DISK: Duration = Duration::from_secs(120);
+
 pub(crate) async fn controller(yaml: &str) -> Running {
     let mut config = Config::parse(yaml).expect("a valid configuration");
     config.listen.set_port(0);
@@ -264,7 +267,7 @@ pub(crate) async fn done(grpc: &str) -> Vec<v1::Action> {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    let waited = timeout(PATIENCE, wait).await;
+    let waited = timeout(SLOW_DISK, wait).await;
     assert!(waited.is_ok(), "nothing is done: {seen:#?}");
     seen
 }
@@ -283,7 +286,7 @@ pub(crate) async fn isolated_and_released_though_killed(
     };
     first.kill().await.expect("ours");
     let (_second, grpc) = program(config, None).await;
-    let Ok(all) = timeout(PATIENCE, isolated_and_released(&grpc, node)).await else {
+    let Ok(all) = timeout(SLOW_DISK, isolated_and_released(&grpc, node)).await else {
         panic!("killed {moment}: not done by the second: {:#?}", actions(&grpc).await);
     };
     (came, all.expect("nobody kills the second"))

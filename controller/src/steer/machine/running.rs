@@ -11,8 +11,10 @@ use crate::steer::{
 
 /// Pause before a failed step is tried again.
 const RETRY_US: u64 = 1_000_000;
-/// The store may take this long before a batch counts as not written.
-const WRITE_US: u64 = 2_000_000;
+/// The store may take this long to write a plan, without which nothing is done; a disk that busy is no reason to wake anybody yet.
+const PLAN_WRITE_US: u64 = 30_000_000;
+/// The store may take this long to write a step, which is done then all the same.
+const STEP_WRITE_US: u64 = 2_000_000;
 /// Finished actions remembered.
 const MAX_PAST: usize = journal::KEPT;
 
@@ -121,7 +123,8 @@ impl Steer {
         let Some(open) = self.open.get_mut(id) else { return };
         self.token += 1;
         self.version += 1;
-        open.phase = Phase::Writing { token: self.token, deadline: now.after(WRITE_US) };
+        let most_us = if open.action.state == State::Planned { PLAN_WRITE_US } else { STEP_WRITE_US };
+        open.phase = Phase::Writing { token: self.token, deadline: now.after(most_us) };
         let row = journal::row(journal::ACTIONS, journal::action_key(&open.action), &open.action);
         out.push(Output::Persist { token: self.token, batch: vec![row] });
     }
