@@ -12,6 +12,7 @@ use c4_detect::{
     observation::{JobId, NodeName, Observation, ProcessId, Timestamp},
 };
 use c4_proto::v1::PathOrders;
+use c4_traffic::actuators::Document;
 
 use self::shown::Shown;
 use crate::{
@@ -150,6 +151,8 @@ pub enum Effect {
     TimeSteps(StreamId, Vec<ProcessId>, u64),
     /// Somebody is to plan paths.
     Plan(Box<Work>),
+    /// The files of a plan, by its number, are to be written.
+    WritePaths(u64, Vec<Document>),
     /// An agent is to have its orders for paths.
     OrderPaths(StreamId, Box<PathOrders>),
     /// The store is to write this, now or when it works again. Nobody waits for it.

@@ -7,10 +7,14 @@
 //!
 //! `null` and an empty value mean "the default", so a key may be written with everything under it commented out.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 pub use access::{Access, REREAD, Tls};
 use c4_detect::{detector, finding::Kind};
+use c4_traffic::actuators::{
+    Actuator, Export, SourcePort, Spraying,
+    policy::{PolicyRoutes, Words},
+};
 pub use ha::{EtcdTls, Ha};
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +117,11 @@ pub struct Paths {
     /// Hosts, switches and links, with the addresses of NICs and switches (YAML, as for `c4ctl plan`). Default: none, and
     /// no paths are planned.
     pub topology: Option<PathBuf>,
+    /// How a plan reaches the network. Default: by source ports.
+    pub actuator: PathActuator,
+    /// Directory that files for switches, or the plan, are written to. Required where the actuator writes any; default:
+    /// none.
+    pub export: Option<PathBuf>,
     /// No setting any more; who still has it is told what to do instead.
     #[serde(skip_serializing)]
     pub state: moved::PlanFile,
@@ -123,7 +132,54 @@ pub struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { topology: None, state: moved::PlanFile, keep_seconds: 600.0 }
+        Self {
+            topology: None,
+            actuator: PathActuator::default(),
+            export: None,
+            state: moved::PlanFile,
+            keep_seconds: 600.0,
+        }
+    }
+}
+
+/// How a plan reaches the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathActuator {
+    /// Source ports, by agents and `libc4-path.so`: a connection follows a plan when it is made.
+    #[default]
+    SourcePort,
+    /// The same where all connections are RoCE queue pairs of mlx5, which also follow a new plan while they run: nothing
+    /// has to be planned around.
+    SourcePortLive,
+    /// Policy routes for leaves that are Linux routers, as `ip -batch` takes them: a file for each.
+    PolicyRoutes,
+    /// The same as FRR takes them.
+    Frr,
+    /// The plan, as JSON.
+    Export,
+    /// Nothing: the fabric sprays packets over all paths.
+    None,
+}
+
+impl PathActuator {
+    /// Whoever carries plans out.
+    #[must_use]
+    pub fn actuator(self) -> Arc<dyn Actuator> {
+        match self {
+            PathActuator::SourcePort => Arc::new(SourcePort { live: false }),
+            PathActuator::SourcePortLive => Arc::new(SourcePort { live: true }),
+            PathActuator::PolicyRoutes => Arc::new(PolicyRoutes(Words::Iproute)),
+            PathActuator::Frr => Arc::new(PolicyRoutes(Words::Frr)),
+            PathActuator::Export => Arc::new(Export),
+            PathActuator::None => Arc::new(Spraying),
+        }
+    }
+
+    /// Whether it writes files.
+    #[must_use]
+    pub fn writes(self) -> bool {
+        matches!(self, PathActuator::PolicyRoutes | PathActuator::Frr | PathActuator::Export)
     }
 }
 

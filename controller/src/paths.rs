@@ -18,6 +18,7 @@ use c4_detect::{
 };
 use c4_traffic::{
     Flow, Flows, Plan, Previous, Topology,
+    actuators::{Actuator, Document, Reach},
     document::{Problems, parse_topology},
     orders::Order,
     sightings::Pair,
@@ -32,6 +33,7 @@ use crate::{
 
 pub mod demand;
 pub mod evidence;
+pub mod export;
 pub mod keep;
 pub mod links;
 #[cfg(test)]
@@ -65,6 +67,8 @@ pub enum Output {
     Plan(Box<Work>),
     /// This node's agents are to have their orders.
     Order(NodeName),
+    /// The files of a plan, by its number, are to be written.
+    Write(u64, Vec<Document>),
     /// The plan is to be kept over a restart.
     Keep(Box<Kept>),
     /// Something that people want to know.
@@ -120,6 +124,7 @@ struct News {
 #[derive(Debug)]
 pub struct Paths {
     topology: Arc<Topology>,
+    actuator: Arc<dyn Actuator>,
     keep_us: u64,
     evidence: Evidence,
     /// Flows of a plan that was kept over a restart, until their jobs have shown theirs.
@@ -169,6 +174,7 @@ impl Paths {
         Self {
             links: Links::new(&topology),
             topology: Arc::new(topology),
+            actuator: config.actuator.actuator(),
             keep_us,
             evidence: Evidence::default(),
             kept_until: now.after(keep_us),
@@ -333,12 +339,17 @@ impl Paths {
         self.asked = Some((flows.clone(), avoided.clone()));
         self.working = true;
         let (topology, previous) = (self.topology.clone(), self.previous.clone());
-        let pinned = self.pinned(&since);
-        self.outputs.push(Output::Plan(Box::new(Work { topology, flows, avoided, previous, pinned })));
+        let (pinned, actuator) = (self.pinned(&since), self.actuator.clone());
+        let work = Work { topology, flows, avoided, previous, pinned, actuator };
+        self.outputs.push(Output::Plan(Box::new(work)));
     }
 
-    /// Flows whose connections were made when their ports were known: they are where the plan says, and cannot be moved.
+    /// Flows whose connections were made when their ports were known: they are where the plan says, and cannot be moved
+    /// where plans reach connections only when they are made.
     fn pinned(&self, since: &BTreeMap<String, Timestamp>) -> Vec<String> {
+        if self.actuator.reach() != Reach::NextConnection {
+            return Vec::new();
+        }
         let made_planned = |(id, since): &(&String, &Timestamp)| {
             self.placed.get(*id).is_some_and(|placed| **since >= placed.after(TOLD_US))
         };
@@ -361,10 +372,15 @@ impl Paths {
         self.working = false;
         self.plans += 1;
         self.moves += made.plan.moves as u64;
-        let changed: Vec<NodeName> = match made.orders {
-            Ok(orders) => self.take_orders(orders),
-            Err(unknown) => {
-                self.outputs.push(Output::Said(format!("paths are planned, but not ordered: {unknown}")));
+        let changed: Vec<NodeName> = match made.deeds {
+            Ok(deeds) => {
+                if !deeds.documents.is_empty() {
+                    self.outputs.push(Output::Write(self.plans, deeds.documents));
+                }
+                self.take_orders(deeds.orders)
+            }
+            Err(failed) => {
+                self.outputs.push(Output::Said(format!("paths are planned, but not ordered: {failed}")));
                 Vec::new()
             }
         };

@@ -41,7 +41,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     page::{self, Page},
-    paths::{self, Paths, keep::Kept},
+    paths::{self, Paths, export::Exporter, keep::Kept},
     record::{RecordError, Recorder},
     snapshot::Snapshot,
     steer::{
@@ -237,6 +237,7 @@ pub async fn lead(
     let driver = Driver {
         brain,
         clock,
+        exporter: config.paths.export.clone().map(Exporter::new),
         inputs: taken,
         answers: inputs.clone(),
         streams: streams.clone(),

@@ -380,9 +380,25 @@ pub struct Plan {
     /// Also write what agents are to do (JSON): the plan in addresses, which the topology must have
     #[arg(long, value_name = "FILE")]
     pub orders: Option<PathBuf>,
+    /// Also write, into this folder, a file for each leaf: policy routes that take the planned paths. The topology must have
+    /// the addresses of NIC ports and of links (`a_address`, `b_address`)
+    #[arg(long, value_name = "DIR")]
+    pub routes: Option<PathBuf>,
+    /// In whose words: `ip -4 -batch FILE` (and -6), or FRR's `vtysh -f FILE`
+    #[arg(long, value_name = "WORDS", default_value = "iproute", requires = "routes")]
+    pub routes_for: RoutesFor,
     /// Also show what flows would get otherwise: hashed over 1, 2 or 16 queue pairs, split by Ethereal, sprayed ideally
     #[arg(long)]
     pub compare: bool,
+}
+
+/// Who takes policy routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RoutesFor {
+    /// iproute2, on Linux.
+    Iproute,
+    /// FRR's pbrd.
+    Frr,
 }
 
 /// Offline planning of what is not yet so.

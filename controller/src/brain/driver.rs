@@ -29,6 +29,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use c4_detect::observation::Timestamp;
+use c4_traffic::actuators::Document;
 
 use super::{Brain, Effect, Input, UNAWAITED, desk::Desk, owed::Owed};
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
     ingest::streams::Streams,
     metrics::Metrics,
     nodes::StreamId,
-    paths::work::Work,
+    paths::{export::Exporter, work::Work},
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
@@ -81,6 +82,8 @@ pub struct Driver {
     pub fence: Fence,
     /// Carries orders out.
     pub actuator: Arc<dyn Actuator>,
+    /// Where files for switches are written, if anywhere.
+    pub exporter: Option<Exporter>,
     /// The table of process groups, for the actuator.
     pub groups: watch::Sender<Arc<Groups>>,
     /// The picture, for readers.
@@ -187,6 +190,7 @@ impl Driver {
                 }
                 Effect::OrderPaths(stream, orders) => self.reply(stream, Body::PathOrders(*orders)),
                 Effect::Plan(work) => self.plan(*work),
+                Effect::WritePaths(plan, documents) => self.write_paths(plan, documents),
                 Effect::Keep(batch) => self.keep(batch),
                 Effect::Act(order) => self.act(*order, cancel.clone()),
                 Effect::Halt => self.desk.halt(),
@@ -223,6 +227,12 @@ impl Driver {
             // If the brain is gone, nobody waits for the plan.
             let _ = answers.blocking_send(Input::Planned(Box::new(work.make())));
         });
+    }
+
+    fn write_paths(&self, plan: u64, documents: Vec<Document>) {
+        let Some(exporter) = self.exporter.clone() else { return };
+        let fence = self.fence.clone();
+        self.tasks.spawn_blocking(move || exporter.write(plan, &documents, || fence.holds()));
     }
 
     fn persist(&self, token: u64, batch: Vec<Write>) {

@@ -49,6 +49,7 @@ impl Brain {
                         self.order_paths(stream, &node);
                     }
                 }
+                Output::Write(plan, documents) => self.effects.push(Effect::WritePaths(plan, documents)),
                 Output::Keep(kept) => self.effects.push(Effect::Keep(vec![kept.row()])),
                 Output::Said(text) => self.say("paths", "", text, now),
                 Output::Finding(finding) => self.found(*finding, now),

@@ -88,6 +88,13 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
         several(ha, &mut checks);
     }
     checks.number("paths.keep_seconds", config.paths.keep_seconds, 0.0..=DAY_SECONDS);
+    match (config.paths.actuator.writes(), &config.paths.export) {
+        (true, None) => {
+            checks.wrong("paths.export", "is required: a directory for the actuator's files".into())
+        }
+        (false, Some(_)) => checks.wrong("paths.export", "is of no use: the actuator writes no files".into()),
+        _ => {}
+    }
     for (index, alert) in config.alerts.iter().enumerate() {
         let key = |name: &str| format!("alerts[{index}].{name}");
         if alert.kind.is_none() {

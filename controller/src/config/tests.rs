@@ -156,3 +156,16 @@ fn a_key_that_is_gone_says_what_to_do() {
     assert!(found[0].starts_with("paths.state: is no setting any more"), "{found:#?}");
     assert!(found[0].contains("`state`") && found[0].contains("paths.redb"), "{found:#?}");
 }
+
+#[test]
+fn an_actuator_that_writes_files_needs_a_place_for_them() {
+    for (text, word) in [("{actuator: frr}", "required"), ("{export: /tmp/x}", "of no use")] {
+        let found = mistakes(&format!("paths: {text}"));
+        assert!(
+            found.len() == 1 && found[0].starts_with("paths.export: ") && found[0].contains(word),
+            "{found:#?}"
+        );
+    }
+    assert!(mistakes("paths: {actuator: srv6}")[0].starts_with("paths.actuator: "));
+    Config::parse("paths: {actuator: export, export: /var/lib/c4/plans}").unwrap();
+}

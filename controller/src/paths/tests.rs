@@ -53,14 +53,19 @@ struct Scene {
     told: Vec<NodeName>,
     findings: Vec<Finding>,
     kept: Option<Kept>,
+    written: Vec<Document>,
 }
 
 impl Scene {
     fn new(kept: Option<Kept>) -> Self {
+        Self::with(&config::Paths::default(), kept)
+    }
+
+    fn with(config: &config::Paths, kept: Option<Kept>) -> Self {
         let now = Timestamp(1_000 * SECOND);
-        let paths = Paths::new(&config::Paths::default(), topology(), kept, now);
-        let (told, findings) = (Vec::new(), Vec::new());
-        Self { paths, registry: Registry::default(), now, work: None, told, findings, kept: None }
+        let paths = Paths::new(config, topology(), kept, now);
+        let (told, findings, written) = (Vec::new(), Vec::new(), Vec::new());
+        Self { paths, registry: Registry::default(), now, work: None, told, findings, kept: None, written }
     }
 
     /// A job whose ranks, one on each of these hosts, send around a ring.
@@ -109,6 +114,7 @@ impl Scene {
                     Output::Plan(work) => self.work = Some(*work),
                     Output::Order(node) => self.told.push(node),
                     Output::Keep(kept) => self.kept = Some(*kept),
+                    Output::Write(_, documents) => self.written = documents,
                     Output::Said(_) => {}
                     Output::Finding(finding) => self.findings.push(*finding),
                 }
@@ -244,9 +250,9 @@ fn finding_id(scene: &Scene) -> c4_detect::finding::FindingId {
     scene.findings[0].id.clone()
 }
 
-#[test]
-fn connections_made_on_planned_paths_are_planned_around() {
-    let mut scene = Scene::new(None);
+/// What cannot be moved when a second job comes, the first having been started again since its paths were known.
+fn pinned(actuator: config::PathActuator) -> Vec<String> {
+    let mut scene = Scene::with(&config::Paths { actuator, ..config::Paths::default() }, None);
     scene.ring("a", 1, &["h00", "h10"]);
     assert!(scene.settle());
     scene.report(&[], 0);
@@ -279,8 +285,31 @@ fn connections_made_on_planned_paths_are_planned_around() {
     assert!(!scene.settle(), "the same flows");
     scene.ring("b", 2, &["h01", "h11"]);
     scene.run(SECOND);
-    let work = scene.work.take().expect("planned");
-    assert_eq!(work.pinned, ["a: h00/n→h10/n", "a: h10/n→h00/n"]);
+    scene.work.take().expect("planned").pinned
+}
+
+#[test]
+fn connections_made_on_planned_paths_are_planned_around_unless_they_can_be_moved() {
+    use config::PathActuator::{SourcePort, SourcePortLive};
+    assert_eq!(pinned(SourcePort), ["a: h00/n→h10/n", "a: h10/n→h00/n"]);
+    assert_eq!(pinned(SourcePortLive), [""; 0]);
+}
+
+#[test]
+fn a_plan_reaches_the_network_as_configured() {
+    use config::PathActuator::{Export, Frr, None as Nothing, PolicyRoutes, SourcePort};
+    let made = |actuator| {
+        let mut scene = Scene::with(&config::Paths { actuator, ..config::Paths::default() }, None);
+        scene.ring("j", 1, &["h00", "h10"]);
+        assert!(scene.settle());
+        let names: Vec<String> = scene.written.iter().map(|document| document.name.clone()).collect();
+        (scene.told.len(), names)
+    };
+    assert_eq!(made(SourcePort), (2, vec![]));
+    assert_eq!(made(Nothing), (0, vec![]));
+    assert_eq!(made(Export), (0, vec!["plan.json".to_owned()]));
+    // Policy routes need the addresses of links, which this topology does not have.
+    assert_eq!([made(PolicyRoutes), made(Frr)], [(0, vec![]), (0, vec![])]);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use c4_traffic::{
-    Flows, Plan, Previous, Topology, baseline,
-    orders::{Order, Unknown, orders},
-    plan,
+    Flows, Plan, Previous, Topology,
+    actuators::{Actuator, Deeds, Failed, Planned},
+    baseline, plan,
     sightings::Pair,
     topology::State,
 };
@@ -29,6 +29,8 @@ pub struct Work {
     pub previous: Option<Arc<Previous>>,
     /// Flows that cannot be moved now.
     pub pinned: Vec<String>,
+    /// Who carries it out.
+    pub actuator: Arc<dyn Actuator>,
 }
 
 /// A plan and what follows from it.
@@ -42,15 +44,15 @@ pub struct Made {
     pub plan: Plan,
     /// Where the same flows would go if switches hashed them.
     pub hashed: Plan,
-    /// What agents are to do.
-    pub orders: Result<Vec<Order>, Unknown>,
+    /// What is to be done for it.
+    pub deeds: Result<Deeds, Failed>,
 }
 
 impl Work {
     /// Makes the plan.
     #[must_use]
     pub fn make(self) -> Made {
-        let Self { mut topology, flows, avoided, mut previous, pinned } = self;
+        let Self { mut topology, flows, avoided, mut previous, pinned, actuator } = self;
         if let Some(previous) = &mut previous {
             let previous = Arc::make_mut(previous);
             pinned.iter().for_each(|id| previous.pin(id));
@@ -62,11 +64,11 @@ impl Work {
             }
         }
         let plan = plan(&topology, &flows, previous.as_deref());
-        let orders = orders(&topology, &flows, &plan);
+        let deeds = actuator.carry_out(&Planned { topology: &topology, flows: &flows, plan: &plan });
         // As many queue pairs as any flow has, so that hashing is not made to look worse than it is.
         let pairs = flows.as_slice().iter().map(|flow| flow.max_pieces.get()).max().unwrap_or(1);
         let hashed = baseline::ecmp(&topology, &flows, pairs.min(MOST_PAIRS), DRAW);
-        Made { topology, flows, plan, hashed, orders }
+        Made { topology, flows, plan, hashed, deeds }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
 
 use c4_controller::{
-    config,
+    config::{self, PathActuator},
     paths::{Paths, view::PathsView, work::Work},
 };
 use c4_detect::observation::Timestamp;
@@ -111,7 +111,9 @@ pub(crate) fn planned(topology: Topology, dead: Option<(&str, &str)>) -> Arc<Pat
     let mut previous = None;
     let mut plan = |avoided: BTreeSet<Pair>, at| {
         let (topology, flows) = (topology.clone(), flows.clone());
-        let made = Work { topology, flows, avoided, previous: previous.take(), pinned: Vec::new() }.make();
+        let actuator = PathActuator::default().actuator();
+        let work = Work { topology, flows, avoided, previous: previous.take(), pinned: Vec::new(), actuator };
+        let made = work.make();
         previous = Some(Arc::new(made.plan.as_previous(&made.flows)));
         paths.made(made, at);
     };

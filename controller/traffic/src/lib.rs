@@ -7,10 +7,11 @@
 //!
 //! It does not know how a path is taken. Source ports, policy routes and the like are the business of actuators.
 //!
-//! [`orders`] says a plan in addresses, which is what agents learn source ports for. [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
+//! [`actuators`] say what follows from a plan for those who can choose paths. [`orders`] says a plan in addresses, which is what agents learn source ports for. [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
 //! for every link and every flow, [`baseline`] what networks do without one, and [`compare`] what is gained. [`sightings`] holds what probes see against
 //! the topology.
 
+pub mod actuators;
 pub mod baseline;
 pub mod compare;
 pub mod document;

@@ -205,6 +205,8 @@ pub struct Topology {
     switch_by_name: HashMap<String, SwitchId>,
     port_addresses: HashMap<(NicId, u32), IpAddr>,
     switch_addresses: HashMap<SwitchId, Vec<IpAddr>>,
+    /// Of an end of a link: the link's lower switch, its upper one and its index, and whose end it is.
+    link_addresses: HashMap<(SwitchId, SwitchId, u32, SwitchId), IpAddr>,
 }
 
 impl Topology {
@@ -274,6 +276,12 @@ impl Topology {
         self.switch_addresses.get(&id).map_or(&[], Vec::as_slice)
     }
 
+    /// The address that `of` has on a link to another switch, where it is known.
+    #[must_use]
+    pub fn link_address(&self, of: SwitchId, to: SwitchId, index: u32) -> Option<IpAddr> {
+        self.link_addresses.get(&(of.min(to), of.max(to), index, of)).copied()
+    }
+
     /// Sets the state of the links between two switches: of all of them, or of one. Returns how many there are.
     pub fn set_link_state(&mut self, a: SwitchId, b: SwitchId, index: Option<u32>, state: State) -> usize {
         let (a, b) = (a.min(b), a.max(b));
@@ -296,6 +304,7 @@ pub struct Builder {
     parallel: HashMap<(SwitchId, SwitchId), u32>,
     ports: usize,
     addresses: HashSet<IpAddr>,
+    on_links: HashSet<IpAddr>,
 }
 
 impl Builder {
@@ -384,6 +393,24 @@ impl Builder {
     pub fn switch_address(&mut self, switch: SwitchId, address: IpAddr) -> Result<(), TopologyError> {
         self.take(address)?;
         self.topology.switch_addresses.entry(switch).or_default().push(address);
+        Ok(())
+    }
+
+    /// Gives a switch an address on the link to another that was added last. It is one of the switch's addresses, too.
+    ///
+    /// # Errors
+    /// When something else has that address already.
+    pub fn link_address(&mut self, of: SwitchId, to: SwitchId, address: IpAddr) -> Result<(), TopologyError> {
+        let pair = (of.min(to), of.max(to));
+        let Some(next) = self.parallel.get(&pair) else { return Ok(()) };
+        let key = (pair.0, pair.1, next.saturating_sub(1), of);
+        if !self.on_links.insert(address) {
+            return Err(TopologyError::TakenAddress { address });
+        }
+        if !self.topology.switch_addresses(of).contains(&address) {
+            self.switch_address(of, address)?;
+        }
+        self.topology.link_addresses.insert(key, address);
         Ok(())
     }
 

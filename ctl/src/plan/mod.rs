@@ -8,8 +8,13 @@ use std::path::Path;
 
 use c4_traffic::{
     Flows, Plan, Previous, Topology,
+    actuators::{
+        self, Actuator, Failed,
+        policy::{PolicyRoutes, Words},
+    },
     compare::{Gain, Line, compare},
-    document, orders,
+    document,
+    orders::{self, Unknown},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -39,6 +44,9 @@ pub fn plan(args: &cli::Plan, json: bool, out: &mut Output) -> Result<Exit, Fail
         write_orders(path, &topology, &flows, &plan)?;
     }
     let planned = Planned { topology: &topology, flows: &flows, plan: &plan };
+    if let Some(directory) = &args.routes {
+        write_routes(directory, args.routes_for, &planned)?;
+    }
     if json {
         out.json(&planned.document(args.compare))?;
     } else {
@@ -51,19 +59,47 @@ pub fn plan(args: &cli::Plan, json: bool, out: &mut Output) -> Result<Exit, Fail
     Ok(exit(&plan))
 }
 
-/// Writes what agents are to do. They may look at any moment, so the file is replaced as a whole.
+/// Writes what agents are to do.
 fn write_orders(path: &Path, topology: &Topology, flows: &Flows, plan: &Plan) -> Result<(), Failure> {
-    let orders = orders::orders(topology, flows, plan).map_err(|unknown| {
-        let few: Vec<&str> = unknown.of.iter().take(5).map(String::as_str).collect();
-        let more = if unknown.of.len() > few.len() { ", …" } else { "" };
-        Failure::Configuration(format!("orders need addresses: of {}{more} there are none", few.join(", ")))
+    let orders = orders::orders(topology, flows, plan).map_err(|unknown| missing("orders", &unknown))?;
+    let failed = |error: serde_json::Error| Failure::File { path: path.into(), problem: error.to_string() };
+    replace(path, serde_json::to_string(&document::orders_json(&orders)).map_err(failed)? + "\n")
+}
+
+/// Writes what leaves are to do, a file for each.
+fn write_routes(directory: &Path, words: cli::RoutesFor, planned: &Planned<'_>) -> Result<(), Failure> {
+    let words = match words {
+        cli::RoutesFor::Iproute => Words::Iproute,
+        cli::RoutesFor::Frr => Words::Frr,
+    };
+    let Planned { topology, flows, plan } = *planned;
+    let planned = actuators::Planned { topology, flows, plan };
+    let deeds = PolicyRoutes(words).carry_out(&planned).map_err(|failed| match failed {
+        Failed::Unknown(unknown) => missing("policy routes", &unknown),
+        other => Failure::Configuration(other.to_string()),
     })?;
+    let failed = |error: std::io::Error| Failure::File { path: directory.into(), problem: error.to_string() };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    for document in deeds.documents {
+        // Names of switches may be anything.
+        let name: String = document.name.chars().map(|c| if c == '/' { '_' } else { c }).collect();
+        replace(&directory.join(name), document.text)?;
+    }
+    Ok(())
+}
+
+fn missing(what: &str, unknown: &Unknown) -> Failure {
+    let few: Vec<&str> = unknown.of.iter().take(5).map(String::as_str).collect();
+    let more = if unknown.of.len() > few.len() { ", …" } else { "" };
+    Failure::Configuration(format!("{what} need addresses: of {}{more} there are none", few.join(", ")))
+}
+
+/// Writes a file as a whole: others may look at any moment.
+fn replace(path: &Path, text: String) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::File { path: path.to_owned(), problem: error.to_string() };
-    let text =
-        serde_json::to_string(&document::orders_json(&orders)).map_err(|error| failed(error.into()))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    std::fs::write(&beside, text + "\n").and_then(|()| std::fs::rename(&beside, path)).map_err(failed)
+    std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path)).map_err(failed)
 }
 
 /// Runs `c4ctl what-if`.
@@ -102,6 +138,7 @@ pub fn what_if(args: &cli::WhatIf, json: bool, out: &mut Output) -> Result<Exit,
 }
 
 /// A plan and what it is for.
+#[derive(Clone, Copy)]
 struct Planned<'a> {
     topology: &'a Topology,
     flows: &'a Flows,

@@ -114,6 +114,7 @@ async fn a_pause_stops_what_is_being_carried_out_also_when_the_store_is_gone() {
             debts: Debts::default(),
             store: Writer::new(store.clone()).unwrap(),
             desk: desk.clone(),
+            exporter: None,
             actuator: Arc::new(Endless(say)),
             groups: watch::channel(Arc::new(Groups::default())).0,
             snapshot,

@@ -1,6 +1,8 @@
 //! The topology's document.
 //!
 //! `address` of a port and `addresses` of a switch (those it answers probes by) are optional; whoever steers needs them.
+//! So are `a_address` and `b_address` of a link (those that the two switches have on it), which policy routes need; a link with
+//! them has no `count`.
 //!
 //! ```yaml
 //! switches: [{name: leaf0, tier: leaf}, {name: leaf1, tier: leaf}, {name: spine0, tier: spine, addresses: [10.9.0.1]}]
@@ -116,7 +118,7 @@ impl<'t> Reading<'t> {
     fn links(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) {
         for (index, node) in self.reader.list(node, at).iter().enumerate() {
             let at = at.item(index);
-            let names = ["a", "b", "gbps", "count", "state"];
+            let names = ["a", "b", "gbps", "count", "state", "a_address", "b_address"];
             let Some(fields) = self.reader.fields(node, &at, names) else { continue };
             let a = self.switch(fields.get(0), &at.field("a"), fields.place);
             let b = self.switch(fields.get(1), &at.field("b"), fields.place);
@@ -130,6 +132,22 @@ impl<'t> Reading<'t> {
             let (Some(a), Some(b), Some(rate), Some(count)) = (a, b, rate, count) else { continue };
             if let Err(error) = self.builder.links(a, b, rate, count, state) {
                 self.reader.wrong(fields.place, &at, error);
+                continue;
+            }
+            for (field, name, of, to) in [(5, "a_address", a, b), (6, "b_address", b, a)] {
+                let at = at.field(name);
+                let Some(node) = fields.get(field) else { continue };
+                if count > 1 {
+                    self.reader.wrong(
+                        node.place,
+                        &at,
+                        "parallel links with addresses are written one by one",
+                    );
+                } else if let Some(address) = self.reader.address(node, &at)
+                    && let Err(error) = self.builder.link_address(of, to, address)
+                {
+                    self.reader.wrong(node.place, &at, error);
+                }
             }
         }
     }
