@@ -100,10 +100,17 @@ impl Findings {
         if !self.renamed.contains_key(&finding.id) {
             let same =
                 |id: &&FindingId| self.records.get(*id).is_some_and(|old| is_same(&old.finding, &finding));
-            // A rank of an incarnation dies once, whatever became of the finding.
+            // An incarnation dies once. Who was first to die may be known better now than it was before the start.
+            let death = |id: &&FindingId| {
+                let death = |old: &Finding| old.kind == Kind::ProcessDeath && is_same_run(old, &finding);
+                self.records.get(*id).is_some_and(|old| death(&old.finding))
+            };
             let old = match finding.kind {
                 _ if self.records.contains_key(&finding.id) => return finding,
-                Kind::ProcessDeath => self.records.keys().find(same),
+                // Whatever became of the finding.
+                Kind::ProcessDeath => {
+                    self.records.keys().find(same).or_else(|| self.recalled.iter().find(death))
+                }
                 _ => self.recalled.iter().find(same),
             };
             let Some(old) = old.cloned() else { return finding };
@@ -254,14 +261,18 @@ impl Findings {
 /// Whether two findings are about one fault.
 fn is_same(old: &Finding, new: &Finding) -> bool {
     let first = |finding: &Finding| finding.suspects.first().map(|first| (first.node.clone(), first.rank));
-    (&old.job, old.incarnation, old.kind) == (&new.job, new.incarnation, new.kind) && first(old) == first(new)
+    is_same_run(old, new) && old.kind == new.kind && first(old) == first(new)
+}
+
+fn is_same_run(old: &Finding, new: &Finding) -> bool {
+    (&old.job, old.incarnation) == (&new.job, new.incarnation)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use c4_detect::observation::JobId;
+    use c4_detect::{finding::Suspect, observation::JobId};
 
     use super::*;
     use crate::store::MemoryStore;
@@ -333,6 +344,26 @@ mod tests {
         assert_eq!(alone.open().count(), 0);
         store.apply(&alone.unwritten()).expect("written");
         assert!(Findings::load(&store).expect("read").recalled().is_empty());
+    }
+
+    #[test]
+    fn an_incarnation_dies_once_whoever_leads() {
+        let death = |id: usize, rank: u32| {
+            let suspects = vec![Suspect { rank: Some(rank), ..Suspect::default() }];
+            Finding { kind: Kind::ProcessDeath, suspects, ..finding(id, None) }
+        };
+        let store = MemoryStore::default();
+        let mut before = Findings::default();
+        before.take(death(1, 4), false);
+        store.apply(&before.unwritten()).expect("written");
+        // The next leader hears of it in another order.
+        let mut after = Findings::load(&store).expect("read");
+        let better = after.known_as(death(7, 5));
+        assert_eq!(better.id.0, "f00001");
+        assert_eq!(after.take(Finding { summary: "rank 5 died".into(), ..better }, false), Change::Updated);
+        assert_eq!(after.shown().count(), 1);
+        let next = Finding { incarnation: 1, ..death(8, 5) };
+        assert_eq!(after.known_as(next).id.0, "f00008", "the next incarnation has deaths of its own");
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) fn ended(
         return;
     }
     let end = End {
-        at: now.before(told.ago_us).max(process.first_seen),
+        at: now.before(told.ago_us),
         told: now,
         finalized: told.finalized,
         exit_code: told.exit_code,

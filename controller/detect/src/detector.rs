@@ -78,7 +78,10 @@ impl Detector {
                     job.join(membership);
                 }
             }
-            Observation::Window(window) => self.window(window, now, &mut out),
+            Observation::Window(window) => self.window(window, now, now, &mut out),
+            Observation::LateWindow { window, ago_us } => {
+                self.window(window, now.before(ago_us), now, &mut out);
+            }
             Observation::ProcessEnded(end) => self.process_ended(&end, now, &mut out),
             Observation::Health(event) => self.health(event, now, &mut out),
             Observation::NodeSeen { node, nic_class } => self.nodes.seen(node, nic_class),
@@ -134,10 +137,10 @@ impl Detector {
         match self.jobs.get_mut(&id) {
             // A straggler of an incarnation that is over.
             Some(job) if info.incarnation < job.incarnation => return,
-            // Once all processes have ended, a new one begins a new life of the job, whether labels say so or not.
+            // Once all processes have ended, a new one begins a new life of the job, whether labels say so or not; unless
+            // it is one of this life, of which nothing was heard yet.
             Some(job)
-                if info.incarnation == job.incarnation
-                    && (!job.all_ended() || job.processes.contains_key(&info.process)) => {}
+                if info.incarnation == job.incarnation && (!job.all_ended() || job.is_missing(&info)) => {}
             Some(job) => {
                 job.cases.clear_where(now, out, |_, _| true);
                 let prior = prior_of(job);
@@ -160,10 +163,10 @@ impl Detector {
         job.add_process(info, now);
     }
 
-    fn window(&mut self, window: Window, now: Timestamp, out: &mut Vec<Finding>) {
+    fn window(&mut self, window: Window, taken: Timestamp, now: Timestamp, out: &mut Vec<Finding>) {
         let (config, nodes) = (&self.config, &self.nodes);
         let Some(job) = self.job_of.get(&window.process).and_then(|id| self.jobs.get_mut(id)) else { return };
-        job.take(window, nodes, config, now);
+        job.take(window, nodes, config, taken, now);
         slow::assess(job, nodes, config, now, out);
         stages::assess(job, now, out);
         pace::annotate(job, out);

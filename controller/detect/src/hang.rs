@@ -14,7 +14,7 @@ use crate::{
     deadlock, death, desync,
     finding::{Finding, Kind},
     health, held,
-    model::{Comm, Job},
+    model::{Comm, Job, Member, Process},
     names,
     nodes::Nodes,
     observation::{CommId, ProcessId, Timestamp},
@@ -49,7 +49,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     patience::note(job, &waits);
     job.suspicious.retain(|id| waits.concern(*id));
     job.undecided.clear();
-    clear_resolved(job, &waits, now, out);
+    clear_resolved(job, &waits, nodes, config, now, out);
     if job.stopping {
         return;
     }
@@ -285,11 +285,19 @@ fn missing(job: &Job, comm: &Comm, stall: &Stall) -> Vec<String> {
 }
 
 /// A hang is over when what was waited in has finished somewhere, or nobody is in it any more.
-fn clear_resolved(job: &mut Job, waits: &Waits, now: Timestamp, out: &mut Vec<Finding>) {
+fn clear_resolved(
+    job: &mut Job,
+    waits: &Waits,
+    nodes: &Nodes,
+    config: &Config,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) {
+    let unseen = |process: &Process| process.blind_because(nodes, config, now).is_some();
     let over: Vec<Slot> = job
         .cases
         .hangs()
-        .filter(|(_, case)| is_over(job, waits, case))
+        .filter(|(_, case)| is_over(job, waits, case, unseen))
         .map(|(slot, _)| slot.clone())
         .collect();
     for slot in over {
@@ -309,14 +317,15 @@ fn learn_resolved(job: &mut Job, slot: &Slot, now: Timestamp) {
     }
 }
 
-fn is_over(job: &Job, waits: &Waits, case: &Case) -> bool {
+fn is_over(job: &Job, waits: &Waits, case: &Case, unseen: impl Fn(&Process) -> bool) -> bool {
     let Some((id, operation)) = case.place else { return !peer_hang::lasts(waits, &case.accused) };
-    let over = job.comms.get(&id).is_none_or(|comm| {
-        let alive = |process| job.process(process).is_some_and(|p| p.alive());
-        let mut there = comm.members.values().filter(|m| !m.left && alive(m.process)).peekable();
-        there.peek().is_none() || there.any(|m| m.completed > operation)
-    });
+    let Some(comm) = job.comms.get(&id) else { return true };
+    let process = |member: &&Member| job.process(member.process).filter(|p| !member.left && p.alive());
+    let mut there = comm.members.values().filter(|member| process(member).is_some()).peekable();
+    let over = there.peek().is_none() || there.clone().any(|m| m.completed > operation);
     // Members that finish an operation do not all do so in the same window.
     let still = waits.stalls.get(&id).is_some_and(|stall| stall.operation == operation);
-    over && !still
+    // Of who was in it and cannot be seen now, nobody knows that it is out.
+    let hidden = |member: &Member| member.completed <= operation && process(&member).is_some_and(&unseen);
+    over && !still && !there.any(hidden)
 }

@@ -182,20 +182,27 @@ impl Job {
         }
     }
 
-    /// Takes a window in and marks communicators in which its process waits for long.
-    pub(crate) fn take(&mut self, window: Window, nodes: &Nodes, config: &Config, now: Timestamp) {
+    /// Takes in a window that ended at `taken`, and marks communicators in which its process waits for long.
+    pub(crate) fn take(
+        &mut self,
+        window: Window,
+        nodes: &Nodes,
+        config: &Config,
+        taken: Timestamp,
+        now: Timestamp,
+    ) {
         survey::look(self, nodes, now);
         let Some(process) = self.processes.get_mut(&window.process) else { return };
         if process.end.is_some() {
             return;
         }
-        process.take(&window, now);
+        process.take(&window, taken);
         self.last_heard = now;
         let (kernel_events, stopped) = (window.kernel_events, window.state == ProcessState::Stopped);
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
         let mut level = process.level_since_loss;
         let mut told: Vec<(CommId, u32, Vec<LinkTime>)> = Vec::new();
-        if let Some(at) = patience::progress(&self.comms, process, &window, now)
+        if let Some(at) = patience::progress(&self.comms, process, &window, taken)
             && let Some(before) = process.progressed.replace(at)
         {
             self.quiet_us.push(at.micros_since(before) as f64);
@@ -225,9 +232,9 @@ impl Job {
             }
             comm.note_busy(*comm_rank, &comm_window.blocks, window.duration_us);
             if self.pace.clock() == Some(comm.id) {
-                self.pace.take(&comm_window.iterations, now);
+                self.pace.take(&comm_window.iterations, taken);
             }
-            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, now);
+            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, taken);
             if let Some(level) = &mut level
                 && comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max)
             {
@@ -305,6 +312,18 @@ impl Job {
             })
         });
         old
+    }
+
+    /// Whether a process that is told of belongs to those that are known: it is one of them, or has a rank that nobody had
+    /// so far. A detector that begins in the middle of a job hears of its ranks, dead ones too, in any order.
+    pub(crate) fn is_missing(&self, info: &ProcessInfo) -> bool {
+        let free = info.rank.is_some_and(|rank| !self.by_rank.contains_key(&rank));
+        self.processes.contains_key(&info.process) || (free && self.lacks_ranks())
+    }
+
+    /// Whether it has ranks of which nothing was ever heard.
+    pub(crate) fn lacks_ranks(&self) -> bool {
+        self.world_size.is_some_and(|size| self.by_rank.len() < size as usize)
     }
 
     pub(crate) fn all_ended(&self) -> bool {

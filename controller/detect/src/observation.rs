@@ -65,6 +65,13 @@ pub enum Observation {
     CommunicatorJoined(Membership),
     /// What one process did in one window.
     Window(Window),
+    /// The same, told late: its agent had nobody to tell it to.
+    LateWindow {
+        /// The window.
+        window: Window,
+        /// How long ago it was taken, at the time this is observed.
+        ago_us: u64,
+    },
     /// A process ended.
     ProcessEnded(ProcessEnd),
     /// A health event on a node.

@@ -10,6 +10,9 @@ use crate::{
     registry::{Announced, Progress, Refusal},
 };
 
+/// A window this old was kept for want of a controller: agents send one a second.
+const LATE_US: u64 = 2_000_000;
+
 impl Brain {
     pub(super) fn opened(&mut self, stream: StreamId, hello: Hello, now: Timestamp) {
         let key = SessionKey { node: hello.node.clone(), session: hello.session.clone() };
@@ -126,10 +129,10 @@ impl Brain {
                     self.observe(Observation::CommunicatorJoined(member), now);
                 }
             }
-            Body::Window(window) => self.window(window, node, now)?,
+            Body::Window(window) => self.window(window, node, age_us, now)?,
             Body::Windows(windows) => {
                 // One that is refused does not take the others with it.
-                let taken = windows.into_iter().map(|window| self.window(window, node, now));
+                let taken = windows.into_iter().map(|window| self.window(window, node, age_us, now));
                 taken.fold(Ok(()), Result::and)?;
             }
             Body::ProcessEnded(end) => {
@@ -188,9 +191,20 @@ impl Brain {
         Ok(())
     }
 
-    fn window(&mut self, window: Window, node: &NodeName, now: Timestamp) -> Result<(), Refusal> {
+    fn window(
+        &mut self,
+        window: Window,
+        node: &NodeName,
+        age_us: u64,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         let progress = self.registry.window(&window, node)?;
-        self.observe(Observation::Window(window), now);
+        let observation = if age_us < LATE_US {
+            Observation::Window(window)
+        } else {
+            Observation::LateWindow { window, ago_us: age_us }
+        };
+        self.observe(observation, now);
         if let Some(Progress { job, incarnation }) = progress {
             let text = format!("all ranks of incarnation {incarnation} make progress");
             self.say("job", &job.0, text, now);
