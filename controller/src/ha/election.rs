@@ -20,6 +20,7 @@ use c4_proto::etcd::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::JoinHandle,
     time::{Instant, sleep},
@@ -125,14 +126,15 @@ pub struct Leadership {
     /// Whether it goes on.
     pub fence: Fence,
     lease: Lease,
-    etcd: Etcd,
 }
 
-/// A lease that renews itself until it cannot.
+/// A lease that renews itself until it cannot. Once it is dropped it is given back, as soon as etcd takes it: when a quorum
+/// returns, etcd lets every lease begin anew, and nobody else could lead until that of the last leader had run out.
 #[derive(Debug)]
 struct Lease {
     id: i64,
     fence: Fence,
+    etcd: Etcd,
     renewing: JoinHandle<()>,
 }
 
@@ -140,6 +142,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.fence.lose();
         self.renewing.abort();
+        // At the end of the program there is nobody to give it back: it runs out.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(give_back(self.etcd.clone(), self.id));
+        }
     }
 }
 
@@ -192,11 +198,7 @@ impl Candidate {
             problem: None,
             members,
         });
-        Ok(held.take().map(|lease| Leadership {
-            fence: lease.fence.of_term(term.unsigned_abs()),
-            lease,
-            etcd: self.etcd.clone(),
-        }))
+        Ok(held.take().map(|lease| Leadership { fence: lease.fence.of_term(term.unsigned_abs()), lease }))
     }
 
     fn show(&self, view: &watch::Sender<View>, leader: Option<&KeyValue>, members: Vec<Identity>) {
@@ -230,7 +232,7 @@ impl Candidate {
             .await?;
         let fence = Fence::leased(0, fence::until(asked, self.ttl));
         let renewing = tokio::spawn(renew(self.etcd.clone(), granted.id, self.ttl, fence.clone()));
-        let lease = Lease { id: granted.id, fence, renewing };
+        let lease = Lease { id: granted.id, fence, etcd: self.etcd.clone(), renewing };
         let mut key = self.keys.members();
         key.extend(self.identity.name.as_bytes());
         let place = put(key, identity(&self.identity), granted.id);
@@ -281,12 +283,22 @@ impl Leadership {
     /// Gives the term back, so that another need not wait for the lease to run out.
     pub async fn resign(self) {
         self.fence.lose();
-        let request = LeaseRevokeRequest { id: self.lease.id };
-        let revoked =
-            self.etcd.ask(|channel| async move { LeaseClient::new(channel).lease_revoke(request).await });
-        if let Err(error) = revoked.await {
+        if let Err(error) = revoke(&self.lease.etcd, self.lease.id).await {
             tracing::debug!(%error, "the lease was not given back: it runs out");
         }
+    }
+}
+
+async fn revoke(etcd: &Etcd, id: i64) -> Result<(), EtcdError> {
+    let request = LeaseRevokeRequest { id };
+    let ask = |channel| async move { LeaseClient::new(channel).lease_revoke(request).await };
+    etcd.race(ask).await.map(drop)
+}
+
+/// Gives a lease back as soon as etcd answers. One that has run out is refused, which is as well.
+async fn give_back(etcd: Etcd, id: i64) {
+    while let Err(EtcdError::Away(_)) = revoke(&etcd, id).await {
+        sleep(LOOK).await;
     }
 }
 
