@@ -156,6 +156,11 @@ impl Driver {
             }
             self.metrics.queue.set(i64::try_from(self.inputs.len()).unwrap_or(i64::MAX));
         }
+        // The store may work again by now; its thread ends once it has written what it was given.
+        let again = self.owed().again();
+        if !again.is_empty() {
+            self.keep(again);
+        }
         self.publish();
         self.recorder
     }
