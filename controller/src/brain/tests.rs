@@ -1,7 +1,8 @@
 use c4_detect::{
     finding::Kind,
     observation::{
-        CommId, CommWindow, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, ProcessState, Window,
+        CommId, CommWindow, InFlight, Membership, NodeName, OperationSignature, ProcessEnd, ProcessId,
+        ProcessInfo, ProcessState, Window,
     },
 };
 
@@ -12,6 +13,8 @@ use crate::{
     steer::action::{State, Step},
     store::{MemoryStore, Store},
 };
+
+mod outage;
 
 const RANKS: u32 = 4;
 const STEP_US: u64 = 100_000;
@@ -82,9 +85,13 @@ impl World {
     }
 
     fn say(&mut self, node: u64, body: Body) {
+        self.say_late(node, body, 0);
+    }
+
+    fn say_late(&mut self, node: u64, body: Body, age_us: u64) {
         let sequence = &mut self.sequences[usize::try_from(node).unwrap()];
         *sequence += 1;
-        let message = Incoming { sequence: *sequence, age_us: 0, body };
+        let message = Incoming { sequence: *sequence, age_us, body };
         self.put(Input::Message { stream: StreamId(node), message });
     }
 
@@ -130,30 +137,7 @@ impl World {
 
     fn windows(&mut self, incarnation: u32, position: u64, without: Option<u32>) {
         for rank in (0..RANKS).filter(|rank| Some(*rank) != without) {
-            let comm = CommWindow {
-                pending_peers: Vec::new(),
-                links: Vec::new(),
-                comm: CommId(900 + u64::from(incarnation)),
-                enqueued: position,
-                started: position,
-                completed: position,
-                in_flight: None,
-                idle_us: 1000,
-                blocks: Vec::new(),
-                edges: Vec::new(),
-                iterations: Vec::new(),
-            };
-            let window = Window {
-                process: process(incarnation, rank),
-                duration_us: STEP_US,
-                state: ProcessState::Running,
-                kernel_events: true,
-                profiling: true,
-                dropped: 0,
-                unread: 0,
-                own: None,
-                comms: vec![comm],
-            };
+            let window = window(incarnation, rank, position, 0);
             self.say(u64::from(rank / 2), Body::Window(window));
         }
     }
@@ -223,6 +207,44 @@ fn brain(mode: Mode, known: Known, now: Timestamp) -> Brain {
 
 fn job() -> JobId {
     JobId("llm".into())
+}
+
+/// A window of a rank that has completed so many collectives, and waits in the next one for so long.
+fn window(incarnation: u32, rank: u32, completed: u64, waits_us: u64) -> Window {
+    let signature =
+        OperationSignature { function: "AllReduce".into(), count: 8, datatype: "f32".into(), root: 0 };
+    let in_flight = (waits_us > 0).then_some(InFlight {
+        sequence: completed,
+        signature,
+        started: true,
+        age_us: waits_us,
+        started_age_us: waits_us,
+    });
+    let begun = completed + u64::from(in_flight.is_some());
+    let comm = CommWindow {
+        pending_peers: Vec::new(),
+        links: Vec::new(),
+        comm: CommId(900 + u64::from(incarnation)),
+        enqueued: begun,
+        started: begun,
+        completed,
+        in_flight,
+        idle_us: 1000,
+        blocks: Vec::new(),
+        edges: Vec::new(),
+        iterations: Vec::new(),
+    };
+    Window {
+        process: process(incarnation, rank),
+        duration_us: STEP_US,
+        state: ProcessState::Running,
+        kernel_events: true,
+        profiling: true,
+        dropped: 0,
+        unread: 0,
+        own: None,
+        comms: vec![comm],
+    }
 }
 
 fn process(incarnation: u32, rank: u32) -> ProcessId {
