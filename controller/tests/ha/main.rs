@@ -10,8 +10,7 @@ use c4_controller::{
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-mod etcd;
-mod proxy;
+mod protected;
 mod site;
 #[path = "../support/mod.rs"]
 mod support;
@@ -85,7 +84,7 @@ async fn backups_fit_every_store(site: &Site, leader: usize) {
     schema::bring_up(&store, "the file", None).expect("is taken");
     let journal = Loaded::read(&store).expect("is understood");
     assert_eq!(journal.actions.len(), 1);
-    assert_eq!(store.all("findings").expect("read").len(), site.etcd.rows("findings").len());
+    assert_eq!(store.all("findings").expect("read").len(), site.rows("findings").len());
     // And several where one was; not where a controller leads.
     let several = |prefix: &str| {
         let etcd = site.etcd.address(0);
@@ -96,7 +95,12 @@ async fn backups_fit_every_store(site: &Site, leader: usize) {
     let (restored, said) = site.restore(&file, &several("/other")).await;
     assert!(restored, "{said}");
     let count = |prefix: &str| {
-        site.etcd.ctl(&["get", "--prefix", "--keys-only", prefix]).expect("keys").lines().count()
+        site.etcd
+            .ctl(&["get", "--prefix", "--keys-only", prefix])
+            .expect("runs")
+            .expect("keys")
+            .lines()
+            .count()
     };
     assert_eq!(count("/other/rows/"), count("/c4/rows/"));
 }
@@ -146,8 +150,9 @@ async fn without_a_quorum_nothing_is_done_and_with_it_everything_is() {
         let world = site.world();
         assert!(world.stops.is_empty() && world.starts.is_empty(), "{world:#?}");
     }
-    site.etcd.revive(0);
-    site.etcd.revive(1);
+    for index in [0, 1] {
+        site.etcd.revive(index).expect("starts");
+    }
     let begin = Instant::now();
     let leader = site.leader(&[0, 1, 2]).await;
     site.sees_all(leader).await;
@@ -159,24 +164,17 @@ async fn without_a_quorum_nothing_is_done_and_with_it_everything_is() {
 async fn when_etcd_is_full_nothing_is_done_that_cannot_be_written_down() {
     let site = Site::start(4 << 20, None).await;
     site.sees_all(0).await;
-    let filler = "x".repeat(100_000);
-    let full = (0..200).find(|n| site.etcd.ctl(&["put", &format!("/filler/{n}"), &filler]).is_none());
-    assert!(full.is_some(), "etcd takes more than its quota");
+    site.etcd.fill().expect("there is a quota");
     site.world().dead = true;
     sleep(Duration::from_secs(4)).await;
     {
         let world = site.world();
         assert!(world.stops.is_empty() && world.starts.is_empty(), "{world:#?}");
     }
-    site.etcd.ctl(&["del", "--prefix", "/filler/"]).expect("deleting frees");
-    let status = site.etcd.ctl(&["endpoint", "status", "--write-out", "fields"]).expect("a status");
-    let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).expect("a revision");
-    site.etcd.ctl(&["compact", revision]).expect("compacted");
-    site.etcd.ctl(&["defrag"]).expect("defragmented");
-    site.etcd.ctl(&["alarm", "disarm"]).expect("disarmed");
+    site.etcd.make_room().expect("room");
     // Whether to restart after all is for a person to say: it was decided too long ago. But what happened is not forgotten.
     let wait = async {
-        while site.etcd.rows("findings").len() + site.etcd.rows("ledger").len() < 2 {
+        while site.rows("findings").len() + site.rows("ledger").len() < 2 {
             sleep(Duration::from_millis(200)).await;
         }
     };

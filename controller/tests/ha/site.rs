@@ -8,6 +8,7 @@ use std::{
 };
 
 use c4_proto::v1::{self, backups_client::BackupsClient, operations_client::OperationsClient};
+use c4_tests::{etcd::Etcd, proxy::Proxy};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
@@ -18,13 +19,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    etcd::Etcd,
-    proxy::Proxy,
-    support::{
-        PATIENCE, actions,
-        world::{RANKS, World, agent},
-    },
+use super::support::{
+    PATIENCE, actions,
+    world::{RANKS, World, agent},
 };
 
 /// How long the lead outlives its leader.
@@ -43,7 +40,7 @@ pub(crate) struct Site {
 impl Site {
     /// Everything runs, and one of the controllers leads. It kills itself at the moment `crash`, if there is one.
     pub(crate) async fn start(quota: u64, crash: Option<&str>) -> Self {
-        let etcd = Etcd::start(quota).await;
+        let etcd = Etcd::start(quota, None).expect("etcd");
         let mut proxies = Vec::new();
         for _ in 0..3 {
             proxies.push([
@@ -193,13 +190,18 @@ impl Site {
 
     /// One death, one outage, one finding: whoever led, it was told once.
     pub(crate) fn told_once(&self) {
-        let ledger = self.etcd.rows("ledger");
+        let ledger = self.rows("ledger");
         assert_eq!(ledger.len(), 1, "{ledger:#?}");
         let account: serde_json::Value = serde_json::from_str(&ledger[0]).expect("JSON");
         assert_eq!(account["outages"].as_array().map(Vec::len), Some(1), "{account:#}");
-        let findings = self.etcd.rows("findings");
+        let findings = self.rows("findings");
         let deaths = findings.iter().filter(|row| row.contains("\"process_death\"")).count();
         assert_eq!(deaths, 1, "{findings:#?}");
+    }
+
+    /// Every row of a table of the store.
+    pub(crate) fn rows(&self, table: &str) -> Vec<String> {
+        self.etcd.rows(table).expect("etcd answers").into_values().collect()
     }
 
     pub(crate) fn signal(&self, index: usize, signal: Signal) {

@@ -19,7 +19,9 @@ pub struct Ctl {
 }
 
 impl Ctl {
-    pub(super) fn new(program: &Path, grpc: &str) -> Self {
+    /// `program` asks the controller at this address of gRPC.
+    #[must_use]
+    pub fn new(program: &Path, grpc: &str) -> Self {
         Self { program: program.to_owned(), controller: format!("http://{grpc}") }
     }
 

@@ -11,6 +11,9 @@ use anyhow::Context;
 use super::{Child, Programs};
 use crate::faults::FaultDir;
 
+/// Names and values.
+pub type Environment<'a> = &'a [(&'a str, String)];
+
 /// An agent that watches one directory of flight recorders.
 #[derive(Debug)]
 pub struct Daemon {
@@ -22,27 +25,37 @@ pub struct Daemon {
     config: PathBuf,
     log: PathBuf,
     node: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Daemon {
-    pub(super) fn start(
+    /// Starts the agent of `node`. `controllers` are addresses of gRPC, separated by commas; files are below `dir`, flight
+    /// recorders below `shared_memory`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(
         programs: &Programs,
         node: &str,
-        grpc: &str,
+        controllers: &str,
         dir: &Path,
         shared_memory: &Path,
+        environment: Environment,
     ) -> anyhow::Result<Self> {
         let recorders = shared_memory.join(node);
         fs::create_dir_all(&recorders).with_context(|| format!("cannot create {}", recorders.display()))?;
         let config = dir.join(format!("{node}.yaml"));
         let text = format!(
-            "node: {node}\ncontroller: http://{grpc}\nrecorder_dir: {}\nhttp: null\n",
+            "node: {node}\ncontroller: {controllers}\nrecorder_dir: {}\nhttp: null\n",
             recorders.display()
         );
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let log = dir.join(format!("{node}.log"));
-        let process = spawn(&programs.agent(), &config, &log, node)?;
-        Ok(Self { process, recorders, program: programs.agent(), config, log, node: node.to_owned() })
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let (program, node) = (programs.agent(), node.to_owned());
+        let process = spawn(&program, &config, &log, &node, &environment)?;
+        Ok(Self { process, recorders, program, config, log, node, environment })
     }
 
     /// Kills the agent and starts it again.
@@ -51,13 +64,21 @@ impl Daemon {
     /// When it cannot be started.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.process.kill();
-        self.process = spawn(&self.program, &self.config, &self.log, &self.node)?;
+        self.process = spawn(&self.program, &self.config, &self.log, &self.node, &self.environment)?;
         Ok(())
     }
 }
 
-fn spawn(program: &Path, config: &Path, log: &Path, node: &str) -> anyhow::Result<Child> {
-    Child::start(node, Command::new(program).arg("--config").arg(config), log)
+fn spawn(
+    program: &Path,
+    config: &Path,
+    log: &Path,
+    node: &str,
+    environment: &[(String, String)],
+) -> anyhow::Result<Child> {
+    let mut command = Command::new(program);
+    command.arg("--config").arg(config).envs(environment.iter().map(|(name, value)| (name, value)));
+    Child::start(node, &mut command, log)
 }
 
 /// A ring job whose ranks are started one by one, each wherever and with whatever environment a test wants.
@@ -71,7 +92,9 @@ pub struct Loose {
 }
 
 impl Loose {
-    pub(super) fn new(programs: &Programs, name: &str, dir: &Path) -> Self {
+    /// A job whose files are below `dir`.
+    #[must_use]
+    pub fn new(programs: &Programs, name: &str, dir: &Path) -> Self {
         let (ringjob, plugin) = (programs.ringjob(), programs.plugin());
         Self { dir: dir.join(format!("loose-{name}")), ringjob, plugin, ranks: Vec::new() }
     }
@@ -92,7 +115,7 @@ impl Loose {
         daemon: &Daemon,
         rank: u32,
         size: u32,
-        labels: &[(&str, String)],
+        labels: Environment,
     ) -> anyhow::Result<()> {
         fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
         let mut command = Command::new(&self.ringjob);

@@ -185,7 +185,8 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn start_daemon(&self, node: &str) -> anyhow::Result<Daemon> {
-        Daemon::start(&self.programs, node, &self.grpc, self.dir.path(), self.shared_memory.path())
+        let controller = format!("http://{}", self.grpc);
+        Daemon::start(&self.programs, node, &controller, self.dir.path(), self.shared_memory.path(), &[])
     }
 
     /// A ring job that nobody supervises, not started yet.
@@ -258,7 +259,10 @@ impl Drop for Cluster {
 }
 
 /// A directory in shared memory where there is such a thing, else an ordinary one.
-fn shared_memory_dir() -> anyhow::Result<TempDir> {
+///
+/// # Errors
+/// There is none.
+pub fn shared_memory_dir() -> anyhow::Result<TempDir> {
     let builder = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix("c4-cluster-");
@@ -282,7 +286,11 @@ fn controller_config(spec: &Spec, dir: &Path, grpc: &str, http: &str) -> String 
     )
 }
 
-fn start_controller(
+/// Starts a controller, whose log is in `dir`; its addresses of gRPC and of HTTP.
+///
+/// # Errors
+/// When it does not come up.
+pub fn start_controller(
     programs: &Programs,
     config: &Path,
     dir: &Path,

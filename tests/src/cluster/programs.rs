@@ -16,8 +16,8 @@ pub struct Programs {
 }
 
 /// Packages a cluster needs.
-const PACKAGES: [&str; 6] =
-    ["c4-agent", "c4-controller", "c4ctl", "c4-nccl-profiler", "c4-netfault", "c4-tests"];
+const PACKAGES: [&str; 7] =
+    ["c4-agent", "c4-controller", "c4ctl", "c4-nccl-profiler", "c4-netfault", "c4-clockfault", "c4-tests"];
 
 impl Programs {
     /// Finds the programs. Cargo builds the programs of other packages for a test only by chance, so they are built here,
@@ -70,10 +70,16 @@ impl Programs {
         self.dir.join("libc4_netfault.so")
     }
 
+    /// The library that sets clocks wrong.
+    #[must_use]
+    pub fn clockfault(&self) -> PathBuf {
+        self.dir.join("libc4_clockfault.so")
+    }
+
     fn check(&self) -> anyhow::Result<()> {
-        let all =
-            [self.controller(), self.agent(), self.ctl(), self.ringjob(), self.plugin(), self.netfault()];
-        for path in all {
+        let libraries = [self.plugin(), self.netfault(), self.clockfault()];
+        let programs = [self.controller(), self.agent(), self.ctl(), self.ringjob()];
+        for path in programs.into_iter().chain(libraries) {
             ensure!(path.exists(), "{} is missing", path.display());
         }
         Ok(())

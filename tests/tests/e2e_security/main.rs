@@ -1,6 +1,5 @@
 //! Who gets in and who does not, with the programs as they ship and certificates as a site has them.
 
-mod authority;
 mod recorders;
 mod site;
 
@@ -13,8 +12,7 @@ use std::{
     time::Duration,
 };
 
-use authority::Authority;
-use c4_tests::cluster::wait_for;
+use c4_tests::{authority::Authority, cluster::wait_for};
 use reqwest::StatusCode;
 use site::{LIMIT, Site, said};
 

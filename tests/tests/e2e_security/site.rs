@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use c4_tests::cluster::{Child, Programs, wait_for};
-
-use crate::authority::{Authority, Identity, write_secret};
+use c4_tests::{
+    authority::{Authority, Identity, write_secret},
+    cluster::{Child, Programs, wait_for},
+};
 
 /// Far more than anything here takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);

@@ -13,23 +13,27 @@ use rcgen::{
 };
 
 /// Signs certificates.
-pub(crate) struct Authority {
+#[derive(Debug)]
+pub struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// Files of one party.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// Certificate.
-    pub(crate) certificate: PathBuf,
+    pub certificate: PathBuf,
     /// Private key.
-    pub(crate) key: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Authority {
     /// A new one, whose own certificate is `dir/ca.crt`.
-    pub(crate) fn new(dir: &Path) -> Self {
+    ///
+    /// # Panics
+    /// As all of this, when files cannot be written: a test cannot go on then.
+    pub fn new(dir: &Path) -> Self {
         fs::create_dir_all(dir).expect("a directory");
         let mut params = CertificateParams::new(Vec::new()).expect("names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -42,12 +46,12 @@ impl Authority {
     }
 
     /// Whom to believe.
-    pub(crate) fn ca(&self) -> PathBuf {
+    pub fn ca(&self) -> PathBuf {
         self.dir.join("ca.crt")
     }
 
     /// Certificate number `serial` for `names`, in files called after `file`, which are replaced if they are there.
-    pub(crate) fn issue(&self, file: &str, names: &[&str], serial: u64) -> Identity {
+    pub fn issue(&self, file: &str, names: &[&str], serial: u64) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.serial_number = Some(SerialNumber::from(serial));
@@ -65,7 +69,7 @@ impl Authority {
     }
 
     /// Writes a list of certificates that no longer count.
-    pub(crate) fn revoke(&self, serials: &[u64]) -> PathBuf {
+    pub fn revoke(&self, serials: &[u64]) -> PathBuf {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -88,7 +92,7 @@ impl Authority {
 }
 
 /// Writes a file that only its owner may read.
-pub(crate) fn write_secret(path: &Path, text: &str) {
+pub fn write_secret(path: &Path, text: &str) {
     fs::write(path, text).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("closed");
 }
