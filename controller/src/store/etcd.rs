@@ -12,7 +12,7 @@ use std::{
 };
 
 use c4_proto::etcd::{
-    Compare, DeleteRangeRequest, KeyValue, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, KeyValue, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
     compare::{CompareResult, CompareTarget, TargetUnion},
     range_request::SortOrder,
     request_op::Request,
@@ -115,6 +115,18 @@ impl EtcdStore {
         leads && found(1).is_some_and(|kv| kv.value == self.position(number))
     }
 
+    /// Reads once, however often it has to be asked for: as long as this controller leads, a quorum may come back.
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        while self.fence.holds() {
+            match self.runtime.block_on(self.etcd.ask(|channel| range(channel, request.clone()))) {
+                Ok(answer) => return Ok(answer),
+                Err(error @ EtcdError::Refused(_)) => return Err(StoreError::Access(error.to_string())),
+                Err(EtcdError::Away(_)) => std::thread::sleep(AGAIN),
+            }
+        }
+        Err(StoreError::Deposed)
+    }
+
     /// Reads rows in the order of their keys, the last `limit` of them or all, as they were at one moment.
     fn read(&self, prefix: &[u8], limit: usize) -> Result<Vec<KeyValue>, StoreError> {
         let backwards = limit != usize::MAX;
@@ -130,10 +142,7 @@ impl EtcdStore {
                 revision,
                 sort_order: order.into(),
             };
-            let answer = self
-                .runtime
-                .block_on(self.etcd.ask(|channel| range(channel, request.clone())))
-                .map_err(|error| StoreError::Access(error.to_string()))?;
+            let answer = self.range(&request)?;
             revision = answer.header.map_or(0, |header| header.revision);
             let more = answer.more;
             rows.extend(answer.kvs);
@@ -191,9 +200,7 @@ impl Store for EtcdStore {
 
     fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let request = RangeRequest { key: self.key(table, key), ..RangeRequest::default() };
-        let found = self.runtime.block_on(self.etcd.ask(|channel| range(channel, request.clone())));
-        let found = found.map_err(|error| StoreError::Access(error.to_string()))?;
-        Ok(found.kvs.into_iter().next().map(|kv| kv.value))
+        Ok(self.range(&request)?.kvs.into_iter().next().map(|kv| kv.value))
     }
 
     fn everything(&self) -> Result<Tables, StoreError> {
