@@ -38,7 +38,7 @@ use truth::{Fault, Truth};
 use wounds::Open;
 
 /// Longest time until all is told after the last fault.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(120);
 /// What is false may come a little later than what is true.
 const AFTERTHOUGHT: Duration = Duration::from_secs(5);
 /// Shortest and longest pause between two faults of C4's own parts, in milliseconds.

@@ -17,7 +17,7 @@ use crate::{
 /// Controllers.
 pub(super) const CONTROLLERS: usize = 3;
 /// Longest time for all to come up.
-const UP: Duration = Duration::from_secs(60);
+const UP: Duration = Duration::from_secs(240);
 /// So little that it is soon full, and more than a soak writes.
 const QUOTA_BYTES: u64 = 12 << 20;
 
