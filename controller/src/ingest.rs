@@ -14,6 +14,7 @@
 
 use std::{pin::Pin, time::Duration};
 
+use c4_daemon::trace::{self, Trace};
 use c4_proto::v1::{
     Ack, AgentMessage, ControllerMessage, agent_message, controller_message, telemetry_server::Telemetry,
 };
@@ -24,6 +25,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use crate::{
     access::Principal,
@@ -88,6 +90,8 @@ impl Telemetry for TelemetryService {
                 "this controller has as many streams as it may (ingest.max_streams)",
             ));
         };
+        let header = request.metadata().get(trace::HEADER).and_then(|header| header.to_str().ok());
+        let trace = header.and_then(Trace::from_header).unwrap_or_else(Trace::begin);
         let (replies, outgoing) = (registered.replies.clone(), registered.outgoing);
         let task = StreamTask {
             id: registered.id,
@@ -101,7 +105,8 @@ impl Telemetry for TelemetryService {
             closing: registered.closing,
             streams: self.streams.clone(),
         };
-        self.tasks.spawn(task.run(self.cancel.clone()));
+        // Whatever is said about this stream can be found by the agent's own lines about it.
+        self.tasks.spawn(task.run(self.cancel.clone()).instrument(tracing::error_span!("agent", %trace)));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }
@@ -128,6 +133,7 @@ impl StreamTask {
             () = closing.cancelled() => closing.status(),
             status = self.talk() => status,
         };
+        tracing::debug!(why = %status.code(), "an agent's stream has ended: {}", status.message());
         // An agent that does not read its replies does not learn why, either.
         if status.code() != tonic::Code::Ok {
             let _ = replies.try_send(Err(status));
@@ -153,6 +159,7 @@ impl StreamTask {
         if self.inputs.send(Input::Opened { stream: self.id, hello }).await.is_err() {
             return Status::unavailable("this controller is ending");
         }
+        tracing::debug!(node = %node.0, "an agent speaks");
         let mut acks = interval(ACK_EVERY);
         acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut due, mut since_ack) = (false, 0_u32);

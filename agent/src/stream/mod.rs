@@ -20,6 +20,7 @@ mod tests;
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
 pub use backoff::{Backoff, BackoffPolicy};
+use c4_daemon::trace::{self, Trace};
 use c4_proto::v1::{
     AgentMessage, ControllerMessage, Hello, agent_message::Body, controller_message::Body as Reply,
     telemetry_client::TelemetryClient,
@@ -36,7 +37,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Streaming, metadata::MetadataValue};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, error_span, info, warn};
 
 use crate::{
     convert,
@@ -115,6 +116,8 @@ struct Link {
     last_sent: u64,
     /// Whether the controller has said anything yet.
     heard: bool,
+    /// What the lines about it in both logs have in common.
+    trace: Trace,
 }
 
 /// See the module.
@@ -175,10 +178,13 @@ impl<D: Dial> Stream<D> {
         let mut next_try = Instant::now();
         loop {
             let error = match self.connect(next_try, &mut reports, &shutdown).await {
-                Some(Ok(link)) => match self.converse(link, &mut reports, &shutdown).await {
-                    Some(error) => error,
-                    None => break,
-                },
+                Some(Ok(link)) => {
+                    let span = error_span!("stream", trace = %link.trace);
+                    match self.converse(link, &mut reports, &shutdown).instrument(span).await {
+                        Some(error) => error,
+                        None => break,
+                    }
+                }
                 Some(Err(error)) => error,
                 None => break,
             };
@@ -234,6 +240,10 @@ impl<D: Dial> Stream<D> {
             Ok(None) => {}
             Err(error) => return Some(Err(DialError::from(error).into())),
         }
+        let trace = Trace::begin();
+        if let Ok(header) = MetadataValue::try_from(trace.header()) {
+            request.metadata_mut().insert(trace::HEADER, header);
+        }
         if wait {
             request.metadata_mut().insert(WAIT, MetadataValue::from_static("1"));
         }
@@ -248,7 +258,7 @@ impl<D: Dial> Stream<D> {
                 self.backoff.connected(Instant::now());
                 self.desk.metrics.set_connected(true);
                 let inbound = answer.into_inner();
-                Ok(Link { outbound, inbound, introduction, last_sent: 0, heard: false })
+                Ok(Link { outbound, inbound, introduction, last_sent: 0, heard: false, trace })
             }
             Ok(Err(status)) => Err(status.into()),
             Err(_) => Err(LinkError::Timeout(limit)),
