@@ -22,6 +22,7 @@ use crate::config::Access;
 pub mod grpc;
 mod hosts;
 mod needs;
+pub mod oidc;
 mod pace;
 mod principal;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub mod web;
 
 pub use hosts::Hosts;
 pub use needs::{Need, needs};
+use oidc::{Issuer, Refusal};
 use pace::Pace;
 pub use principal::{Principal, Speaks, Via};
 use tokens::Tokens;
@@ -105,6 +107,9 @@ pub enum Denied {
     /// The token is not one of ours, or not any more.
     #[error("this token is not known here")]
     BadToken,
+    /// It is of an issuer, or pretends to be, and does not count.
+    #[error(transparent)]
+    Issued(Refusal),
     /// It may do less than that.
     #[error("this needs the role {}", .0.name())]
     Role(Need),
@@ -125,7 +130,7 @@ impl Denied {
     pub fn name(self) -> &'static str {
         match self {
             Denied::Unknown => "unknown",
-            Denied::BadToken => "bad_token",
+            Denied::BadToken | Denied::Issued(_) => "bad_token",
             Denied::Role(_) => "role",
             Denied::Host => "host",
             Denied::Site => "site",
@@ -141,13 +146,19 @@ pub struct Gate {
     anonymous: Anonymous,
     hosts: Hosts,
     tokens: watch::Receiver<Arc<Tokens>>,
+    issuer: Option<Issuer>,
     pace: Mutex<Pace>,
 }
 
 impl Gate {
     /// A gate by the configuration; `tokens` may change under way.
     #[must_use]
-    pub fn new(access: &Access, anonymous: Anonymous, tokens: watch::Receiver<Arc<Tokens>>) -> Self {
+    pub fn new(
+        access: &Access,
+        anonymous: Anonymous,
+        tokens: watch::Receiver<Arc<Tokens>>,
+        issuer: Option<Issuer>,
+    ) -> Self {
         let certificates =
             access.certificates.iter().map(|(name, grant)| (name.to_ascii_lowercase(), *grant)).collect();
         Self {
@@ -156,8 +167,14 @@ impl Gate {
             anonymous,
             hosts: Hosts::new(&access.hosts),
             tokens,
+            issuer,
             pace: Mutex::new(Pace::new(access.calls_per_second)),
         }
+    }
+
+    /// The issuer that must be asked for its keys before [`admit`](Self::admit) can tell whether a token counts.
+    fn issuer_of(&self, token: &str) -> Option<&Issuer> {
+        self.issuer.as_ref().filter(|_| Issuer::is_candidate(token))
     }
 
     /// Who it is, if it may.
@@ -202,6 +219,9 @@ impl Gate {
     fn know(&self, peer: &Peer, token: Option<&str>) -> Result<Principal, Denied> {
         // A token says more than a certificate: it was sent on purpose.
         if let Some(token) = token {
+            if let Some(issuer) = self.issuer_of(token) {
+                return issuer.verify(token).map_err(Denied::Issued);
+            }
             return self.tokens.borrow().find(token).ok_or(Denied::BadToken);
         }
         if !peer.names.is_empty() {

@@ -16,6 +16,7 @@ use c4_traffic::actuators::{
     policy::{PolicyRoutes, Words},
 };
 pub use ha::{EtcdTls, Ha};
+pub use oidc::{Algorithm as OidcAlgorithm, Oidc};
 use serde::{Deserialize, Serialize};
 
 mod access;
@@ -23,6 +24,7 @@ mod check;
 mod ha;
 mod leaves;
 pub mod moved;
+mod oidc;
 mod steer;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! What faces the network: the two listeners, with the gate before everything that they serve.
 //!
 //! Tasks: one a listener (see [`c4_tls::Accepting`]), one for gRPC, one for pages and one more for each of their
-//! connections, and one that reads the file of tokens again when it changes. All run on the tracker of the front and end
+//! connections, one that reads the file of tokens again when it changes, and one that
+//! fetches the keys of `access.oidc`. All run on the tracker of the front and end
 //! when it is cancelled: open calls and pages are given until the end of their stage of the drain.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use crate::{
     access::{
         Gate,
         grpc::GateLayer,
+        oidc::{Fetcher, Issuer, SetupError},
         tokens::{Tokens, TokensError},
         web,
     },
@@ -72,6 +74,9 @@ pub enum FrontError {
     /// The tokens.
     #[error("access.tokens: {0}")]
     Tokens(#[from] TokensError),
+    /// The issuer of others.
+    #[error("access.oidc: {0}")]
+    Oidc(#[from] SetupError),
 }
 
 /// Bound addresses. What is served there may change: connections that come meanwhile wait.
@@ -91,6 +96,7 @@ pub struct Front {
     pages: Accepting,
     gate: GateLayer,
     tokens: Option<TokenFile>,
+    fetcher: Option<Fetcher>,
 }
 
 /// What is served.
@@ -173,9 +179,10 @@ impl Front {
             Some(path) => TokenFile::load(path.clone()).map(|(file, see)| (Some(file), see))?,
             None => (None, watch::channel(Arc::default()).1),
         };
-        let gate = Arc::new(Gate::new(access, config.anonymous(), see_tokens));
+        let (issuer, fetcher) = access.oidc.as_ref().map(Issuer::new).transpose()?.unzip();
+        let gate = Arc::new(Gate::new(access, config.anonymous(), see_tokens, issuer));
         let gate = GateLayer { gate, clock, metrics };
-        Ok(Self { calls, pages, gate, tokens })
+        Ok(Self { calls, pages, gate, tokens, fetcher })
     }
 
     /// Serves everything that a leader does, until `cancel`.
@@ -214,6 +221,9 @@ impl Front {
         tasks.spawn(serve_pages(pages, router, tasks.clone(), cancel.clone()));
         if let Some(tokens) = self.tokens {
             tasks.spawn(tokens.follow(cancel.clone()));
+        }
+        if let Some(fetcher) = self.fetcher {
+            tasks.spawn(fetcher.follow(cancel.clone()));
         }
     }
 }

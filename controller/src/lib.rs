@@ -15,6 +15,7 @@ pub mod access;
 pub mod alerts;
 pub mod api;
 pub mod brain;
+mod causes;
 pub mod clock;
 pub mod config;
 pub mod convert;

@@ -13,8 +13,8 @@ use tonic::{
 
 use crate::files::{FileError, certificates, read, read_secret};
 
-/// Most bytes of a token that anybody would use.
-const MAX_TOKEN: usize = 512;
+/// Most bytes of a token: those of OpenID Connect name all of somebody's groups.
+const MAX_TOKEN: usize = 8000;
 
 /// Whom a client believes, and what it shows of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, FileError> {
     if token.is_empty() || token.len() > MAX_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
         return Err(FileError::new(
             path,
-            "holds no token (one word of at most 512 letters, digits and signs)",
+            "holds no token (one word of at most 8000 letters, digits and signs)",
         ));
     }
     let value = format!("Bearer {}", String::from_utf8_lossy(token));

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use c4_daemon::trace::{self, Trace};
 use c4_tls::Peer;
 use tonic::{Status, body::Body, codegen::http};
 use tower::{Layer, Service};
@@ -39,6 +40,15 @@ impl<S> Layer<S> for GateLayer {
 }
 
 impl GateLayer {
+    /// Waits for the keys of an issuer, where a token names one that is not known.
+    pub(super) async fn prepare(&self, headers: &http::HeaderMap) {
+        if let Some(token) = bearer(headers)
+            && let Some(issuer) = self.gate.issuer_of(&token)
+        {
+            issuer.ready(&token).await;
+        }
+    }
+
     /// Lets a request in, or says why not. Privileged calls are written down either way.
     pub(super) fn admit<B>(&self, request: &mut http::Request<B>, need: Need) -> Result<(), Denied> {
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
@@ -46,16 +56,18 @@ impl GateLayer {
         };
         let admitted = self.gate.admit(&peer, bearer(request.headers()).as_deref(), need, self.clock.now());
         let call = request.uri().path();
+        let header = request.headers().get(trace::HEADER).and_then(|header| header.to_str().ok());
+        let trace = header.and_then(Trace::from_header).map(tracing::field::display);
         match &admitted {
             Ok(who) if need.is_privileged() => tracing::info!(
-                target: "c4::audit", who = %who.name, via = who.via.name(), from = %peer.address, call, "allowed"
+                target: "c4::audit", who = %who.name, via = who.via.name(), from = %peer.address, call, trace, "allowed"
             ),
             Ok(_) => {}
             Err(denied) => {
                 self.metrics.denied.with_label_values(&[denied.name()]).inc();
                 // Attempts at what is privileged are rare and worth a line; a misconfigured agent asks every ten seconds.
                 if need.is_privileged() && *denied != Denied::TooFast {
-                    tracing::warn!(target: "c4::audit", from = %peer.address, call, why = denied.name(), "denied");
+                    tracing::warn!(target: "c4::audit", from = %peer.address, call, why = denied.name(), trace, "denied");
                 } else {
                     tracing::debug!(target: "c4::audit", from = %peer.address, call, why = denied.name(), "denied");
                 }
@@ -69,7 +81,9 @@ impl GateLayer {
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
         match denied {
-            Denied::Unknown | Denied::BadToken => Status::unauthenticated(denied.to_string()),
+            Denied::Unknown | Denied::BadToken | Denied::Issued(_) => {
+                Status::unauthenticated(denied.to_string())
+            }
             Denied::Role(_) | Denied::Host | Denied::Site => Status::permission_denied(denied.to_string()),
             Denied::TooFast => Status::resource_exhausted(denied.to_string()),
         }
@@ -78,7 +92,7 @@ impl From<Denied> for Status {
 
 impl<S> Service<http::Request<Body>> for Gated<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
@@ -92,12 +106,16 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let need = needs(request.uri().path());
-        match self.layer.admit(&mut request, need) {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(denied) => {
-                let answer = Status::from(denied).into_http();
-                Box::pin(async move { Ok(answer) })
+        let layer = self.layer.clone();
+        // The one that said that it is ready is the one to be called.
+        let another = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, another);
+        Box::pin(async move {
+            layer.prepare(request.headers()).await;
+            match layer.admit(&mut request, need) {
+                Ok(()) => inner.call(request).await,
+                Err(denied) => Ok(Status::from(denied).into_http()),
             }
-        }
+        })
     }
 }

@@ -11,8 +11,10 @@ pub enum Via {
     Nothing,
     /// By a client certificate.
     Certificate,
-    /// By a bearer token.
+    /// By a bearer token of ours.
     Token,
+    /// By a token of the issuer in `access.oidc`.
+    Oidc,
 }
 
 impl Via {
@@ -23,6 +25,7 @@ impl Via {
             Via::Nothing => "nothing",
             Via::Certificate => "certificate",
             Via::Token => "token",
+            Via::Oidc => "oidc",
         }
     }
 }

@@ -34,7 +34,7 @@ fn gate(anonymous: Anonymous, tokens: Tokens) -> (Gate, watch::Sender<Arc<Tokens
         calls_per_second: 1000.0,
         ..Access::default()
     };
-    (Gate::new(&access, anonymous, receiver), sender)
+    (Gate::new(&access, anonymous, receiver, None), sender)
 }
 
 fn parse(text: &str) -> Result<Tokens, TokensError> {

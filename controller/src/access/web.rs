@@ -18,7 +18,7 @@ use c4_tls::Peer;
 use super::{Denied, Need, Role, grpc::GateLayer};
 
 /// Longest credentials that are looked at.
-const MAX_CREDENTIALS: usize = 2048;
+const MAX_CREDENTIALS: usize = 8192;
 
 /// The token in `Authorization: Bearer …`, or the password in `Authorization: Basic …`.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
@@ -74,7 +74,10 @@ fn from_here(headers: &HeaderMap) -> bool {
 pub async fn gate(State(layer): State<GateLayer>, mut request: Request, next: Next) -> Response {
     let need = need(request.method(), request.uri().path());
     let admitted = match from_a_page_of_ours(&layer, &request, need) {
-        Ok(()) => layer.admit(&mut request, need),
+        Ok(()) => {
+            layer.prepare(request.headers()).await;
+            layer.admit(&mut request, need)
+        }
         Err(denied) => {
             layer.metrics.denied.with_label_values(&[denied.name()]).inc();
             let (call, why) = (request.uri().path(), denied.name());
@@ -102,7 +105,7 @@ fn from_a_page_of_ours(layer: &GateLayer, request: &Request, need: Need) -> Resu
 
 fn refuse(denied: Denied, path: &str) -> Response {
     let status = match denied {
-        Denied::Unknown | Denied::BadToken => StatusCode::UNAUTHORIZED,
+        Denied::Unknown | Denied::BadToken | Denied::Issued(_) => StatusCode::UNAUTHORIZED,
         Denied::Role(_) | Denied::Host | Denied::Site => StatusCode::FORBIDDEN,
         Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,
     };

@@ -19,6 +19,7 @@ use super::{
     webhook::{self, Template},
 };
 use crate::{
+    causes::chain,
     clock::Clock,
     config::{Alert, AlertKind},
     events::{Event, EventLog},
@@ -371,17 +372,6 @@ fn same_host(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let same = from.is_some_and(|from| place(from) == place(attempt.url()));
     let whole = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
     if same && whole && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
-}
-
-/// An error with its causes: reqwest's own message says only that something failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

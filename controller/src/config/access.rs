@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use c4_tls::ServerFiles;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::{Config, Oidc};
 use crate::access::{Anonymous, Grant};
 
 /// How often files of certificates and tokens are looked at. Rotations leave hours; people who take a token back wait.
@@ -44,12 +44,14 @@ impl Tls {
 pub struct Access {
     /// File of bearer tokens, as `c4-controller --new-token` prints its lines. Default: none.
     pub tokens: Option<PathBuf>,
+    /// Whose signed tokens count besides. Default: nobody's.
+    pub oidc: Option<Oidc>,
     /// What names in certificates stand for, beside agents whose certificate has the name of their node.
     pub certificates: BTreeMap<String, Grant>,
     /// What may follow a node's name in its certificate: with `cluster.example`, `gpu-17.cluster.example` is gpu-17's.
     pub node_domain: Option<String>,
-    /// What somebody may do who shows nothing. Default: everything as long as there is neither `tls` nor `tokens`, since
-    /// then only this machine can connect; else nothing.
+    /// What somebody may do who shows nothing. Default: everything as long as there is neither `tls` nor `tokens` nor `oidc`,
+    /// since then only this machine can connect; else nothing.
     pub anonymous: Option<Anonymous>,
     /// Names, such as `c4.example`, by which pages and metrics may be asked for without `tls`, besides the controller's
     /// addresses and `localhost`. Default: none. Over TLS the certificate says which names are right.
@@ -71,6 +73,7 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             tokens: None,
+            oidc: None,
             certificates: BTreeMap::new(),
             node_domain: None,
             anonymous: None,
@@ -87,8 +90,8 @@ impl Config {
     /// What somebody may do who shows nothing.
     #[must_use]
     pub fn anonymous(&self) -> Anonymous {
-        self.access.anonymous.unwrap_or(match (&self.tls, &self.access.tokens) {
-            (None, None) => Anonymous::Admin,
+        self.access.anonymous.unwrap_or(match (&self.tls, &self.access.tokens, &self.access.oidc) {
+            (None, None, None) => Anonymous::Admin,
             _ => Anonymous::Nothing,
         })
     }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{AlertKind, Config, Ha, Mistake};
+use super::{AlertKind, Config, Ha, Mistake, Oidc};
 use crate::{access::Anonymous, steer::kubernetes};
 
 const DAY_SECONDS: f64 = 86_400.0;
@@ -202,6 +202,9 @@ fn access(config: &Config, checks: &mut Checks) {
     if !access.certificates.is_empty() && config.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
         checks.wrong("access.certificates", "nobody can show one without `tls.client_ca`".into());
     }
+    if let Some(issuer) = &access.oidc {
+        oidc(issuer, checks);
+    }
     for (index, name) in access.hosts.iter().enumerate() {
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if name.is_empty() || !name.chars().all(is_name) {
@@ -213,6 +216,39 @@ fn access(config: &Config, checks: &mut Checks) {
     checks.number("access.messages_per_second", access.messages_per_second, 10.0..=1e6);
     checks.number("access.connections", access.connections as f64, 10.0..=1e6);
     checks.number("access.connections_per_address", access.connections_per_address as f64, 1.0..=1e6);
+}
+
+/// Whose tokens count besides.
+fn oidc(oidc: &Oidc, checks: &mut Checks) {
+    let issuer = &oidc.issuer;
+    checks.url("access.oidc.issuer", issuer);
+    if issuer.starts_with("http://") && !c4_tls::is_local(issuer) {
+        let problem = format!(
+            "{issuer:?} is another machine: whoever answers in its place could let anybody in, so it must be https"
+        );
+        checks.wrong("access.oidc.issuer", problem);
+    }
+    if issuer.contains(['?', '#']) {
+        checks.wrong("access.oidc.issuer", format!("{issuer:?} must have neither a query nor a fragment"));
+    }
+    for (key, value) in [
+        ("access.oidc.audience", &oidc.audience),
+        ("access.oidc.name_claim", &oidc.name_claim),
+        ("access.oidc.roles_claim", &oidc.roles_claim),
+    ] {
+        if value.is_empty() {
+            checks.wrong(key, "is required".into());
+        }
+    }
+    if oidc.algorithms.is_empty() {
+        checks.wrong("access.oidc.algorithms", "no token can be signed with none of them".into());
+    }
+    if oidc.roles.is_empty() {
+        let problem = "is required: values of roles_claim, and viewer, operator or admin for each";
+        checks.wrong("access.oidc.roles", problem.into());
+    }
+    checks.number("access.oidc.leeway_seconds", oidc.leeway_seconds, 0.0..=600.0);
+    checks.number("access.oidc.refresh_seconds", oidc.refresh_seconds, 10.0..=DAY_SECONDS);
 }
 
 #[derive(Default)]

@@ -71,6 +71,28 @@ fn what_others_can_reach_must_be_closed() {
         let found = mistakes(open);
         assert!(found.len() == 1 && found[0].starts_with(&format!("{path}: ")), "{open}: {found:#?}");
     }
+    for (wrong, path) in [
+        ("{audience: c4, roles: {a: viewer}}", "access.oidc.issuer"),
+        ("{issuer: 'http://id.example', audience: c4, roles: {a: viewer}}", "access.oidc.issuer"),
+        ("{issuer: 'https://id.example?x', audience: c4, roles: {a: viewer}}", "access.oidc.issuer"),
+        ("{issuer: 'https://id.example', roles: {a: viewer}}", "access.oidc.audience"),
+        ("{issuer: 'https://id.example', audience: c4}", "access.oidc.roles"),
+        ("{issuer: 'https://id.example', audience: c4, roles: {a: agent}}", "access.oidc.roles.a"),
+        (
+            "{issuer: 'https://id.example', audience: c4, roles: {a: viewer}, algorithms: [HS256]}",
+            "access.oidc.algorithms",
+        ),
+        (
+            "{issuer: 'https://id.example', audience: c4, roles: {a: viewer}, refresh_seconds: 1}",
+            "access.oidc.refresh_seconds",
+        ),
+    ] {
+        let found = mistakes(&format!("access: {{oidc: {wrong}}}"));
+        assert!(found.iter().any(|mistake| mistake.starts_with(&format!("{path}: "))), "{wrong}: {found:#?}");
+    }
+    let closed =
+        Config::parse("access: {oidc: {issuer: 'http://127.0.0.1:1', audience: c4, roles: {a: viewer}}}");
+    assert_eq!(closed.expect("this machine's").anonymous(), Anonymous::Nothing);
     for closed in [
         format!("listen: 0.0.0.0:4400\n{tls}"),
         "listen: 0.0.0.0:4400\ninsecure: true".to_owned(),

@@ -223,7 +223,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         // As on a machine where nobody has to sign in.
-        let gate = Gate::new(&Access::default(), Anonymous::Admin, watch::channel(Arc::default()).1);
+        let gate = Gate::new(&Access::default(), Anonymous::Admin, watch::channel(Arc::default()).1, None);
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let gate = GateLayer { gate: Arc::new(gate), clock, metrics };
         let peer = Peer { address, names: Arc::default(), encrypted: false };

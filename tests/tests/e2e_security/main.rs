@@ -1,5 +1,6 @@
 //! Who gets in and who does not, with the programs as they ship and certificates as a site has them.
 
+mod oidc;
 mod recorders;
 mod site;
 
@@ -62,6 +63,11 @@ fn an_agent_speaks_for_its_own_node_and_no_other() {
     })
     .expect("the agent says why");
     drop(impostor);
+
+    // Both ends call their conversation by one name.
+    let log = fs::read_to_string(site.dir.path().join("agent-n0.log")).expect("a log");
+    let trace = log.split("trace=").nth(1).and_then(|rest| rest.get(..32)).expect("the agent names it");
+    wait_for("the same name", LIMIT, || Ok(site.log().contains(trace).then_some(()))).expect("in both logs");
 }
 
 #[test]
