@@ -1,20 +1,8 @@
-//! Any text as a configuration, and as a file of tokens: what is taken must be whole, and what is not, said with its place.
-//! `cargo +nightly fuzz run config` in `controller`.
+//! `cargo +nightly fuzz run config` in `controller`: see the body.
 
 #![no_main]
 
-use std::path::Path;
+#[path = "../bodies/config.rs"]
+mod body;
 
-use c4_controller::{access::tokens::Tokens, config::Config};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    let _ = Tokens::parse(bytes, Path::new("tokens"));
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    match Config::parse(text) {
-        Ok(config) => {
-            let _ = config.anonymous();
-        }
-        Err(mistakes) => assert!(!mistakes.is_empty(), "a refusal without a reason"),
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::run(bytes));

@@ -1,21 +1,8 @@
-//! Any bytes as the dumps of two ranks, a pickle or JSON, through to the findings. The dumps under `tests/dumps` are a good
-//! corpus to begin with. `cargo +nightly fuzz run dump` in `ctl`.
+//! `cargo +nightly fuzz run dump` in `ctl`: see the body.
 
 #![no_main]
 
-use std::path::PathBuf;
+#[path = "../bodies/dump.rs"]
+mod body;
 
-use c4ctl::analyze::{diagnose, flight, problem::Problems};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    let (one, other) = bytes.split_at(bytes.len() / 2);
-    let dumps: Vec<_> = [bytes, one, other]
-        .into_iter()
-        .zip(0..)
-        .filter_map(|(bytes, rank)| flight::parse(bytes, Some(rank), &mut |_| {}).ok())
-        .map(|dump| (PathBuf::from("fuzz"), dump))
-        .collect();
-    let mut problems = Problems::default();
-    drop(diagnose(flight::recording(&dumps, &mut problems)));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::run(bytes));

@@ -1,30 +1,8 @@
-//! Any bytes as the lines of an operation trace, through to the findings and the image. `cargo +nightly fuzz run trace` in
-//! `ctl`.
+//! `cargo +nightly fuzz run trace` in `ctl`: see the body.
 
 #![no_main]
 
-use std::{path::PathBuf, sync::Arc};
+#[path = "../bodies/trace.rs"]
+mod body;
 
-use c4ctl::analyze::{
-    collect::{Collector, Place},
-    diagnose,
-    problem::Problems,
-    timeline, trace,
-};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    // A small room, so that long traces are tried as well.
-    let (mut collector, mut problems) = (Collector::with_room_for(64), Problems::default());
-    let file = Arc::new(PathBuf::from("fuzz"));
-    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let place = Place { file: Arc::clone(&file), line: number as u64 + 1 };
-        if let Ok(line) = trace::parse(line, None) {
-            collector.take(line, &place, &mut problems);
-        }
-    }
-    let diagnosis = diagnose(collector.finish(&mut problems));
-    let pictures: Vec<_> =
-        diagnosis.findings.iter().map(|finding| (finding, timeline::lanes::lanes(&diagnosis, finding))).collect();
-    drop(timeline::svg::svg(&pictures));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::run(bytes));
