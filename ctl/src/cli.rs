@@ -126,7 +126,7 @@ pub enum Command {
     Plan(Plan),
     /// What a dead link or a new job would do to the plan: before and after
     WhatIf(WhatIf),
-    /// Check this machine: plugin, NCCL, shared memory, GPUs, NICs, controller, clock
+    /// Check this machine: plugin, NCCL, shared memory, GPUs, NICs, controller, clock; or C4 as a whole
     Doctor(Doctor),
     /// The controllers that you ask, by name
     Context {
@@ -296,6 +296,9 @@ pub enum Who {
 /// What to check on this machine.
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Check the controller and all that it knows of its agents instead of this machine
+    #[arg(long, conflicts_with_all = ["nccl"])]
+    pub cluster: bool,
     /// The profiler plugin
     #[arg(
         long,

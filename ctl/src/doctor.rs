@@ -19,6 +19,7 @@ use crate::{
     words::{duration_us, printable},
 };
 
+mod cluster;
 mod hardware;
 mod libraries;
 mod memory;
@@ -73,12 +74,13 @@ impl Check {
 /// When the answer cannot be written, or a setting is wrong.
 pub fn run(cli: &Cli, args: &Doctor, out: &mut Output) -> Result<Exit, Failure> {
     let target = contexts::target(cli)?;
-    let mut checks = vec![libraries::plugin(&args.plugin), libraries::nccl(args.nccl.as_deref())];
-    checks.extend(memory::recorders(&args.recorders));
-    checks.push(hardware::gpus());
-    checks.push(hardware::nics());
-    checks.push(hardware::kernel_log());
-    checks.extend(asked::runtime()?.block_on(reach(&target, asked::timeout(cli))));
+    let mut checks = Vec::new();
+    if !args.cluster {
+        checks.extend([libraries::plugin(&args.plugin), libraries::nccl(args.nccl.as_deref())]);
+        checks.extend(memory::recorders(&args.recorders));
+        checks.extend([hardware::gpus(), hardware::nics(), hardware::kernel_log()]);
+    }
+    checks.extend(asked::runtime()?.block_on(reach(&target, args.cluster, asked::timeout(cli))));
     if cli.is_json() {
         let documents: Vec<Value> = checks.iter().map(Check::document).collect();
         out.json(&json!({"checks": documents}))?;
@@ -106,8 +108,9 @@ fn print(check: &Check, out: &mut Output) -> std::io::Result<()> {
     }
 }
 
-/// Whether the controller answers, knows an agent of this machine, and has the same time.
-async fn reach(target: &Target, timeout: Duration) -> Vec<Check> {
+/// Whether the controller answers, knows an agent of this machine or, asked about the cluster, is well with all of them, and has the
+/// same time.
+async fn reach(target: &Target, cluster: bool, timeout: Duration) -> Vec<Check> {
     let began = clock::unix_us();
     let client = match Client::connect(&target.controller, &target.credentials, timeout).await {
         Ok(client) => client,
@@ -130,7 +133,17 @@ async fn reach(target: &Target, timeout: Duration) -> Vec<Check> {
     let (version, url) = (printable(&status.version), &client.url);
     let took = duration_us(took_us);
     let mut checks = vec![Check::good("controller", format!("{version} at {url} answers within {took}"))];
-    checks.push(agent(&status));
+    if cluster {
+        let mut calls = client.steering.clone();
+        match client.call(timeout, "", calls.list_actions(v1::ListActionsRequest::default())).await {
+            Ok(steering) => checks.extend(cluster::checks(&status, &steering)),
+            Err(failure) => {
+                checks.push(Check::bad("actions", failure.to_string(), "see the controller's log"));
+            }
+        }
+    } else {
+        checks.push(agent(&status));
+    }
     checks.extend(clock_of(&client, timeout).await);
     checks
 }

@@ -210,6 +210,10 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     assert_eq!(check("plugin")["result"], "bad");
     assert_eq!(check("recorders")["result"], "good");
     assert_eq!(check("clock")["result"], "doubtful");
+    let cluster = controller.ask(&["doctor", "--cluster"]);
+    let shown = text(&cluster.stdout);
+    assert_eq!(cluster.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("1 of 2 out of sight: n1") && !shown.contains("plugin"), "{shown}");
     let alone =
         command(&[&args[..], &["--controller", "http://127.0.0.1:9"]].concat()).output().expect("runs");
     assert!(text(&alone.stdout).contains("connection refused"));
