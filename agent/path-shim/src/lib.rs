@@ -7,7 +7,7 @@
 //!
 //! For RoCE it stands before `ibv_modify_qp`, where a queue pair gets the flow label that its source port is made of, before
 //! `ibv_destroy_qp`, and, since NCCL asks the loader for these functions, before `dlvsym`. Queue pairs of mlx5 follow a new
-//! plan while they run ([`live`]); all others when they are connected next. Without libibverbs in the process nothing is done.
+//! plan while they run (`live`); all others when they are connected next. Without libibverbs in the process nothing is done.
 //!
 //! It runs in somebody's training job and fails open: no table, a torn one, a dead agent, an unknown destination, no free
 //! port, whatever else goes wrong, the call is made just as the program meant it. It keeps no descriptor open and

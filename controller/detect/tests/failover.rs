@@ -166,7 +166,8 @@ fn a_hang_lasts_while_those_in_it_cannot_be_seen() {
         let now = began.after(ms * MS);
         // Rank 1 is stopped; rank 2 waits for it, the others are out of that operation and wait in the next one. In the middle,
         // the agents of both nodes are silent for a while, and one of them is for longer.
-        let silent = |rank: u32| (10_000..(if rank % 2 == 0 { 22_000 } else { 18_000 })).contains(&ms);
+        let silent =
+            |rank: u32| (10_000..(if rank.is_multiple_of(2) { 22_000 } else { 18_000 })).contains(&ms);
         for rank in (0..4).filter(|rank| ms % 1_000 == 0 && !silent(*rank)) {
             let (state, completed, waits_us) = match rank {
                 1 => (ProcessState::Stopped, 160, 0),

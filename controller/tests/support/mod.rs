@@ -283,6 +283,7 @@ pub(crate) async fn isolated_and_released_though_killed(
     let came = tokio::select! {
         _ = first.wait() => true,
         done = isolated_and_released(&grpc, node) => done.is_none(),
+        () = sleep(SLOW_DISK) => panic!("to be killed {moment}: not done by the first: {:#?}", actions(&grpc).await),
     };
     first.kill().await.expect("ours");
     let (_second, grpc) = program(config, None).await;
