@@ -12,7 +12,7 @@ to=$1
 from=${2:-$root/target/release}
 mkdir -p "$to"
 missing=0
-for name in c4-controller c4-agent c4ctl c4-fault ringjob libnccl_profiler_c4.so libc4_netfault.so libc4_profiler_switch.so libc4_chained_profiler.so; do
+for name in c4-controller c4-agent c4ctl c4-fault c4-paths ringjob libnccl_profiler_c4.so libc4_path.so libc4_netfault.so libc4_profiler_switch.so libc4_chained_profiler.so; do
     if [[ ! -e $from/$name ]]; then
         echo "$from/$name is missing" >&2
         missing=1
