@@ -38,7 +38,8 @@ fn told_blocks(record: &Path) -> BTreeMap<ProcessId, Vec<(u64, u64)>> {
     for line in fs::read_to_string(record).expect("the record").lines() {
         // A controller that was killed may have left half a line.
         let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
-        if let Observation::Window(window) = line.observation {
+        // What was kept over the outage is told late.
+        if let Observation::Window(window) | Observation::LateWindow { window, .. } = line.observation {
             let blocks = window.comms.iter().flat_map(|comm| &comm.blocks);
             told.entry(window.process)
                 .or_default()
