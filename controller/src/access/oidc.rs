@@ -3,7 +3,7 @@
 //!
 //! A token counts if the issuer that is configured has signed it (with one of its published keys, and an algorithm that is
 //! allowed here), for this audience, and its time has neither passed nor not come. Then a claim says what somebody is called and
-//! another what he may do; agents never have such tokens. The issuer's keys are fetched by a task of their own ([`fetch`]) and
+//! another what he may do; agents never have such tokens. The issuer's keys are fetched by a task of their own (`fetch`) and
 //! kept while it is away; a token with a key that is not known waits for them to be fetched again, which happens only so often.
 
 use std::{collections::HashSet, time::Duration};
