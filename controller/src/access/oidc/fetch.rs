@@ -109,11 +109,10 @@ impl<S: Source> Fetcher<S> {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = tick.tick() => {}
-                () = self.ask.notified() => {
-                    if self.state.borrow().asked.is_some_and(|at| at.elapsed() < PAUSE) {
-                        continue;
-                    }
-                }
+                () = self.ask.notified() => {}
+            }
+            if self.state.borrow().asked.is_some_and(|at| at.elapsed() < PAUSE) {
+                continue;
             }
             let found = tokio::select! {
                 () = cancel.cancelled() => return,
