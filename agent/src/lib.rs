@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod diagnosis;
+mod directories;
 pub mod driver;
 pub mod http;
 pub mod metrics;

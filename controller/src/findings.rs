@@ -15,10 +15,7 @@ use c4_detect::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    steer::journal::row,
-    store::{Store, StoreError, Write},
-};
+use crate::store::{Store, StoreError, Write};
 
 /// Cleared findings remembered.
 const MAX_CLEARED: usize = 1000;
@@ -89,7 +86,7 @@ impl Findings {
     pub fn unwritten(&mut self) -> Vec<Write> {
         let ids = std::mem::take(&mut self.unwritten);
         let write = |id: FindingId| match self.records.get(&id) {
-            Some(record) => row(TABLE, id.0, record),
+            Some(record) => Write::json(TABLE, id.0, record),
             None => Write::remove(TABLE, id.0),
         };
         ids.into_iter().map(write).collect()

@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     groups::Checkpoint,
-    steer::journal::row,
     store::{Store, StoreError, Write},
 };
 
@@ -170,7 +169,7 @@ impl Ledger {
     /// A job's account as it is to be stored.
     #[must_use]
     pub fn row(&self, job: &JobId) -> Option<Write> {
-        self.jobs.get(job).map(|account| row(TABLE, job.0.clone(), account))
+        self.jobs.get(job).map(|account| Write::json(TABLE, job.0.clone(), account))
     }
 
     /// Something of the job was heard of.

@@ -15,6 +15,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use serde::Serialize;
 use thiserror::Error;
 
 pub mod backup;
@@ -45,6 +46,13 @@ impl Write {
     #[must_use]
     pub fn put(table: impl Into<Cow<'static, str>>, key: impl Into<String>, value: Vec<u8>) -> Self {
         Self { table: table.into(), key: key.into(), value: Some(value) }
+    }
+
+    /// Sets a key to a value as JSON.
+    #[must_use]
+    pub fn json<T: Serialize>(table: &'static str, key: impl Into<String>, value: &T) -> Self {
+        // Nothing that is kept has keys that are no strings, so this cannot fail.
+        Self::put(table, key, serde_json::to_vec(value).unwrap_or_default())
     }
 
     /// Removes a key; one that is not there is removed already.

@@ -4,8 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs, io,
-    os::unix::fs::DirBuilderExt,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +17,7 @@ use crate::{
     checks::CheckSettings,
     cli::Run,
     config::{Config, check_protection},
-    plugin,
+    directories, plugin,
     recorders::{Exits, named_job},
     supervise::{First, Spec, Supervisor},
 };
@@ -146,23 +145,11 @@ impl Directory {
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
             return Ok(Self { path, own: false });
         }
-        let mut failure = None;
         // Memory if there is any; a name that is taken was left by a killed agent whose job may still run.
-        for root in [PathBuf::from("/dev/shm"), env::temp_dir()] {
-            for attempt in 0..100 {
-                let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-                let path = root.join(format!("c4-run-{}{suffix}", std::process::id()));
-                match fs::DirBuilder::new().mode(0o700).create(&path) {
-                    Ok(()) => return Ok(Self { path, own: true }),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => {
-                        failure = Some(anyhow::anyhow!("{}: {error}", path.display()));
-                        break;
-                    }
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| anyhow::anyhow!("every name is taken")))
+        let name = format!("c4-run-{}", std::process::id());
+        directories::free(Path::new("/dev/shm"), &name)
+            .or_else(|_| directories::free(&env::temp_dir(), &name))
+            .map(|path| Self { path, own: true })
             .context("cannot make a recorder directory")
     }
 }

@@ -8,12 +8,12 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use crate::report::Saved;
+use crate::{directories, report::Saved};
 
 /// Files of `/proc/PID` that say what a process is doing.
 const PROC_FILES: [&str; 6] = ["status", "stat", "wchan", "stack", "cmdline", "io"];
@@ -69,9 +69,9 @@ pub(super) struct Request {
 /// The directory cannot be made. What is missing in it is no error.
 pub(super) fn save(request: &Request) -> io::Result<Saved> {
     let settings = &request.settings;
-    own_directory(&settings.directory)?;
+    directories::own(&settings.directory)?;
     forget_old(&settings.directory, settings.sets.saturating_sub(1));
-    let path = free_name(&settings.directory, &request.name)?;
+    let path = directories::free(&settings.directory, &request.name)?;
     let mut set = Set { saved: Saved { path, files: 0, bytes: 0 }, left: settings.bytes };
     let asked = ask_for_dumps(request);
     for pid in &request.members {
@@ -122,33 +122,6 @@ impl Set {
             self.left -= bytes;
         }
     }
-}
-
-fn own_directory(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => return made,
-    }
-    let found = fs::symlink_metadata(directory)?;
-    if found.is_dir() && found.uid() == rustix::process::getuid().as_raw() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{} is not a directory of this user", directory.display())))
-}
-
-fn free_name(directory: &Path, name: &str) -> io::Result<PathBuf> {
-    for attempt in 0..100 {
-        let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-        let path = directory.join(format!("{name}{suffix}"));
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| path),
-        }
-    }
-    Err(io::Error::other("every name is taken"))
 }
 
 fn forget_old(directory: &Path, keep: usize) {

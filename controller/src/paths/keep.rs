@@ -8,10 +8,7 @@ use c4_traffic::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    steer::journal::row,
-    store::{Store, StoreError, Write},
-};
+use crate::store::{Store, StoreError, Write};
 
 /// The table of the store with the plan.
 pub const TABLE: &str = "paths";
@@ -65,7 +62,7 @@ impl Kept {
     /// As it is to be written.
     #[must_use]
     pub fn row(&self) -> Write {
-        row(TABLE, KEY, self)
+        Write::json(TABLE, KEY, self)
     }
 
     /// What of it still makes sense.

@@ -16,7 +16,7 @@ use super::{
     ladder::Blame,
     modes::Setting,
 };
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError};
 
 /// Actions, by id.
 pub const ACTIONS: &str = "steer.actions";
@@ -164,13 +164,6 @@ fn parse<T: DeserializeOwned>(table: &'static str, key: &str, value: &[u8]) -> R
         key: key.to_owned(),
         problem: error.to_string(),
     })
-}
-
-/// The row of something, as it is to be written.
-#[must_use]
-pub fn row<T: Serialize>(table: &'static str, key: impl Into<String>, value: &T) -> Write {
-    // Nothing that is kept has keys that are no strings, so this cannot fail.
-    Write::put(table, key, serde_json::to_vec(value).unwrap_or_default())
 }
 
 /// The key of an audit entry: numbers of one length, so that keys are in the order of time.

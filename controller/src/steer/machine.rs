@@ -281,7 +281,7 @@ impl Steer {
         let blame = Blame::new(finding, blamed, now);
         if self.ladder.note(&blame) {
             let key = journal::blame_key(&blame.finding, &blame.blamed.node);
-            self.persist(vec![journal::row(journal::BLAMES, key, &blame)], out);
+            self.persist(vec![Write::json(journal::BLAMES, key, &blame)], out);
         }
     }
 

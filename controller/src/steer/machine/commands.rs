@@ -12,6 +12,7 @@ use crate::{
         modes::{Scope, Setting},
         rails,
     },
+    store::Write,
 };
 
 /// What an operator wants.
@@ -175,7 +176,7 @@ impl Steer {
             return Ok(format!("would stop {running} actions where they are, and begin no other"));
         }
         let pause = Pause { by: by.to_owned(), why: why.to_owned(), since: now };
-        self.persist(vec![journal::row(journal::SETTINGS, journal::PAUSE, &pause)], out);
+        self.persist(vec![Write::json(journal::SETTINGS, journal::PAUSE, &pause)], out);
         self.pause = Some(pause);
         out.push(Output::Halt);
         for open in self.open.values_mut() {
@@ -204,7 +205,7 @@ impl Steer {
             return Ok(format!("would go on with {} actions, and begin others", ids.len()));
         }
         self.pause = None;
-        self.persist(vec![crate::store::Write::remove(journal::SETTINGS, journal::PAUSE)], out);
+        self.persist(vec![Write::remove(journal::SETTINGS, journal::PAUSE)], out);
         self.announce(None, "", format!("{by} resumed all actions"), "resumed", by, now, out);
         for id in &ids {
             self.try_again(id, now, out);
@@ -255,7 +256,7 @@ impl Steer {
 
     pub(super) fn save_modes(&mut self, out: &mut Vec<Output>) {
         let settings: Vec<Setting> = self.modes.settings().cloned().collect();
-        self.persist(vec![journal::row(journal::SETTINGS, journal::MODES, &settings)], out);
+        self.persist(vec![Write::json(journal::SETTINGS, journal::MODES, &settings)], out);
     }
 
     fn isolate(

@@ -45,7 +45,7 @@ impl Steer {
             entry.at = entry.at.max(last.at.after(1));
         }
         self.version += 1;
-        let mut rows = vec![journal::row(journal::AUDIT, journal::audit_key(entry.at), &entry)];
+        let mut rows = vec![Write::json(journal::AUDIT, journal::audit_key(entry.at), &entry)];
         self.audit.push_back(entry);
         if self.audit.len() > journal::KEPT
             && let Some(old) = self.audit.pop_front()
@@ -91,7 +91,7 @@ impl Steer {
         let row = if *record == NodeRecord::default() {
             Write::remove(journal::NODES, node.0.clone())
         } else {
-            journal::row(journal::NODES, node.0.clone(), record)
+            Write::json(journal::NODES, node.0.clone(), record)
         };
         self.version += 1;
         self.persist(vec![row], out);

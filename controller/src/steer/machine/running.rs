@@ -3,10 +3,13 @@
 use c4_detect::observation::{NodeName, Timestamp};
 
 use super::{FRESH_US, HashSet, Open, Output, POLICY, Phase, Steer, World};
-use crate::steer::{
-    action::{Action, ActionId, Deed, Order, State, Step},
-    journal::{self, AuditEntry, Isolation},
-    rails::JobFacts,
+use crate::{
+    steer::{
+        action::{Action, ActionId, Deed, Order, State, Step},
+        journal::{self, AuditEntry, Isolation},
+        rails::JobFacts,
+    },
+    store::Write,
 };
 
 /// Pause before a failed step is tried again.
@@ -125,7 +128,7 @@ impl Steer {
         self.version += 1;
         let most_us = if open.action.state == State::Planned { PLAN_WRITE_US } else { STEP_WRITE_US };
         open.phase = Phase::Writing { token: self.token, deadline: now.after(most_us) };
-        let row = journal::row(journal::ACTIONS, journal::action_key(&open.action), &open.action);
+        let row = Write::json(journal::ACTIONS, journal::action_key(&open.action), &open.action);
         out.push(Output::Persist { token: self.token, batch: vec![row] });
     }
 
@@ -336,7 +339,7 @@ impl Steer {
         }
         open.action.attempt += 1;
         open.phase = Phase::Retry { at: now.after(RETRY_US) };
-        let row = journal::row(journal::ACTIONS, journal::action_key(&open.action), &open.action);
+        let row = Write::json(journal::ACTIONS, journal::action_key(&open.action), &open.action);
         let text = format!("{} failed ({why}); trying again", step.doing());
         self.say_of(id, text, "step", now, out);
         self.persist(vec![row], out);
@@ -380,12 +383,12 @@ impl Steer {
                 _ => {}
             }
         }
-        let mut rows = vec![journal::row(journal::ACTIONS, journal::action_key(&action), &action)];
+        let mut rows = vec![Write::json(journal::ACTIONS, journal::action_key(&action), &action)];
         self.past.push_back(action);
         if self.past.len() > MAX_PAST
             && let Some(old) = self.past.pop_front()
         {
-            rows.push(crate::store::Write::remove(journal::ACTIONS, journal::action_key(&old)));
+            rows.push(Write::remove(journal::ACTIONS, journal::action_key(&old)));
         }
         self.version += 1;
         self.persist(rows, out);
