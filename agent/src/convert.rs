@@ -89,6 +89,7 @@ pub fn body(report: Report) -> wire::agent_message::Body {
             Body::Traffic(wire::Traffic { peers: peers.into_iter().map(peer).collect() })
         }
         Report::Paths(report) => Body::PathReport(paths::report(*report)),
+        Report::Ways(report) => Body::PathTrains(paths::trains(*report)),
     }
 }
 

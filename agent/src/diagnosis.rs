@@ -79,6 +79,7 @@ impl Diagnosis {
             Report::CommandResult { .. }
             | Report::Traffic(_)
             | Report::Paths(_)
+            | Report::Ways(_)
             | Report::Evidence { .. }
             | Report::Wish(_) => Vec::new(),
         }

@@ -12,7 +12,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use thiserror::Error;
 
 use crate::{
-    paths::discovery::Report as PathReport,
+    paths::{discovery::Report as PathReport, trains::Tally},
     recorders::{Collectives, Figures},
     report::{Health, SensorStatus},
     sensors::Reading,
@@ -55,6 +55,10 @@ struct Inner {
     path_orders: IntGauge,
     paths_missing: IntGauge,
     path_probes: IntCounter,
+    path_ports: IntCounterVec,
+    paths_found: IntGauge,
+    paths_settled: IntGauge,
+    path_trains: IntCounterVec,
     path_changes: IntCounter,
     path_seconds: Histogram,
 }
@@ -119,6 +123,20 @@ impl Metrics {
             paths_missing: c
                 .gauge("c4_agent_paths_without_port", "Planned paths for which no source port is known")?,
             path_probes: c.counter("c4_agent_path_probes_total", "Probes sent to learn paths")?,
+            path_ports: c.counters(
+                "c4_agent_path_ports_tried_total",
+                &["result"],
+                "Source ports tried to learn paths, by what came of it",
+            )?,
+            paths_found: c
+                .gauge("c4_agent_paths_found", "Paths that are known, to all destinations together")?,
+            paths_settled: c
+                .gauge("c4_agent_paths_settled", "Whether nothing more is being learned about paths")?,
+            path_trains: c.counters(
+                "c4_agent_path_trains_total",
+                &["result"],
+                "Trains of probes to other agents, by what became of them",
+            )?,
             path_changes: c.counter(
                 "c4_agent_path_changes_total",
                 "Times that a port took another path than before, so that all were learned anew",
@@ -148,6 +166,7 @@ impl Metrics {
             Body::SpoolLoss(_) => "spool_loss",
             Body::Traffic(_) => "traffic",
             Body::PathReport(_) => "path_report",
+            Body::PathTrains(_) => "path_trains",
         };
         self.0.messages.with_label_values(&[kind]).inc();
     }
@@ -187,6 +206,30 @@ impl Metrics {
     pub(crate) fn paths_learned(&self, report: &PathReport) {
         self.0.path_probes.inc_by(report.probes.into());
         self.0.path_seconds.observe(report.elapsed_us as f64 * 1e-6);
+        let given_up = report.silent + report.unsteady + report.busy + report.lost;
+        for (result, ports) in [
+            ("learned", report.ports.saturating_sub(given_up)),
+            ("silent", report.silent),
+            ("unsteady", report.unsteady),
+            ("busy", report.busy),
+            ("unreachable", report.lost),
+        ] {
+            self.0.path_ports.with_label_values(&[result]).inc_by(ports.into());
+        }
+    }
+
+    /// How many paths are known, and whether that is all there is to learn.
+    pub(crate) fn paths_known(&self, paths: usize, settled: bool) {
+        self.0.paths_found.set(clamp(paths as u64));
+        self.0.paths_settled.set(i64::from(settled));
+    }
+
+    /// What became of trains of probes since the last call.
+    pub(crate) fn trains(&self, new: &Tally) {
+        let results = [("good", new.good), ("bad", new.bad), ("busy", new.busy), ("unknown", new.unknown)];
+        for (result, count) in results {
+            self.0.path_trains.with_label_values(&[result]).inc_by(count);
+        }
     }
 
     pub(crate) fn path_changed(&self) {

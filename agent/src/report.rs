@@ -1,13 +1,17 @@
 //! What the agent has to say, in its own words. `convert.rs` turns these into wire messages; nothing else in the agent
 //! knows the wire format, except the stream that carries it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use c4_detect::observation::{CommId, Membership, ProcessEnd, ProcessId, Severity, Window};
 use tokio::time::Instant;
 
 use crate::{
-    paths::{discovery, knowledge::Seen},
+    paths::{
+        discovery::{self, Hops},
+        knowledge::Seen,
+        trains::Tally,
+    },
     recorders::PeerSums,
 };
 
@@ -44,6 +48,8 @@ pub enum Report {
     Traffic(Vec<PeerTraffic>),
     /// What is known of planned paths.
     Paths(Box<PathReport>),
+    /// How paths fared that are measured.
+    Ways(Box<WaysReport>),
     /// Something was saved of a group's processes before they were ended.
     Evidence {
         /// Job.
@@ -100,6 +106,32 @@ pub struct PathReport {
     pub figures: discovery::Report,
     /// Paths that probes took, and by how many ports.
     pub seen: BTreeMap<Seen, u32>,
+}
+
+/// How paths fared that are measured; those of which there is something new.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaysReport {
+    /// Of the network, as the orders count.
+    pub epoch: u64,
+    /// The paths.
+    pub ways: Vec<MeasuredWay>,
+    /// Bytes that planned connections have carried, by path.
+    pub carried: BTreeMap<Seen, u64>,
+}
+
+/// A path that is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasuredWay {
+    /// Where it begins.
+    pub from: IpAddr,
+    /// Where it ends.
+    pub to: IpAddr,
+    /// The switches on the way up, above the first leaf.
+    pub hops: Hops,
+    /// What became of the trains that were sent since it is measured.
+    pub tally: Tally,
+    /// By how much it takes longer than the fastest path to the same address, at its best; none before that is known.
+    pub behind_us: Option<u64>,
 }
 
 /// A report with the moment it was made, so that its age can be told when it is sent, however much later that is.

@@ -19,7 +19,7 @@ mod tests;
 mod window;
 
 use limits::{at_most, flat, name, text};
-pub use paths::{PathReport, PeerTraffic, SeenPath, orders};
+pub use paths::{CarriedPath, MeasuredPath, PathReport, PathTrains, PeerTraffic, SeenPath, orders};
 use shared::Shared;
 
 /// A message that cannot be believed.
@@ -107,6 +107,8 @@ pub enum Body {
     Traffic(Vec<PeerTraffic>),
     /// What is known of the paths of the node's connections.
     Paths(Box<PathReport>),
+    /// How paths fared that the node measures.
+    Trains(Box<PathTrains>),
     /// Something was saved before processes were ended.
     Evidence(EvidenceSaved),
     /// The node is to be left alone, and why, or no longer.
@@ -129,6 +131,7 @@ impl Body {
             Body::SpoolLoss(_) => "spool_loss",
             Body::Traffic(_) => "traffic",
             Body::Paths(_) => "path_report",
+            Body::Trains(_) => "path_trains",
             Body::Evidence(_) => "evidence_saved",
             Body::Wish(_) => "node_wish",
         }
@@ -283,6 +286,7 @@ impl Incoming {
             }),
             Wire::Traffic(m) => Body::Traffic(paths::traffic(m)?),
             Wire::PathReport(m) => Body::Paths(Box::new(paths::report(m)?)),
+            Wire::PathTrains(m) => Body::Trains(Box::new(paths::trains(m)?)),
             Wire::SpoolLoss(m) => Body::SpoolLoss(at_most("spool_loss.dropped", m.dropped, limits::COUNT)?),
         };
         Ok(Self { sequence, age_us, body })

@@ -214,7 +214,7 @@ impl StreamTask {
             Some(agent_message::Body::Health(_)) => {
                 return Err(Invalid::new("health", "is not for the agent of one job to tell"));
             }
-            Some(agent_message::Body::PathReport(_)) => {
+            Some(agent_message::Body::PathReport(_) | agent_message::Body::PathTrains(_)) => {
                 return Err(Invalid::new("path_report", "is not for the agent of one job to tell"));
             }
             // These are about processes that this node has announced, which the registry checks.

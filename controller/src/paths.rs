@@ -27,20 +27,24 @@ use c4_traffic::{
 
 use crate::{
     config,
-    convert::{PathReport, PeerTraffic},
+    convert::{PathReport, PathTrains, PeerTraffic},
     registry::Registry,
 };
 
+pub mod carried;
 pub mod demand;
 pub mod evidence;
 pub mod export;
 pub mod keep;
 pub mod links;
+pub mod lossy;
+pub mod slow;
 #[cfg(test)]
 mod tests;
 pub mod view;
 pub mod work;
 
+use carried::Carried;
 use evidence::Evidence;
 use keep::Kept;
 use links::Links;
@@ -131,6 +135,7 @@ pub struct Paths {
     kept: Vec<Flow>,
     kept_until: Timestamp,
     links: Links,
+    carried: Carried,
     current: Option<Current>,
     previous: Option<Arc<Previous>>,
     by_node: BTreeMap<NodeName, NodeOrders>,
@@ -173,6 +178,7 @@ impl Paths {
         let kept = kept.map(|kept| kept.restore(&topology)).unwrap_or_default();
         Self {
             links: Links::new(&topology),
+            carried: Carried::default(),
             topology: Arc::new(topology),
             actuator: config.actuator.actuator(),
             keep_us,
@@ -234,6 +240,15 @@ impl Paths {
         self.reports.insert(node.clone(), NodeReport { report, at: now });
     }
 
+    /// A node's agent tells how paths fare that it measures.
+    pub fn measured(&mut self, node: &NodeName, trains: &PathTrains, at: Timestamp) {
+        let current = trains.epoch == self.epoch;
+        self.links.measured(&self.topology, node, trains, current, at);
+        if current && !trains.carried.is_empty() {
+            self.carried.told(&self.topology, self.links.locator(), node, &trains.carried, at);
+        }
+    }
+
     /// A node's agent has connected: it may know nothing. A node that sends nothing has orders, too, if only empty ones:
     /// its jobs have to listen where others have learned the way to.
     pub fn connected(&mut self, node: &NodeName, now: Timestamp) {
@@ -267,6 +282,7 @@ impl Paths {
             self.network_changed(now);
         }
         self.look_at_links(now);
+        self.carried.prune(now);
         let due = |news: &News| {
             now.micros_since(news.last) >= QUIET_US || now.micros_since(news.first) >= PATIENCE_US
         };
@@ -291,6 +307,7 @@ impl Paths {
         (self.change_due, self.changed) = (false, now);
         self.epoch += 1;
         self.links.forget();
+        self.carried.forget();
         self.outputs.push(Output::Said("the network has changed: agents learn paths anew".to_owned()));
         let nodes: Vec<NodeName> = self.by_node.keys().cloned().collect();
         for node in nodes {
@@ -301,9 +318,9 @@ impl Paths {
     fn look_at_links(&mut self, now: Timestamp) {
         let expected = self.by_node.iter().filter(|(_, orders)| !orders.orders.is_empty());
         let expected = expected.map(|(node, _)| node);
-        let Some(changes) = self.links.judge(&self.topology, self.epoch, self.changed, expected, now) else {
-            return;
-        };
+        let mut changes =
+            self.links.judge(&self.topology, self.epoch, self.changed, expected, now).unwrap_or_default();
+        changes.extend(self.links.judge_measured(&self.topology, &self.carried.busy(&self.topology), now));
         let avoid_others = !changes.is_empty();
         self.outputs.extend(changes.into_iter().map(|finding| Output::Finding(Box::new(finding))));
         if avoid_others {
@@ -327,7 +344,7 @@ impl Paths {
             // Their jobs have no others, so their ids are nobody else's.
             let _ = flows.push(flow.clone());
         }
-        let avoided = self.links.avoided();
+        let avoided = self.links.avoided(&self.topology);
         let asked = self.asked.as_ref();
         if asked.is_some_and(|(before, avoid)| before.as_slice() == flows.as_slice() && *avoid == avoided) {
             return;

@@ -38,6 +38,8 @@ fn paths_show_the_plan_and_what_agents_know() {
         "ring of 8 hosts",
         "250 ms",
         "leaf0 → spine1 → leaf1",
+        "MEASURED",
+        "25 %",
         "avoid",
         "does not follow yet",
         "settled",

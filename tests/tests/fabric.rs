@@ -52,3 +52,19 @@ fn a_controller_puts_jobs_on_planned_paths_and_finds_a_dead_link() {
     let cut = &trial["cut"];
     assert!(cut["link"][0].is_u64() && cut["planned_slowest"].as_f64().is_some_and(|s| s > 0.0), "{trial}");
 }
+
+#[test]
+fn a_link_that_loses_packets_is_found_avoided_and_cleared() {
+    let args =
+        ["--leaves", "3", "--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "3", "--seconds", "1"];
+    let Some(said) = run(&[&args[..], &["--lose-one-in", "20"]].concat()) else { return };
+    let lossy = &said["trials"][0]["lossy"];
+    // That it was named, avoided and cleared is why there are figures at all. Who shares its fate is on the same spine.
+    let spine = format!("spine{}", lossy["link"][1].as_u64().expect("a spine"));
+    let named = lossy["named"].as_array().expect("a list");
+    assert!(
+        !named.is_empty() && named.iter().all(|link| link.as_str().expect("a link").contains(&spine)),
+        "{lossy}"
+    );
+    assert!(lossy["planned_slowest"].as_f64().is_some_and(|s| s > 0.0), "{lossy}");
+}

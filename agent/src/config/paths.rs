@@ -7,6 +7,7 @@ use super::{
     size,
 };
 use crate::paths::{
+    measure::MeasureSettings,
     orders::Listening,
     service::{PathSettings, Source},
 };
@@ -24,6 +25,8 @@ pub(super) fn paths(node: &str, mut section: Fields, mistakes: &mut Vec<Mistake>
         // So many connections of one process to one host can share a path at the same time.
         depth: 8,
         verify: Duration::from_secs(2),
+        // Beside the agent's other port; a rate that costs half a percent of a core.
+        measure: Some(MeasureSettings { port: 4403, per_second: 200 }),
     };
     let mut orders: Option<Source> = None;
     section.value("orders", &mut orders, mistakes, or_null(source));
@@ -33,6 +36,10 @@ pub(super) fn paths(node: &str, mut section: Fields, mistakes: &mut Vec<Mistake>
     section.value("listen_ports", &mut settings.listen.tcp, mistakes, ports);
     section.value("roce", &mut settings.listen.roce, mistakes, truth);
     section.value("ports_per_path", &mut settings.depth, mistakes, size(1, 1000));
+    let mut measure = settings.measure.unwrap_or(MeasureSettings { port: 4403, per_second: 0 });
+    section.value("measure_port", &mut measure.port, mistakes, port);
+    section.value("measure_per_second", &mut measure.per_second, mistakes, rate);
+    settings.measure = (measure.per_second > 0).then_some(measure);
     section.value("verify_ms", &mut settings.verify, mistakes, milliseconds(250, 600_000));
     section.finish(mistakes);
     orders.map(|orders| PathSettings { orders, ..settings })
@@ -44,6 +51,18 @@ fn source(value: &serde_yaml::Value) -> Result<Source, String> {
         return Ok(Source::Controller);
     }
     path(value).map(Source::File).map_err(|expected| format!("{expected}, or controller"))
+}
+
+/// A port that needs no privileges.
+fn port(value: &serde_yaml::Value) -> Result<u16, String> {
+    let port = value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port >= 1024);
+    port.ok_or_else(|| "a port from 1024 to 65535".to_owned())
+}
+
+/// Probes within a second.
+fn rate(value: &serde_yaml::Value) -> Result<u32, String> {
+    let rate = value.as_u64().and_then(|rate| u32::try_from(rate).ok()).filter(|rate| *rate <= 10_000);
+    rate.ok_or_else(|| "a whole number from 0 to 10000".to_owned())
 }
 
 /// First and last port.

@@ -10,7 +10,7 @@ use crate::{
         mailbox::Instructions,
         orders::{Order, Route},
     },
-    report::PathReport,
+    report::{PathReport, WaysReport},
 };
 
 /// More orders than one host's connections could need.
@@ -101,6 +101,30 @@ pub(super) fn report(report: PathReport) -> wire::PathReport {
         lost: report.figures.lost,
         learning_us: report.figures.elapsed_us,
         seen: seen.collect(),
+    }
+}
+
+pub(super) fn trains(report: WaysReport) -> wire::PathTrains {
+    let way = |way: crate::report::MeasuredWay| wire::MeasuredPath {
+        from: way.from.to_string(),
+        to: way.to.to_string(),
+        hops: way.hops.iter().map(IpAddr::to_string).collect(),
+        good: way.tally.good,
+        bad: way.tally.bad,
+        busy: way.tally.busy,
+        unknown: way.tally.unknown,
+        behind_us: way.behind_us,
+    };
+    let carried = report.carried.into_iter().take(MOST_SEEN).map(|(path, bytes)| wire::CarriedPath {
+        from: path.from.to_string(),
+        to: path.to.to_string(),
+        hops: path.hops.iter().map(IpAddr::to_string).collect(),
+        bytes,
+    });
+    wire::PathTrains {
+        epoch: report.epoch,
+        paths: report.ways.into_iter().map(way).collect(),
+        carried: carried.collect(),
     }
 }
 

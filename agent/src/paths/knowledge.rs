@@ -162,6 +162,13 @@ impl Knowledge {
         &self.figures
     }
 
+    /// The path that a source port takes to a destination.
+    #[must_use]
+    pub fn path(&self, to: SocketAddr, port: u16) -> Option<&Hops> {
+        let paths = self.known.get(&to)?;
+        paths.iter().find(|(_, ports)| ports.contains(&port)).map(|(hops, _)| hops)
+    }
+
     /// Every path that probes took, and by how many ports.
     #[must_use]
     pub fn seen(&self) -> BTreeMap<Seen, u32> {

@@ -43,6 +43,8 @@ pub enum Protocol {
 pub struct Target {
     /// Their protocol.
     pub protocol: Protocol,
+    /// The address that they leave from, where that is not the kernel's choice.
+    pub from: Option<IpAddr>,
     /// Their destination.
     pub to: SocketAddr,
 }
@@ -133,7 +135,8 @@ fn launch(target: Target, probe: Probe) -> nix::Result<OwnedFd> {
             Ipv6Addr::UNSPECIFIED.into()
         }
     };
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, probe.port)))?;
+    let own = SocketAddr::new(target.from.unwrap_or(own), probe.port);
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(own))?;
     match connect(socket.as_raw_fd(), &SockaddrStorage::from(target.to)) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
         Err(error) => return Err(error),

@@ -17,12 +17,17 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+mod measuring;
+
 use super::{
+    carried::Carried,
     discovery::{Discovery, Settings},
     knowledge::{Check, Knowledge, ttls},
     mailbox::Mailbox,
+    measure::{MeasureSettings, Measurer},
     orders::{self, Listening, ROCE},
     probe::{Protocol, Target, learn},
+    ways::Ways,
 };
 use crate::{
     metrics::Metrics,
@@ -55,6 +60,8 @@ pub struct PathSettings {
     pub depth: usize,
     /// Time between two checks of what is known.
     pub verify: Duration,
+    /// How paths are measured, if they are.
+    pub measure: Option<MeasureSettings>,
 }
 
 /// Source ports that a flow label can make.
@@ -88,7 +95,8 @@ impl Service {
         reports: mpsc::Sender<Captured>,
     ) -> io::Result<Self> {
         let mailbox = Mailbox::default();
-        let worker = Worker::new(settings, metrics, reports, mailbox.clone());
+        let mut worker = Worker::new(settings, metrics, reports, mailbox.clone());
+        worker.measurer = worker.start_measuring();
         let thread = thread::Builder::new().name("c4-paths".to_owned()).spawn(move || worker.run())?;
         mailbox.read_by(thread.thread().clone());
         Ok(Self { mailbox, thread: Some(thread) })
@@ -120,6 +128,9 @@ struct Worker {
     text: String,
     ordered: bool,
     knowledge: Knowledge,
+    /// What is measured, if anything is.
+    measurer: Option<Measurer>,
+    ways: Ways,
     generation: u64,
     /// What is said of the orders in every report.
     about: PathReport,
@@ -127,6 +138,9 @@ struct Worker {
     checks: u32,
     since_check: Duration,
     since_report: Duration,
+    /// What connections carry; none where the kernel does not tell.
+    carried: Option<Carried>,
+    since_carried: Duration,
 }
 
 impl Worker {
@@ -144,6 +158,8 @@ impl Worker {
             text: String::new(),
             ordered: false,
             knowledge: Knowledge::default(),
+            measurer: None,
+            ways: Ways::default(),
             // Tables of an earlier agent on this host had smaller numbers.
             generation: boot_ns(),
             about: PathReport::default(),
@@ -151,6 +167,8 @@ impl Worker {
             checks: 0,
             since_check: Duration::ZERO,
             since_report: Duration::ZERO,
+            carried: Some(Carried::default()),
+            since_carried: Duration::ZERO,
         }
     }
 
@@ -158,6 +176,7 @@ impl Worker {
         while !self.mailbox.is_stopped() {
             let new = self.take_orders();
             let learned = self.learn();
+            self.learn_ways();
             if new || learned {
                 self.publish();
             } else if self.since_check >= self.settings.verify {
@@ -169,9 +188,11 @@ impl Worker {
                 self.publish();
             }
             self.report();
+            self.count();
             thread::park_timeout(LOOK);
             self.since_check += LOOK;
             self.since_report += LOOK;
+            self.since_carried += LOOK;
         }
     }
 
@@ -182,7 +203,7 @@ impl Worker {
             Source::File(path) => read_orders(path, &mut self.text, &self.settings.host),
             Source::Controller => sent.map(|sent| {
                 if sent.epoch != std::mem::replace(&mut self.about.epoch, sent.epoch) {
-                    self.knowledge.forget();
+                    self.forget();
                 }
                 self.about.revision = sent.revision;
                 sent.orders
@@ -190,8 +211,20 @@ impl Worker {
         };
         let Some(orders) = new else { return false };
         self.ordered = true;
+        self.ways.order(&orders);
         self.knowledge.order(orders, &self.settings.listen);
+        self.measure();
         true
+    }
+
+    /// Nothing that is known can be relied on.
+    fn forget(&mut self) {
+        self.knowledge.forget();
+        self.ways.forget();
+        if let Some(carried) = &mut self.carried {
+            carried.forget();
+        }
+        self.measure();
     }
 
     /// Learns about destinations of which too little is known, until all are done or new orders come; whether there were
@@ -239,6 +272,7 @@ impl Worker {
         self.checks += 1;
         if self.checks.is_multiple_of(PATIENCE) {
             self.knowledge.look_again();
+            self.ways.look_again();
         }
         let checks = self.knowledge.checks(TOGETHER);
         let mailbox = &self.mailbox;
@@ -253,7 +287,7 @@ impl Worker {
             info!(%to, port, was = ?hops, "a path has changed: what is known of ports is stale");
             self.metrics.path_changed();
             self.about.changes += 1;
-            self.knowledge.forget();
+            self.forget();
             // At once: everybody else's knowledge may be stale, too.
             self.report();
         }
@@ -283,12 +317,14 @@ impl Worker {
         let settled = self.knowledge.lacking(&self.settings.listen, self.settings.depth).is_empty();
         let (_, missing) = self.knowledge.table(&self.settings.listen, self.generation);
         let figures = self.knowledge.figures().clone();
+        let seen = self.knowledge.seen();
+        self.metrics.paths_known(seen.len(), settled);
         let report = PathReport {
             settled,
             destinations: self.knowledge.orders().len() as u32,
             missing: missing as u32,
             figures,
-            seen: self.knowledge.seen(),
+            seen,
             ..self.about.clone()
         };
         if self.told.as_ref() == Some(&report) && self.since_report < REPORT {
@@ -339,7 +375,7 @@ fn has_changed(check: &Check, mailbox: &Mailbox) -> bool {
 /// How connections to a destination look.
 fn target(to: SocketAddr) -> Target {
     let protocol = if to.port() == ROCE { Protocol::Udp } else { Protocol::Tcp };
-    Target { protocol, to }
+    Target { protocol, from: None, to }
 }
 
 /// Nanoseconds since boot, as readers of the table count them.

@@ -267,6 +267,7 @@ fn kind(message: &AgentMessage) -> String {
         Body::GroupReport(report) => format!("group {}", report.job),
         Body::Traffic(traffic) => format!("traffic {}", traffic.peers.len()),
         Body::PathReport(report) => format!("paths {}", report.revision),
+        Body::PathTrains(trains) => format!("trains {}", trains.paths.len()),
         Body::EvidenceSaved(saved) => format!("evidence {}", saved.path),
         Body::NodeWish(wish) => format!("wish {}", wish.opted_out),
     }

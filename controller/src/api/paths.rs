@@ -24,7 +24,7 @@ pub(super) fn paths(picture: &Snapshot, job: &str) -> v1::Paths {
         lower_bound: view.lower_bound,
         plans: view.plans,
         moves: view.moves,
-        links: view.links.iter().map(link).collect(),
+        links: view.links.iter().map(|one| link(one, view.measured(one))).collect(),
         flows: view.flows.iter().filter(|flow| wanted(&flow.job)).map(flow).collect(),
         jobs: view.jobs.iter().filter(|job| wanted(&job.job)).map(|job| about(picture, job)).collect(),
         nodes: view.nodes.iter().map(node).collect(),
@@ -32,7 +32,7 @@ pub(super) fn paths(picture: &Snapshot, job: &str) -> v1::Paths {
     }
 }
 
-fn link(link: &LinkView) -> v1::PathLink {
+fn link(link: &LinkView, measured: Option<f64>) -> v1::PathLink {
     v1::PathLink {
         from: link.from.clone(),
         to: link.to.clone(),
@@ -41,6 +41,7 @@ fn link(link: &LinkView) -> v1::PathLink {
         planned_utilisation: link.planned,
         state: state_name(link.state).to_owned(),
         probed_ports: link.probed,
+        measured_utilisation: measured,
     }
 }
 

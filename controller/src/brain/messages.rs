@@ -159,6 +159,11 @@ impl Brain {
             }
             Body::Traffic(peers) => self.traffic(&peers, node, now)?,
             Body::Paths(report) => self.path_report(*report, node, now),
+            Body::Trains(trains) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.measured(node, &trains, now.before(age_us));
+                }
+            }
             Body::Evidence(evidence) => {
                 let text = format!(
                     "{} files of incarnation {} were saved on {} in {}",

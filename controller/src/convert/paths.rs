@@ -71,6 +71,49 @@ pub struct PathReport {
     pub seen: Vec<SeenPath>,
 }
 
+/// A path that agents send trains of probes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasuredPath {
+    /// Where it begins.
+    pub from: IpAddr,
+    /// Where it ends.
+    pub to: IpAddr,
+    /// Who answered on the way up, above the first leaf.
+    pub hops: Vec<IpAddr>,
+    /// Trains of which nothing was lost.
+    pub good: u64,
+    /// Of which some was lost between others that met no queue.
+    pub bad: u64,
+    /// That met a long queue.
+    pub busy: u64,
+    /// By how much it takes longer than the fastest path to the same address.
+    pub behind_us: Option<u64>,
+}
+
+/// What connections have carried over a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedPath {
+    /// Where it begins.
+    pub from: IpAddr,
+    /// Where it ends.
+    pub to: IpAddr,
+    /// Who answered on the way up, above the first leaf.
+    pub hops: Vec<IpAddr>,
+    /// Bytes so far.
+    pub bytes: u64,
+}
+
+/// How paths fared that a node measures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathTrains {
+    /// Of the network, as the orders count.
+    pub epoch: u64,
+    /// The paths of which there is something new.
+    pub paths: Vec<MeasuredPath>,
+    /// What connections have carried, by path.
+    pub carried: Vec<CarriedPath>,
+}
+
 pub(super) fn traffic(message: v1::Traffic) -> Result<Vec<PeerTraffic>, Invalid> {
     at_most("traffic.peers", message.peers.len() as u64, limits::PEERS)?;
     let peer = |peer: v1::PeerTraffic| {
@@ -115,6 +158,41 @@ pub(super) fn report(report: v1::PathReport) -> Result<PathReport, Invalid> {
         learning_us: at_most("path_report.learning_us", report.learning_us, limits::AGE_US)?,
         seen: report.seen.into_iter().map(seen).collect::<Result<_, _>>()?,
     })
+}
+
+pub(super) fn trains(trains: v1::PathTrains) -> Result<PathTrains, Invalid> {
+    at_most("path_trains.paths", trains.paths.len() as u64, limits::SEEN_PATHS)?;
+    let path = |path: v1::MeasuredPath| {
+        between("path_trains.paths.hops", path.hops.len() as u64, 1, limits::HOPS)?;
+        let hops = path.hops.iter().map(|hop| address("path_trains.paths.hops", hop));
+        at_most("path_trains.paths.unknown", path.unknown, limits::COUNT)?;
+        Ok(MeasuredPath {
+            from: address("path_trains.paths.from", &path.from)?,
+            to: address("path_trains.paths.to", &path.to)?,
+            hops: hops.collect::<Result<_, _>>()?,
+            good: at_most("path_trains.paths.good", path.good, limits::COUNT)?,
+            bad: at_most("path_trains.paths.bad", path.bad, limits::COUNT)?,
+            busy: at_most("path_trains.paths.busy", path.busy, limits::COUNT)?,
+            behind_us: path
+                .behind_us
+                .map(|us| at_most("path_trains.paths.behind_us", us, limits::AGE_US))
+                .transpose()?,
+        })
+    };
+    at_most("path_trains.carried", trains.carried.len() as u64, limits::SEEN_PATHS)?;
+    let carried = |path: v1::CarriedPath| {
+        between("path_trains.carried.hops", path.hops.len() as u64, 1, limits::HOPS)?;
+        let hops = path.hops.iter().map(|hop| address("path_trains.carried.hops", hop));
+        Ok(CarriedPath {
+            from: address("path_trains.carried.from", &path.from)?,
+            to: address("path_trains.carried.to", &path.to)?,
+            hops: hops.collect::<Result<_, _>>()?,
+            bytes: at_most("path_trains.carried.bytes", path.bytes, limits::BYTES)?,
+        })
+    };
+    let paths = trains.paths.into_iter().map(path).collect::<Result<_, _>>()?;
+    let carried = trains.carried.into_iter().map(carried).collect::<Result<_, _>>()?;
+    Ok(PathTrains { epoch: trains.epoch, paths, carried })
 }
 
 fn address(field: &str, text: &str) -> Result<IpAddr, Invalid> {
@@ -166,6 +244,17 @@ mod tests {
         let told =
             |hop| report(v1::PathReport { silent: 1, busy: 2, seen: vec![seen(hop)], ..Default::default() });
         assert_eq!(told("172.16.0.1").map(|report| report.given_up), Ok(3));
+        let path = |hop: &str, bad| v1::MeasuredPath {
+            from: "10.0.0.1".into(),
+            to: "10.0.1.1".into(),
+            hops: vec![hop.into()],
+            good: 7,
+            bad,
+            ..Default::default()
+        };
+        let measured = |path| trains(v1::PathTrains { epoch: 3, paths: vec![path], carried: vec![] });
+        assert_eq!(measured(path("fd00::1", 2)).map(|trains| trains.paths[0].bad), Ok(2));
+        assert!(measured(path("", 2)).is_err() && measured(path("fd00::1", u64::MAX)).is_err());
         assert_eq!(told("spine1").map_err(|invalid| invalid.field), Err("path_report.seen.hops".into()));
     }
 }

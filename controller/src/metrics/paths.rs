@@ -17,11 +17,16 @@ const MAX_NICS: usize = 1_024;
 const BYTES_PER_GBIT: f64 = 1e9 / 8.0;
 
 /// Name, labels and help of everything here.
-const GAUGES: [(&str, &[&str], &str); 11] = [
+const GAUGES: [(&str, &[&str], &str); 14] = [
     (
         "c4_paths_link_planned_utilization_ratio",
         &["from", "to", "index"],
         "What the plan has links between switches carry, as a share of their rate; the fullest only",
+    ),
+    (
+        "c4_paths_link_measured_utilization_ratio",
+        &["from", "to", "index"],
+        "What planned TCP connections have links between switches carry, as a share of their rate, as agents count; of links that the plan fills most only",
     ),
     (
         "c4_paths_nic_planned_transmit_bytes_per_second",
@@ -39,12 +44,19 @@ const GAUGES: [(&str, &[&str], &str); 11] = [
     ("c4_paths_unplaced_flows", &[], "Flows that have no path"),
     ("c4_paths_avoided_links", &[], "Directed links that plans avoid or that are down"),
     ("c4_paths_nodes", &["state"], "Nodes with orders, by what their agents know"),
+    ("c4_paths_ports_tried", &[], "Source ports that agents have tried since the network changed last"),
+    ("c4_paths_seen", &[], "Paths that agents know, each pair of addresses by itself"),
     ("c4_paths_without_port", &[], "Planned paths for which agents know no source port"),
     ("c4_paths_mistakes", &[], "Places where the topology and what is seen do not fit"),
 ];
 
-const COUNTERS: [(&str, &[&str], &str); 2] = [
+const COUNTERS: [(&str, &[&str], &str); 3] = [
     ("c4_paths_plans_total", &[], "Plans made"),
+    (
+        "c4_paths_trains_total",
+        &["result"],
+        "Trains of probes between agents that were judged, by whether some of them were lost",
+    ),
     ("c4_paths_moves_total", &[], "Pieces of flows that plans moved"),
 ];
 
@@ -64,6 +76,9 @@ impl Source for PlannedPaths {
         for link in paths.links.iter().take(MAX_LINKS) {
             let labels = [&*link.from, &*link.to, &link.index.to_string()];
             into.push("c4_paths_link_planned_utilization_ratio", &labels, link.planned);
+            if let Some(measured) = paths.measured(link) {
+                into.push("c4_paths_link_measured_utilization_ratio", &labels, measured);
+            }
         }
         nics(into, "c4_paths_nic_planned_transmit_bytes_per_second", &paths.flows, |flow| &flow.from);
         nics(into, "c4_paths_nic_planned_receive_bytes_per_second", &paths.flows, |flow| &flow.to);
@@ -80,11 +95,18 @@ impl Source for PlannedPaths {
         let known = known.count();
         into.push("c4_paths_nodes", &["settled"], known as f64);
         into.push("c4_paths_nodes", &["learning"], (paths.nodes.len() - known) as f64);
+        let reports = || paths.nodes.iter().filter_map(|node| node.report.as_ref());
+        let tried: f64 = reports().map(|report| f64::from(report.report.ports)).sum();
+        into.push("c4_paths_ports_tried", &[], tried);
+        let seen: usize = reports().map(|report| report.report.seen.len()).sum();
+        into.push("c4_paths_seen", &[], seen as f64);
         let missing = paths.nodes.iter().filter_map(|node| node.report.as_ref());
         let missing: f64 = missing.map(|report| f64::from(report.report.missing)).sum();
         into.push("c4_paths_without_port", &[], missing);
         into.push("c4_paths_mistakes", &[], paths.mistakes.len() as f64);
         into.push("c4_paths_plans_total", &[], paths.plans as f64);
+        into.push("c4_paths_trains_total", &["good"], paths.trains.good as f64);
+        into.push("c4_paths_trains_total", &["bad"], paths.trains.bad as f64);
         into.push("c4_paths_moves_total", &[], paths.moves as f64);
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn fabric(picture: &Snapshot) -> Value {
             .map(|switch| json!([switch.name, switch.tier.name(), switch.ports]))
             .collect::<Vec<_>>(),
         "links": view.links.iter()
-            .filter_map(|one| Some(link(number(&one.from)?, number(&one.to)?, one)))
+            .filter_map(|one| Some(link(number(&one.from)?, number(&one.to)?, one, view.measured(one))))
             .collect::<Vec<_>>(),
         "links_left_out": view.links_left_out,
         "jobs": view.jobs.iter()
@@ -66,7 +66,7 @@ pub(super) fn brief(view: &PathsView) -> Value {
 }
 
 /// A column for each property would not be smaller: names are numbers already.
-fn link(from: usize, to: usize, link: &LinkView) -> Value {
+fn link(from: usize, to: usize, link: &LinkView, measured: Option<f64>) -> Value {
     json!([
         from,
         to,
@@ -77,6 +77,7 @@ fn link(from: usize, to: usize, link: &LinkView) -> Value {
         link.before.map(short),
         state_name(link.state),
         link.probed,
+        measured.map(short),
     ])
 }
 

@@ -12,12 +12,14 @@ use c4_detect::{
 };
 use c4_traffic::{
     Topology,
+    losses::{Part, Trains},
     sightings::{Locator, Pair, Picture, Report, Sighting, Stranger, picture},
-    topology::State,
+    topology::{State, SwitchId},
 };
 use serde_json::json;
 
-use crate::convert::PathReport;
+use super::{lossy::Lossy, slow::Slow};
+use crate::convert::{PathReport, PathTrains};
 
 /// Agents that have not finished learning are waited for for so long after the network changed.
 const SETTLE_US: u64 = 8_000_000;
@@ -32,7 +34,11 @@ pub struct Links {
     reports: BTreeMap<NodeName, Report>,
     /// Links that some probe has ever crossed.
     known: BTreeSet<Pair>,
+    /// Switches that no probe has ever met, and which may be something else than down.
+    hidden: BTreeSet<SwitchId>,
     open: BTreeMap<Pair, Finding>,
+    lossy: Lossy,
+    slow: Slow,
     picture: Picture,
     news: bool,
     judged: Timestamp,
@@ -46,7 +52,10 @@ impl Links {
             locator: Locator::new(topology),
             reports: BTreeMap::new(),
             known: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             open: BTreeMap::new(),
+            lossy: Lossy::default(),
+            slow: Slow::default(),
             picture: Picture::default(),
             news: false,
             judged: Timestamp(0),
@@ -71,16 +80,77 @@ impl Links {
         }
     }
 
+    /// Takes in how measured paths fare, if that is of the present state of the network.
+    pub fn measured(
+        &mut self,
+        topology: &Topology,
+        node: &NodeName,
+        trains: &PathTrains,
+        current: bool,
+        now: Timestamp,
+    ) {
+        self.lossy.measured(topology, &self.locator, node, trains, current);
+        if current {
+            self.slow.measured(topology, &self.locator, trains, now);
+        }
+    }
+
+    /// Trains of probes that were judged since the controller started.
+    #[must_use]
+    pub fn trains(&self) -> Trains {
+        self.lossy.totals()
+    }
+
+    /// Who has which address.
+    #[must_use]
+    pub fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    /// Judges that. Returns findings that were opened or cleared. Nobody is accused by whose address another may answer, and
+    /// nobody of delay who is `busy`.
+    pub fn judge_measured(
+        &mut self,
+        topology: &Topology,
+        busy: &BTreeSet<(SwitchId, SwitchId)>,
+        now: Timestamp,
+    ) -> Vec<Finding> {
+        let doubted = if self.hidden.is_empty() { BTreeSet::new() } else { self.picture.doubted.clone() };
+        let doubtful = |part: &Part| match part {
+            Part::Hop(a, b) | Part::Below(a, b) => doubted.contains(a) || doubted.contains(b),
+            Part::Out(..) | Part::Into(..) => false,
+        };
+        let mut changes = self.lossy.judge(topology, now, doubtful);
+        // Loss delays, too, once it is repaired below: one finding is enough.
+        let lossy: BTreeSet<Pair> = self.lossy.avoided().collect();
+        let excused = |part: &Part| {
+            doubtful(part)
+                || matches!(part, Part::Hop(a, b) if busy.contains(&(*a, *b)) || lossy.contains(&pair(*a, *b)))
+        };
+        changes.extend(self.slow.judge(topology, now, excused));
+        changes
+    }
+
     /// The network has changed: what was reported is stale.
     pub fn forget(&mut self) {
+        self.lossy.forget();
+        self.slow.forget();
         self.reports.clear();
         self.news = false;
     }
 
-    /// Links that are to be avoided.
+    /// Links that are to be avoided: those that are accused, and those of which nothing can be learned.
     #[must_use]
-    pub fn avoided(&self) -> BTreeSet<Pair> {
-        self.open.keys().copied().collect()
+    pub fn avoided(&self, topology: &Topology) -> BTreeSet<Pair> {
+        let pairs = topology.links().iter().map(|link| (link.a.min(link.b), link.a.max(link.b)));
+        let hidden = pairs.filter(|(a, b)| self.hidden.contains(a) || self.hidden.contains(b));
+        self.open
+            .keys()
+            .copied()
+            .chain(self.lossy.avoided())
+            .chain(self.slow.avoided())
+            .chain(hidden)
+            .collect()
     }
 
     /// Judges what was reported, if there is anything new to judge and those who should report have. Returns findings
@@ -103,6 +173,11 @@ impl Links {
         (self.news, self.judged) = (false, now);
         self.picture = picture(topology, &self.locator, self.reports.values());
         self.known.extend(self.picture.crossed.keys());
+        let known: BTreeSet<SwitchId> = self.known.iter().flat_map(|link| [link.0, link.1]).collect();
+        // One that was met before is down now. Who is hidden stays so until he is met: since nobody looks for him any more.
+        self.hidden.extend(self.picture.hidden.keys());
+        self.hidden.retain(|switch| !known.contains(switch));
+        let is_hidden = |link: &Pair| self.hidden.contains(&link.0) || self.hidden.contains(&link.1);
         let down: BTreeSet<Pair> = topology
             .links()
             .iter()
@@ -111,7 +186,7 @@ impl Links {
             .collect();
         let mut changes = Vec::new();
         for (link, ports) in &self.picture.uncrossed {
-            if !self.open.contains_key(link) && !down.contains(link) {
+            if !self.open.contains_key(link) && !down.contains(link) && !is_hidden(link) {
                 let finding = self.finding(topology, *link, *ports, epoch, now);
                 self.open.insert(*link, finding.clone());
                 changes.push(finding);
@@ -182,6 +257,24 @@ impl Links {
                 name(*leaf)
             )
         });
-        strange.chain(silent).collect()
+        let hidden = self.hidden.iter().map(|switch| {
+            format!(
+                "no probe ever meets {}: it is down, does not answer, or answers by another's address; of its links nothing can \
+                 be told, and paths avoid it",
+                name(*switch)
+            )
+        });
+        let doubted = self.picture.doubted.iter().filter(|_| !self.hidden.is_empty()).map(|switch| {
+            format!(
+                "{} is met by more than its share of probes: another switch may answer by its address, so that nothing is \
+                 concluded from what crosses it",
+                name(*switch)
+            )
+        });
+        strange.chain(silent).chain(hidden).chain(doubted).collect()
     }
+}
+
+fn pair(a: SwitchId, b: SwitchId) -> Pair {
+    (a.min(b), a.max(b))
 }

@@ -6,7 +6,7 @@ use c4_detect::observation::{CommId, JobId, Membership};
 use c4_traffic::document::parse_topology;
 
 use super::*;
-use crate::convert::SeenPath;
+use crate::convert::{MeasuredPath, SeenPath};
 
 const LEAVES: u8 = 3;
 const SPINES: u8 = 2;
@@ -374,4 +374,82 @@ fn an_agent_that_follows_other_orders_is_told_again() {
     assert_eq!(scene.told, [node, idle.clone()], "also one that sends nothing, since it may listen");
     assert_eq!(scene.spines("h21").len(), 0);
     assert!(scene.paths.orders(&stranger).is_none());
+}
+
+/// All ordered nodes tell of trains over all their paths; those over a link lose some, if it is told which.
+fn trains(scene: &mut Scene, seconds: u64, counts: &mut (u64, u64), bad: Option<(u8, u8)>) {
+    for _ in 0..seconds {
+        counts.0 += 9;
+        counts.1 += 1;
+        let nodes: Vec<NodeName> = scene.paths.by_node.keys().cloned().collect();
+        for node in nodes {
+            let (orders, epoch) = scene.paths.orders(&node).expect("ordered");
+            let leaf = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.octets()[1],
+                IpAddr::V6(_) => unreachable!("hosts have IPv4 addresses"),
+            };
+            let all = orders.orders.iter().flat_map(|order| (0..SPINES).map(move |spine| (order, spine)));
+            let path = |(order, n): (&Order, u8)| {
+                let lossy = bad == Some((leaf(order.from), n));
+                MeasuredPath {
+                    from: order.from,
+                    to: order.to,
+                    hops: vec![spine(n)],
+                    good: if lossy { counts.0 } else { counts.0 + counts.1 },
+                    bad: if lossy { counts.1 } else { 0 },
+                    busy: 0,
+                    behind_us: None,
+                }
+            };
+            let paths = all.map(path).collect();
+            scene.paths.measured(&node, &PathTrains { epoch, paths, carried: vec![] }, scene.now);
+        }
+        scene.run(SECOND);
+    }
+}
+
+#[test]
+fn a_link_that_loses_packets_is_named_avoided_and_cleared() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.ring("k", 2, &["h21", "h11", "h01"]);
+    assert!(scene.settle());
+    let mut counts = (0, 0);
+    trains(&mut scene, 60, &mut counts, None);
+    assert_eq!(scene.findings, []);
+    counts = (0, 0);
+    trains(&mut scene, 60, &mut counts, Some((1, 0)));
+    let finding = scene.findings.first().expect("told").clone();
+    assert_eq!((finding.kind, scene.findings.len()), (c4_detect::finding::Kind::PathFault, 1));
+    let links: Vec<_> = finding.suspects.iter().filter_map(|suspect| suspect.link.clone()).collect();
+    assert_eq!(links, [c4_detect::finding::Link { src: "l1".into(), dst: "s0".into() }], "{finding:?}");
+    assert!(finding.summary.contains("l1 → s0 loses") && finding.summary.contains("avoid"), "{finding:?}");
+    let work = scene.work.take().expect("planned anew");
+    scene.paths.made(work.make(), scene.now);
+    for order in scene.paths.by_node.values().flat_map(|orders| &orders.orders) {
+        let touches = [order.from, order.to].iter().any(|end| [host(1, 0), host(1, 1)].contains(end));
+        assert!(!touches || order.routes[0].via[0] == [spine(1)], "{order:?}");
+    }
+    // What was measured on another network says nothing of this one.
+    let (node, epoch) = (NodeName("h00".into()), 99);
+    let stale = MeasuredPath {
+        from: host(0, 0),
+        to: host(1, 0),
+        hops: vec![spine(0)],
+        good: 0,
+        bad: 1_000_000,
+        busy: 0,
+        behind_us: None,
+    };
+    for _ in 0..20 {
+        let told = PathTrains { epoch, paths: vec![stale.clone()], carried: vec![] };
+        scene.paths.measured(&node, &told, scene.now);
+        scene.run(SECOND);
+    }
+    assert_eq!(scene.findings.len(), 1);
+    counts = (0, 0);
+    trains(&mut scene, 60, &mut counts, None);
+    let cleared = scene.findings.last().expect("told");
+    assert!(cleared.cleared.is_some() && cleared.id == finding.id, "{cleared:?}");
+    assert!(scene.settle() || scene.work.is_some(), "it may be used again");
 }

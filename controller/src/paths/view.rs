@@ -1,13 +1,14 @@
 //! What operators are shown of paths: links and what they carry, jobs and the paths of their flows, what agents know.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use c4_detect::observation::{NodeName, Timestamp};
 use c4_traffic::{
     Plan, Topology,
+    losses::Trains,
     sightings::Pair,
     topology::{State, Tier},
     wires::{Place, Wires},
@@ -125,10 +126,14 @@ pub struct PathsView {
     pub plans: u64,
     /// Pieces of flows that plans moved.
     pub moves: u64,
+    /// Trains of probes that were judged since the controller started.
+    pub trains: Trains,
     /// Switches, in the order of the topology.
     pub switches: Arc<Vec<SwitchView>>,
     /// Links between switches, the fullest first.
     pub links: Arc<Vec<LinkView>>,
+    /// What connections carry between switches, as a share of all links between the two; those of which agents tell.
+    pub measured: Arc<HashMap<(String, String), f64>>,
     /// Links that are not shown.
     pub links_left_out: usize,
     /// Flows, by job.
@@ -139,6 +144,18 @@ pub struct PathsView {
     pub nodes: Vec<NodeView>,
     /// What does not fit the topology.
     pub mistakes: Vec<String>,
+}
+
+impl PathsView {
+    /// What connections carry over a link, as a share of its rate; none where no agent tells of any.
+    #[must_use]
+    pub fn measured(&self, link: &LinkView) -> Option<f64> {
+        if self.measured.is_empty() {
+            return None;
+        }
+        // Those over which nothing goes are told by nobody.
+        Some(self.measured.get(&(link.from.clone(), link.to.clone())).copied().unwrap_or(0.0))
+    }
 }
 
 impl Paths {
@@ -157,8 +174,10 @@ impl Paths {
             epoch: self.epoch,
             plans: self.plans,
             moves: self.moves,
+            trains: self.links.trains(),
             nodes: nodes.collect(),
             mistakes: self.links.mistakes(&self.topology),
+            measured: Arc::new(self.carried_shares()),
             ..PathsView::default()
         };
         view.mistakes.extend(
@@ -192,6 +211,13 @@ impl Paths {
             }
         }
         view
+    }
+
+    /// What links carry by what connections have sent, as a share of their rates.
+    fn carried_shares(&self) -> HashMap<(String, String), f64> {
+        let name = |id| self.topology.switch(id).name.clone();
+        let shares = self.carried.shares(&self.topology).into_iter();
+        shares.map(|((from, to), share)| ((name(from), name(to)), share)).collect()
     }
 
     /// The links between switches and what they carry, the fullest first.

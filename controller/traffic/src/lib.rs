@@ -9,13 +9,16 @@
 //!
 //! [`actuators`] say what follows from a plan for those who can choose paths. [`orders`] says a plan in addresses, which is what agents learn source ports for. [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
 //! for every link and every flow, [`baseline`] what networks do without one, and [`compare`] what is gained. [`sightings`] holds what probes see against
-//! the topology.
+//! the topology, and [`losses`] and [`delays`] name links that lose packets
+//! or are slow.
 
 pub mod actuators;
 pub mod baseline;
 pub mod compare;
+pub mod delays;
 pub mod document;
 pub mod flows;
+pub mod losses;
 pub mod orders;
 pub mod plan;
 pub mod planner;

@@ -2,7 +2,8 @@
 //!
 //! A probe that was answered on its way up tells which links it crossed. Links that nobody ever crosses, though enough
 //! probes left their leaf that each of its links had to be seen, are dead, or not there. Nothing is concluded where switches
-//! keep silent: a link behind a switch that does not answer looks just the same.
+//! keep silent: a link behind a switch that does not answer looks just the same. Nor where one may answer by
+//! another's address: whoever does so is met by nobody, and the other is met by twice its share of probes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -71,6 +72,12 @@ impl Locator {
         self.ports.get(&address).copied()
     }
 
+    /// Which switch has an address.
+    #[must_use]
+    pub fn switch(&self, address: IpAddr) -> Option<SwitchId> {
+        self.switches.get(&address).copied()
+    }
+
     /// The links that a path certainly crosses: those on the way up, and over one spine also the one down.
     ///
     /// # Errors
@@ -116,6 +123,11 @@ pub struct Picture {
     pub uncrossed: BTreeMap<Pair, u32>,
     /// Leaves of which nothing can be said, since too many probes get no answer.
     pub silent: BTreeSet<SwitchId>,
+    /// Switches above leaves that no probe meets, though enough left a leaf: with how many did. They are down, keep
+    /// silent or answer by somebody else's address: of their links nothing can be said.
+    pub hidden: BTreeMap<SwitchId, u32>,
+    /// Switches whose address so many probes have met that somebody who is hidden may answer by it, too.
+    pub doubted: BTreeSet<SwitchId>,
     /// What the topology does not know.
     pub strangers: BTreeSet<Stranger>,
 }
@@ -140,8 +152,9 @@ pub fn picture<'r>(
             }
         }
     }
-    // Ports that left each leaf, tried and silent.
+    // Ports that left each leaf, tried and silent; and by which switch they left it.
     let mut left: BTreeMap<SwitchId, (u32, u32, u32)> = BTreeMap::new();
+    let mut shares = Shares::default();
     for report in reports {
         let mut leaves = BTreeSet::new();
         for seen in &report.seen {
@@ -156,6 +169,8 @@ pub fn picture<'r>(
                         let of = left.entry(leaf).or_default();
                         of.0 = of.0.saturating_add(seen.ports);
                         leaves.insert(leaf);
+                        let first = seen.hops.first().and_then(|hop| locator.switch(*hop));
+                        shares.met.extend(first.map(|switch| (leaf, switch, seen.ports)));
                     }
                 }
                 Err(stranger) => {
@@ -169,9 +184,16 @@ pub fn picture<'r>(
             of.2 = of.2.saturating_add(report.silent);
         }
     }
+    let met: BTreeSet<SwitchId> = picture.crossed.keys().flat_map(|link| [link.0, link.1]).collect();
     for (leaf, links) in uplinks {
         let Some((ports, tried, silent)) = left.get(&leaf).copied() else { continue };
         let count = links.len() as u32;
+        if ports >= PORTS_A_LINK * count {
+            let above = links.iter().map(|link| if link.0 == leaf { link.1 } else { link.0 });
+            for switch in above.filter(|switch| !met.contains(switch)) {
+                *picture.hidden.entry(switch).or_insert(0) += ports;
+            }
+        }
         // A switch that keeps silent would swallow its share of all ports.
         if u64::from(silent) * 2 * u64::from(count) > u64::from(tried) {
             picture.silent.insert(leaf);
@@ -180,7 +202,45 @@ pub fn picture<'r>(
             picture.uncrossed.extend(unseen.map(|link| (link, ports)));
         }
     }
+    if !picture.hidden.is_empty() {
+        picture.doubted = shares.doubted(topology);
+    }
     picture
+}
+
+/// By which switches probes left leaves.
+#[derive(Default)]
+struct Shares {
+    /// Leaf, switch and ports.
+    met: Vec<(SwitchId, SwitchId, u32)>,
+}
+
+impl Shares {
+    /// Those that are more likely met by twice their share than by their own, all leaves together.
+    fn doubted(&self, topology: &Topology) -> BTreeSet<SwitchId> {
+        let mut by_leaf: BTreeMap<SwitchId, BTreeMap<SwitchId, f64>> = BTreeMap::new();
+        for (leaf, switch, ports) in &self.met {
+            *by_leaf.entry(*leaf).or_default().entry(*switch).or_default() += f64::from(*ports);
+        }
+        let links = |a: SwitchId, b: SwitchId| {
+            let own = topology.links().iter().filter(|link| pair(link.a, link.b) == pair(a, b));
+            own.count().max(1) as f64
+        };
+        let mut speaks: BTreeMap<SwitchId, f64> = BTreeMap::new();
+        for (leaf, met) in &by_leaf {
+            let all: f64 = met.values().sum();
+            let links: BTreeMap<SwitchId, f64> =
+                met.keys().map(|switch| (*switch, links(*leaf, *switch))).collect();
+            let width: f64 = links.values().sum();
+            for (switch, ports) in met {
+                let own = links[switch];
+                // As likely as its share is doubled, over as likely as it is not.
+                let (double, rest) = (2.0 * width / (width + own), width / (width + own));
+                *speaks.entry(*switch).or_default() += ports * double.ln() + (all - ports) * rest.ln();
+            }
+        }
+        speaks.into_iter().filter(|(_, speaks)| *speaks >= 0.0).map(|(switch, _)| switch).collect()
+    }
 }
 
 fn pair(a: SwitchId, b: SwitchId) -> Pair {
@@ -250,6 +310,31 @@ links:
         (silent.tried, silent.silent) = (120, 60);
         let (picture, dead) = look(&[silent]);
         assert_eq!((dead.len(), picture.silent.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_switch_that_nobody_meets_accuses_no_link_and_one_that_is_met_twice_as_often_is_doubted() {
+        // Of three spines, s2 is met by nobody.
+        let third = "  - {name: s2, tier: spine, addresses: [172.16.0.2]}\n";
+        let text = TOPOLOGY.replace("links:", &format!("{third}links:"))
+            + "  - {a: l0, b: s2, gbps: 1}\n  - {a: l1, b: s2, gbps: 1}\n  - {a: l2, b: s2, gbps: 1}\n";
+        let topology = parse_topology(&text).expect("sound");
+        let look = |first: u32, second: u32| {
+            let one = |from, to| report(vec![seen(from, to, 0, first), seen(from, to, 1, second)]);
+            let reports = [one(0, 1), one(1, 2), one(2, 0)];
+            picture(&topology, &Locator::new(&topology), &reports)
+        };
+        let name = |id: &SwitchId| topology.switch(*id).name.clone();
+        let dead = look(40, 38);
+        assert_eq!(dead.hidden.keys().map(name).collect::<Vec<_>>(), ["s2"]);
+        assert_eq!(
+            dead.uncrossed.len(),
+            3,
+            "whether they count is for those to say who know what was before"
+        );
+        assert_eq!(dead.doubted.len(), 0);
+        let liar = look(26, 52);
+        assert_eq!(liar.doubted.iter().map(name).collect::<Vec<_>>(), ["s1"]);
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn links(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
         ("LINK", Align::Left),
         ("GBIT/S", Align::Right),
         ("PLANNED", Align::Right),
+        ("MEASURED", Align::Right),
         ("PROBED BY", Align::Right),
         ("STATE", Align::Left),
     ]);
@@ -117,6 +118,9 @@ fn links(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
             name.into(),
             format!("{:.3}", link.gbps).into(),
             format!("{:.0} %", link.planned_utilisation * 100.0).into(),
+            link.measured_utilisation
+                .map_or_else(|| "–".to_owned(), |share| format!("{:.0} %", share * 100.0))
+                .into(),
             format!("{} ports", link.probed_ports).into(),
             Cell::styled(&link.state, if link.state == "up" { Style::Plain } else { Style::Bad }),
         ]);
@@ -139,6 +143,8 @@ fn nodes(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
         ("STATE", Align::Left),
         ("PATHS", Align::Right),
         ("WITHOUT PORT", Align::Right),
+        ("PORTS TRIED", Align::Right),
+        ("GIVEN UP", Align::Right),
         ("PROBES", Align::Right),
         ("LEARNED IN", Align::Right),
     ]);
@@ -154,6 +160,8 @@ fn nodes(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
             Cell::styled(state, style),
             node.paths_seen.to_string().into(),
             node.missing.to_string().into(),
+            node.ports_tried.to_string().into(),
+            node.given_up.to_string().into(),
             node.probes.to_string().into(),
             seconds(node.learning_seconds).into(),
         ]);
@@ -165,7 +173,7 @@ fn document(paths: &v1::Paths) -> Value {
     let link = |link: &v1::PathLink| {
         json!({
             "from": link.from, "to": link.to, "index": link.index, "gbps": link.gbps,
-            "planned_utilisation": link.planned_utilisation, "state": link.state, "probed_ports": link.probed_ports,
+            "planned_utilisation": link.planned_utilisation, "measured_utilisation": link.measured_utilisation, "state": link.state, "probed_ports": link.probed_ports,
         })
     };
     let piece = |piece: &v1::PathPiece| json!({"share": piece.share, "path": piece.path});

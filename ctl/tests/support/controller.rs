@@ -236,6 +236,7 @@ impl server::Operations for Double {
             planned_utilisation: planned,
             state: state.into(),
             probed_ports: 212,
+            measured_utilisation: (planned > 0.0).then_some(planned / 2.0),
         };
         let piece = v1::PathPiece { share: 1.0, path: vec!["leaf0".into(), "spine1".into(), "leaf1".into()] };
         let flow = v1::PathFlow {

@@ -50,6 +50,12 @@ struct Args {
     /// a controller that plans, and compare their iteration times.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
+    /// With --jobs, have the first spine answer no probe.
+    #[arg(long)]
+    silent: bool,
+    /// With --jobs, also have a link lose one in so many packets until that is found out, and mend it.
+    #[arg(long)]
+    lose_one_in: Option<u32>,
     /// Ranks of each job, each on a host of its own.
     #[arg(long, default_value_t = 4)]
     ranks: usize,
@@ -132,7 +138,16 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
 fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow::Result<()> {
     let mut outcomes = Vec::new();
     for seed in args.seed..args.seed + args.repeat {
-        let trial = JobsTrial { shape, jobs: args.jobs, ranks: args.ranks, seed, measure, cut: args.cut };
+        let trial = JobsTrial {
+            shape,
+            jobs: args.jobs,
+            ranks: args.ranks,
+            seed,
+            measure,
+            cut: args.cut,
+            lose: args.lose_one_in,
+            silent: args.silent,
+        };
         let outcome = jobs::run(&trial, shim)?;
         if !args.json {
             println!(
@@ -144,6 +159,25 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
                 outcome.seconds,
                 outcome.moves
             );
+            for mistake in &outcome.mistakes {
+                println!("    {mistake}");
+            }
+            if let Some(lossy) = &outcome.lossy {
+                println!(
+                    "    leaf{}–spine{} lost one packet in {}: {:.3} s; named ({}) after {:.1} s, avoided after {:.1}, then {:.3} s, \
+                     {:.3} ideal; cleared {:.1} s after it was mended",
+                    lossy.link.0,
+                    lossy.link.1,
+                    lossy.one_in,
+                    lossy.lossy_slowest,
+                    lossy.named.join(", "),
+                    lossy.found,
+                    lossy.seconds,
+                    lossy.planned_slowest,
+                    lossy.ideal,
+                    lossy.cleared
+                );
+            }
             if let Some(cut) = &outcome.cut {
                 println!(
                     "    leaf{}–spine{} died: {:.3} s by routing alone, new paths known after {:.1} s, then {:.3}, {:.3} ideal",

@@ -15,6 +15,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use serde_json::Value;
 
+mod faults;
+
+pub use faults::{JobsCut, JobsLossy};
+
 use super::{Fabric, Shape, experiment::PAYLOAD, host_address, steering};
 use crate::{cluster::Programs, faults::FaultDir, ringjob::clock};
 
@@ -43,6 +47,10 @@ pub struct JobsTrial {
     pub measure: Duration,
     /// Whether a link dies at the end.
     pub cut: bool,
+    /// Whether the first spine answers no probe.
+    pub silent: bool,
+    /// Whether a link begins to lose one in so many packets, and is mended later.
+    pub lose: Option<u32>,
 }
 
 /// What came out; times in seconds.
@@ -66,21 +74,12 @@ pub struct JobsOutcome {
     pub moves: u64,
     /// A link's death.
     pub cut: Option<JobsCut>,
-}
-
-/// What became of a link's death; times in seconds.
-#[derive(Clone, Debug, Serialize)]
-pub struct JobsCut {
-    /// Leaf and spine.
-    pub link: (usize, usize),
-    /// The slowest job's iteration after it, with what routing alone does.
-    pub routed_slowest: f64,
-    /// From the link's death until all agents knew the ports of the new plan.
-    pub seconds: f64,
-    /// The slowest job's iteration on connections made after that.
-    pub planned_slowest: f64,
-    /// What the new plan allows.
-    pub ideal: f64,
+    /// What the controller said at the end of places where the topology and what is seen do not fit.
+    pub mistakes: Vec<String>,
+    /// Links that were accused of something at the end.
+    pub accused: usize,
+    /// A link that lost packets.
+    pub lossy: Option<JobsLossy>,
 }
 
 /// Programs that end with this.
@@ -129,44 +128,6 @@ fn slowest(times: &[f64]) -> f64 {
 }
 
 impl Scene<'_> {
-    /// A link that planned flows cross dies, and the controller has to find out.
-    fn cut(&mut self, plan: &Value, running: Vec<Running>) -> anyhow::Result<JobsCut> {
-        let full = &plan["links"][0];
-        let (from, to) = (full["from"].as_str().unwrap_or(""), full["to"].as_str().unwrap_or(""));
-        let number = |name: &str, kind: &str| name.strip_prefix(kind).and_then(|n| n.parse::<usize>().ok());
-        let link = number(from, "leaf").zip(number(to, "spine"));
-        let link = link.or_else(|| number(to, "leaf").zip(number(from, "spine")));
-        let link = link.with_context(|| format!("{full} is no link of this fabric"))?;
-        let died = clock::now();
-        self.fabric.set_link(link.0, link.1, false)?;
-        let routed = self.iterations("planned")?;
-        let avoided = |paths: &Value| {
-            let dead = |link_of: &&Value| {
-                let ends = [&link_of["from"], &link_of["to"]].map(|end| end.as_str().unwrap_or(""));
-                ends.contains(&format!("leaf{}", link.0).as_str())
-                    && ends.contains(&format!("spine{}", link.1).as_str())
-            };
-            let links = paths["links"].as_array().map_or(&[][..], Vec::as_slice);
-            links.iter().filter(dead).all(|link| link["planned_utilisation"] == 0.0)
-        };
-        let (paths, _) = self.wait_planned(self.trial.jobs, avoided)?;
-        let seconds = died.elapsed().as_secs_f64();
-        drop(running);
-        let jobs = 0..self.trial.jobs;
-        let running: Vec<Running> =
-            jobs.map(|job| self.job(job, "mended", Some(2))).collect::<Result<_, _>>()?;
-        let planned = self.iterations("mended")?;
-        drop(running);
-        let ideal = self.trial.iteration(paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0));
-        Ok(JobsCut {
-            link,
-            routed_slowest: slowest(&routed),
-            seconds,
-            planned_slowest: slowest(&planned),
-            ideal,
-        })
-    }
-
     fn table(&self, (leaf, host): (usize, usize)) -> PathBuf {
         self.dir.join(format!("paths-{leaf}-{host}"))
     }
@@ -244,8 +205,13 @@ impl Scene<'_> {
 
     /// What the controller says of paths; none while it cannot be asked.
     fn paths(&self) -> Option<Value> {
+        self.ask(&["paths"])
+    }
+
+    /// What the controller says; none while it cannot be asked.
+    fn ask(&self, what: &[&str]) -> Option<Value> {
         let mut command = Command::new(self.programs.ctl());
-        command.args(["--json", "--controller", &format!("http://127.0.0.1:{PORT}"), "paths"]);
+        command.args(["--json", "--controller", &format!("http://127.0.0.1:{PORT}")]).args(what);
         self.fabric.management().hold(&mut command);
         let output = command.stderr(Stdio::null()).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()
@@ -342,6 +308,9 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
     let hashed = scene.iterations("hashed")?;
     drop(running);
 
+    if trial.silent {
+        scene.fabric.hush(0)?;
+    }
     let _control = scene.control()?;
     let mut seconds = 0.0f64;
     let mut running = Vec::new();
@@ -358,8 +327,21 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
         scene.wait_running(job..job + 1, "planned")?;
     }
     let planned = scene.iterations("planned")?;
+    let lossy = match trial.lose {
+        Some(one_in) => {
+            let (lossy, now) = scene.lose(&plan, running, one_in)?;
+            running = now;
+            plan = scene.wait_planned(trial.jobs, |_| true)?.0;
+            Some(lossy)
+        }
+        None => None,
+    };
     let cut = if trial.cut { Some(scene.cut(&plan, running)?) } else { None };
 
+    let said = scene.paths().context("the controller does not answer")?;
+    let mistakes = said["mistakes"].as_array().into_iter().flatten();
+    let mistakes = mistakes.filter_map(|line| line.as_str().map(str::to_owned)).collect();
+    let accused = scene.wait_faults(|_| true)?.len();
     let ideal = trial.iteration(1.0);
     Ok(JobsOutcome {
         seed: trial.seed,
@@ -370,6 +352,9 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
         ideal,
         seconds,
         moves: plan["moves"].as_u64().unwrap_or(0),
+        mistakes,
+        accused,
         cut,
+        lossy,
     })
 }

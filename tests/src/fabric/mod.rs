@@ -282,6 +282,24 @@ impl Fabric {
             .run(|| requests::lose(&mut Netlink::filter()?, index, one_in))?
             .context("a rule that loses packets (CONFIG_NF_TABLES, CONFIG_NFT_NUMGEN)")
     }
+
+    /// Has a spine keep silent: it forwards, and answers no probe.
+    ///
+    /// # Errors
+    /// When the kernel has no packet filter.
+    pub fn hush(&self, spine: usize) -> anyhow::Result<()> {
+        let done = self.spines[spine].run(|| requests::hush(&mut Netlink::filter()?))?;
+        done.context("a rule that drops packets (CONFIG_NF_TABLES)")
+    }
+
+    /// Has no link of a spine lose packets any more.
+    ///
+    /// # Errors
+    /// When none did.
+    pub fn mend(&self, spine: usize) -> anyhow::Result<()> {
+        let done = self.spines[spine].run(|| requests::lose_nothing(&mut Netlink::filter()?))?;
+        done.context("cannot take back the rules that lose packets")
+    }
 }
 
 /// What a switch is set to.

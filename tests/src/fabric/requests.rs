@@ -156,38 +156,78 @@ fn equals(list: &mut Vec<u8>, value: &[u8]) {
     });
 }
 
+fn batch(kind: u16) -> Message {
+    Message::new(kind, 0, &[0, 0, 0, 10]).unacknowledged()
+}
+
+/// A table, and in it a chain of rules for what passes a hook.
+fn chain(name: &str, hook: u32) -> [Message; 2] {
+    let table = Message::new(NFT, CREATE, &NFT_INET).with(1, &text("c4"));
+    let chain = Message::new(NFT | 3, CREATE, &NFT_INET).with(1, &text("c4")).with(3, &text(name));
+    let chain = chain.nest(4, |at| {
+        number(at, 1, hook);
+        number(at, 2, 0);
+    });
+    [table, chain.with(7, &text("filter"))]
+}
+
+fn rule(chain: &str, expressions: impl FnOnce(&mut Vec<u8>)) -> Message {
+    let rule = Message::new(NFT | 6, CREATE | 0x800, &NFT_INET);
+    rule.with(1, &text("c4")).with(2, &text(chain)).nest(4, expressions)
+}
+
+/// Compares what is known of a packet with a value.
+fn is(list: &mut Vec<u8>, key: u32, value: &[u8]) {
+    expression(list, "meta", |data| {
+        number(data, 1, 1);
+        number(data, 2, key);
+    });
+    equals(list, value);
+}
+
+fn drop_it(list: &mut Vec<u8>) {
+    expression(list, "immediate", |data| {
+        number(data, 1, 0);
+        nest(data, 2, |verdict| nest(verdict, 2, |code| number(code, 1, 0)));
+    });
+}
+
 /// Loses one in `one_in` of the packets that are forwarded out of an interface, or came in by it.
 pub(super) fn lose(filter: &mut Netlink, index: u32, one_in: u32) -> io::Result<()> {
-    let batch = |kind| Message::new(kind, 0, &[0, 0, 0, 10]).unacknowledged();
-    let table = Message::new(NFT, CREATE, &NFT_INET).with(1, &text("c4"));
-    let chain = Message::new(NFT | 3, CREATE, &NFT_INET).with(1, &text("c4")).with(3, &text("forward"));
-    let chain = chain.nest(4, |hook| {
-        number(hook, 1, 2);
-        number(hook, 2, 0);
-    });
-    let mut messages = vec![batch(BATCH_BEGIN), table, chain.with(7, &text("filter"))];
+    let mut messages = vec![batch(BATCH_BEGIN)];
+    messages.extend(chain("forward", 2));
     // Incoming and outgoing interface.
     for key in [4, 5] {
-        let rule =
-            Message::new(NFT | 6, CREATE | 0x800, &NFT_INET).with(1, &text("c4")).with(2, &text("forward"));
-        messages.push(rule.nest(4, |list| {
-            expression(list, "meta", |data| {
-                number(data, 1, 1);
-                number(data, 2, key);
-            });
-            equals(list, &index.to_ne_bytes());
+        messages.push(rule("forward", |list| {
+            is(list, key, &index.to_ne_bytes());
             expression(list, "numgen", |data| {
                 number(data, 1, 1);
                 number(data, 2, one_in);
                 number(data, 3, 1);
             });
             equals(list, &[0; 4]);
-            expression(list, "immediate", |data| {
-                number(data, 1, 0);
-                nest(data, 2, |verdict| nest(verdict, 2, |code| number(code, 1, 0)));
-            });
+            drop_it(list);
         }));
     }
     messages.push(batch(BATCH_END));
     filter.batch(messages, 4)
+}
+
+/// Takes back what [`lose`] did, for all interfaces.
+pub(super) fn lose_nothing(filter: &mut Netlink) -> io::Result<()> {
+    let delete = Message::new(NFT | 2, 0, &NFT_INET).with(1, &text("c4"));
+    filter.batch(vec![batch(BATCH_BEGIN), delete, batch(BATCH_END)], 1)
+}
+
+/// Has nobody hear anything by ICMP from here.
+pub(super) fn hush(filter: &mut Netlink) -> io::Result<()> {
+    let mut messages = vec![batch(BATCH_BEGIN)];
+    messages.extend(chain("output", 3));
+    messages.push(rule("output", |list| {
+        // The protocol: ICMP.
+        is(list, 16, &[1]);
+        drop_it(list);
+    }));
+    messages.push(batch(BATCH_END));
+    filter.batch(messages, 3)
 }

@@ -100,7 +100,7 @@ fn discover_one(fabric: &Fabric, flow: &Flow, first_port: u16) -> anyhow::Result
         spines.clone().filter(|s| fabric.is_up(flow.from.0, *s) && fabric.is_up(flow.to.0, *s)).count();
     let ports = first_port..first_port + 2000;
     let mut discovery = Discovery::new(Settings { ports, paths: Some(paths), ..Settings::default() });
-    let target = Target { protocol: Protocol::Tcp, to: flow.destination() };
+    let target = Target { protocol: Protocol::Tcp, from: None, to: flow.destination() };
     fabric
         .host(flow.from.0, flow.from.1)
         .run(|| learn(target, &mut discovery, &AtomicBool::new(false)))?

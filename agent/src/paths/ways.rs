@@ -1,0 +1,141 @@
+//! Which paths are measured for loss, and by which source ports: all paths to some of the destinations in the orders, also
+//! those that no connection is to take, since a link that is avoided may have been mended. No I/O, no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use super::{
+    discovery::{Hops, Settings},
+    knowledge::ttls,
+    orders::Order,
+    trains::Way,
+};
+
+/// Destinations that are measured: with all hosts together that is every link, many times over.
+const MOST_DESTINATIONS: usize = 8;
+
+/// Where probes begin and end, and how many switches above the first leaf they meet on the way up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ends {
+    /// The address they leave from.
+    pub from: IpAddr,
+    /// The address they lead to.
+    pub to: IpAddr,
+    /// Switches.
+    pub switches: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ways {
+    wanted: BTreeSet<Ends>,
+    known: BTreeMap<Ends, BTreeMap<Hops, u16>>,
+    tried: BTreeSet<Ends>,
+}
+
+impl Ways {
+    /// Takes new orders; what is known of destinations that stay, stays. Each host chooses others.
+    pub fn order(&mut self, orders: &[Order]) {
+        let ends = |order: &Order| {
+            let switches = order.paths.first().map_or(1, |route| route.via.len());
+            Ends { from: order.from, to: order.to, switches }
+        };
+        let mut all: Vec<Ends> = orders.iter().map(ends).collect();
+        all.sort_by_cached_key(|ends| {
+            let mut hasher = DefaultHasher::new();
+            (ends.from, ends.to).hash(&mut hasher);
+            hasher.finish()
+        });
+        self.wanted = all.into_iter().take(MOST_DESTINATIONS).collect();
+        self.known.retain(|ends, _| self.wanted.contains(ends));
+        self.tried.retain(|ends| self.wanted.contains(ends));
+    }
+
+    /// Destinations of which nothing is known yet.
+    pub fn lacking(&self) -> impl Iterator<Item = Ends> {
+        self.wanted.difference(&self.tried).copied()
+    }
+
+    /// How to learn about a destination: all its paths, one port for each.
+    #[must_use]
+    pub fn task(ends: &Ends, ports: Range<u16>) -> Settings {
+        Settings { ports, ttls: ttls(ends.switches), depth: 1, ..Settings::default() }
+    }
+
+    /// Ports that were found for a destination.
+    pub fn learned(&mut self, ends: Ends, paths: &BTreeMap<Hops, Vec<u16>>) {
+        let first = |(hops, ports): (&Hops, &Vec<u16>)| Some((hops.clone(), *ports.first()?));
+        self.known.insert(ends, paths.iter().filter_map(first).collect());
+        self.tried.insert(ends);
+    }
+
+    /// The network has changed.
+    pub fn forget(&mut self) {
+        (self.known, self.tried) = (BTreeMap::new(), BTreeSet::new());
+    }
+
+    /// Destinations to which no path was found may have some by now.
+    pub fn look_again(&mut self) {
+        self.tried.retain(|ends| self.known.get(ends).is_some_and(|paths| !paths.is_empty()));
+    }
+
+    /// All that can be measured.
+    #[must_use]
+    pub fn all(&self) -> Vec<Way> {
+        let of = |(ends, paths): (&Ends, &BTreeMap<Hops, u16>)| {
+            let (from, to) = (ends.from, ends.to);
+            let way = move |(hops, port): (&Hops, &u16)| Way { from, to, hops: hops.clone(), port: *port };
+            paths.iter().map(way).collect::<Vec<_>>()
+        };
+        self.known.iter().flat_map(of).collect()
+    }
+}
+
+impl Way {
+    /// Where its probes go.
+    #[must_use]
+    pub fn target(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.to, port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::orders::Route;
+
+    fn order(to: u8) -> Order {
+        let paths = vec![Route { units: 1, via: vec![vec![[172, 16, 0, 1].into()]] }];
+        Order { host: "a".into(), from: [10, 0, 0, 1].into(), to: [10, 0, 1, to].into(), paths }
+    }
+
+    fn hops(spine: u8) -> Hops {
+        vec![[172, 16, 0, spine].into()]
+    }
+
+    #[test]
+    fn all_paths_to_a_few_destinations_are_measured() {
+        let mut ways = Ways::default();
+        ways.order(&(0..100).map(order).collect::<Vec<_>>());
+        let some: Vec<Ends> = ways.lacking().collect();
+        assert_eq!(some.len(), MOST_DESTINATIONS);
+        ways.order(&[order(1), order(2)]);
+        let ends: Vec<Ends> = ways.lacking().collect();
+        assert_eq!(ends.len(), 2);
+        assert_eq!(Ways::task(&ends[0], 1..9).ttls, [2]);
+        ways.learned(ends[0], &BTreeMap::from([(hops(1), vec![20_000]), (hops(2), vec![20_003, 20_004])]));
+        ways.learned(ends[1], &BTreeMap::new());
+        assert_eq!(ways.lacking().count(), 0);
+        assert_eq!(ways.all().iter().map(|way| way.port).collect::<Vec<_>>(), [20_000, 20_003]);
+        ways.look_again();
+        assert_eq!(ways.lacking().collect::<Vec<_>>(), [ends[1]]);
+        ways.order(&[order(2)]);
+        assert_eq!(ways.all(), []);
+        ways.forget();
+        assert_eq!(ways.lacking().count(), 1);
+    }
+}

@@ -1,0 +1,161 @@
+//! What happens to links while jobs run, and what the controller makes of it.
+
+use std::thread;
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{LIMIT, LOOK_AGAIN, Running, Scene, slowest};
+use crate::ringjob::clock;
+
+/// What became of a link's death; times in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobsCut {
+    /// Leaf and spine.
+    pub link: (usize, usize),
+    /// The slowest job's iteration after it, with what routing alone does.
+    pub routed_slowest: f64,
+    /// From the link's death until all agents knew the ports of the new plan.
+    pub seconds: f64,
+    /// The slowest job's iteration on connections made after that.
+    pub planned_slowest: f64,
+    /// What the new plan allows.
+    pub ideal: f64,
+}
+
+/// What became of a link that lost packets; times in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobsLossy {
+    /// Leaf and spine.
+    pub link: (usize, usize),
+    /// It lost one in so many packets.
+    pub one_in: u32,
+    /// The slowest job's iteration while nobody knew of it.
+    pub lossy_slowest: f64,
+    /// Until it was named.
+    pub found: f64,
+    /// The links that were named.
+    pub named: Vec<String>,
+    /// Until all agents knew the ports of a plan that avoids it.
+    pub seconds: f64,
+    /// The slowest job's iteration on connections made after that.
+    pub planned_slowest: f64,
+    /// What that plan allows.
+    pub ideal: f64,
+    /// From its mending until it was cleared.
+    pub cleared: f64,
+}
+
+/// The link between switches that has most to carry.
+fn fullest(plan: &Value) -> anyhow::Result<(usize, usize)> {
+    let full = &plan["links"][0];
+    let (from, to) = (full["from"].as_str().unwrap_or(""), full["to"].as_str().unwrap_or(""));
+    let number = |name: &str, kind: &str| name.strip_prefix(kind).and_then(|n| n.parse::<usize>().ok());
+    let link = number(from, "leaf").zip(number(to, "spine"));
+    let link = link.or_else(|| number(to, "leaf").zip(number(from, "spine")));
+    link.with_context(|| format!("{full} is no link of this fabric"))
+}
+
+/// Whether something with two ends is this link, in either direction.
+fn is_link((leaf, spine): (usize, usize), ends: [&Value; 2]) -> bool {
+    let ends = ends.map(|end| end.as_str().unwrap_or(""));
+    ends.contains(&format!("leaf{leaf}").as_str()) && ends.contains(&format!("spine{spine}").as_str())
+}
+
+fn is_avoided(paths: &Value, link: (usize, usize)) -> bool {
+    let links = paths["links"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut own = links.iter().filter(|of| is_link(link, [&of["from"], &of["to"]]));
+    own.clone().count() > 0 && own.all(|link| link["planned_utilisation"] == 0.0)
+}
+
+impl Scene<'_> {
+    fn all_jobs(&self, phase: &str, incarnation: u32) -> anyhow::Result<Vec<Running>> {
+        (0..self.trial.jobs).map(|job| self.job(job, phase, Some(incarnation))).collect()
+    }
+
+    /// A link that planned flows cross dies, and the controller has to find out.
+    pub(super) fn cut(&mut self, plan: &Value, running: Vec<Running>) -> anyhow::Result<JobsCut> {
+        let link = fullest(plan)?;
+        let died = clock::now();
+        self.fabric.set_link(link.0, link.1, false)?;
+        let routed = self.iterations("planned")?;
+        let (paths, _) = self.wait_planned(self.trial.jobs, |paths| is_avoided(paths, link))?;
+        let seconds = died.elapsed().as_secs_f64();
+        drop(running);
+        let running = self.all_jobs("mended", 3)?;
+        let planned = self.iterations("mended")?;
+        drop(running);
+        let ideal = self.trial.iteration(paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0));
+        Ok(JobsCut {
+            link,
+            routed_slowest: slowest(&routed),
+            seconds,
+            planned_slowest: slowest(&planned),
+            ideal,
+        })
+    }
+
+    /// A link that planned flows cross begins to lose packets, and is mended when the controller has found that out.
+    pub(super) fn lose(
+        &self,
+        plan: &Value,
+        running: Vec<Running>,
+        one_in: u32,
+    ) -> anyhow::Result<(JobsLossy, Vec<Running>)> {
+        let link = fullest(plan)?;
+        let began = clock::now();
+        self.fabric.lose(link.0, link.1, one_in)?;
+        let lossy = self.iterations("planned")?;
+        let named =
+            self.wait_faults(|open| open.iter().any(|ends| is_link(link, [&ends["src"], &ends["dst"]])))?;
+        let found = began.elapsed().as_secs_f64();
+        let (paths, _) = self.wait_planned(self.trial.jobs, |paths| is_avoided(paths, link))?;
+        let seconds = began.elapsed().as_secs_f64();
+        drop(running);
+        let running = self.all_jobs("avoiding", 2)?;
+        let planned = self.iterations("avoiding")?;
+        let mended = clock::now();
+        self.fabric.mend(link.1)?;
+        self.wait_faults(<[Value]>::is_empty)?;
+        let text = |ends: &Value| {
+            format!("{} → {}", ends["src"].as_str().unwrap_or("?"), ends["dst"].as_str().unwrap_or("?"))
+        };
+        let lossy = JobsLossy {
+            link,
+            one_in,
+            lossy_slowest: slowest(&lossy),
+            found,
+            named: named.iter().map(text).collect(),
+            seconds,
+            planned_slowest: slowest(&planned),
+            ideal: self.trial.iteration(paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0)),
+            cleared: mended.elapsed().as_secs_f64(),
+        };
+        Ok((lossy, running))
+    }
+
+    /// Waits until the links that are accused are such; says which they are.
+    pub(super) fn wait_faults(&self, enough: impl Fn(&[Value]) -> bool) -> anyhow::Result<Vec<Value>> {
+        let start = clock::now();
+        loop {
+            let said = self.ask(&["findings"]);
+            let all = said.as_ref().and_then(|said| said["findings"].as_array());
+            if let Some(all) = all {
+                let open = all.iter().filter(|of| of["kind"] == "path_fault" && of["cleared"].is_null());
+                let suspects = open.flat_map(|of| of["suspects"].as_array().into_iter().flatten());
+                let links: Vec<Value> = suspects.map(|suspect| suspect["link"].clone()).collect();
+                if enough(&links) {
+                    return Ok(links);
+                }
+            }
+            let late = start.elapsed() > 5 * LIMIT;
+            ensure!(
+                !late,
+                "a link that loses packets is not found, or not cleared: {said:?} {}",
+                self.logs()
+            );
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
