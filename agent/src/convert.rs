@@ -90,6 +90,7 @@ pub fn body(report: Report) -> wire::agent_message::Body {
         }
         Report::Paths(report) => Body::PathReport(paths::report(*report)),
         Report::Ways(report) => Body::PathTrains(paths::trains(*report)),
+        Report::Explored(report) => Body::PathsExplored(paths::explored(*report)),
     }
 }
 

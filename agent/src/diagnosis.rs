@@ -80,6 +80,7 @@ impl Diagnosis {
             | Report::Traffic(_)
             | Report::Paths(_)
             | Report::Ways(_)
+            | Report::Explored(_)
             | Report::Evidence { .. }
             | Report::Wish(_) => Vec::new(),
         }

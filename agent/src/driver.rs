@@ -37,7 +37,7 @@ use crate::{
     config::Config,
     http,
     metrics::Metrics,
-    paths::service::Service,
+    paths::{explore::Explorer, service::Service},
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
     report::{Captured, Command, CommandAction, Report, TimeSteps},
     sensors::{Sensors, nic_class},
@@ -81,6 +81,7 @@ struct Agent {
     sampled: watch::Receiver<Instant>,
     sensors: Sensors,
     paths: Option<Service>,
+    explorer: Option<Explorer>,
 }
 
 impl Agent {
@@ -97,6 +98,9 @@ impl Agent {
         let paths = config.paths.clone();
         let paths = paths.map(|paths| Service::start(paths, metrics.clone(), reports.clone())).transpose();
         let paths = paths.context("cannot start learning paths")?;
+        let explorer = config.paths.as_ref().and_then(|paths| paths.explore.clone());
+        let explorer = explorer.map(|settings| Explorer::start(settings, reports.clone())).transpose();
+        let explorer = explorer.context("cannot start exploring paths")?;
         let (commands_sender, commands) = mpsc::channel(COMMANDS);
         let (wishes, wishes_receiver) = mpsc::channel(WISHES);
         let (sampled, sampled_receiver) = watch::channel(Instant::now());
@@ -129,6 +133,7 @@ impl Agent {
                 let settings = stream_settings(config, session);
                 let stream = Stream::new(dial, settings, status, commands_sender, wishes, metrics);
                 let stream = stream.with_orders(paths.as_ref().map(Service::mailbox));
+                let stream = stream.with_explorer(explorer.as_ref().map(Explorer::wishes));
                 tokio::spawn(stream.run(reports_receiver, streaming.clone()))
             }
             None if alone == Alone::Diagnose => {
@@ -138,7 +143,19 @@ impl Agent {
             None => tokio::spawn(discard(reports_receiver, streaming.clone())),
         };
         let sampled = sampled_receiver;
-        Ok(Self { reports, commands, sampling, streaming, sampler, stream, server, sampled, sensors, paths })
+        Ok(Self {
+            reports,
+            commands,
+            sampling,
+            streaming,
+            sampler,
+            stream,
+            server,
+            sampled,
+            sensors,
+            paths,
+            explorer,
+        })
     }
 
     /// Looks once more, delivers what is left, ends.
@@ -147,6 +164,7 @@ impl Agent {
         let _ = self.sampler.await;
         drop(self.sensors);
         drop(self.paths);
+        drop(self.explorer);
         drop(self.reports);
         self.streaming.cancel();
         let _ = self.stream.await;

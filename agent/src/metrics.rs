@@ -167,6 +167,7 @@ impl Metrics {
             Body::Traffic(_) => "traffic",
             Body::PathReport(_) => "path_report",
             Body::PathTrains(_) => "path_trains",
+            Body::PathsExplored(_) => "paths_explored",
         };
         self.0.messages.with_label_values(&[kind]).inc();
     }

@@ -10,6 +10,7 @@ use crate::{
     paths::{
         discovery::{self, Hops},
         knowledge::Seen,
+        nics::NicPort,
         trains::Tally,
     },
     recorders::PeerSums,
@@ -50,6 +51,8 @@ pub enum Report {
     Paths(Box<PathReport>),
     /// How paths fared that are measured.
     Ways(Box<WaysReport>),
+    /// Where in the network the host is.
+    Explored(Box<ExploredReport>),
     /// Something was saved of a group's processes before they were ended.
     Evidence {
         /// Job.
@@ -132,6 +135,32 @@ pub struct MeasuredWay {
     pub tally: Tally,
     /// By how much it takes longer than the fastest path to the same address, at its best; none before that is known.
     pub behind_us: Option<u64>,
+}
+
+/// What was found out about where in the network this host is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExploredReport {
+    /// What was to be explored; 0 if nothing was yet.
+    pub round: u64,
+    /// Whether that is done.
+    pub done: bool,
+    /// Its NICs' ports.
+    pub ports: Vec<NicPort>,
+    /// Paths that probes took.
+    pub traces: Vec<ExploredPath>,
+}
+
+/// A path, switch by switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExploredPath {
+    /// Where it begins.
+    pub from: IpAddr,
+    /// Where it ends.
+    pub to: IpAddr,
+    /// All switches, from the first leaf to the last.
+    pub hops: discovery::Hops,
+    /// Source ports that take it.
+    pub ports: u32,
 }
 
 /// A report with the moment it was made, so that its age can be told when it is sent, however much later that is.

@@ -27,10 +27,11 @@ export function create(body) {
 // How full the fullest link is, and what would be without a plan.
 export function sentence({ planned, max_fabric, max_hashed }) {
   if (!planned) return "No paths are planned yet: no job has shown its connections.";
-  const hashed = `hashed, the same flows would ask ${percent(max_hashed)} of one`;
+  // It is worked out after the plan is on its way.
+  const hashed = max_hashed === null ? "" : `; hashed, the same flows would ask ${percent(max_hashed)} of one`;
   return max_fabric > 1.005
-    ? `Jobs ask more than the fabric has: as planned, ${percent(max_fabric)} of the fullest link's rate; ${hashed}.`
-    : `As planned, the fullest link between switches carries ${percent(max_fabric)} of its rate; ${hashed}.`;
+    ? `Jobs ask more than the fabric has: as planned, ${percent(max_fabric)} of the fullest link's rate${hashed}.`
+    : `As planned, the fullest link between switches carries ${percent(max_fabric)} of its rate${hashed}.`;
 }
 
 function heading(doc) {

@@ -42,8 +42,8 @@ export const state = (pair) => (both(pair).every((link) => link[7] === "down") ?
 export function about(fabric, pair) {
   const name = (id) => fabric.switches[id].name;
   const way = (from, to, links) => {
-    const before = load(links, 6), had = links.some((link) => link[6] !== null);
-    return `${name(from)} → ${name(to)}: ${percent(load(links, 4))} planned, ${percent(load(links, 5))} hashed${had ? `, ${percent(before)} by the plan before` : ""}${links.some((link) => link[9] != null) ? `, ${percent(load(links, 9))} measured` : ""}`;
+    const other = (at, words) => (links.some((link) => link[at] != null) ? `, ${percent(load(links, at))} ${words}` : "");
+    return `${name(from)} → ${name(to)}: ${percent(load(links, 4))} planned${other(5, "hashed")}${other(6, "by the plan before")}${other(9, "measured")}`;
   };
   const [one] = both(pair), parallel = Math.max(pair.up.length, pair.down.length);
   return `${way(pair.low, pair.high, pair.up)}; ${way(pair.high, pair.low, pair.down)}. ${parallel > 1 ? `${parallel} links of ` : ""}${number(one[3])} Gbit/s, ${state(pair)}, ${number(one[8])} probed ports.`;

@@ -65,20 +65,20 @@ export function createLinks(card) {
     if (pick.hidden) pick.value = "hashed";
     if (cursor !== null && cursor >= fabric.pairs.length) cursor = null;
     draw();
-    list.show([doc.plans, doc.planned_us, doc.links.length], () => linkTable(doc, fabric));
+    list.show([doc.plans, doc.planned_us, doc.links.length, doc.max_hashed], () => linkTable(doc, fabric));
   };
 }
 
 function linkTable(doc, fabric) {
   const name = (id) => fabric.switches[id].name;
-  const top = (link) => Math.max(link[4], link[5], link[6] || 0) + (link[7] === "up" ? 0 : 1e3);
+  const top = (link) => Math.max(link[4], link[5] || 0, link[6] || 0) + (link[7] === "up" ? 0 : 1e3);
   const rows = [...doc.links].sort((a, b) => top(b) - top(a)).slice(0, MOST_ROWS);
   const had = doc.links.some((link) => link[6] !== null);
   return h("details", { "data-key": "links" }, h("summary", {}, "The same as a table"), table(rows.length < doc.links.length ? `${rows.length} of ${number(doc.links.length)}: those that are not up, and the fullest` : `All ${rows.length} directions`, [
     ["From", false, (link) => name(link[0])],
     ["To", false, (link) => `${name(link[1])}${link[2] ? ` #${link[2]}` : ""}`],
     ["Gbit/s", true, (link) => number(link[3])],
-    ["Hashed", true, (link) => percent(link[5])],
+    ["Hashed", true, (link) => (link[5] === null ? "–" : percent(link[5]))],
     ...(had ? [["Plan before", true, (link) => (link[6] === null ? "–" : percent(link[6]))]] : []),
     ["Planned", true, (link) => percent(link[4])],
     ["State", false, (link) => link[7]],

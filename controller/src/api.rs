@@ -114,7 +114,7 @@ impl Operations for OperationsService {
     }
 
     async fn get_paths(&self, request: Request<v1::GetPathsRequest>) -> Result<Response<v1::Paths>, Status> {
-        Ok(Response::new(paths::paths(&self.picture(), &request.into_inner().job)))
+        Ok(Response::new(paths::paths(&self.picture(), request.get_ref())))
     }
 
     async fn watch_events(

@@ -11,7 +11,7 @@ use c4_detect::{
     finding::{Finding, FindingId, Kind},
     observation::{JobId, NodeName, Observation, ProcessId, Timestamp},
 };
-use c4_proto::v1::PathOrders;
+use c4_proto::v1::{ExplorePaths, PathOrders};
 use c4_traffic::actuators::Document;
 
 use self::shown::Shown;
@@ -27,7 +27,7 @@ use crate::{
     nodes::{Nodes, StreamId},
     paths::{
         Paths,
-        work::{Made, Work},
+        work::{Compared, Made, Work},
     },
     record::Line,
     registry::Registry,
@@ -124,6 +124,8 @@ pub enum Input {
     },
     /// Paths were planned.
     Planned(Box<Made>),
+    /// It was worked out what hashing would do to the flows of a plan.
+    Compared(Box<Compared>),
     /// What a scheduler says of its nodes and jobs.
     Scheduler(Told),
     /// Time has passed.
@@ -155,6 +157,8 @@ pub enum Effect {
     WritePaths(u64, Vec<Document>),
     /// An agent is to have its orders for paths.
     OrderPaths(StreamId, Box<PathOrders>),
+    /// An agent is to explore paths.
+    ExplorePaths(StreamId, Box<ExplorePaths>),
     /// The store is to write this, now or when it works again. Nobody waits for it.
     Keep(Vec<Write>),
     /// Receivers of alerts are to know this.
@@ -298,6 +302,11 @@ impl Brain {
                     paths.made(*made, now);
                 }
                 self.plan(now);
+            }
+            Input::Compared(compared) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.compared(*compared);
+                }
             }
             Input::Scheduler(told) => self.scheduler(told, now),
             Input::Tick => self.tick(now),

@@ -7,7 +7,12 @@
 //!
 //! `null` and an empty value mean "the default", so a key may be written with everything under it commented out.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use access::{Access, REREAD, Tls};
 use c4_detect::{detector, finding::Kind};
@@ -116,9 +121,12 @@ impl Default for Ingest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paths {
-    /// Hosts, switches and links, with the addresses of NICs and switches (YAML, as for `c4ctl plan`). Default: none, and
-    /// no paths are planned.
-    pub topology: Option<PathBuf>,
+    /// Hosts, switches and links, with the addresses of NICs and switches (YAML, as for `c4ctl plan`), or `learned`: what
+    /// probes find out. Default: none, and no paths are planned.
+    pub topology: Option<TopologySource>,
+    /// Rate in Gbit/s of NICs' ports whose hosts do not know it, where the topology is learned. Default: none, since a wrong
+    /// one makes wrong plans.
+    pub assumed_gbps: Option<f64>,
     /// How a plan reaches the network. Default: by source ports.
     pub actuator: PathActuator,
     /// Directory that files for switches, or the plan, are written to. Required where the actuator writes any; default:
@@ -136,10 +144,50 @@ impl Default for Paths {
     fn default() -> Self {
         Self {
             topology: None,
+            assumed_gbps: None,
             actuator: PathActuator::default(),
             export: None,
             state: moved::PlanFile,
             keep_seconds: 600.0,
+        }
+    }
+}
+
+/// Where the topology comes from that paths are planned on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PathBuf", into = "PathBuf")]
+pub enum TopologySource {
+    /// From a file.
+    File(PathBuf),
+    /// From probes: agents explore the network, where they are configured to.
+    Learned,
+}
+
+/// How it is written.
+const LEARNED: &str = "learned";
+
+impl From<PathBuf> for TopologySource {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == LEARNED { TopologySource::Learned } else { TopologySource::File(path) }
+    }
+}
+
+impl From<TopologySource> for PathBuf {
+    fn from(source: TopologySource) -> Self {
+        match source {
+            TopologySource::File(path) => path,
+            TopologySource::Learned => LEARNED.into(),
+        }
+    }
+}
+
+impl TopologySource {
+    /// The file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            TopologySource::File(path) => Some(path),
+            TopologySource::Learned => None,
         }
     }
 }

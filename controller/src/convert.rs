@@ -19,7 +19,9 @@ mod tests;
 mod window;
 
 use limits::{at_most, flat, name, text};
-pub use paths::{CarriedPath, MeasuredPath, PathReport, PathTrains, PeerTraffic, SeenPath, orders};
+pub use paths::{
+    CarriedPath, Explored, MeasuredPath, PathReport, PathTrains, PeerTraffic, SeenPath, explore, orders,
+};
 use shared::Shared;
 
 /// A message that cannot be believed.
@@ -109,6 +111,8 @@ pub enum Body {
     Paths(Box<PathReport>),
     /// How paths fared that the node measures.
     Trains(Box<PathTrains>),
+    /// Where the node is in the network.
+    Explored(Box<Explored>),
     /// Something was saved before processes were ended.
     Evidence(EvidenceSaved),
     /// The node is to be left alone, and why, or no longer.
@@ -132,6 +136,7 @@ impl Body {
             Body::Traffic(_) => "traffic",
             Body::Paths(_) => "path_report",
             Body::Trains(_) => "path_trains",
+            Body::Explored(_) => "paths_explored",
             Body::Evidence(_) => "evidence_saved",
             Body::Wish(_) => "node_wish",
         }
@@ -287,6 +292,7 @@ impl Incoming {
             Wire::Traffic(m) => Body::Traffic(paths::traffic(m)?),
             Wire::PathReport(m) => Body::Paths(Box::new(paths::report(m)?)),
             Wire::PathTrains(m) => Body::Trains(Box::new(paths::trains(m)?)),
+            Wire::PathsExplored(m) => Body::Explored(Box::new(paths::explored(m)?)),
             Wire::SpoolLoss(m) => Body::SpoolLoss(at_most("spool_loss.dropped", m.dropped, limits::COUNT)?),
         };
         Ok(Self { sequence, age_us, body })

@@ -217,6 +217,9 @@ impl StreamTask {
             Some(agent_message::Body::PathReport(_) | agent_message::Body::PathTrains(_)) => {
                 return Err(Invalid::new("path_report", "is not for the agent of one job to tell"));
             }
+            Some(agent_message::Body::PathsExplored(_)) => {
+                return Err(Invalid::new("paths_explored", "is not for the agent of one job to tell"));
+            }
             // These are about processes that this node has announced, which the registry checks.
             _ => return Ok(()),
         };

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use c4_controller::{
     access::tokens,
-    config::{Config, LogFormat},
+    config::{Config, LogFormat, TopologySource},
     ha::member::Controller,
     paths, server,
 };
@@ -143,7 +143,7 @@ fn read(path: Option<&Path>) -> Option<Config> {
         }
     };
     match Config::parse(&text) {
-        Ok(config) => match config.paths.topology.as_deref().map(paths::load) {
+        Ok(config) => match config.paths.topology.as_ref().and_then(TopologySource::file).map(paths::load) {
             Some(Err(mistakes)) => {
                 for mistake in mistakes {
                     eprintln!("paths.topology: {mistake}");

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     path::Path,
     sync::Arc,
 };
@@ -19,15 +20,17 @@ use c4_detect::{
 use c4_traffic::{
     Flow, Flows, Plan, Previous, Topology,
     actuators::{Actuator, Document, Reach},
-    document::{Problems, parse_topology},
+    document::{Problems, parse_topology_with_lines, topology_yaml},
+    learned::Assumed,
     orders::Order,
     sightings::Pair,
+    topology::Gbps,
     wires::Wires,
 };
 
 use crate::{
     config,
-    convert::{PathReport, PathTrains, PeerTraffic},
+    convert::{Explored, PathReport, PathTrains, PeerTraffic},
     registry::Registry,
 };
 
@@ -36,6 +39,7 @@ pub mod demand;
 pub mod evidence;
 pub mod export;
 pub mod keep;
+pub mod learning;
 pub mod links;
 pub mod lossy;
 pub mod slow;
@@ -43,12 +47,15 @@ pub mod slow;
 mod tests;
 pub mod view;
 pub mod work;
+pub mod written;
 
 use carried::Carried;
 use evidence::Evidence;
 use keep::Kept;
+use learning::Learning;
 use links::Links;
-use work::{Made, Work};
+use work::{Compared, Made, Work};
+use written::Written;
 
 /// New connections of a job come within moments of each other: a plan waits for so much quiet…
 const QUIET_US: u64 = 500_000;
@@ -71,6 +78,8 @@ pub enum Output {
     Plan(Box<Work>),
     /// This node's agents are to have their orders.
     Order(NodeName),
+    /// This node's agents are to explore paths.
+    Explore(NodeName),
     /// The files of a plan, by its number, are to be written.
     Write(u64, Vec<Document>),
     /// The plan is to be kept over a restart.
@@ -90,8 +99,8 @@ pub struct Current {
     pub flows: Arc<Flows>,
     /// Their paths.
     pub plan: Arc<Plan>,
-    /// Where they would go if switches hashed them.
-    pub hashed: Arc<Plan>,
+    /// Where they would go if switches hashed them, once that is worked out.
+    pub hashed: Option<Arc<Plan>>,
     /// What each wire was planned to carry by the plan before this one, in Gbit/s.
     pub before: Option<Arc<Vec<f64>>>,
     /// When it was made.
@@ -136,6 +145,9 @@ pub struct Paths {
     kept_until: Timestamp,
     links: Links,
     carried: Carried,
+    learning: Learning,
+    /// Paths are planned on what was learned.
+    on_learned: bool,
     current: Option<Current>,
     previous: Option<Arc<Previous>>,
     by_node: BTreeMap<NodeName, NodeOrders>,
@@ -162,12 +174,14 @@ pub struct Paths {
 ///
 /// # Errors
 /// When it cannot be read, or does not make sense.
-pub fn load(path: &Path) -> Result<Topology, Vec<String>> {
-    let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+pub fn load(path: &Path) -> Result<(Topology, Written), Vec<String>> {
+    let file = path.display().to_string();
+    let named = |what: &dyn std::fmt::Display| format!("{file}: {what}");
     let text = fs::read_to_string(path).map_err(|error| vec![named(&error)])?;
     let problems =
         |problems: Problems| problems.kept().iter().map(|problem| named(&problem)).collect::<Vec<_>>();
-    parse_topology(&text).map_err(problems)
+    let (topology, lines) = parse_topology_with_lines(&text).map_err(problems)?;
+    Ok((topology, Written { file, lines }))
 }
 
 impl Paths {
@@ -176,9 +190,15 @@ impl Paths {
     pub fn new(config: &config::Paths, topology: Topology, kept: Option<Kept>, now: Timestamp) -> Self {
         let keep_us = (config.keep_seconds * 1e6) as u64;
         let kept = kept.map(|kept| kept.restore(&topology)).unwrap_or_default();
+        let on_learned = config.topology == Some(config::TopologySource::Learned);
         Self {
-            links: Links::new(&topology),
+            links: if on_learned { Links::learned(&topology) } else { Links::new(&topology) },
             carried: Carried::default(),
+            learning: Learning::new(Assumed {
+                nic_rate: config.assumed_gbps.and_then(Gbps::new),
+                ..Assumed::default()
+            }),
+            on_learned,
             topology: Arc::new(topology),
             actuator: config.actuator.actuator(),
             keep_us,
@@ -204,6 +224,13 @@ impl Paths {
             moves: 0,
             outputs: Vec::new(),
         }
+    }
+
+    /// Names the file of the topology where it is wrong.
+    #[must_use]
+    pub fn written(mut self, written: Written) -> Self {
+        self.links.written = Some(written);
+        self
     }
 
     /// A process tells whom it sends to.
@@ -252,10 +279,67 @@ impl Paths {
     /// A node's agent has connected: it may know nothing. A node that sends nothing has orders, too, if only empty ones:
     /// its jobs have to listen where others have learned the way to.
     pub fn connected(&mut self, node: &NodeName, now: Timestamp) {
+        if self.learning.waits_for(node) {
+            self.outputs.push(Output::Explore(node.clone()));
+        }
         if self.topology.find_host(&node.0).is_some() {
             self.by_node.entry(node.clone()).or_default();
             self.tell(node.clone(), now);
         }
+    }
+
+    /// A node tells where in the network it is.
+    pub fn explored(&mut self, node: &NodeName, explored: Explored, now: Timestamp) {
+        self.learning.explored(node, explored, now);
+    }
+
+    /// What a node is to explore.
+    #[must_use]
+    pub fn to_explore(&self, node: &NodeName) -> Option<(u64, Vec<(IpAddr, IpAddr)>)> {
+        self.learning.to_explore(node)
+    }
+
+    /// Has nodes explore, and plans on what they have found, if that is what paths are planned on.
+    fn learn(&mut self, now: Timestamp) {
+        let (explorers, is_new) = self.learning.tick(now);
+        self.outputs.extend(explorers.into_iter().map(Output::Explore));
+        let Some(outcome) = self.learning.outcome().filter(|_| is_new).cloned() else { return };
+        match outcome.topology {
+            Some(topology) if self.on_learned => {
+                if topology_yaml(&self.topology) != outcome.yaml {
+                    self.adopt(topology, now);
+                }
+            }
+            Some(_) => {}
+            None => {
+                let text = format!("probes tell no topology: {}", outcome.mistakes.join("; "));
+                self.outputs.push(Output::Said(text));
+            }
+        }
+    }
+
+    /// Plans on another topology from now on. What was planned is kept as far as it can be said in the names of the new one.
+    fn adopt(&mut self, topology: Topology, now: Timestamp) {
+        let text = format!(
+            "paths are planned on what probes found out: {} hosts, {} switches, {} links between them",
+            topology.hosts().len(),
+            topology.switches().len(),
+            topology.links().len()
+        );
+        self.outputs.push(Output::Said(text));
+        let before = self.current.take().map(|current| {
+            Kept::new(self.revision, self.epoch, &current.topology, &current.flows, &current.plan)
+        });
+        self.previous = before.and_then(|kept| kept.restore(&topology).previous).map(Arc::new);
+        self.links = Links::learned(&topology);
+        self.topology = Arc::new(topology);
+        (self.asked, self.placed) = (None, BTreeMap::new());
+        let known: Vec<NodeName> = self.learning.nodes().cloned().collect();
+        for node in known {
+            self.by_node.entry(node).or_default();
+        }
+        self.network_changed(now);
+        self.touch(now);
     }
 
     /// What a node is to be told, and the epoch.
@@ -283,6 +367,7 @@ impl Paths {
         }
         self.look_at_links(now);
         self.carried.prune(now);
+        self.learn(now);
         let due = |news: &News| {
             now.micros_since(news.last) >= QUIET_US || now.micros_since(news.first) >= PATIENCE_US
         };
@@ -413,15 +498,27 @@ impl Paths {
         for node in changed {
             self.tell(node, now);
         }
-        let kept = Kept::new(self.revision, self.epoch, &made.topology, &made.flows, &made.plan);
+        let mut kept = Kept::new(self.revision, self.epoch, &made.topology, &made.flows, &made.plan);
+        if self.on_learned {
+            kept = kept.on(&self.topology);
+        }
         self.outputs.push(Output::Keep(Box::new(kept)));
         self.forget_moved(&made.flows, &made.plan);
         self.previous = Some(Arc::new(made.plan.as_previous(&made.flows)));
         let before =
             self.current.take().map(|old| Arc::new(Wires::new(&old.topology).loads(&old.flows, &old.plan)));
         let (topology, flows) = (made.topology, made.flows);
-        let (plan, hashed) = (Arc::new(made.plan), Arc::new(made.hashed));
-        self.current = Some(Current { topology, flows, plan, hashed, before, at: now });
+        let plan = Arc::new(made.plan);
+        self.current = Some(Current { topology, flows, plan, hashed: None, before, at: now });
+    }
+
+    /// What hashing would do was worked out; for a plan of before, it comes too late.
+    pub fn compared(&mut self, compared: Compared) {
+        if let Some(current) = &mut self.current
+            && compared.of.is_of(&current.topology, &current.flows)
+        {
+            current.hashed = Some(Arc::new(compared.hashed));
+        }
     }
 
     /// Forgets the places of flows that this plan puts elsewhere, or that are no more.

@@ -30,7 +30,7 @@ use crate::{
         driver::{self, Debts, Driver},
     },
     clock::Clock,
-    config::Config,
+    config::{Config, TopologySource},
     events::EventLog,
     findings::Findings,
     front::{Doors, Front, FrontError, Services},
@@ -221,9 +221,17 @@ pub async fn lead(
     let (inputs, taken) = mpsc::channel(driver::DEPTH);
     let now = clock.now();
     let heartbeat = Arc::new(AtomicU64::new(now.0));
-    let topology =
-        config.paths.topology.as_deref().map(paths::load).transpose().map_err(StartError::Topology)?;
-    let paths = topology.map(|topology| Paths::new(&config.paths, topology, kept, now));
+    let paths = match &config.paths.topology {
+        None => None,
+        Some(TopologySource::File(path)) => {
+            let (topology, written) = paths::load(path).map_err(StartError::Topology)?;
+            Some(Paths::new(&config.paths, topology, kept, now).written(written))
+        }
+        Some(TopologySource::Learned) => {
+            let topology = kept.as_ref().and_then(Kept::topology).unwrap_or_default();
+            Some(Paths::new(&config.paths, topology, kept, now))
+        }
+    };
     let brain = Brain::new(config.clone(), known, metrics.clone(), now);
     let brain = brain.with_paths(paths);
     let (groups, see_groups) = watch::channel(Arc::new(Groups::default()));

@@ -269,7 +269,8 @@ fn answered() -> Vec<ControllerMessage> {
         nodes: 2,
         master: "n7".into(),
     };
-    let route = v1::PathRoute { units: 1, via: vec![v1::PathHop { addresses: vec!["172.16.0.1".into()] }] };
+    let route =
+        v1::PathRoute { units: 1, via: vec![v1::PathHop { addresses: vec!["172.16.0.1".into()] }], bond: 0 };
     let order = v1::PathOrder { from: "10.0.0.1".into(), to: "10.0.1.1".into(), routes: vec![route] };
     let bodies = vec![
         controller_message::Body::Ack(v1::Ack { sequence: 1 }),

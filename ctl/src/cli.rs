@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod steering;
+mod topology;
 
 pub use steering::{How, Mode, Steer};
+pub use topology::{Cabling, Topology};
 
 /// Where a controller listens unless configured otherwise.
 pub const DEFAULT_CONTROLLER: &str = "http://127.0.0.1:4400";
@@ -17,12 +19,13 @@ Exit codes:
       `analyze`: everything was read and nothing is wrong
   1   `analyze` found something, or part of its input could not be read;
       `plan`, `what-if`: a flow has no path;
+      `topology --against`: something differs;
       `alerts test`: a receiver does not take the test;
       `recorder`: a file is not a valid recorder; `explain`, `job`: no such thing;
       `approve`, `release`, …: it cannot be done as things are, or nobody said yes;
       `doctor`: a check fails
   2   the command line is wrong
-  64  a setting is wrong (such as C4_CONTROLLER); `plan`, `what-if`: a document is
+  64  a setting is wrong (such as C4_CONTROLLER); `plan`, `what-if`, `topology`: a document is
   69  the controller cannot be reached";
 
 /// Says what is wrong with a training job, and why.
@@ -126,6 +129,9 @@ pub enum Command {
     Plan(Plan),
     /// What a dead link or a new job would do to the plan: before and after
     WhatIf(WhatIf),
+    /// Write the topology that `plan` needs from what hosts and switches see at the ends of their cables, or hold a file
+    /// against it
+    Topology(Topology),
     /// Check this machine: plugin, NCCL, shared memory, GPUs, NICs, controller, clock; or C4 as a whole
     Doctor(Doctor),
     /// The controllers that you ask, by name

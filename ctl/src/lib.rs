@@ -1,7 +1,7 @@
 //! C4's command line for operators.
 //!
 //! Two halves that share only how they print. The *live* half asks a controller ([`live`]); the *offline* half reads
-//! files ([`recorder`], [`analyze`], [`plan`]) and needs no controller at all: when things are at their worst, a directory of
+//! files ([`recorder`], [`analyze`], [`plan`], [`topology`]) and needs no controller at all: when things are at their worst, a directory of
 //! flight recorders copied off a node must be enough. Both say the same thing in the same words, because both get their
 //! findings from `c4_detect` and print them with the same code ([`finding`]).
 
@@ -26,6 +26,7 @@ pub mod plan;
 pub mod recorder;
 pub mod steer;
 pub mod table;
+pub mod topology;
 pub mod words;
 
 use cli::{Cli, Command, Form};
@@ -57,6 +58,10 @@ pub fn run(cli: &Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Recorder { command } => recorder::run(command, cli.is_json(), out),
         Command::Analyze(args) => analyze::run(args, cli.is_json(), out),
         Command::Plan(args) => plan::plan(args, cli.is_json(), out),
+        Command::Topology(args) => match &args.lldp {
+            Some(directory) => topology::from_lldp(args, directory, cli.is_json(), out),
+            None => live::topology(cli, out),
+        },
         Command::WhatIf(args) => plan::what_if(args, cli.is_json(), out),
         Command::Doctor(args) => doctor::run(cli, args, out),
         Command::Context { command } => contexts::run(command, &cli.credentials, cli.is_json(), out),

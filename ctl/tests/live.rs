@@ -54,6 +54,25 @@ fn paths_show_the_plan_and_what_agents_know() {
 }
 
 #[test]
+fn the_topology_that_probes_tell_is_printed_as_plan_takes_it() {
+    let controller = Controller::start();
+    let output = controller.ask(&["topology", "--probed"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    for expected in [
+        "# of before: 1 node of 2 explore anew",
+        "# assumed: the rate of 2 ports of NICs, 400 Gbit/s",
+        "  - {name: leaf-10.255.0.1, tier: leaf}",
+    ] {
+        assert!(shown.lines().any(|line| line == expected), "{expected:?} in\n{shown}");
+    }
+    let document = json(&controller.ask(&["topology", "--probed", "--json"]));
+    assert_eq!(document["topology"]["switches"][0]["tier"], "leaf");
+    assert_eq!(document["planned"], true);
+    assert_eq!(controller.ask(&["topology"]).status.code(), Some(2), "from where?");
+}
+
+#[test]
 fn jobs_and_one_job() {
     let controller = Controller::start();
     let shown = text(&controller.ask(&["jobs"]).stdout);

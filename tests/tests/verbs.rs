@@ -2,10 +2,10 @@
 //! libraries that say what they were told stand in for the real ones.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -13,8 +13,17 @@ use std::{
     time::Duration,
 };
 
+use c4_agent::paths::{
+    discovery::Report,
+    knowledge::Knowledge,
+    mailbox::Instructions,
+    orders::{Listening, ROCE},
+};
 use c4_path_table::{self as table, ANY_RANK, Entry, Key, Table, publish};
+use c4_proto::v1;
 use c4_tests::nccl::built;
+use c4_traffic::document::{parse_flows, parse_topology};
+use prost::Message;
 use tempfile::TempDir;
 
 /// What never takes this long has not happened.
@@ -316,6 +325,64 @@ fn queue_pairs_leave_by_the_planned_port_of_a_bond() {
     let mut client = scene.start(&[MLX5, ("STUB_WITHOUT_BOND", "1")]);
     client.does(&format!("connect 0 {PEER}"));
     client.stays();
+    client.end();
+}
+
+/// A host with a bond of two ports, in two planes.
+const BONDED: &str = r#"
+switches:
+  - {name: l0a, tier: leaf}
+  - {name: l1a, tier: leaf}
+  - {name: l0b, tier: leaf}
+  - {name: l1b, tier: leaf}
+  - {name: s0, tier: spine, addresses: [172.16.0.1]}
+  - {name: s1, tier: spine, addresses: [172.16.0.2]}
+links:
+  - {a: l0a, b: s0, gbps: 200}
+  - {a: l0b, b: s0, gbps: 200}
+  - {a: l1a, b: s1, gbps: 200}
+  - {a: l1b, b: s1, gbps: 200}
+hosts:
+  - {name: a, nics: [{name: n, ports: [{switch: l0a, gbps: 200, address: 10.0.0.1}, {switch: l1a, gbps: 200, address: 10.0.0.1}]}]}
+  - {name: b, nics: [{name: n, ports: [{switch: l0b, gbps: 200, address: 10.0.1.1}, {switch: l1b, gbps: 200, address: 10.0.1.1}]}]}
+"#;
+
+#[test]
+fn a_plans_port_of_a_bond_reaches_the_queue_pair() {
+    // What a controller plans for a flow of two queue pairs, and sends…
+    let topology = parse_topology(BONDED).unwrap_or_else(|problems| panic!("{problems}"));
+    let flows = r#"{"flows":[{"id":"f","job":"j","gbps":400,"max_pieces":2,
+        "src":{"host":"a","nic":"n"},"dst":{"host":"b","nic":"n"}}]}"#;
+    let flows = parse_flows(flows, &topology).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = c4_traffic::plan(&topology, &flows, None);
+    let orders = c4_traffic::orders::orders(&topology, &flows, &plan).expect("addresses are known");
+    let sent = c4_controller::convert::orders(1, 1, &orders).encode_to_vec();
+    // …an agent takes, and makes a table of with the ports that it has learned.
+    let taken = v1::PathOrders::decode(sent.as_slice()).expect("as it was sent");
+    let taken = Instructions::try_from(taken).expect("sound");
+    let listen = Listening { tcp: 30_000..30_001, roce: true };
+    let mut knowledge = Knowledge::default();
+    knowledge.order(taken.orders, &listen);
+    let spine = |n: u8| vec![IpAddr::from([172, 16, 0, n])];
+    let learned = BTreeMap::from([(spine(1), vec![0xC001]), (spine(2), vec![0xC002])]);
+    let to = SocketAddr::new(PEER.parse().expect("an address"), ROCE);
+    knowledge.learned(to, &learned, &Report::default(), true);
+    let scene = Scene::new();
+    let (table, _) = knowledge.table(&listen, 1);
+    scene.publish(&table, u64::MAX);
+    // The queue pairs of a process there leave by these ports, and by those of the bond that lead to them.
+    let mut client = scene.start(&[MLX5]);
+    client.does(&format!("connect 0 {PEER}"));
+    client.does(&format!("connect 1 {PEER}"));
+    let moved = client.moves(2);
+    let bonded: BTreeSet<&str> =
+        client.said.iter().filter(|line| line.starts_with("bonded")).map(String::as_str).collect();
+    for (pair, port) in &moved {
+        let bond = u32::from(*port) - 0xC000;
+        assert!(bonded.contains(format!("bonded qp={pair} port={bond}").as_str()), "{moved:?} {bonded:?}");
+    }
+    assert_eq!(moved.values().copied().collect::<BTreeSet<_>>(), [0xC001, 0xC002].into());
+    assert_eq!(bonded.len(), 2, "{bonded:?}");
     client.end();
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use c4_agent::{
-    paths::{mailbox::Instructions, orders},
+    paths::{explore::Wish, mailbox::Instructions, orders},
     report::{Command, CommandAction, Part, TimeSteps},
 };
 use c4_proto::v1::{self, controller_message::Body};
@@ -43,6 +43,10 @@ pub fn run(bytes: &[u8]) {
             Some(Body::PathOrders(orders)) => {
                 let Ok(taken) = Instructions::try_from(orders) else { continue };
                 assert!(taken.orders.iter().all(|order| order.paths.iter().all(|route| route.units > 0)));
+            }
+            Some(Body::ExplorePaths(wish)) => {
+                let Ok(taken) = Wish::try_from(wish) else { continue };
+                assert!(taken.ends.len() <= 4_096);
             }
             _ => {}
         }

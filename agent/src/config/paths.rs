@@ -7,6 +7,7 @@ use super::{
     size,
 };
 use crate::paths::{
+    explore::ExploreSettings,
     measure::MeasureSettings,
     orders::Listening,
     service::{PathSettings, Source},
@@ -27,7 +28,10 @@ pub(super) fn paths(node: &str, mut section: Fields, mistakes: &mut Vec<Mistake>
         verify: Duration::from_secs(2),
         // Beside the agent's other port; a rate that costs half a percent of a core.
         measure: Some(MeasureSettings { port: 4403, per_second: 200 }),
+        explore: None,
     };
+    // Nothing: which ports carry jobs' traffic is the operator's to say.
+    let mut explore: Vec<String> = Vec::new();
     let mut orders: Option<Source> = None;
     section.value("orders", &mut orders, mistakes, or_null(source));
     section.value("host", &mut settings.host, mistakes, text);
@@ -41,7 +45,12 @@ pub(super) fn paths(node: &str, mut section: Fields, mistakes: &mut Vec<Mistake>
     section.value("measure_per_second", &mut measure.per_second, mistakes, rate);
     settings.measure = (measure.per_second > 0).then_some(measure);
     section.value("verify_ms", &mut settings.verify, mistakes, milliseconds(250, 600_000));
+    section.value("explore", &mut explore, mistakes, interfaces);
     section.finish(mistakes);
+    if !explore.is_empty() {
+        let (ports, to) = (settings.ports.clone(), settings.listen.tcp.start);
+        settings.explore = Some(ExploreSettings { interfaces: explore, ports, to });
+    }
     orders.map(|orders| PathSettings { orders, ..settings })
 }
 
@@ -63,6 +72,19 @@ fn port(value: &serde_yaml::Value) -> Result<u16, String> {
 fn rate(value: &serde_yaml::Value) -> Result<u32, String> {
     let rate = value.as_u64().and_then(|rate| u32::try_from(rate).ok()).filter(|rate| *rate <= 10_000);
     rate.ok_or_else(|| "a whole number from 0 to 10000".to_owned())
+}
+
+/// Names of interfaces.
+fn interfaces(value: &serde_yaml::Value) -> Result<Vec<String>, String> {
+    let names = value.as_sequence().map(|names| {
+        let name = |name: &serde_yaml::Value| {
+            let name = name.as_str()?;
+            let stem = name.strip_suffix('*').unwrap_or(name);
+            (!name.is_empty() && !stem.contains('*')).then(|| name.to_owned())
+        };
+        names.iter().map(name).collect::<Option<Vec<String>>>()
+    });
+    names.flatten().ok_or_else(|| "names of interfaces, such as [eth1, enp*]".to_owned())
 }
 
 /// First and last port.

@@ -7,16 +7,20 @@ use thiserror::Error;
 
 use crate::{
     paths::{
+        explore::Wish,
         mailbox::Instructions,
+        nics::NicPort,
         orders::{Order, Route},
     },
-    report::{PathReport, WaysReport},
+    report::{ExploredPath, ExploredReport, PathReport, WaysReport},
 };
 
 /// More orders than one host's connections could need.
 const MOST_ORDERS: usize = 16_384;
 /// Paths of one order, switches of one path and addresses of one switch, at most.
 const MOST_PARTS: usize = 1_024;
+/// Destinations to be explored at once, each from one of the host's addresses.
+const MOST_EXPLORED: usize = 4_096;
 /// Paths in one report.
 const MOST_SEEN: usize = 8_192;
 
@@ -71,8 +75,9 @@ fn route(route: wire::PathRoute) -> Result<Route, String> {
     if route.units == 0 || route.via.len() > MOST_PARTS {
         return Err("a route without units, or over too many switches".to_owned());
     }
+    let bond = u8::try_from(route.bond).map_err(|_| format!("port {} of a bond", route.bond))?;
     let via = route.via.into_iter().map(hop).collect::<Result<_, _>>()?;
-    Ok(Route { units: route.units, via })
+    Ok(Route { units: route.units, bond, via })
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
@@ -128,13 +133,70 @@ pub(super) fn trains(report: WaysReport) -> wire::PathTrains {
     }
 }
 
+/// A wish that cannot be fulfilled.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("explore_paths.ends[{index}]: {problem}")]
+pub struct BadWish {
+    /// Which of its ends.
+    index: usize,
+    /// What is wrong with it.
+    problem: String,
+}
+
+impl TryFrom<wire::ExplorePaths> for Wish {
+    type Error = BadWish;
+
+    fn try_from(wish: wire::ExplorePaths) -> Result<Self, BadWish> {
+        let ends = wish.ends.into_iter().enumerate().map(|(index, ends)| {
+            let wrong = |problem: String| BadWish { index, problem };
+            if index >= MOST_EXPLORED {
+                return Err(wrong(format!("more than {MOST_EXPLORED} to explore")));
+            }
+            Ok((address(&ends.from).map_err(wrong)?, address(&ends.to).map_err(wrong)?))
+        });
+        Ok(Self { round: wish.round, ends: ends.collect::<Result<_, _>>()? })
+    }
+}
+
+pub(super) fn explored(report: ExploredReport) -> wire::PathsExplored {
+    let port = |port: NicPort| wire::NicPort {
+        nic: port.nic,
+        address: port.address.to_string(),
+        gbps: port.gbps.unwrap_or(0.0),
+    };
+    let trace = |trace: ExploredPath| wire::SeenPath {
+        from: trace.from.to_string(),
+        to: trace.to.to_string(),
+        hops: trace.hops.iter().map(IpAddr::to_string).collect(),
+        ports: trace.ports,
+    };
+    wire::PathsExplored {
+        round: report.round,
+        done: report.done,
+        ports: report.ports.into_iter().map(port).collect(),
+        traces: report.traces.into_iter().take(MOST_SEEN).map(trace).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn wishes_are_checked() {
+        let ends = |to: &str| wire::PathEnds { from: "10.0.0.1".into(), to: to.into() };
+        let sound = wire::ExplorePaths { round: 4, ends: vec![ends("10.0.1.1"), ends("fd00::1")] };
+        let wish = Wish::try_from(sound).expect("sound");
+        assert_eq!((wish.round, wish.ends.len()), (4, 2));
+        let wrong = wire::ExplorePaths { round: 4, ends: vec![ends("10.0.1.1"), ends("h1")] };
+        assert_eq!(Wish::try_from(wrong).map_err(|error| error.index), Err(1));
+        let many = wire::ExplorePaths { round: 4, ends: vec![ends("10.0.1.1"); MOST_EXPLORED + 1] };
+        assert!(Wish::try_from(many).is_err());
+    }
+
     fn orders() -> wire::PathOrders {
         let hop = |address: &str| wire::PathHop { addresses: vec![address.to_owned()] };
-        let route = |via: &str| wire::PathRoute { units: 2, via: vec![hop(via)] };
+        let route = |via: &str| wire::PathRoute { units: 2, via: vec![hop(via)], bond: 1 };
         let order = |to: &str| wire::PathOrder {
             from: "10.0.0.1".into(),
             to: to.into(),
@@ -147,16 +209,18 @@ mod tests {
     fn sound_orders_are_taken() {
         let taken = Instructions::try_from(orders()).expect("sound");
         assert_eq!((taken.revision, taken.epoch, taken.orders.len()), (7, 3, 2));
+        assert_eq!(taken.orders[0].paths[0].bond, 1);
         assert_eq!(taken.orders[0].paths[1].via, [["fd00::1".parse::<IpAddr>().expect("an address")]]);
     }
 
     #[test]
     fn orders_that_make_no_sense_name_the_one_that_is_wrong() {
-        let spoil: [fn(&mut wire::PathOrder); 6] = [
+        let spoil: [fn(&mut wire::PathOrder); 7] = [
             |order| order.to = "10.0.1.1".into(),
             |order| order.from = "10.0.1".into(),
             |order| order.routes.clear(),
             |order| order.routes[1].units = 0,
+            |order| order.routes[1].bond = 256,
             |order| order.routes[1].via.clear(),
             |order| order.routes[1].via[0].addresses.clear(),
         ];

@@ -214,7 +214,8 @@ mod tests {
     }
 
     fn order(to: u8, spines: &[u8]) -> Order {
-        let paths = spines.iter().map(|spine| Route { units: 3, via: vec![vec![hop(*spine)]] }).collect();
+        let paths =
+            spines.iter().map(|spine| Route { units: 3, bond: 0, via: vec![vec![hop(*spine)]] }).collect();
         Order { host: "a".into(), from: [10, 0, 0, 1].into(), to: [10, 0, 1, to].into(), paths }
     }
 

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
 };
 
-use c4_path_table::{ANY_RANK, Entry, Key, Table};
+use c4_path_table::{ANY_RANK, Entry, Key, Path, Table};
 use serde::Deserialize;
 
 use super::discovery::Hops;
@@ -37,6 +37,9 @@ pub struct Order {
 pub struct Route {
     /// Its part of all connections, in proportion to the others'.
     pub units: u32,
+    /// The port of a bond that it leaves by, counted from 1; 0 if that is left open.
+    #[serde(default)]
+    pub bond: u8,
     /// For each switch above the first leaf the addresses it may answer by.
     pub via: Vec<Vec<IpAddr>>,
 }
@@ -137,7 +140,7 @@ pub fn table(orders: &[Order], known: &Known, listen: &Listening, generation: u6
                 if own.is_empty() {
                     missing += 1;
                 } else {
-                    paths.push(own.into());
+                    paths.push(Path { bond: route.bond, ports: own });
                     units.push(route.units);
                 }
             }
@@ -178,7 +181,7 @@ mod tests {
 
     const ORDERS: &str = r#"{"orders":[
         {"host":"a","from":"10.0.0.1","to":"10.0.1.1","paths":[
-            {"units":4,"via":[["172.16.0.1","172.16.0.2"]]},{"units":2,"via":[["172.16.0.9"]]}]},
+            {"units":4,"via":[["172.16.0.1","172.16.0.2"]]},{"units":2,"bond":2,"via":[["172.16.0.9"]]}]},
         {"host":"b","from":"10.0.1.1","to":"10.0.0.1","paths":[{"units":1,"via":[["172.16.0.1"]]}]}]}"#;
 
     #[test]
@@ -194,7 +197,8 @@ mod tests {
         // Nothing is known of the second listening port: connections there stay as they are.
         assert_eq!((found.entries.len(), missing), (1, 2));
         assert_eq!(found.entries[0].slots, [0, 1, 0]);
-        assert_eq!(found.entries[0].paths, [vec![20_000, 20_001].into(), vec![20_002].into()]);
+        let second = Path { bond: 2, ports: vec![20_002] };
+        assert_eq!(found.entries[0].paths, [vec![20_000, 20_001].into(), second]);
         assert!(found.encode(1).is_ok());
     }
 

@@ -22,6 +22,7 @@ mod measuring;
 use super::{
     carried::Carried,
     discovery::{Discovery, Settings},
+    explore::ExploreSettings,
     knowledge::{Check, Knowledge, ttls},
     mailbox::Mailbox,
     measure::{MeasureSettings, Measurer},
@@ -62,6 +63,8 @@ pub struct PathSettings {
     pub verify: Duration,
     /// How paths are measured, if they are.
     pub measure: Option<MeasureSettings>,
+    /// How to find out where in the network this host is, if that is wanted.
+    pub explore: Option<ExploreSettings>,
 }
 
 /// Source ports that a flow label can make.

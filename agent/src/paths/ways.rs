@@ -109,7 +109,7 @@ mod tests {
     use crate::paths::orders::Route;
 
     fn order(to: u8) -> Order {
-        let paths = vec![Route { units: 1, via: vec![vec![[172, 16, 0, 1].into()]] }];
+        let paths = vec![Route { units: 1, bond: 0, via: vec![vec![[172, 16, 0, 1].into()]] }];
         Order { host: "a".into(), from: [10, 0, 0, 1].into(), to: [10, 0, 1, to].into(), paths }
     }
 

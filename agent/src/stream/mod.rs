@@ -42,7 +42,10 @@ use tracing::{Instrument, debug, error_span, info, warn};
 use crate::{
     convert,
     metrics::Metrics,
-    paths::mailbox::{Instructions, Mailbox},
+    paths::{
+        explore,
+        mailbox::{Instructions, Mailbox},
+    },
     report::{Captured, Command, Report, SensorStatus, TimeSteps},
 };
 
@@ -129,6 +132,7 @@ pub struct Stream<D> {
     commands: mpsc::Sender<Command>,
     wishes: mpsc::Sender<TimeSteps>,
     orders: Option<Mailbox>,
+    explorer: Option<explore::Wishes>,
     desk: Desk,
     said_absent: bool,
     search: Search,
@@ -163,6 +167,7 @@ impl<D: Dial> Stream<D> {
             commands,
             wishes,
             orders: None,
+            explorer: None,
             said_absent: false,
         }
     }
@@ -171,6 +176,12 @@ impl<D: Dial> Stream<D> {
     #[must_use]
     pub fn with_orders(self, orders: Option<Mailbox>) -> Self {
         Self { orders, ..self }
+    }
+
+    /// Passes on what is to be explored.
+    #[must_use]
+    pub fn with_explorer(self, explorer: Option<explore::Wishes>) -> Self {
+        Self { explorer, ..self }
     }
 
     /// Streams until `shutdown`, then for as long as there is something to deliver, but no longer than the drain time.
@@ -327,6 +338,7 @@ impl<D: Dial> Stream<D> {
             // Whoever finds no room is told again, as long as the wish stands.
             Some(Reply::TimeSteps(wish)) => drop(self.wishes.try_send(wish.into())),
             Some(Reply::PathOrders(orders)) => self.plan(orders),
+            Some(Reply::ExplorePaths(wish)) => self.explore(wish),
             None => {
                 debug!("the controller sent something this agent does not know")
             }
@@ -341,6 +353,17 @@ impl<D: Dial> Stream<D> {
         match Instructions::try_from(orders) {
             Ok(instructions) => mailbox.put(instructions),
             Err(error) => warn!(%error, "orders for paths are not followed"),
+        }
+    }
+
+    fn explore(&self, wish: c4_proto::v1::ExplorePaths) {
+        let Some(explorer) = &self.explorer else {
+            debug!("paths are to be explored, which this agent is not configured to do");
+            return;
+        };
+        match explore::Wish::try_from(wish) {
+            Ok(wish) => explorer.put(wish),
+            Err(error) => warn!(%error, "paths are not explored"),
         }
     }
 

@@ -268,6 +268,7 @@ fn kind(message: &AgentMessage) -> String {
         Body::Traffic(traffic) => format!("traffic {}", traffic.peers.len()),
         Body::PathReport(report) => format!("paths {}", report.revision),
         Body::PathTrains(trains) => format!("trains {}", trains.paths.len()),
+        Body::PathsExplored(report) => format!("explored {}", report.round),
         Body::EvidenceSaved(saved) => format!("evidence {}", saved.path),
         Body::NodeWish(wish) => format!("wish {}", wish.opted_out),
     }

@@ -5,13 +5,14 @@ use c4_proto::v1;
 
 use crate::{
     paths::{
-        view::{FlowView, JobPaths, LinkView, NodeView},
+        view::{FlowView, JobPaths, LearnedView, LinkView, NodeView},
         work::state_name,
     },
     snapshot::Snapshot,
 };
 
-pub(super) fn paths(picture: &Snapshot, job: &str) -> v1::Paths {
+pub(super) fn paths(picture: &Snapshot, asked: &v1::GetPathsRequest) -> v1::Paths {
+    let job = asked.job.as_str();
     let Some(view) = &picture.paths else { return v1::Paths::default() };
     let wanted = |name: &str| job.is_empty() || job == name;
     v1::Paths {
@@ -29,6 +30,18 @@ pub(super) fn paths(picture: &Snapshot, job: &str) -> v1::Paths {
         jobs: view.jobs.iter().filter(|job| wanted(&job.job)).map(|job| about(picture, job)).collect(),
         nodes: view.nodes.iter().map(node).collect(),
         mistakes: view.mistakes.clone(),
+        learned: asked.topology.then(|| learned(&view.learned)),
+    }
+}
+
+fn learned(view: &LearnedView) -> v1::LearnedTopology {
+    v1::LearnedTopology {
+        yaml: view.yaml.to_string(),
+        notes: view.notes.clone(),
+        mistakes: view.mistakes.clone(),
+        nodes: view.nodes,
+        waiting: view.waiting,
+        planned: view.planned,
     }
 }
 

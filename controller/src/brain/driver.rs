@@ -41,7 +41,10 @@ use crate::{
     ingest::streams::Streams,
     metrics::Metrics,
     nodes::StreamId,
-    paths::{export::Exporter, work::Work},
+    paths::{
+        export::Exporter,
+        work::{Comparison, Work},
+    },
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
@@ -194,6 +197,7 @@ impl Driver {
                     self.reply(stream, Body::TimeSteps(TimeSteps { processes, duration_us }));
                 }
                 Effect::OrderPaths(stream, orders) => self.reply(stream, Body::PathOrders(*orders)),
+                Effect::ExplorePaths(stream, wish) => self.reply(stream, Body::ExplorePaths(*wish)),
                 Effect::Plan(work) => self.plan(*work),
                 Effect::WritePaths(plan, documents) => self.write_paths(plan, documents),
                 Effect::Keep(batch) => self.keep(batch),
@@ -225,12 +229,17 @@ impl Driver {
         }
     }
 
-    /// Plans on a thread of its own: a large plan takes a second.
+    /// Plans on a thread of its own: a large plan takes a second. What hashing would have done is worked out once the plan is
+    /// on its way.
     fn plan(&self, work: Work) {
         let answers = self.answers.clone();
         self.tasks.spawn_blocking(move || {
+            let made = work.make();
+            let comparison = Comparison::with(&made);
             // If the brain is gone, nobody waits for the plan.
-            let _ = answers.blocking_send(Input::Planned(Box::new(work.make())));
+            if answers.blocking_send(Input::Planned(Box::new(made))).is_ok() {
+                let _ = answers.blocking_send(Input::Compared(Box::new(comparison.make())));
+            }
         });
     }
 

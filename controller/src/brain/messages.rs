@@ -164,6 +164,12 @@ impl Brain {
                     paths.measured(node, &trains, now.before(age_us));
                 }
             }
+            Body::Explored(explored) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.explored(node, *explored, now);
+                }
+                self.plan(now);
+            }
             Body::Evidence(evidence) => {
                 let text = format!(
                     "{} files of incarnation {} were saved on {} in {}",

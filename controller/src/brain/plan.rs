@@ -49,6 +49,15 @@ impl Brain {
                         self.order_paths(stream, &node);
                     }
                 }
+                Output::Explore(node) => {
+                    let wish = self.paths.as_ref().and_then(|paths| paths.to_explore(&node));
+                    for (stream, (round, ends)) in
+                        self.nodes.streams(&node).into_iter().zip(wish.iter().cycle())
+                    {
+                        let wish = Box::new(convert::explore(*round, ends));
+                        self.effects.push(Effect::ExplorePaths(stream, wish));
+                    }
+                }
                 Output::Write(plan, documents) => self.effects.push(Effect::WritePaths(plan, documents)),
                 Output::Keep(kept) => self.effects.push(Effect::Keep(vec![kept.row()])),
                 Output::Said(text) => self.say("paths", "", text, now),

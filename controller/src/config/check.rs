@@ -87,6 +87,9 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
     if let Some(ha) = &config.ha {
         several(ha, &mut checks);
     }
+    if let Some(rate) = config.paths.assumed_gbps {
+        checks.number("paths.assumed_gbps", rate, 0.001..=1e6);
+    }
     checks.number("paths.keep_seconds", config.paths.keep_seconds, 0.0..=DAY_SECONDS);
     match (config.paths.actuator.writes(), &config.paths.export) {
         (true, None) => {

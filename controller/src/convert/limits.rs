@@ -32,7 +32,9 @@ pub(crate) const GROUP_RANKS: u64 = 4096;
 pub(crate) const PEERS: u64 = 16_384;
 /// Paths in a report on paths.
 pub(crate) const SEEN_PATHS: u64 = 16_384;
-/// Switches on one path, on the way up.
+/// Ports of a node's NICs.
+pub(crate) const NIC_PORTS: u64 = 256;
+/// Switches on one path.
 pub(crate) const HOPS: u64 = 8;
 /// Sensors of an agent.
 pub(crate) const SENSORS: u64 = 64;

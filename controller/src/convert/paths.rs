@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use c4_detect::observation::{CommId, ProcessId};
 use c4_proto::v1;
-use c4_traffic::orders::Order;
+use c4_traffic::{learned::Trace, orders::Order, topology::Gbps};
 
 use super::{
     Invalid,
@@ -114,6 +114,57 @@ pub struct PathTrains {
     pub carried: Vec<CarriedPath>,
 }
 
+/// What a node has found out about where it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explored {
+    /// What was to be explored; 0 if nothing was yet.
+    pub round: u64,
+    /// Whether that is done.
+    pub done: bool,
+    /// Its ports: NIC, address, and rate where it is known.
+    pub ports: Vec<(String, IpAddr, Option<Gbps>)>,
+    /// Paths that probes took, from the first leaf to the last.
+    pub traces: Vec<Trace>,
+}
+
+pub(super) fn explored(message: v1::PathsExplored) -> Result<Explored, Invalid> {
+    at_most("paths_explored.ports", message.ports.len() as u64, limits::NIC_PORTS)?;
+    at_most("paths_explored.traces", message.traces.len() as u64, limits::SEEN_PATHS)?;
+    let port = |port: v1::NicPort| {
+        let own = address("paths_explored.ports.address", &port.address)?;
+        let nic = limits::name("paths_explored.ports.nic", port.nic)?;
+        let rate = Gbps::new(port.gbps);
+        if rate.is_none() && port.gbps != 0.0 {
+            let what = format!("{} is no rate in Gbit/s, and not 0", port.gbps);
+            return Err(Invalid::new("paths_explored.ports.gbps", what));
+        }
+        Ok((nic, own, rate))
+    };
+    let trace = |seen: v1::SeenPath| {
+        between("paths_explored.traces.hops", seen.hops.len() as u64, 1, limits::HOPS)?;
+        let hops = seen.hops.iter().map(|hop| address("paths_explored.traces.hops", hop));
+        Ok(Trace {
+            from: address("paths_explored.traces.from", &seen.from)?,
+            to: address("paths_explored.traces.to", &seen.to)?,
+            hops: hops.collect::<Result<_, _>>()?,
+            ports: seen.ports,
+        })
+    };
+    Ok(Explored {
+        round: message.round,
+        done: message.done,
+        ports: message.ports.into_iter().map(port).collect::<Result<_, _>>()?,
+        traces: message.traces.into_iter().map(trace).collect::<Result<_, _>>()?,
+    })
+}
+
+/// What a node is to explore, as its agent is told.
+#[must_use]
+pub fn explore(round: u64, ends: &[(IpAddr, IpAddr)]) -> v1::ExplorePaths {
+    let ends = ends.iter().map(|(from, to)| v1::PathEnds { from: from.to_string(), to: to.to_string() });
+    v1::ExplorePaths { round, ends: ends.collect() }
+}
+
 pub(super) fn traffic(message: v1::Traffic) -> Result<Vec<PeerTraffic>, Invalid> {
     at_most("traffic.peers", message.peers.len() as u64, limits::PEERS)?;
     let peer = |peer: v1::PeerTraffic| {
@@ -210,7 +261,11 @@ pub fn orders(revision: u64, epoch: u64, orders: &[Order]) -> v1::PathOrders {
         routes: order
             .routes
             .iter()
-            .map(|route| v1::PathRoute { units: route.units, via: route.via.iter().map(hop).collect() })
+            .map(|route| v1::PathRoute {
+                units: route.units,
+                via: route.via.iter().map(hop).collect(),
+                bond: route.bond.into(),
+            })
             .collect(),
     };
     v1::PathOrders { revision, epoch, orders: orders.iter().map(order).collect() }
@@ -256,5 +311,37 @@ mod tests {
         assert_eq!(measured(path("fd00::1", 2)).map(|trains| trains.paths[0].bad), Ok(2));
         assert!(measured(path("", 2)).is_err() && measured(path("fd00::1", u64::MAX)).is_err());
         assert_eq!(told("spine1").map_err(|invalid| invalid.field), Err("path_report.seen.hops".into()));
+    }
+
+    #[test]
+    fn what_was_explored_is_checked() {
+        let good = v1::PathsExplored {
+            round: 3,
+            done: true,
+            ports: vec![v1::NicPort { nic: "n0".into(), address: "10.0.0.1".into(), gbps: 0.0 }],
+            traces: vec![v1::SeenPath {
+                from: "10.0.0.1".into(),
+                to: "10.0.1.1".into(),
+                hops: ["10.0.0.254", "172.16.0.1", "172.16.1.1"].map(String::from).into(),
+                ports: 9,
+            }],
+        };
+        let taken = explored(good.clone()).expect("sound");
+        assert_eq!((taken.round, taken.ports[0].2, taken.traces[0].hops.len()), (3, None, 3));
+        let spoil: [(&str, fn(&mut v1::PathsExplored)); 6] = [
+            ("paths_explored.ports.address", |message| message.ports[0].address = "n0".into()),
+            ("paths_explored.ports.nic", |message| message.ports[0].nic.clear()),
+            ("paths_explored.ports.gbps", |message| message.ports[0].gbps = f64::NAN),
+            ("paths_explored.ports", |message| {
+                message.ports = vec![message.ports[0].clone(); limits::NIC_PORTS as usize + 1];
+            }),
+            ("paths_explored.traces.hops", |message| message.traces[0].hops.clear()),
+            ("paths_explored.traces.from", |message| message.traces[0].from = "h0".into()),
+        ];
+        for (field, spoil) in spoil {
+            let mut message = good.clone();
+            spoil(&mut message);
+            assert_eq!(explored(message).map_err(|invalid| invalid.field), Err(field.to_owned()));
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn fabric(picture: &Snapshot) -> Value {
         "moves": view.moves,
         "max_link": short(view.max_link),
         "max_fabric": short(view.max_fabric),
-        "max_hashed": short(view.max_hashed),
+        "max_hashed": view.max_hashed.map(short),
         "lower_bound": short(view.lower_bound),
         "switches": view.switches.iter()
             .map(|switch| json!([switch.name, switch.tier.name(), switch.ports]))
@@ -60,7 +60,7 @@ pub(super) fn brief(view: &PathsView) -> Value {
     json!({
         "planned": view.planned.is_some(),
         "max_fabric": short(view.max_fabric),
-        "max_hashed": short(view.max_hashed),
+        "max_hashed": view.max_hashed.map(short),
         "mistakes": view.mistakes.len(),
     })
 }
@@ -73,7 +73,7 @@ fn link(from: usize, to: usize, link: &LinkView, measured: Option<f64>) -> Value
         link.index,
         link.gbps,
         short(link.planned),
-        short(link.hashed),
+        link.hashed.map(short),
         link.before.map(short),
         state_name(link.state),
         link.probed,

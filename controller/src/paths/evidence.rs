@@ -191,13 +191,40 @@ pub fn pattern(edges: &BTreeSet<(&str, &str)>) -> String {
     }
     let pairs: BTreeSet<(&str, &str)> = edges.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
     let both_ways = edges.len() == 2 * pairs.len();
-    if both_ways && pairs.len() + 1 == hosts.len() {
+    let neighbours = if both_ways { neighbours(&pairs) } else { Neighbours::new() };
+    if both_ways && pairs.len() + 1 == hosts.len() && is_joined(&neighbours) {
         return format!("tree of {} hosts", hosts.len());
+    }
+    // Channels of a ring run either way round.
+    let two_each = || neighbours.values().all(|others| others.len() == 2);
+    if both_ways && hosts.len() > 3 && two_each() && is_joined(&neighbours) {
+        return format!("ring of {} hosts, both ways", hosts.len());
     }
     if edges.len() == hosts.len() * hosts.len().saturating_sub(1) {
         return format!("all to all of {} hosts", hosts.len());
     }
     format!("{} pairs of {} hosts", edges.len(), hosts.len())
+}
+
+type Neighbours<'n> = BTreeMap<&'n str, Vec<&'n str>>;
+
+fn neighbours<'n>(pairs: &BTreeSet<(&'n str, &'n str)>) -> Neighbours<'n> {
+    let mut neighbours = Neighbours::new();
+    for (a, b) in pairs {
+        neighbours.entry(a).or_default().push(b);
+        neighbours.entry(b).or_default().push(a);
+    }
+    neighbours
+}
+
+/// Whether each can be reached from each other.
+fn is_joined(neighbours: &Neighbours<'_>) -> bool {
+    let mut reached: BTreeSet<&str> = neighbours.keys().take(1).copied().collect();
+    let mut next: Vec<&str> = reached.iter().copied().collect();
+    while let Some(host) = next.pop() {
+        next.extend(neighbours[host].iter().copied().filter(|other| reached.insert(other)));
+    }
+    reached.len() == neighbours.len()
 }
 
 #[cfg(test)]
@@ -281,6 +308,17 @@ mod tests {
         assert_eq!(of(&[("a", "b"), ("b", "a")]), "ring of 2 hosts");
         assert_eq!(of(&[("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")]), "4 pairs of 4 hosts");
         assert_eq!(of(&[("a", "b"), ("b", "a"), ("a", "c"), ("c", "a")]), "tree of 3 hosts");
+        let both = |pairs: &[(&'static str, &'static str)]| {
+            let edges: Vec<_> = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
+            of(&edges)
+        };
+        let round = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a")];
+        assert_eq!(both(&round), "ring of 4 hosts, both ways");
+        // A triangle and a lone pair: as many edges as a tree would have, and none.
+        let apart = [("a", "b"), ("b", "c"), ("c", "a"), ("d", "e")];
+        assert_eq!(both(&apart), "8 pairs of 5 hosts");
+        let two_rings = [("a", "b"), ("b", "c"), ("c", "a"), ("d", "e"), ("e", "f"), ("f", "d")];
+        assert_eq!(both(&two_rings), "12 pairs of 6 hosts");
         let all = [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")];
         assert_eq!(of(&all), "all to all of 3 hosts");
     }

@@ -3,7 +3,7 @@
 
 use c4_traffic::{
     Flow, Flows, Plan, Previous, Topology,
-    document::{flows_json, parse_flows, parse_previous, plan_json},
+    document::{flows_json, parse_flows, parse_previous, parse_topology, plan_json, topology_yaml},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +22,9 @@ pub struct Kept {
     epoch: u64,
     flows: Value,
     plan: Value,
+    /// The topology, where it was learned and not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topology: Option<String>,
 }
 
 /// What a kept plan comes to.
@@ -48,7 +51,20 @@ impl Kept {
             epoch,
             flows: value(serde_json::to_value(flows_json(flows, topology))),
             plan: value(serde_json::to_value(plan_json(plan, flows, topology))),
+            topology: None,
         }
+    }
+
+    /// Keeps the topology with it.
+    #[must_use]
+    pub fn on(self, topology: &Topology) -> Self {
+        Self { topology: Some(topology_yaml(topology)), ..self }
+    }
+
+    /// The topology that was learned, if one was.
+    #[must_use]
+    pub fn topology(&self) -> Option<Topology> {
+        parse_topology(self.topology.as_deref()?).ok()
     }
 
     /// The plan that was kept, if there is one that can be read.

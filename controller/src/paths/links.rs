@@ -18,7 +18,11 @@ use c4_traffic::{
 };
 use serde_json::json;
 
-use super::{lossy::Lossy, slow::Slow};
+use super::{
+    lossy::Lossy,
+    slow::Slow,
+    written::{Written, never_crossed},
+};
 use crate::convert::{PathReport, PathTrains};
 
 /// Agents that have not finished learning are waited for for so long after the network changed.
@@ -42,6 +46,8 @@ pub struct Links {
     picture: Picture,
     news: bool,
     judged: Timestamp,
+    /// The file of the topology, where there is one.
+    pub(super) written: Option<Written>,
 }
 
 impl Links {
@@ -59,7 +65,15 @@ impl Links {
             picture: Picture::default(),
             news: false,
             judged: Timestamp(0),
+            written: None,
         }
+    }
+
+    /// Of a topology that was learned from probes: they have crossed all its links.
+    #[must_use]
+    pub fn learned(topology: &Topology) -> Self {
+        let crossed = topology.links().iter().map(|link| (link.a.min(link.b), link.a.max(link.b)));
+        Self { known: crossed.collect(), ..Self::new(topology) }
     }
 
     /// Takes in a report of the present state of the network.
@@ -209,10 +223,8 @@ impl Links {
                 "no probe crosses the link {a}–{b} any more: {ports} source ports take other links of the leaf; paths avoid it"
             )
         } else {
-            format!(
-                "{a}–{b} is in the topology, but no probe ever crosses it: {ports} source ports take other links of the \
-                 leaf; it is down, or the file is wrong"
-            )
+            let sentence = never_crossed(topology, self.written.as_ref(), link, ports);
+            format!("{sentence}: it is down, or the file is wrong")
         };
         let link = Link { src: a.clone(), dst: b.clone() };
         Finding {
@@ -236,6 +248,13 @@ impl Links {
     #[must_use]
     pub fn picture(&self) -> &Picture {
         &self.picture
+    }
+
+    /// Links of the file that no probe has ever crossed, though it would have had to.
+    fn absent(&self, topology: &Topology) -> impl Iterator<Item = String> {
+        let absent = self.picture.uncrossed.iter().filter(|(link, _)| !self.known.contains(*link));
+        let absent = absent.filter(|(link, _)| self.open.contains_key(*link));
+        absent.map(|(link, ports)| never_crossed(topology, self.written.as_ref(), *link, *ports))
     }
 
     /// What does not fit the topology, in words.
@@ -271,7 +290,7 @@ impl Links {
                 name(*switch)
             )
         });
-        strange.chain(silent).chain(hidden).chain(doubted).collect()
+        strange.chain(silent).chain(hidden).chain(doubted).chain(self.absent(topology)).collect()
     }
 }
 

@@ -20,8 +20,12 @@ fn spine(number: u8) -> IpAddr {
     [172, 16, 0, number].into()
 }
 
-/// Two hosts under each leaf.
 fn topology() -> Topology {
+    parse_topology(&file()).expect("sound")
+}
+
+/// Two hosts under each leaf.
+fn file() -> String {
     let mut text = "hosts:\n".to_owned();
     for leaf in 0..LEAVES {
         for index in 0..2 {
@@ -42,7 +46,7 @@ fn topology() -> Topology {
             text += &format!("  - {{a: l{leaf}, b: s{spine}, gbps: 100}}\n");
         }
     }
-    parse_topology(&text).expect("sound")
+    text
 }
 
 struct Scene {
@@ -51,6 +55,7 @@ struct Scene {
     now: Timestamp,
     work: Option<Work>,
     told: Vec<NodeName>,
+    explorers: Vec<NodeName>,
     findings: Vec<Finding>,
     kept: Option<Kept>,
     written: Vec<Document>,
@@ -64,8 +69,13 @@ impl Scene {
     fn with(config: &config::Paths, kept: Option<Kept>) -> Self {
         let now = Timestamp(1_000 * SECOND);
         let paths = Paths::new(config, topology(), kept, now);
-        let (told, findings, written) = (Vec::new(), Vec::new(), Vec::new());
-        Self { paths, registry: Registry::default(), now, work: None, told, findings, kept: None, written }
+        Self::of(paths, now)
+    }
+
+    fn of(paths: Paths, now: Timestamp) -> Self {
+        let (told, explorers, findings, written) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let registry = Registry::default();
+        Self { paths, registry, now, work: None, told, explorers, findings, kept: None, written }
     }
 
     /// A job whose ranks, one on each of these hosts, send around a ring.
@@ -113,6 +123,7 @@ impl Scene {
                 match output {
                     Output::Plan(work) => self.work = Some(*work),
                     Output::Order(node) => self.told.push(node),
+                    Output::Explore(node) => self.explorers.push(node),
                     Output::Keep(kept) => self.kept = Some(*kept),
                     Output::Write(_, documents) => self.written = documents,
                     Output::Said(_) => {}
@@ -163,6 +174,29 @@ impl Scene {
 }
 
 #[test]
+fn nobody_waits_for_what_hashing_would_do() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.run(SECOND);
+    let made = scene.work.take().expect("something to plan").make();
+    let comparison = work::Comparison::with(&made);
+    scene.paths.made(made, scene.now);
+    scene.run(100_000);
+    assert_eq!(scene.told.len(), 3, "orders are out");
+    let before = scene.paths.view(None);
+    assert!(before.max_hashed.is_none() && before.links.iter().all(|link| link.hashed.is_none()));
+    scene.paths.compared(comparison.clone().make());
+    let view = scene.paths.view(Some(&before));
+    assert!(view.max_hashed >= Some(view.max_fabric), "{:?}", view.max_hashed);
+    assert!(view.links.iter().all(|link| link.hashed.is_some()));
+    // Once there is another plan, it is of no use.
+    scene.ring("k", 2, &["h01", "h11", "h21"]);
+    assert!(scene.settle());
+    scene.paths.compared(comparison.make());
+    assert_eq!(scene.paths.view(Some(&view)).max_hashed, None);
+}
+
+#[test]
 fn a_jobs_flows_are_planned_and_ordered_once_its_connections_are_quiet() {
     let mut scene = Scene::new(None);
     assert!(!scene.settle(), "nothing to plan");
@@ -175,7 +209,7 @@ fn a_jobs_flows_are_planned_and_ordered_once_its_connections_are_quiet() {
     assert_eq!(scene.spines("h00").iter().map(|(to, _)| *to).collect::<Vec<_>>(), [host(1, 0)]);
     let view = scene.paths.view(None);
     assert_eq!((view.jobs[0].pattern.as_str(), view.jobs[0].running), ("ring of 3 hosts", true));
-    assert!(view.max_hashed >= view.max_fabric && view.links.iter().all(|link| link.before.is_none()));
+    assert!(view.links.iter().all(|link| link.before.is_none()));
     assert!(view.max_fabric <= 1.0 + 1e-9);
     // The same again is no news.
     scene.ring("j", 1, &["h00", "h10", "h20"]);
@@ -244,6 +278,28 @@ fn a_link_that_probes_no_longer_cross_is_told_of_avoided_and_mended() {
     let last = scene.findings.last().expect("told");
     assert!(last.cleared.is_some() && last.id == finding_id(&scene), "{last:?}");
     assert!(scene.settle(), "it may be used again");
+}
+
+#[test]
+fn a_link_of_the_file_that_no_probe_ever_crosses_is_told_with_its_line() {
+    let mut scene = Scene::new(None);
+    let (_, lines) = c4_traffic::document::parse_topology_with_lines(&file()).expect("sound");
+    scene.paths = scene.paths.written(Written { file: "topology.yaml".into(), lines });
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.ring("k", 2, &["h21", "h11", "h01"]);
+    assert!(scene.settle());
+    // The cable of l0 to s1 was never there.
+    scene.report(&[(0, 1)], 0);
+    let line = 1 + file().lines().position(|line| line.contains("{a: l0, b: s1,")).expect("there");
+    let sentence = format!("topology.yaml:{line}: l0–s1 is in the file, no probe ever crosses it (");
+    let finding = scene.findings.first().expect("told");
+    assert!(finding.summary.starts_with(&sentence), "{}", finding.summary);
+    let mistakes = scene.paths.view(None).mistakes;
+    assert_eq!(mistakes.iter().filter(|mistake| mistake.starts_with(&sentence)).count(), 1, "{mistakes:?}");
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    scene.report(&[], 1);
+    scene.report(&[], 1);
+    assert_eq!(scene.paths.view(None).mistakes, [""; 0], "somebody has put it in");
 }
 
 fn finding_id(scene: &Scene) -> c4_detect::finding::FindingId {
@@ -452,4 +508,80 @@ fn a_link_that_loses_packets_is_named_avoided_and_cleared() {
     let cleared = scene.findings.last().expect("told");
     assert!(cleared.cleared.is_some() && cleared.id == finding.id, "{cleared:?}");
     assert!(scene.settle() || scene.work.is_some(), "it may be used again");
+}
+
+/// What a host of the usual fabric has explored: leaves and spines have an address each.
+fn has_explored(paths: &Paths, node: &str) -> Explored {
+    let number = |at: usize| node.as_bytes()[at] - b'0';
+    let own = host(number(1), number(2));
+    let leaf = |address: IpAddr| match address {
+        IpAddr::V4(address) => IpAddr::from([10, 255, 0, address.octets()[1]]),
+        IpAddr::V6(_) => unreachable!("hosts have IPv4 addresses"),
+    };
+    let (round, ends) = paths.to_explore(&NodeName(node.into())).unwrap_or_default();
+    let mut traces = Vec::new();
+    for (from, to) in ends {
+        let trace = |hops| c4_traffic::learned::Trace { from, to, hops, ports: 40 };
+        match leaf(from) == leaf(to) {
+            true => traces.push(trace(vec![leaf(from)])),
+            false => traces.extend((0..SPINES).map(|n| trace(vec![leaf(from), spine(n), leaf(to)]))),
+        }
+    }
+    Explored { round, done: round > 0, ports: vec![("n".into(), own, Gbps::new(100.0))], traces }
+}
+
+#[test]
+fn paths_are_planned_on_what_probes_have_found_out() {
+    const NODES: [&str; 6] = ["h00", "h01", "h10", "h11", "h20", "h21"];
+    let config =
+        config::Paths { topology: Some(config::TopologySource::Learned), ..config::Paths::default() };
+    let now = Timestamp(1_000 * SECOND);
+    let mut scene = Scene::of(Paths::new(&config, Topology::default(), None, now), now);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    assert!(!scene.settle(), "nothing is known of the network");
+    let tell = |scene: &mut Scene| {
+        for node in NODES {
+            let explored = has_explored(&scene.paths, node);
+            scene.paths.explored(&NodeName(node.into()), explored, scene.now);
+        }
+    };
+    tell(&mut scene);
+    scene.run(11 * SECOND);
+    assert_eq!(scene.explorers.len(), NODES.len());
+    assert!(scene.work.is_none() && scene.told.is_empty());
+    tell(&mut scene);
+    assert!(scene.settle(), "now there is something to plan on");
+    let view = scene.paths.view(None);
+    assert_eq!((view.switches.len(), view.jobs[0].pattern.as_str()), (5, "ring of 3 hosts"));
+    assert!(view.learned.planned && view.learned.waiting == 0 && !view.learned.yaml.is_empty());
+    assert_eq!(view.mistakes, [""; 0]);
+    let ordered: BTreeSet<&str> = scene.told.iter().map(|node| node.0.as_str()).collect();
+    assert_eq!(ordered, NODES.into(), "those who send nothing hear that they have no orders");
+    assert_eq!(scene.spines("h00").len(), 1);
+    // What was learned survives a restart, and the plan with it.
+    let kept = scene.kept.take().expect("kept");
+    let topology = kept.topology().expect("learned");
+    let mut again = Scene::of(Paths::new(&config, topology, Some(kept), scene.now), scene.now);
+    again.ring("j", 1, &["h00", "h10", "h20"]);
+    assert!(again.settle());
+    assert_eq!((again.paths.moves, again.spines("h00")), (0, scene.spines("h00")));
+    // Exploring again finds the same: nobody has to learn anything anew.
+    let epoch = again.paths.epoch;
+    tell(&mut again);
+    again.run(11 * SECOND);
+    tell(&mut again);
+    assert!(!again.settle());
+    assert_eq!(again.paths.epoch, epoch);
+    // A host more is another topology; the plan stays.
+    let more = |scene: &mut Scene| {
+        let explored = has_explored(&scene.paths, "h22");
+        scene.paths.explored(&NodeName("h22".into()), explored, scene.now);
+        tell(scene);
+    };
+    more(&mut again);
+    again.run(11 * SECOND);
+    more(&mut again);
+    again.settle();
+    assert_eq!((again.paths.moves, again.spines("h00")), (0, scene.spines("h00")));
+    assert_eq!(again.paths.epoch, epoch + 1);
 }

@@ -43,8 +43,8 @@ pub struct LinkView {
     pub gbps: f64,
     /// What the plan has it carry, as a share of that.
     pub planned: f64,
-    /// What it would carry if switches hashed the same flows.
-    pub hashed: f64,
+    /// What it would carry if switches hashed the same flows, once that is known.
+    pub hashed: Option<f64>,
     /// What the plan before this one had it carry.
     pub before: Option<f64>,
     /// Whether it may be used.
@@ -118,8 +118,8 @@ pub struct PathsView {
     pub max_link: f64,
     /// Of the fullest link between switches.
     pub max_fabric: f64,
-    /// Of the fullest link between switches, if switches hashed the same flows.
-    pub max_hashed: f64,
+    /// Of the fullest link between switches, if switches hashed the same flows, once that is known.
+    pub max_hashed: Option<f64>,
     /// What no plan could go below.
     pub lower_bound: f64,
     /// Plans made since the controller started.
@@ -144,6 +144,25 @@ pub struct PathsView {
     pub nodes: Vec<NodeView>,
     /// What does not fit the topology.
     pub mistakes: Vec<String>,
+    /// What probes have found out of the network.
+    pub learned: LearnedView,
+}
+
+/// The topology that probes have found out.
+#[derive(Clone, Debug, Default)]
+pub struct LearnedView {
+    /// As a document; empty when there is none.
+    pub yaml: Arc<str>,
+    /// What was assumed, and what may be missing.
+    pub notes: Vec<String>,
+    /// Why there is none.
+    pub mistakes: Vec<String>,
+    /// Nodes that have told where they are.
+    pub nodes: u32,
+    /// Of these, nodes that still explore.
+    pub waiting: u32,
+    /// Whether paths are planned on it.
+    pub planned: bool,
 }
 
 impl PathsView {
@@ -178,6 +197,7 @@ impl Paths {
             nodes: nodes.collect(),
             mistakes: self.links.mistakes(&self.topology),
             measured: Arc::new(self.carried_shares()),
+            learned: self.learned(before),
             ..PathsView::default()
         };
         view.mistakes.extend(
@@ -190,11 +210,14 @@ impl Paths {
             view.planned = Some(current.at);
             view.max_link = current.plan.max_link_utilisation;
             view.max_fabric = current.plan.max_fabric_utilisation;
-            view.max_hashed = current.hashed.max_fabric_utilisation;
+            view.max_hashed = current.hashed.as_ref().map(|hashed| hashed.max_fabric_utilisation);
             view.lower_bound = current.plan.lower_bound;
             view.jobs = Arc::new(self.jobs(current));
         }
-        match before.filter(|before| before.planned == view.planned && before.plans == view.plans) {
+        let same = |before: &&PathsView| {
+            (before.planned, before.plans, before.max_hashed) == (view.planned, view.plans, view.max_hashed)
+        };
+        match before.filter(same) {
             Some(before) => {
                 view.flows = before.flows.clone();
                 view.switches = before.switches.clone();
@@ -220,6 +243,22 @@ impl Paths {
         shares.map(|((from, to), share)| ((name(from), name(to)), share)).collect()
     }
 
+    fn learned(&self, before: Option<&PathsView>) -> LearnedView {
+        let (nodes, waiting) = self.learning.progress();
+        let Some(outcome) = self.learning.outcome() else {
+            return LearnedView { nodes, waiting, ..LearnedView::default() };
+        };
+        let same = before.map(|before| &before.learned.yaml).filter(|yaml| ***yaml == *outcome.yaml);
+        LearnedView {
+            yaml: same.cloned().unwrap_or_else(|| outcome.yaml.as_str().into()),
+            notes: outcome.notes.clone(),
+            mistakes: outcome.mistakes.clone(),
+            nodes,
+            waiting,
+            planned: self.on_learned && outcome.topology.is_some(),
+        }
+    }
+
     /// The links between switches and what they carry, the fullest first.
     fn wires(&self) -> Vec<LinkView> {
         let current = self.current.as_ref();
@@ -227,7 +266,7 @@ impl Paths {
         let wires = Wires::new(topology);
         let loads = |plan: &Plan| current.map(|current| wires.loads(&current.flows, plan));
         let planned = current.and_then(|current| loads(&current.plan));
-        let hashed = current.and_then(|current| loads(&current.hashed));
+        let hashed = current.and_then(|current| loads(current.hashed.as_deref()?));
         let before = current.and_then(|current| current.before.clone());
         let probed = &self.links.picture().crossed;
         let states: BTreeMap<(Pair, u32), State> = topology
@@ -246,8 +285,8 @@ impl Paths {
                 index,
                 gbps: *capacity,
                 planned: planned.as_deref().map_or(0.0, share),
-                hashed: hashed.as_deref().map_or(0.0, share),
-                before: before.as_deref().map(|loads| share(loads)),
+                hashed: hashed.as_deref().map(share),
+                before: before.as_ref().map(|loads| share(loads.as_slice())),
                 state: states.get(&(pair, index)).copied().unwrap_or_default(),
                 probed: probed.get(&pair).copied().unwrap_or(0),
             })

@@ -42,8 +42,6 @@ pub struct Made {
     pub flows: Arc<Flows>,
     /// The plan.
     pub plan: Plan,
-    /// Where the same flows would go if switches hashed them.
-    pub hashed: Plan,
     /// What is to be done for it.
     pub deeds: Result<Deeds, Failed>,
 }
@@ -65,10 +63,47 @@ impl Work {
         }
         let plan = plan(&topology, &flows, previous.as_deref());
         let deeds = actuator.carry_out(&Planned { topology: &topology, flows: &flows, plan: &plan });
+        Made { topology, flows, plan, deeds }
+    }
+}
+
+/// What hashing would do to the flows of a plan. Nobody who waits for orders waits for this: it takes its time after the plan
+/// is out.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    topology: Arc<Topology>,
+    flows: Arc<Flows>,
+}
+
+/// Where flows would go if switches hashed them.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// What was compared.
+    pub of: Comparison,
+    /// Their paths.
+    pub hashed: Plan,
+}
+
+impl Comparison {
+    /// For a plan that was made.
+    #[must_use]
+    pub fn with(made: &Made) -> Self {
+        Self { topology: made.topology.clone(), flows: made.flows.clone() }
+    }
+
+    /// Whether it is for the plan of these flows on this network.
+    #[must_use]
+    pub fn is_of(&self, topology: &Arc<Topology>, flows: &Arc<Flows>) -> bool {
+        Arc::ptr_eq(&self.topology, topology) && Arc::ptr_eq(&self.flows, flows)
+    }
+
+    /// Makes it.
+    #[must_use]
+    pub fn make(self) -> Compared {
         // As many queue pairs as any flow has, so that hashing is not made to look worse than it is.
-        let pairs = flows.as_slice().iter().map(|flow| flow.max_pieces.get()).max().unwrap_or(1);
-        let hashed = baseline::ecmp(&topology, &flows, pairs.min(MOST_PAIRS), DRAW);
-        Made { topology, flows, plan, hashed, deeds }
+        let pairs = self.flows.as_slice().iter().map(|flow| flow.max_pieces.get()).max().unwrap_or(1);
+        let hashed = baseline::ecmp(&self.topology, &self.flows, pairs.min(MOST_PAIRS), DRAW);
+        Compared { of: self, hashed }
     }
 }
 

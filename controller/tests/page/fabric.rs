@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
 
 use c4_controller::{
     config::{self, PathActuator},
-    paths::{Paths, view::PathsView, work::Work},
+    paths::{
+        Paths,
+        view::PathsView,
+        work::{Comparison, Work},
+    },
 };
 use c4_detect::observation::Timestamp;
 use c4_traffic::{
@@ -115,7 +119,9 @@ pub(crate) fn planned(topology: Topology, dead: Option<(&str, &str)>) -> Arc<Pat
         let work = Work { topology, flows, avoided, previous: previous.take(), pinned: Vec::new(), actuator };
         let made = work.make();
         previous = Some(Arc::new(made.plan.as_previous(&made.flows)));
+        let comparison = Comparison::with(&made);
         paths.made(made, at);
+        paths.compared(comparison.make());
     };
     plan(BTreeSet::new(), now);
     if let Some((a, b)) = dead {

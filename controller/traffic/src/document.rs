@@ -13,13 +13,15 @@ pub mod plan;
 pub mod problem;
 mod reader;
 pub mod topology;
+pub mod written;
 pub mod yaml;
 
 pub use flows::{flows_json, parse_flows, parse_more_flows};
 pub use orders::orders_json;
 pub use plan::{parse_previous, plan_json};
 pub use problem::{Problem, Problems};
-pub use topology::parse_topology;
+pub use topology::{Lines, parse_topology, parse_topology_with_lines};
+pub use written::{topology_json, topology_yaml};
 
 /// How large a document may be, in bytes: some five times the flows of 100,000 GPUs.
 pub const MOST_BYTES: usize = 256 << 20;

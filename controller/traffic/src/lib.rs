@@ -9,15 +9,17 @@
 //!
 //! [`actuators`] say what follows from a plan for those who can choose paths. [`orders`] says a plan in addresses, which is what agents learn source ports for. [`document`] reads and writes the formats that others script against; [`wires`] and [`rates`] say what a plan means
 //! for every link and every flow, [`baseline`] what networks do without one, and [`compare`] what is gained. [`sightings`] holds what probes see against
-//! the topology, and [`losses`] and [`delays`] name links that lose packets
-//! or are slow.
+//! the topology, [`differences`] one topology against another, and [`losses`] and [`delays`] name links that lose packets or are slow.
+//! [`learned`] makes a topology of what probes see, where nobody has written one.
 
 pub mod actuators;
 pub mod baseline;
 pub mod compare;
 pub mod delays;
+pub mod differences;
 pub mod document;
 pub mod flows;
+pub mod learned;
 pub mod losses;
 pub mod orders;
 pub mod plan;

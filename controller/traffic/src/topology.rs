@@ -210,6 +210,12 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The names of all hosts, in order.
+    #[must_use]
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
     /// All NICs, in order.
     #[must_use]
     pub fn nics(&self) -> &[Nic] {
@@ -268,6 +274,18 @@ impl Topology {
     #[must_use]
     pub fn port_address(&self, nic: NicId, port: u32) -> Option<IpAddr> {
         self.port_addresses.get(&(nic, port)).copied()
+    }
+
+    /// The port of a bond that a NIC's port is, counted from 1: other ports of the NIC have its address, too. 0 if it is none,
+    /// or its address is not known.
+    #[must_use]
+    pub fn bond_port(&self, nic: NicId, port: u32) -> u8 {
+        let address = self.port_address(nic, port);
+        let ports = 0..self.nic(nic).ports.len() as u32;
+        let shared =
+            ports.filter(|other| *other != port).any(|other| self.port_address(nic, other) == address);
+        // A NIC has no more ports than a byte can number.
+        if shared && address.is_some() { port as u8 + 1 } else { 0 }
     }
 
     /// The addresses by which a switch signs what it says about packets, as far as they are known.
@@ -376,12 +394,15 @@ impl Builder {
         Ok(id)
     }
 
-    /// Gives a port of a NIC its address.
+    /// Gives a port of a NIC its address. Ports of one NIC that are a bond have the same.
     ///
     /// # Errors
-    /// When something has that address already.
+    /// When something else has that address already.
     pub fn port_address(&mut self, nic: NicId, port: u32, address: IpAddr) -> Result<(), TopologyError> {
-        self.take(address)?;
+        let ports = 0..self.topology.nic(nic).ports.len() as u32;
+        if !ports.into_iter().any(|other| self.topology.port_address(nic, other) == Some(address)) {
+            self.take(address)?;
+        }
         self.topology.port_addresses.insert((nic, port), address);
         Ok(())
     }

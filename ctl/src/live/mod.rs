@@ -20,6 +20,7 @@ mod redact;
 mod report;
 mod status;
 mod top;
+mod topology;
 
 /// Runs one of them.
 ///
@@ -43,4 +44,12 @@ pub fn run(cli: &Cli, command: &Live, out: &mut Output) -> Result<Exit, Failure>
         Live::Backup { file } => backup::run(asked, file).await,
         Live::Top => Ok(()),
     })
+}
+
+/// Runs `c4ctl topology --probed`.
+///
+/// # Errors
+/// When the controller cannot be reached, or has no topology to tell of.
+pub fn topology(cli: &Cli, out: &mut Output) -> Result<Exit, Failure> {
+    asked::run(cli, None, out, async |asked| topology::run(asked).await)
 }

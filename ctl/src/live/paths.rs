@@ -16,7 +16,7 @@ const LINKS: usize = 20;
 
 pub(super) async fn run(asked: &mut Asked<'_>, job: Option<&str>) -> Result<(), Failure> {
     let mut calls = asked.client.calls.clone();
-    let request = v1::GetPathsRequest { job: job.unwrap_or_default().to_owned() };
+    let request = v1::GetPathsRequest { job: job.unwrap_or_default().to_owned(), topology: false };
     let paths = asked.client.call(asked.timeout, "", calls.get_paths(request)).await?;
     if asked.json {
         asked.out.json(&document(&paths))?;

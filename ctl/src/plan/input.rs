@@ -20,7 +20,7 @@ pub(super) fn documents(topology: &Path, flows: &Path) -> Result<(Topology, Flow
 }
 
 /// One document.
-pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, Problems>) -> Result<T, Failure> {
+pub(crate) fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, Problems>) -> Result<T, Failure> {
     let name = path.display();
     let bytes =
         fs::read(path).map_err(|error| Failure::Configuration(format!("{name}: cannot be read: {error}")))?;

@@ -26,7 +26,7 @@ use crate::{
 };
 
 mod change;
-mod input;
+pub(crate) mod input;
 mod print;
 
 /// Runs `c4ctl plan`.

@@ -227,7 +227,7 @@ impl server::Operations for Double {
     }
 
     async fn get_paths(&self, request: Request<v1::GetPathsRequest>) -> Result<Response<v1::Paths>, Status> {
-        let job = request.into_inner().job;
+        let v1::GetPathsRequest { job, topology } = request.into_inner();
         let link = |to: &str, planned, state: &str| v1::PathLink {
             from: "leaf0".into(),
             to: to.into(),
@@ -278,6 +278,14 @@ impl server::Operations for Double {
             mistakes: vec![
                 "probes are answered by 10.9.9.9, which is no switch's address in the topology".into(),
             ],
+            learned: topology.then(|| v1::LearnedTopology {
+                yaml: "switches:\n  - {name: leaf-10.255.0.1, tier: leaf}\nlinks: []\nhosts: []\n".into(),
+                notes: vec!["assumed: the rate of 2 ports of NICs, 400 Gbit/s".into()],
+                mistakes: Vec::new(),
+                nodes: 2,
+                waiting: 1,
+                planned: true,
+            }),
             ..v1::Paths::default()
         }))
     }

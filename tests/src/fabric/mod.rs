@@ -10,6 +10,7 @@ pub mod jobs;
 mod namespace;
 mod netlink;
 mod requests;
+mod signing;
 pub mod steering;
 pub mod traffic;
 

@@ -1,4 +1,5 @@
-//! The orders' document, for agents: `{"orders":[{"host","from","to","paths":[{"units","via":[["10.9.0.1"]]}]}]}`.
+//! The orders' document, for agents: `{"orders":[{"host","from","to","paths":[{"units","bond":1,"via":[["10.9.0.1"]]}]}]}`; `bond`
+//! is there where a path leaves by a certain port of a bond.
 
 use std::net::IpAddr;
 
@@ -22,7 +23,13 @@ struct OrderDocument<'a> {
 #[derive(Serialize)]
 struct RouteDocument<'a> {
     units: u32,
+    #[serde(skip_serializing_if = "is_none")]
+    bond: u8,
     via: &'a [Vec<IpAddr>],
+}
+
+fn is_none(bond: &u8) -> bool {
+    *bond == 0
 }
 
 /// Orders as a document.
@@ -35,7 +42,7 @@ pub fn orders_json(orders: &[Order]) -> impl Serialize + use<'_> {
         paths: order
             .routes
             .iter()
-            .map(|route| RouteDocument { units: route.units, via: &route.via })
+            .map(|route| RouteDocument { units: route.units, bond: route.bond, via: &route.via })
             .collect(),
     });
     OrdersDocument { orders: orders.collect() }

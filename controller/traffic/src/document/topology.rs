@@ -12,7 +12,7 @@
 //!   - {name: h1, nics: [{name: nic0, ports: [{switch: leaf1, gbps: 200}]}]}
 //! ```
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use super::{
     node::{Node, Tree},
@@ -20,22 +20,58 @@ use super::{
     reader::{At, Reader, Seen},
     yaml,
 };
-use crate::topology::{Builder, MOST_LINKS, Port, State, SwitchId, Tier, Topology};
+use crate::topology::{Builder, MOST_LINKS, NicId, Port, State, SwitchId, Tier, Topology};
 
 const STATES: [(&str, State); 3] = [("up", State::Up), ("down", State::Down), ("avoid", State::Avoid)];
 const TIERS: [(&str, Tier); 3] = [("leaf", Tier::Leaf), ("spine", Tier::Spine), ("core", Tier::Core)];
+
+/// Where in its document a topology says what, so that who finds it wrong can name the line. Lines count from 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    switches: HashMap<SwitchId, u32>,
+    links: HashMap<(SwitchId, SwitchId), u32>,
+    ports: HashMap<(NicId, u32), u32>,
+}
+
+impl Lines {
+    /// Where a switch stands.
+    #[must_use]
+    pub fn switch(&self, id: SwitchId) -> Option<u32> {
+        self.switches.get(&id).copied()
+    }
+
+    /// Where the first of the links between two switches stands.
+    #[must_use]
+    pub fn link(&self, a: SwitchId, b: SwitchId) -> Option<u32> {
+        self.links.get(&(a.min(b), a.max(b))).copied()
+    }
+
+    /// Where a port of a NIC stands.
+    #[must_use]
+    pub fn port(&self, nic: NicId, port: u32) -> Option<u32> {
+        self.ports.get(&(nic, port)).copied()
+    }
+}
 
 /// Reads a topology.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse_topology(text: &str) -> Result<Topology, Problems> {
+    parse_topology_with_lines(text).map(|(topology, _)| topology)
+}
+
+/// Reads a topology, and where its parts stand.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_topology_with_lines(text: &str) -> Result<(Topology, Lines), Problems> {
     let tree = yaml::parse(text)?;
     from_tree(&tree)
 }
 
-fn from_tree(tree: &Tree<'_>) -> Result<Topology, Problems> {
-    let mut reading = Reading { reader: Reader::new(tree), builder: Builder::new() };
+fn from_tree(tree: &Tree<'_>) -> Result<(Topology, Lines), Problems> {
+    let mut reading = Reading { reader: Reader::new(tree), builder: Builder::new(), lines: Lines::default() };
     let at = At::ROOT;
     if let Some(fields) = reading.reader.fields(&tree.root, &at, ["hosts", "switches", "links"]) {
         reading.switches(fields.get(1), &at.field("switches"));
@@ -43,18 +79,19 @@ fn from_tree(tree: &Tree<'_>) -> Result<Topology, Problems> {
         reading.hosts(fields.get(0), &at.field("hosts"));
     }
     if reading.reader.problems.is_empty() {
-        Ok(reading.builder.build())
+        Ok((reading.builder.build(), reading.lines))
     } else {
         Err(reading.reader.problems)
     }
 }
 
-/// The index of a port, where its address stands, and the address.
-type PlacedAddress = (u32, u32, IpAddr);
+/// A port, where it stands, and its address and where that stands.
+type PlacedPort = (Port, u32, Option<(u32, IpAddr)>);
 
 struct Reading<'t> {
     reader: Reader<'t>,
     builder: Builder,
+    lines: Lines,
 }
 
 impl<'t> Reading<'t> {
@@ -80,7 +117,10 @@ impl<'t> Reading<'t> {
             }
             // A switch of unknown tier is known all the same, or its every link would be a mistake.
             match self.builder.switch(name, tier.unwrap_or(Tier::Leaf)) {
-                Ok(switch) => self.addresses(switch, fields.get(2), &at.field("addresses")),
+                Ok(switch) => {
+                    self.lines.switches.insert(switch, line);
+                    self.addresses(switch, fields.get(2), &at.field("addresses"));
+                }
                 Err(error) => self.reader.wrong(fields.place, &at, error),
             }
         }
@@ -134,6 +174,7 @@ impl<'t> Reading<'t> {
                 self.reader.wrong(fields.place, &at, error);
                 continue;
             }
+            self.lines.links.entry((a.min(b), a.max(b))).or_insert(self.reader.line(fields.place));
             for (field, name, of, to) in [(5, "a_address", a, b), (6, "b_address", b, a)] {
                 let at = at.field(name);
                 let Some(node) = fields.get(field) else { continue };
@@ -185,7 +226,8 @@ impl<'t> Reading<'t> {
                 self.duplicate(fields.get(0).map_or(fields.place, |n| n.place), &at, "NIC", name, first);
                 continue;
             }
-            let Some((ports, addresses)) = ports else { continue };
+            let Some(placed) = ports else { continue };
+            let ports = placed.iter().map(|(port, ..)| *port).collect();
             let nic = match self.builder.nic(host, name, ports) {
                 Ok(nic) => nic,
                 Err(error) => {
@@ -193,21 +235,20 @@ impl<'t> Reading<'t> {
                     continue;
                 }
             };
-            for (port, place, address) in addresses {
-                if let Err(error) = self.builder.port_address(nic, port, address) {
-                    self.reader.wrong(place, &at.field("ports").item(port as usize).field("address"), error);
+            for (index, (_, place, address)) in placed.into_iter().enumerate() {
+                let port = index as u32;
+                self.lines.ports.insert((nic, port), self.reader.line(place));
+                if let Some((place, address)) = address
+                    && let Err(error) = self.builder.port_address(nic, port, address)
+                {
+                    self.reader.wrong(place, &at.field("ports").item(index).field("address"), error);
                 }
             }
         }
     }
 
-    /// The ports of a NIC and the addresses of some, with their places; none when one of them is wrong (and reported).
-    fn ports(
-        &mut self,
-        node: Option<&'t Node<'t>>,
-        at: &At<'_>,
-        parent: u32,
-    ) -> Option<(Vec<Port>, Vec<PlacedAddress>)> {
+    /// The ports of a NIC; none when one of them is wrong (and reported).
+    fn ports(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>, parent: u32) -> Option<Vec<PlacedPort>> {
         let items = self.reader.list(node, at);
         if items.is_empty() {
             let place = node.map_or(parent, |node| node.place);
@@ -215,7 +256,6 @@ impl<'t> Reading<'t> {
             return None;
         }
         let mut ports = Vec::with_capacity(items.len());
-        let mut addresses = Vec::new();
         for (index, node) in items.iter().enumerate() {
             let at = at.item(index);
             let Some(fields) = self.reader.fields(node, &at, ["switch", "gbps", "state", "address"]) else {
@@ -233,13 +273,11 @@ impl<'t> Reading<'t> {
                 self.reader.wrong(fields.get(0).map_or(fields.place, |node| node.place), &switch_at, what);
                 continue;
             }
-            if let Some(node) = fields.get(3)
-                && let Some(address) = self.reader.address(node, &at.field("address"))
-            {
-                addresses.push((index as u32, node.place, address));
-            }
-            ports.push(Port { switch, rate, state });
+            let address_at = at.field("address");
+            let address =
+                fields.get(3).and_then(|node| Some((node.place, self.reader.address(node, &address_at)?)));
+            ports.push((Port { switch, rate, state }, fields.place, address));
         }
-        (ports.len() == items.len()).then_some((ports, addresses))
+        (ports.len() == items.len()).then_some(ports)
     }
 }
