@@ -15,6 +15,7 @@ use std::{
 use c4_detect::observation::Severity;
 use serde_json::{Value, json};
 use tokio::{process::Command, sync::mpsc, time::Instant};
+use tracing::{Instrument, Span};
 
 use crate::{
     report::{Captured, Report},
@@ -91,9 +92,9 @@ pub async fn run(settings: CheckSettings) -> Vec<CheckResult> {
     results
 }
 
-/// Runs all checks for a command, and answers it.
-pub fn answer(command_id: String, settings: CheckSettings, reports: mpsc::Sender<Captured>) {
-    tokio::spawn(async move {
+/// Runs all checks for a command, whose span is `span`, and answers it.
+pub fn answer(command_id: String, settings: CheckSettings, reports: mpsc::Sender<Captured>, span: Span) {
+    let work = async move {
         let results = run(settings).await;
         let bad = |result: &&CheckResult| result.outcome == Outcome::Failed;
         let failed: Vec<String> =
@@ -102,7 +103,8 @@ pub fn answer(command_id: String, settings: CheckSettings, reports: mpsc::Sender
         let detail = if ok { "its checks passed".to_owned() } else { failed.join("; ") };
         // Nobody listens any more only when the agent is ending.
         let _ = reports.send(Captured::now(Report::CommandResult { command_id, ok, detail })).await;
-    });
+    };
+    tokio::spawn(work.instrument(span));
 }
 
 /// For people.

@@ -93,6 +93,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged, as tracing's filter. Default "info".
     pub log_filter: String,
+    /// Collector of spans (OTLP over gRPC). Default: none.
+    pub otlp: Option<String>,
+    /// File with the certificate of who signs the collector's. Default: none.
+    pub otlp_ca: Option<PathBuf>,
 }
 
 fn node_name() -> String {
@@ -148,6 +152,8 @@ impl Default for Config {
             paths: None,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
+            otlp: None,
+            otlp_ca: None,
         }
     }
 }
@@ -275,6 +281,8 @@ impl Config {
         let mut log = root.section("log", mistakes);
         log.value("format", &mut config.log_format, mistakes, log_format);
         log.value("filter", &mut config.log_filter, mistakes, log_filter);
+        log.value("otlp", &mut config.otlp, mistakes, or_null(text));
+        log.value("otlp_ca", &mut config.otlp_ca, mistakes, or_null(path));
         log.finish(mistakes);
 
         root.finish(mistakes);

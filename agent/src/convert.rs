@@ -216,7 +216,8 @@ impl TryFrom<wire::Command> for Command {
             Some(Body::CheckNode(_)) => CommandAction::CheckNode,
             None => return Err(BadCommand::Unknown { id: command.id }),
         };
-        Ok(Command { id: command.id, action })
+        let trace = (!command.trace.is_empty()).then_some(command.trace);
+        Ok(Command { id: command.id, action, trace })
     }
 }
 
@@ -265,8 +266,11 @@ mod tests {
     #[test]
     fn a_grace_of_centuries_is_cut() {
         let stop = wire::StopGroup { job: "j".into(), incarnation: 1, grace_us: u64::MAX };
-        let command =
-            wire::Command { id: "c1".into(), body: Some(wire::command::Body::StopGroup(stop)), term: 0 };
+        let command = wire::Command {
+            id: "c1".into(),
+            body: Some(wire::command::Body::StopGroup(stop)),
+            ..wire::Command::default()
+        };
         let CommandAction::StopGroup { grace, .. } = Command::try_from(command).unwrap().action else {
             panic!("not a stop")
         };

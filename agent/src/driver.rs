@@ -233,7 +233,8 @@ async fn obey(
             continue;
         }
         if command.action == CommandAction::CheckNode {
-            checks::answer(command.id, checks.clone(), reports.clone());
+            let span = command.span();
+            checks::answer(command.id, checks.clone(), reports.clone(), span);
             continue;
         }
         let detail = "this agent supervises no processes".to_owned();

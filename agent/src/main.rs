@@ -8,7 +8,7 @@ use c4_agent::{
     config::{Config, LogFormat},
     driver, plugin,
 };
-use c4_daemon::{Format, Log, Manager};
+use c4_daemon::{Collector, CollectorError, Format, Log, Manager};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 /// The configuration is wrong.
@@ -40,8 +40,10 @@ fn main() -> ExitCode {
     if let Some(Verb::InstallPlugin { directory }) = &cli.command {
         return install_plugin(directory);
     }
-    let log = start_log(&config);
-    run(config, cli.command, cli.config.as_deref(), &log).unwrap_or_else(|error| {
+    let done = start_log(&config)
+        .map_err(Into::into)
+        .and_then(|log| run(config, cli.command, cli.config.as_deref(), &log));
+    done.unwrap_or_else(|error| {
         eprintln!("c4-agent: {error:#}");
         ExitCode::FAILURE
     })
@@ -85,12 +87,20 @@ fn install_plugin(directory: &Path) -> ExitCode {
 }
 
 /// Logs go to stderr: stdout belongs to the job.
-fn start_log(config: &Config) -> Log {
+fn start_log(config: &Config) -> Result<Log, CollectorError> {
     let format = match config.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    Log::start(&env::var("RUST_LOG").unwrap_or_else(|_| config.log_filter.clone()), format)
+    let collector = config.otlp.as_ref().map(|address| Collector {
+        address: address.clone(),
+        ca: config.otlp_ca.clone(),
+        service: "c4-agent",
+        version: env!("CARGO_PKG_VERSION"),
+        instance: config.node.clone(),
+    });
+    let filter = env::var("RUST_LOG").unwrap_or_else(|_| config.log_filter.clone());
+    Log::start(&filter, format, collector.as_ref())
 }
 
 /// What a running agent takes of a changed configuration: the log's level. Certificates it reads by itself, and the rest

@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use c4_daemon::trace::Trace;
 use c4_detect::observation::{CommId, Membership, ProcessEnd, ProcessId, Severity, Window};
 use tokio::time::Instant;
+use tracing::{Span, error_span, field::Empty};
 
 use crate::{
     paths::{
@@ -299,6 +301,18 @@ pub struct Command {
     pub id: String,
     /// What to do.
     pub action: CommandAction,
+    /// What it is a part of, as a controller calls it.
+    pub trace: Option<String>,
+}
+
+impl Command {
+    /// The span of carrying it out, in the trace that it belongs to.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        let span = error_span!("command", id = self.id, trace = Empty);
+        let _ = Trace::of(&span, self.trace.as_deref());
+        span
+    }
 }
 
 /// See [`Command`].

@@ -364,11 +364,16 @@ pub struct Log {
     pub level: String,
     /// Default `text`.
     pub format: LogFormat,
+    /// Collector of spans (OpenTelemetry's OTLP over gRPC), such as `http://127.0.0.1:4317`: calls, agents' streams, and each action
+    /// with what agents did about it. Default: none.
+    pub otlp: Option<String>,
+    /// File with the certificate of who signs the collector's, where its address begins with `https`. Default: none.
+    pub otlp_ca: Option<PathBuf>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+        Self { level: "info".into(), format: LogFormat::Text, otlp: None, otlp_ca: None }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Instrument;
+use tracing::{Instrument, field::Empty};
 
 use crate::{
     access::Principal,
@@ -91,7 +91,8 @@ impl Telemetry for TelemetryService {
             ));
         };
         let header = request.metadata().get(trace::HEADER).and_then(|header| header.to_str().ok());
-        let trace = header.and_then(Trace::from_header).unwrap_or_else(Trace::begin);
+        let span = tracing::error_span!("agent", trace = Empty, node = Empty);
+        let _ = Trace::of(&span, header);
         let (replies, outgoing) = (registered.replies.clone(), registered.outgoing);
         let task = StreamTask {
             id: registered.id,
@@ -106,7 +107,7 @@ impl Telemetry for TelemetryService {
             streams: self.streams.clone(),
         };
         // Whatever is said about this stream can be found by the agent's own lines about it.
-        self.tasks.spawn(task.run(self.cancel.clone()).instrument(tracing::error_span!("agent", %trace)));
+        self.tasks.spawn(task.run(self.cancel.clone()).instrument(span));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }
@@ -160,6 +161,7 @@ impl StreamTask {
             return Status::unavailable("this controller is ending");
         }
         tracing::debug!(node = %node.0, "an agent speaks");
+        tracing::Span::current().record("node", node.0.as_str());
         let mut acks = interval(ACK_EVERY);
         acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut due, mut since_ack) = (false, 0_u32);

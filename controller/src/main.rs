@@ -13,7 +13,7 @@ use c4_controller::{
     ha::member::Controller,
     paths, server,
 };
-use c4_daemon::{Format, Log, Manager};
+use c4_daemon::{Collector, CollectorError, Format, Log, Manager};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -55,15 +55,10 @@ fn main() -> ExitCode {
         println!("configuration is valid");
         return ExitCode::SUCCESS;
     }
-    let format = match config.log.format {
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-    };
-    let log = Log::start(&config.log.level, format);
-    let done = match &arguments.restore {
+    let done = start_log(&config).map_err(Into::into).and_then(|log| match &arguments.restore {
         Some(file) => restore(&config, file),
         None => run(config, path.as_deref(), &log, Manager::from_environment()),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,6 +66,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn start_log(config: &Config) -> Result<Log, CollectorError> {
+    let format = match config.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let collector = config.log.otlp.as_ref().map(|address| Collector {
+        address: address.clone(),
+        ca: config.log.otlp_ca.clone(),
+        service: "c4-controller",
+        version: env!("CARGO_PKG_VERSION"),
+        instance: config
+            .ha
+            .as_ref()
+            .and_then(|ha| ha.name.clone())
+            .unwrap_or_else(|| config.listen.to_string()),
+    });
+    Log::start(&config.log.level, format, collector.as_ref())
 }
 
 #[tokio::main]

@@ -259,7 +259,12 @@ fn path_report() -> v1::PathReport {
 /// What the controller said.
 fn answered() -> Vec<ControllerMessage> {
     let command = |id: &str, body| {
-        controller_message::Body::Command(v1::Command { id: id.into(), body: Some(body), term: 41 })
+        controller_message::Body::Command(v1::Command {
+            id: id.into(),
+            body: Some(body),
+            term: 41,
+            ..v1::Command::default()
+        })
     };
     let assignment = v1::Assignment {
         first_rank: 2,

@@ -4,6 +4,7 @@ Programs are not run here, so any file will do for one; C4_BIN_DIR gives built o
 skipped, and says so.
 """
 
+import json
 import os
 import re
 import shutil
@@ -223,7 +224,7 @@ class Documents:
         for document in self.documents():
             if document["apiVersion"].startswith(("monitoring.coreos.com/", "jobset.x-k8s.io/")):
                 continue  # Not one of Kubernetes' own.
-            for version in ("1.30", "1.34"):
+            for version in self.versions.get(document["apiVersion"], ("1.30", "1.34")):
                 kubernetes_validate.validate(document, version, strict=True)
 
     def test_containers_have_what_they_need_and_no_more(self) -> None:
@@ -280,6 +281,9 @@ class Documents:
                 more = {"delete"} if resource == "pods" and self.deletes_pods else set()
                 self.assertLessEqual(set(rule["verbs"]) - more, allowed[resource], resource)
         self.assertEqual({resource for role in roles for rule in role["rules"] for resource in rule["resources"]}, self.acts_on)
+
+    # Versions of Kubernetes whose schemas are looked at, where they are others.
+    versions: dict[str, tuple[str, ...]] = {"admissionregistration.k8s.io/v1": ("1.36", "1.37"), "admissionregistration.k8s.io/v1beta1": ("1.34",)}
 
     # Which kinds of objects the controller acts on, and whether pods of nodes that are gone are among what it deletes.
     acts_on: set[str] = set()
@@ -425,6 +429,131 @@ class ChartWithoutPolicy(Rendered, unittest.TestCase):
         self.assertNotIn("NetworkPolicy", {document["kind"] for document in self.rendered})
 
 
+class Policy:
+    """A MutatingAdmissionPolicy, carried out as an API server does it, but that types are not checked before; what becomes of a pod is."""
+
+    def __init__(self, spec: dict) -> None:
+        import celpy
+
+        self.celpy, self.spec = celpy, spec
+        self.cel = celpy.Environment(annotations={"Made": celpy.celtypes.MessageType})
+
+    def evaluate(self, expression: str, known: dict):
+        # Messages of any type are made alike.
+        plain = re.sub(r"\b(?:Object(?:\.\w+)*|JSONPatch)(?=\{)", "Made", expression)
+        return self.cel.program(self.cel.compile(plain)).evaluate(known)
+
+    def admit(self, pod: dict) -> dict:
+        selector = self.spec["matchConstraints"]["objectSelector"]["matchExpressions"]
+        assert [(e["operator"], e["values"]) for e in selector] == [("NotIn", ["false"])], selector
+        if pod["metadata"].get("labels", {}).get(selector[0]["key"]) == "false":
+            return pod
+        for mutation in self.spec["mutations"]:
+            known = {"object": self.celpy.json_to_cel(pod), "variables": self.celpy.celtypes.MapType()}
+            if mutation is self.spec["mutations"][0]:
+                if not all(self.evaluate(condition["expression"], known) for condition in self.spec["matchConditions"]):
+                    return pod
+            for variable in self.spec["variables"]:
+                value = self.evaluate(variable["expression"], known)
+                known["variables"][self.celpy.celtypes.StringType(variable["name"])] = value
+            (body,) = [body for key, body in mutation.items() if key != "patchType"]
+            made = json.loads(json.dumps(self.evaluate(body["expression"], known), cls=self.celpy.CELJSONEncoder))
+            pod = self.patched(pod, made) if mutation["patchType"] == "JSONPatch" else self.merged(pod, made)
+        return pod
+
+    def patched(self, pod: dict, patches: list[dict]) -> dict:
+        pod = json.loads(json.dumps(pod))
+        for patch in patches:
+            assert patch["op"] == "add", patch
+            *way, last = patch["path"].strip("/").split("/")
+            place = pod
+            for step in way:
+                place = place[step]
+            if isinstance(place, list):
+                assert last == "-", patch
+                place.append(patch["value"])
+            else:
+                place[last] = patch["value"]
+        return pod
+
+    def merged(self, old, new):
+        """As server-side apply merges: lists by their entries' names. Lists without are refused in policies."""
+        if isinstance(old, dict):
+            return old | {key: self.merged(old[key], value) if key in old else self.merged(type(value)(), value) for key, value in new.items()}
+        if isinstance(old, list):
+            key = "mountPath" if any("mountPath" in entry for entry in new) else "name"
+            entries = {entry[key]: entry for entry in old}
+            for entry in new:
+                entries[entry[key]] = self.merged(entries.get(entry[key], {}), entry)
+            return list(entries.values())
+        return new
+
+
+class ChartThatInjectsThePlugin(Rendered, unittest.TestCase):
+    values = {"plugin": {"inject": True}, "agent": {"recorderDir": "/dev/shm/other"}}
+
+    def setUp(self) -> None:
+        try:
+            import celpy  # noqa: F401
+        except ImportError:
+            self.skipTest("the Python package cel-python is not installed")
+        self.policy = Policy(self.one("MutatingAdmissionPolicy", "c4-plugin")["spec"])
+
+    def pod(self, labels: dict | None = None, **more) -> dict:
+        train = {"name": "train", "image": "train", "resources": {"limits": {"nvidia.com/gpu": 8}}}
+        spec = {"containers": [train | more.pop("train", {}), {"name": "other", "image": "other"}]} | more
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train", "labels": labels or {}}, "spec": spec}
+
+    def test_a_pod_with_gpus_becomes_what_the_example_is(self) -> None:
+        given = [{"name": "mine", "image": "mine"}]
+        for before in (self.pod({"batch.kubernetes.io/job-name": "train"}), self.pod({"batch.kubernetes.io/job-name": "train"}, initContainers=given)):
+            after = self.policy.admit(before)
+            example = yaml.safe_load((DEPLOY / "kubernetes/job-example.yaml").read_text())["spec"]["template"]["spec"]
+            self.assertEqual(after["spec"]["initContainers"], before["spec"].get("initContainers", []) + example["initContainers"])
+            train, other = after["spec"]["containers"]
+            self.assertEqual(other, before["spec"]["containers"][1], "it has no GPU")
+            environment = {variable["name"]: variable["value"] for variable in train["env"]}
+            expected = {variable["name"]: variable["value"] for variable in example["containers"][0]["env"]}
+            self.assertEqual(environment, expected | {"C4_RECORDER_DIR": "/dev/shm/other"})
+            self.assertEqual({mount["mountPath"] for mount in train["volumeMounts"]}, {"/c4", "/dev/shm/other"})
+            self.assertEqual({mount["name"] for mount in train["volumeMounts"]}, {volume["name"] for volume in after["spec"]["volumes"]})
+            self.assertEqual(self.policy.admit(after), after, "once is enough")
+            try:
+                import kubernetes_validate
+            except ImportError:
+                continue
+            kubernetes_validate.validate(after, "1.36", strict=True)
+
+    def test_what_a_pod_says_itself_stands(self) -> None:
+        alone = self.pod()
+        del alone["spec"]["containers"][0]["resources"]
+        for pod in (alone, self.pod({"c4/inject": "false"})):
+            self.assertEqual(self.policy.admit(pod), pod)
+        for name in ("NCCL_PROFILER_PLUGIN", "C4_PROFILER"):
+            pod = self.pod(train={"env": [{"name": name, "value": "mine"}]})
+            self.assertEqual(self.policy.admit(pod)["spec"]["containers"], pod["spec"]["containers"])
+        named = self.pod({"jobset.sigs.k8s.io/jobset-name": "gpt"}, train={"env": [{"name": "C4_JOB", "value": "mine"}]})
+        (job,) = [v["value"] for v in self.policy.admit(named)["spec"]["containers"][0]["env"] if v["name"] == "C4_JOB"]
+        self.assertEqual(job, "mine")
+        labelled = self.policy.admit(self.pod({"jobset.sigs.k8s.io/jobset-name": "gpt"}))
+        self.assertIn({"name": "C4_JOB", "value": "gpt"}, labelled["spec"]["containers"][0]["env"])
+
+    def test_only_where_it_is_wanted(self) -> None:
+        (binding,) = [d for d in self.rendered if d["kind"] == "MutatingAdmissionPolicyBinding"]
+        self.assertEqual(binding["spec"]["policyName"], "c4-plugin")
+        self.assertEqual(binding["spec"]["matchResources"]["namespaceSelector"], {"matchLabels": {"c4/inject": "true"}})
+        self.assertEqual(self.policy.spec["failurePolicy"], "Ignore", "jobs start in any case")
+
+
+class ChartForOlderKubernetes(Rendered, unittest.TestCase):
+    values = {"plugin": {"inject": True, "apiVersion": "v1beta1", "resource": "amd.com/gpu"}}
+
+    def test_its_policy_is_of_the_version_that_is_there(self) -> None:
+        policy = self.one("MutatingAdmissionPolicy", "c4-plugin")
+        self.assertEqual(policy["apiVersion"], "admissionregistration.k8s.io/v1beta1")
+        self.assertIn('"amd.com/gpu"', yaml.safe_dump(policy["spec"]["matchConditions"]))
+
+
 class Chart(unittest.TestCase):
     def test_its_version_is_the_programs(self) -> None:
         version = re.search(r'(?m)^version = "(.+)"', (ROOT / "Cargo.toml").read_text()).group(1)
@@ -449,6 +578,8 @@ class Chart(unittest.TestCase):
             ({"agent": {"recorderDir": "shm"}}, "/agent/recorderDir"),
             ({"actuator": {"enabled": True}}, "actuator.namespaces"),
             ({"actuator": {"jobs": "slurm"}}, "/actuator/jobs"),
+            ({"plugin": {"apiVersion": "v2"}}, "/plugin/apiVersion"),
+            ({"plugin": {"resource": "a b"}}, "/plugin/resource"),
             ({"networkPolicy": {"nodes": []}}, "/networkPolicy/nodes"),
         ):
             done = helm(values=values)

@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod authority;
 pub mod cluster;
+pub mod crowd;
 pub mod demo;
 pub mod etcd;
 pub mod fabric;

@@ -106,6 +106,7 @@ targets! {
     agent_sysfs: "agent" "sysfs" "../../agent/fuzz/bodies/sysfs.rs";
     agent_table: "agent" "table" "../../agent/fuzz/bodies/table.rs";
     recorder_reader: "agent/recorder" "reader" "../../agent/recorder/fuzz/bodies/reader.rs";
+    controller_brain: "controller" "brain" "../../controller/fuzz/bodies/brain.rs";
     controller_config: "controller" "config" "../../controller/fuzz/bodies/config.rs";
     controller_documents: "controller" "documents" "../../controller/fuzz/bodies/documents.rs";
     controller_messages: "controller" "messages" "../../controller/fuzz/bodies/messages.rs";

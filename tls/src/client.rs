@@ -77,6 +77,27 @@ pub fn is_local(address: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
+/// Whether spans may be sent to a collector: what is in the clear stays on this machine, unless `insecure` says that it need not.
+///
+/// # Errors
+/// They may not: why, and what to do about it.
+pub fn check_collector(address: Option<&str>, ca: bool, insecure: bool) -> Result<(), String> {
+    let Some(address) = address else {
+        return if ca { Err("is missing beside `otlp_ca`".to_owned()) } else { Ok(()) };
+    };
+    let uri = address.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
+    match (uri.as_ref().and_then(Uri::scheme_str), ca) {
+        (Some("https"), true) => Ok(()),
+        (Some("https"), false) => Err("https:// needs `otlp_ca`: whom to believe".to_owned()),
+        (Some("http"), true) => Err("`otlp_ca` is given, so the address must begin with https://".to_owned()),
+        (Some("http"), false) if insecure || is_local(address) => Ok(()),
+        (Some("http"), false) => Err(format!(
+            "{address} is on another machine: use https:// and `otlp_ca`, or say `insecure: true`"
+        )),
+        _ => Err(format!("expected an address such as http://127.0.0.1:4317, found {address:?}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
@@ -97,6 +118,26 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_local(address), local, "{address}");
+        }
+    }
+
+    #[test]
+    fn spans_leave_this_machine_under_tls_or_because_somebody_said_so() {
+        for (address, ca, insecure, may) in [
+            (None, false, false, true),
+            (None, true, false, false),
+            (Some("http://127.0.0.1:4317"), false, false, true),
+            (Some("http://collector:4317"), false, false, false),
+            (Some("http://collector:4317"), false, true, true),
+            (Some("http://127.0.0.1:4317"), true, false, false),
+            (Some("https://collector:4317"), true, false, true),
+            (Some("https://collector:4317"), false, true, false),
+            (Some("collector:4317"), false, true, false),
+            (Some("grpc://collector"), false, true, false),
+            (Some(""), false, true, false),
+        ] {
+            let told = check_collector(address, ca, insecure);
+            assert_eq!(told.is_ok(), may, "{address:?} {ca} {insecure}: {told:?}");
         }
     }
 

@@ -6,17 +6,22 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::slots::Slot;
+use crate::{files::Protocol, slots::Slot};
+
+/// Bytes of the preface of HTTP/2: whoever has not sent them has not said that it wants anything.
+const PREFACE: usize = 24;
 
 /// Who is at the other end, as far as the connection tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,24 +48,42 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// What somebody has to say first, and until when.
+#[derive(Debug)]
+struct Greeting {
+    left: usize,
+    until: Pin<Box<Sleep>>,
+}
+
 /// An accepted connection, its handshake done.
 #[derive(Debug)]
 pub struct Connection {
     io: Io,
     peer: Peer,
+    greeting: Option<Greeting>,
     _slot: Slot,
 }
 
 impl Connection {
     pub(crate) fn plain(stream: TcpStream, address: SocketAddr, slot: Slot) -> Self {
         let peer = Peer { address, names: Arc::default(), encrypted: false };
-        Self { io: Io::Plain(stream), peer, _slot: slot }
+        Self { io: Io::Plain(stream), peer, greeting: None, _slot: slot }
     }
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, address: SocketAddr, slot: Slot) -> Self {
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let peer = Peer { address, names: shown.map(names).unwrap_or_default().into(), encrypted: true };
-        Self { io: Io::Tls(Box::new(stream)), peer, _slot: slot }
+        Self { io: Io::Tls(Box::new(stream)), peer, greeting: None, _slot: slot }
+    }
+
+    /// The same, which breaks off unless it is greeted in time, as nobody else sees to it: servers of HTTP/2 have no such limit.
+    pub(crate) fn greeted_within(self, protocol: Protocol, limit: Duration) -> Self {
+        let greeting = match protocol {
+            Protocol::Grpc => Some(Greeting { left: PREFACE, until: Box::pin(sleep(limit)) }),
+            // Pages have a limit for the whole head of a request.
+            Protocol::Http => None,
+        };
+        Self { greeting, ..self }
     }
 
     /// Who is at the other end.
@@ -94,10 +117,20 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let before = buffer.filled().len();
+        let read = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if let Some(greeting) = &mut self.greeting {
+            greeting.left = greeting.left.saturating_sub(buffer.filled().len() - before);
+            if greeting.left == 0 {
+                self.greeting = None;
+            } else if read.is_pending() && greeting.until.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
+        read
     }
 }
 

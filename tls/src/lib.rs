@@ -14,7 +14,7 @@ mod listener;
 mod pages;
 mod slots;
 
-pub use client::{ClientFiles, bearer, is_local};
+pub use client::{ClientFiles, bearer, check_collector, is_local};
 pub use connection::{Connection, Peer};
 pub use files::{FileError, Protocol, ServerFiles};
 pub use listener::{Accepting, Limits, Turned};

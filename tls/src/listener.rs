@@ -1,8 +1,9 @@
 //! Takes connections in, does their handshakes, and looks after the certificates.
 //!
-//! Tasks: one that accepts, and one a handshake, at most [`Limits::handshakes`] at once, each with a time limit, so that
-//! clients that never finish theirs cannot keep others out for long. Ready connections go over a channel of `READY`; the
-//! handshake that finds it full waits, and its time runs. Cancelling closes what is not ready yet, and nothing else.
+//! Tasks: one that accepts, and one a connection until it is ready, with a time limit. At most [`Limits::handshakes`] of them are
+//! at their handshake at once; those that have not said anything yet wait for that without being in anybody's way, so that clients
+//! that never begin theirs keep nobody out. Ready connections go over a channel of `READY`; the
+//! task that finds it full waits, and its time runs. Cancelling closes what is not ready yet, and nothing else.
 //!
 //! Certificates are looked at every [`Limits::reread`]: their bytes are compared, so it does not matter how a rotation is
 //! done (rename, symbolic link, rewrite) or what it does to the time stamps.
@@ -12,7 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +26,9 @@ use crate::{
     slots::{Slot, Slots},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Ready connections that may wait to be taken.
 const READY: usize = 64;
 /// After an accept that failed (no descriptors left, say).
@@ -35,7 +39,7 @@ const BREATHER: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at once; may be shared with other listeners.
     pub slots: Slots,
-    /// How long a handshake may take.
+    /// How long a connection may take to begin and finish its handshake, and after that to say what it wants.
     pub handshake: Duration,
     /// Handshakes at once.
     pub handshakes: usize,
@@ -99,6 +103,7 @@ impl Tls {
 /// A listener that has not begun.
 pub struct Accepting {
     listener: TcpListener,
+    protocol: Protocol,
     tls: Option<Tls>,
     limits: Limits,
 }
@@ -115,7 +120,7 @@ impl Accepting {
         limits: Limits,
     ) -> Result<Self, FileError> {
         let tls = files.map(|files| Tls::load(files, protocol)).transpose()?;
-        Ok(Self { listener, tls, limits })
+        Ok(Self { listener, protocol, tls, limits })
     }
 
     /// A channel of ready connections, and what fills it until `cancel`. `turned` is told of each that was not taken.
@@ -166,17 +171,19 @@ impl Accepting {
                 continue;
             };
             let _ = stream.set_nodelay(true);
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-            let handshake = Handshake {
-                stream,
-                address,
-                slot,
-                config: self.tls.as_ref().map(|tls| tls.config.clone()),
-                _permit: permit,
-            };
+            let config = self.tls.as_ref().map(|tls| tls.config.clone());
+            let handshake = Handshake { stream, address, slot, config };
             let (limit, ready, turned) = (self.limits.handshake, ready.clone(), turned.clone());
+            let (handshakes, protocol) = (handshakes.clone(), self.protocol);
             tokio::spawn(async move {
-                let deliver = async { ready.send(handshake.finish().await?).await.ok() };
+                let deliver = async {
+                    handshake.stream.readable().await.ok()?;
+                    let connection = {
+                        let _turn = handshakes.acquire().await.ok()?;
+                        handshake.finish().await?
+                    };
+                    ready.send(connection.greeted_within(protocol, limit)).await.ok()
+                };
                 if timeout(limit, deliver).await.ok().flatten().is_none() {
                     turned(Turned::Handshake);
                 }
@@ -190,7 +197,6 @@ struct Handshake {
     address: SocketAddr,
     slot: Slot,
     config: Option<Arc<ServerConfig>>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Handshake {

@@ -29,7 +29,9 @@ pub fn run(bytes: &[u8]) {
         let Ok(message) = v1::ControllerMessage::decode(message) else { continue };
         match message.body {
             Some(Body::Command(command)) => {
-                let Ok(Command { id, action }) = Command::try_from(command) else { continue };
+                let Ok(command) = Command::try_from(command) else { continue };
+                drop(command.span());
+                let Command { id, action, .. } = command;
                 assert!(!id.is_empty());
                 match action {
                     CommandAction::StopGroup { grace, .. } => assert!(grace <= LONGEST),

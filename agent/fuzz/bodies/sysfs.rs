@@ -1,10 +1,12 @@
-//! Any bytes as the files that sensors read below `/sys` and `/proc`, and two looks of the NIC sensor at them. The input is
+//! Any bytes as the files that the agent reads below `/sys` and `/proc`, as a checkpoint's marker, and two looks of the NIC sensor. The input is
 //! cut at zero bytes, one piece a file.
 
 use std::{fs, path::Path, sync::LazyLock, time::Duration};
 
-use c4_agent::sensors::{
-    NicSensor, NicSettings, Sensor, parse_cpu, parse_full_pressure, parse_task, read_nics,
+use c4_agent::{
+    procfs::parse_stat,
+    sensors::{NicSensor, NicSettings, Sensor, parse_cpu, parse_full_pressure, parse_task, read_nics},
+    supervise::parse_marker,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -40,6 +42,10 @@ fn write<'a>(root: &Path, pieces: &mut impl Iterator<Item = &'a [u8]>) {
 pub fn run(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     drop((parse_cpu(&text), parse_task(&text)));
+    if let Some(stat) = parse_stat(&text) {
+        assert!(stat.signal().is_none() || stat.exit_code().is_none(), "it ended in two ways");
+    }
+    drop(parse_marker(&text));
     assert!(parse_full_pressure(&text).is_none_or(|percent| (0.0..=100.0).contains(&percent)));
     let root = ROOT.path();
     let mut pieces = bytes.split(|byte| *byte == 0);

@@ -21,7 +21,7 @@ sensors:
   nvml: {enabled: maybe}
   host: {steal_percent: 200}
   thermometer: {}
-log: {format: xml, filter: '=='}
+log: {format: xml, filter: '==', otlp: nowhere}
 7: seven
 ";
     let told = mistakes(document);
@@ -37,6 +37,7 @@ log: {format: xml, filter: '=='}
         "sensors.thermometer: unknown key",
         "log.format: expected text or json",
         "log.filter: expected a filter",
+        "log.otlp: expected an address such as http://127.0.0.1:4317",
         "nodes: unknown key",
         "7: unknown key",
     ];

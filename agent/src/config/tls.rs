@@ -44,6 +44,11 @@ pub(super) fn check(config: &Config, mistakes: &mut Vec<Mistake>) {
     {
         wrong("controller", what);
     }
+    if let Err(what) =
+        c4_tls::check_collector(config.otlp.as_deref(), config.otlp_ca.is_some(), config.insecure)
+    {
+        wrong("log.otlp", what);
+    }
     let Some(http) = config.http.filter(|http| !http.ip().to_canonical().is_loopback()) else { return };
     let identified = config.tls.as_ref().is_some_and(|tls| tls.identity.is_some());
     if !identified && !config.insecure {

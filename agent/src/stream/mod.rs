@@ -37,7 +37,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Streaming, metadata::MetadataValue};
-use tracing::{Instrument, debug, error_span, info, warn};
+use tracing::{Instrument, Span, debug, error_span, field::Empty, info, warn};
 
 use crate::{
     convert,
@@ -120,7 +120,7 @@ struct Link {
     /// Whether the controller has said anything yet.
     heard: bool,
     /// What the lines about it in both logs have in common.
-    trace: Trace,
+    span: Span,
 }
 
 /// See the module.
@@ -190,7 +190,7 @@ impl<D: Dial> Stream<D> {
         loop {
             let error = match self.connect(next_try, &mut reports, &shutdown).await {
                 Some(Ok(link)) => {
-                    let span = error_span!("stream", trace = %link.trace);
+                    let span = link.span.clone();
                     match self.converse(link, &mut reports, &shutdown).instrument(span).await {
                         Some(error) => error,
                         None => break,
@@ -251,7 +251,8 @@ impl<D: Dial> Stream<D> {
             Ok(None) => {}
             Err(error) => return Some(Err(DialError::from(error).into())),
         }
-        let trace = Trace::begin();
+        let span = error_span!("stream", trace = Empty);
+        let trace = Trace::of(&span, None);
         if let Ok(header) = MetadataValue::try_from(trace.header()) {
             request.metadata_mut().insert(trace::HEADER, header);
         }
@@ -269,7 +270,7 @@ impl<D: Dial> Stream<D> {
                 self.backoff.connected(Instant::now());
                 self.desk.metrics.set_connected(true);
                 let inbound = answer.into_inner();
-                Ok(Link { outbound, inbound, introduction, last_sent: 0, heard: false, trace })
+                Ok(Link { outbound, inbound, introduction, last_sent: 0, heard: false, span })
             }
             Ok(Err(status)) => Err(status.into()),
             Err(_) => Err(LinkError::Timeout(limit)),

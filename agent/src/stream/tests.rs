@@ -404,7 +404,10 @@ async fn a_controller_of_an_earlier_version_is_understood() {
     assert_eq!(rig.wishes.recv().await.unwrap().processes, [ProcessId(11), ProcessId(12)]);
     let stop =
         CommandAction::StopGroup { job: "llm".to_owned(), incarnation: 3, grace: Duration::from_secs(5) };
-    assert_eq!(rig.commands.recv().await.unwrap(), Command { id: "stop".to_owned(), action: stop });
+    assert_eq!(
+        rig.commands.recv().await.unwrap(),
+        Command { id: "stop".to_owned(), action: stop, trace: None }
+    );
     let start = rig.commands.recv().await.unwrap();
     assert!(
         matches!(&start.action, CommandAction::StartGroup { job, incarnation: 4, .. } if job == "llm"),
@@ -423,7 +426,7 @@ async fn a_leader_of_before_is_not_obeyed() {
     rig.window(1).await;
     let command = |id: &str, term| {
         let body = Some(command::Body::CheckNode(Default::default()));
-        reply(Reply::Command(WireCommand { id: id.to_owned(), body, term }))
+        reply(Reply::Command(WireCommand { id: id.to_owned(), body, term, ..WireCommand::default() }))
     };
     let mut controller = controller;
     controller.until(is_window(1)).await;
@@ -442,21 +445,26 @@ async fn commands_arrive_and_bad_ones_are_answered() {
     rig.window(1).await;
     controller.until(is_window(1)).await;
     let stop = StopGroup { job: "llm".to_owned(), incarnation: 1, grace_us: 5_000_000 };
-    let good = WireCommand { id: "c1".to_owned(), body: Some(command::Body::StopGroup(stop)), term: 0 };
-    let bad = WireCommand { id: "c2".to_owned(), body: None, term: 0 };
+    let good = WireCommand {
+        id: "c1".to_owned(),
+        body: Some(command::Body::StopGroup(stop)),
+        trace: "00-1".to_owned(),
+        term: 0,
+    };
+    let bad = WireCommand { id: "c2".to_owned(), ..WireCommand::default() };
     controller.replies.send(reply(Reply::Command(good))).unwrap();
     controller.replies.send(reply(Reply::Command(bad))).unwrap();
     let command = rig.commands.recv().await.unwrap();
     let action =
         CommandAction::StopGroup { job: "llm".to_owned(), incarnation: 1, grace: Duration::from_secs(5) };
-    assert_eq!(command, Command { id: "c1".to_owned(), action });
+    assert_eq!(command, Command { id: "c1".to_owned(), action, trace: Some("00-1".to_owned()) });
     controller.until(|message| kind(message) == "result c2 false").await;
     // Nobody takes commands: said so.
     rig.commands.close();
     let again = WireCommand {
         id: "c3".to_owned(),
         body: Some(command::Body::StartGroup(Default::default())),
-        term: 0,
+        ..WireCommand::default()
     };
     controller.replies.send(reply(Reply::Command(again))).unwrap();
     controller.until(|message| kind(message) == "result c3 false").await;

@@ -20,7 +20,7 @@ mod output;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use checkpoint::{Marker, parse_marker};
 pub use evidence::EvidenceSettings;
@@ -31,7 +31,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, warn};
 
 use crate::{
     checks::{self, CheckSettings},
@@ -89,6 +89,8 @@ pub struct Supervisor {
     marker: Marker,
     reported: Instant,
     ledger: Ledger,
+    /// Of commands that have no answer yet.
+    spans: BTreeMap<String, Span>,
 }
 
 impl Supervisor {
@@ -122,6 +124,7 @@ impl Supervisor {
             give_up: None,
             reported: Instant::now(),
             ledger: Ledger::default(),
+            spans: BTreeMap::new(),
         }
     }
 
@@ -219,11 +222,18 @@ impl Supervisor {
             Verdict::UnderWay => return,
             Verdict::Done { ok, detail } => return self.answer(command.id, ok, detail).await,
         }
+        let span = command.span();
+        self.spans.insert(command.id.clone(), span.clone());
+        self.carry_out(command).instrument(span).await;
+    }
+
+    async fn carry_out(&mut self, command: Command) {
         info!(command = %command.id, action = ?command.action, "the controller commands");
         let job = match &command.action {
             CommandAction::StopGroup { job, .. } | CommandAction::StartGroup { job, .. } => job.clone(),
             CommandAction::CheckNode => {
-                return checks::answer(command.id, self.checks.clone(), self.reports.clone());
+                let span = self.spans.remove(&command.id).unwrap_or_else(Span::none);
+                return checks::answer(command.id, self.checks.clone(), self.reports.clone(), span);
             }
         };
         if job != self.spec.job {
@@ -448,6 +458,9 @@ impl Supervisor {
 
     async fn answer(&mut self, command_id: String, ok: bool, detail: String) {
         self.ledger.settle(&command_id, ok, &detail);
+        if let Some(span) = self.spans.remove(&command_id) {
+            span.in_scope(|| info!(ok, "the answer: {detail}"));
+        }
         self.say(Report::CommandResult { command_id, ok, detail }).await;
     }
 

@@ -100,7 +100,7 @@ impl Rig {
     }
 
     async fn send(&self, id: &str, action: CommandAction) {
-        self.commands.send(Command { id: id.to_owned(), action }).await.unwrap();
+        self.commands.send(Command { id: id.to_owned(), action, trace: None }).await.unwrap();
     }
 
     /// Sends a new command and waits for its answer.

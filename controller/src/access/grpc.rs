@@ -9,6 +9,7 @@ use c4_daemon::trace::{self, Trace};
 use c4_tls::Peer;
 use tonic::{Status, body::Body, codegen::http};
 use tower::{Layer, Service};
+use tracing::{Instrument, field::Empty};
 
 use super::{Denied, Gate, Need, needs};
 use crate::{access::web::bearer, clock::Clock, metrics::Metrics};
@@ -110,12 +111,17 @@ where
         // The one that said that it is ready is the one to be called.
         let another = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, another);
-        Box::pin(async move {
+        // The stream of an agent has a span of its own, which lasts as long as the stream does.
+        let span = tracing::info_span!("call", path = request.uri().path(), trace = Empty);
+        let header = request.headers().get(trace::HEADER).and_then(|header| header.to_str().ok());
+        let _ = Trace::of(&span, header);
+        let work = async move {
             layer.prepare(request.headers()).await;
             match layer.admit(&mut request, need) {
                 Ok(()) => inner.call(request).await,
                 Err(denied) => Ok(Status::from(denied).into_http()),
             }
-        })
+        };
+        Box::pin(work.instrument(span))
     }
 }

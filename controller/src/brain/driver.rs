@@ -27,6 +27,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, field::Empty};
 
 use c4_detect::observation::Timestamp;
 use c4_traffic::actuators::Document;
@@ -300,7 +301,9 @@ impl Driver {
         let (actuator, answers) = (self.actuator.clone(), self.answers.clone());
         let fence = self.fence.clone();
         let halted = self.desk.halted();
-        self.tasks.spawn(async move {
+        let job = order.action.deed.job().map(|job| job.0.as_str());
+        let span = tracing::info_span!("order", id = order.id, step = ?order.step, job, ok = Empty);
+        let work = async move {
             // A program that was stopped between the decision and here may lead no longer.
             if !fence.holds() {
                 return;
@@ -317,8 +320,10 @@ impl Driver {
                     Err(_) => return,
                 },
             };
+            tracing::Span::current().record("ok", result.is_ok());
             // If the brain is gone, nobody waits for the answer.
             let _ = answers.send(Input::Answered { order: Box::new(order), result }).await;
-        });
+        };
+        self.tasks.spawn(work.instrument(span));
     }
 }

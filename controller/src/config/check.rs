@@ -131,6 +131,11 @@ pub(super) fn check(config: &Config) -> Vec<Mistake> {
             format!("{:?} is not a level or list of directives: {error}", config.log.level),
         );
     }
+    let log = &config.log;
+    if let Err(problem) = c4_tls::check_collector(log.otlp.as_deref(), log.otlp_ca.is_some(), config.insecure)
+    {
+        checks.wrong("log.otlp", problem);
+    }
     checks.mistakes
 }
 

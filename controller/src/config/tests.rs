@@ -65,6 +65,9 @@ fn what_others_can_reach_must_be_closed() {
         ("listen: 10.0.0.1:4400\naccess: {tokens: /t}", "listen"),
         (&format!("listen: 10.0.0.1:4400\n{tls}\naccess: {{anonymous: admin}}"), "access.anonymous"),
         ("tls: {certificate: /c}", "tls.key"),
+        ("log: {otlp: 'http://10.0.0.1:4317'}", "log.otlp"),
+        ("log: {otlp: 'https://10.0.0.1:4317'}", "log.otlp"),
+        ("log: {otlp_ca: /ca}", "log.otlp"),
         ("tls: {certificate: /c, key: /k, revoked: /r}", "tls.revoked"),
         ("access: {certificates: {alice: admin}}", "access.certificates"),
     ] {

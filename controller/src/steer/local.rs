@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use c4_daemon::trace::Trace;
 use c4_detect::observation::NodeName;
 use c4_proto::v1::{
     Assignment, CheckNode, Command, ControllerMessage, StartGroup, StopGroup, command, controller_message,
@@ -15,6 +16,7 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep},
 };
+use tracing::{Instrument, field::Empty};
 
 use super::{
     action::{Deed, Order, Step},
@@ -67,6 +69,13 @@ impl LocalActuator {
     }
 
     async fn work(&self, order: &Order) -> Result<String, ActuatorError> {
+        // Agents are told what their commands are a part of.
+        let span = tracing::error_span!("agents", trace = Empty);
+        let trace = Trace::of(&span, None).header();
+        self.tell(order, &trace).instrument(span).await
+    }
+
+    async fn tell(&self, order: &Order, trace: &str) -> Result<String, ActuatorError> {
         let mut groups = self.groups.clone();
         let mut repeat = interval(REPEAT);
         let mut away = std::pin::pin!(sleep(AWAY));
@@ -86,7 +95,8 @@ impl LocalActuator {
                 () = &mut away, if !away.is_elapsed() => {}
                 _ = repeat.tick() => {
                     for (stream, body) in pending {
-                        let command = Command { id: order.id.clone(), body: Some(body), term: 0 };
+                        let (id, trace) = (order.id.clone(), trace.to_owned());
+                        let command = Command { id, body: Some(body), term: 0, trace };
                         let body = controller_message::Body::Command(command);
                         self.streams.send(stream, ControllerMessage { body: Some(body) });
                     }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    net::Ipv4Addr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::process::CommandExt,
@@ -12,6 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+
+use super::{netlink::Netlink, requests};
 
 /// A network namespace.
 #[derive(Debug)]
@@ -34,6 +37,22 @@ impl Namespace {
         };
         thread::scope(|scope| scope.spawn(made).join())
             .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    }
+
+    /// A new one whose loopback interface has these addresses.
+    ///
+    /// # Errors
+    /// When this process may not have one.
+    pub fn with_addresses(addresses: impl IntoIterator<Item = Ipv4Addr> + Send) -> io::Result<Self> {
+        let namespace = Self::new()?;
+        let given = || {
+            let mut link = Netlink::route()?;
+            // The loopback interface is always the first.
+            requests::set_up(&mut link, 1, true)?;
+            addresses.into_iter().try_for_each(|one| requests::address(&mut link, 1, one, 32))
+        };
+        namespace.run(given)??;
+        Ok(namespace)
     }
 
     /// Calls something in a thread that is in this namespace. Sockets stay in the namespace they were made in.
