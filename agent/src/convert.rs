@@ -68,6 +68,7 @@ pub fn body(report: Report) -> wire::agent_message::Body {
             finalized: end.finalized,
             exit_code: end.exit_code,
             signal: end.signal,
+            found: end.found,
         }),
         Report::Health(health) => Body::Health(self::health(health)),
         Report::Group(status) => Body::GroupReport(group(status)),

@@ -341,7 +341,7 @@ async fn sample(
             metrics.collectives(sampler.take_collectives());
             sampled.send_replace(begin);
             for report in said {
-                if reports.send(Captured { at: begin, report }).await.is_err() {
+                if reports.send(captured(begin, report)).await.is_err() {
                     return;
                 }
             }
@@ -350,6 +350,15 @@ async fn sample(
             return;
         }
     }
+}
+
+/// A report of a look at this moment. One that was found ended is told as of its last sign of life.
+fn captured(looked: Instant, mut report: Report) -> Captured {
+    let ago_us = match &mut report {
+        Report::ProcessEnded(end) => std::mem::take(&mut end.ago_us),
+        _ => 0,
+    };
+    Captured { at: looked.checked_sub(Duration::from_micros(ago_us)).unwrap_or(looked), report }
 }
 
 async fn watch_sensors(mut status: watch::Receiver<Vec<crate::report::SensorStatus>>, metrics: Metrics) {

@@ -275,10 +275,12 @@ impl Brain {
             Input::Message { stream, message } => self.message(stream, message, now),
             Input::Invalid { stream, sequence, reason } => self.invalid(stream, sequence, &reason, now),
             Input::Closed { stream } => {
-                if let Some(key) = self.nodes.session(stream).cloned() {
-                    self.groups.set_stream(&key, None);
-                }
+                let key = self.nodes.session(stream).cloned();
                 self.nodes.close(stream, now);
+                if let Some(key) = key {
+                    self.groups.set_stream(&key, None);
+                    self.hear(&key.node, now);
+                }
             }
             Input::Answered { order, result } => self.answered(&order, result, now),
             Input::Wanted { ticket, command, by, dry_run } => {

@@ -60,6 +60,9 @@ pub struct Hello {
     pub sensors: Vec<Sensor>,
     /// What the node's NICs are, where the agent knows.
     pub nic_class: Option<NicClass>,
+    /// Number of the last message that was kept then: until it has come, the agent tells of the past. 0: none was, or an agent
+    /// that does not tell.
+    pub kept: u64,
 }
 
 /// A sensor of an agent.
@@ -80,6 +83,8 @@ pub struct Incoming {
     pub sequence: u64,
     /// Time since it was captured, in microseconds.
     pub age_us: u64,
+    /// When it was sent, by a clock of the agent's; 0: not told.
+    pub sent_us: u64,
     /// What it says.
     pub body: Body,
 }
@@ -240,17 +245,29 @@ impl TryFrom<v1::Hello> for Hello {
                 class if class.is_empty() => None,
                 class => Some(NicClass(name("hello.nic_class", class)?)),
             },
+            kept: at_most("hello.kept", hello.kept, limits::COUNT)?,
         })
     }
 }
 
 impl Incoming {
+    /// It was on its way for so long.
+    pub fn delayed(&mut self, us: u64) {
+        self.age_us = self.age_us.saturating_add(us);
+        match &mut self.body {
+            Body::ProcessEnded(end) => end.ago_us = end.ago_us.saturating_add(us),
+            Body::Health(event) => event.ago_us = event.ago_us.saturating_add(us),
+            _ => {}
+        }
+    }
+
     /// Checks a message of the agent of `node`.
     pub fn from_wire(message: v1::AgentMessage, node: &NodeName) -> Result<Self, Invalid> {
         use v1::agent_message::Body as Wire;
 
         let age_us = at_most("age_us", message.age_us, limits::AGE_US)?;
         let sequence = at_most("sequence", message.sequence, limits::COUNT)?;
+        let sent_us = at_most("sent_us", message.sent_us, limits::COUNT)?;
         let body = match message
             .body
             .ok_or_else(|| Invalid::new("body", "is missing or of an unknown kind"))?
@@ -270,6 +287,7 @@ impl Incoming {
                 finalized: m.finalized,
                 exit_code: m.exit_code,
                 signal: m.signal,
+                found: m.found,
             }),
             Wire::Health(m) => Body::Health(health(m, node, age_us)?),
             Wire::GroupReport(m) => Body::Group(group_report(m)?),
@@ -295,7 +313,7 @@ impl Incoming {
             Wire::PathsExplored(m) => Body::Explored(Box::new(paths::explored(m)?)),
             Wire::SpoolLoss(m) => Body::SpoolLoss(at_most("spool_loss.dropped", m.dropped, limits::COUNT)?),
         };
-        Ok(Self { sequence, age_us, body })
+        Ok(Self { sequence, age_us, sent_us, body })
     }
 }
 

@@ -12,7 +12,10 @@
 //! An outage belongs to one incarnation of a job. Several findings about it are one outage: the earliest fault and
 //! the first detection count. Faults that only slow a job down stop nothing and have no entry.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use c4_detect::{
     finding::{Finding, FindingId, Kind},
@@ -117,8 +120,9 @@ impl Outage {
     }
 }
 
+/// What one job has lost.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Account {
+pub struct Account {
     outages: VecDeque<Outage>,
     older: Parts,
     /// How many outages those were.
@@ -126,6 +130,38 @@ struct Account {
     checkpoints: VecDeque<Checkpoint>,
     first_seen: Option<Timestamp>,
     last_seen: Option<Timestamp>,
+    /// Ranks, 0 where that is not known.
+    #[serde(default)]
+    ranks: u32,
+}
+
+impl Account {
+    /// Ranks of the job, 0 where that is not known.
+    #[must_use]
+    pub fn ranks(&self) -> u32 {
+        self.ranks
+    }
+
+    /// Its outages, oldest first, and the sum of the parts of all, as they are at `now`.
+    #[must_use]
+    pub fn outages(&self, now: Timestamp) -> (Vec<Outage>, Parts) {
+        let mut sum = self.older;
+        for outage in &self.outages {
+            sum.add(outage.parts(now));
+        }
+        (self.outages.iter().cloned().collect(), sum)
+    }
+
+    /// How long the job was seen, which is `ended` or goes on, and what follows for its checkpoints.
+    #[must_use]
+    pub fn summary(&self, ended: bool, now: Timestamp) -> Summary {
+        let until = if ended { self.last_seen.unwrap_or(now) } else { now };
+        let observed_us = self.first_seen.map_or(0, |first| until.micros_since(first));
+        let failures = self.older_count + self.outages.len() as u64;
+        let checkpoints: Vec<Checkpoint> = self.checkpoints.iter().copied().collect();
+        let recommendation = advice::recommend(&checkpoints, failures, observed_us);
+        Summary { observed_us, recommendation }
+    }
 }
 
 /// The table of the store with accounts, by job.
@@ -143,7 +179,8 @@ pub struct Summary {
 /// All jobs' downtime.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    jobs: BTreeMap<JobId, Account>,
+    /// Shared with pictures, which are made often: an account seldom changes.
+    jobs: BTreeMap<JobId, Arc<Account>>,
 }
 
 impl Ledger {
@@ -153,7 +190,7 @@ impl Ledger {
     /// The store cannot be read, or holds what is no account.
     pub fn load(store: &dyn Store) -> Result<Self, StoreError> {
         let account = |(job, value): (String, Vec<u8>)| match serde_json::from_slice(&value) {
-            Ok(account) => Ok((JobId(job), account)),
+            Ok(account) => Ok((JobId(job), Arc::new(account))),
             Err(error) => Err(StoreError::Access(format!("{TABLE} {job}: {error}"))),
         };
         let jobs = store.all(TABLE)?.into_iter().map(account).collect::<Result<_, _>>()?;
@@ -169,12 +206,27 @@ impl Ledger {
     /// A job's account as it is to be stored.
     #[must_use]
     pub fn row(&self, job: &JobId) -> Option<Write> {
-        self.jobs.get(job).map(|account| Write::json(TABLE, job.0.clone(), account))
+        self.jobs.get(job).map(|account| Write::json(TABLE, job.0.clone(), &**account))
+    }
+
+    /// Accounts of all jobs for which that holds.
+    pub fn accounts(&self, of: impl Fn(&JobId) -> bool) -> BTreeMap<JobId, Arc<Account>> {
+        let wanted = self.jobs.iter().filter(|(job, _)| of(job));
+        wanted.map(|(job, account)| (job.clone(), account.clone())).collect()
+    }
+
+    fn account(&mut self, job: &JobId) -> &mut Account {
+        Arc::make_mut(self.jobs.entry(job.clone()).or_default())
+    }
+
+    /// A job has so many ranks.
+    pub fn sized(&mut self, job: &JobId, ranks: u32) {
+        self.account(job).ranks = ranks;
     }
 
     /// Something of the job was heard of.
     pub fn seen(&mut self, job: &JobId, now: Timestamp) {
-        let account = self.jobs.entry(job.clone()).or_default();
+        let account = self.account(job);
         account.first_seen.get_or_insert(now);
         account.last_seen = Some(now);
     }
@@ -182,18 +234,12 @@ impl Ledger {
     /// How long a job was seen, which is `ended` or goes on, and what follows for its checkpoints.
     #[must_use]
     pub fn summary(&self, job: &JobId, ended: bool, now: Timestamp) -> Summary {
-        let Some(account) = self.jobs.get(job) else { return Summary::default() };
-        let until = if ended { account.last_seen.unwrap_or(now) } else { now };
-        let observed_us = account.first_seen.map_or(0, |first| until.micros_since(first));
-        let failures = account.older_count + account.outages.len() as u64;
-        let checkpoints: Vec<Checkpoint> = account.checkpoints.iter().copied().collect();
-        let recommendation = advice::recommend(&checkpoints, failures, observed_us);
-        Summary { observed_us, recommendation }
+        self.jobs.get(job).map_or_else(Summary::default, |account| account.summary(ended, now))
     }
 
     /// A checkpoint was left.
     pub fn checkpoint(&mut self, job: &JobId, checkpoint: Checkpoint) {
-        let account = self.jobs.entry(job.clone()).or_default();
+        let account = self.account(job);
         let known = account.checkpoints.iter_mut().find(|known| known.iteration == checkpoint.iteration);
         if let Some(known) = known {
             // Every node tells of it. The job waits for whoever takes longest.
@@ -211,7 +257,7 @@ impl Ledger {
         if !matches!(finding.kind, Kind::ProcessDeath | Kind::NonCommHang | Kind::CommHang | Kind::Desync) {
             return;
         }
-        let account = self.jobs.entry(finding.job.clone()).or_default();
+        let account = self.account(&finding.job);
         let known =
             account.outages.back_mut().filter(|o| o.incarnation == finding.incarnation && !o.complete());
         if let Some(outage) = known {
@@ -260,12 +306,7 @@ impl Ledger {
     /// A job's outages, oldest first, and the sum of the parts of all, as they are at `now`.
     #[must_use]
     pub fn of(&self, job: &JobId, now: Timestamp) -> (Vec<Outage>, Parts) {
-        let Some(account) = self.jobs.get(job) else { return (Vec::new(), Parts::default()) };
-        let mut sum = account.older;
-        for outage in &account.outages {
-            sum.add(outage.parts(now));
-        }
-        (account.outages.iter().cloned().collect(), sum)
+        self.jobs.get(job).map_or_else(Default::default, |account| account.outages(now))
     }
 
     /// Iteration of the job's newest checkpoint.
@@ -284,7 +325,8 @@ impl Ledger {
     }
 
     fn open(&mut self, job: &JobId) -> impl Iterator<Item = &mut Outage> {
-        let outages = self.jobs.get_mut(job).into_iter().flat_map(|account| &mut account.outages);
+        let outages =
+            self.jobs.get_mut(job).into_iter().flat_map(|account| &mut Arc::make_mut(account).outages);
         outages.filter(|outage| !outage.complete())
     }
 }

@@ -7,12 +7,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use c4_detect::observation::{NodeName, Timestamp};
+use c4_detect::observation::{Hearing, NodeName, Timestamp};
 
 use crate::convert::{Hello, Sensor};
 
+mod delay;
 #[cfg(test)]
 mod tests;
+
+use delay::Delay;
 
 /// Numbers the streams of this run of the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +42,9 @@ struct Session {
     refused: u32,
     closed_at: Option<Timestamp>,
     lost: bool,
+    /// Number of the last message of what it had kept, while that is being told.
+    behind: Option<u64>,
+    delay: Delay,
 }
 
 /// A node as operators see it.
@@ -56,6 +62,20 @@ pub struct Node {
     pub lost: bool,
     /// Messages its agents had to drop.
     pub spool_dropped: u64,
+    /// Sessions that tell of what they had kept.
+    pub behind: u32,
+    /// What the detector was told of how it is heard.
+    pub told: Hearing,
+}
+
+impl Node {
+    fn hearing(&self) -> Hearing {
+        match (self.streams, self.behind) {
+            (0, _) => Hearing::Away,
+            (_, 0) => Hearing::AtOnce,
+            _ => Hearing::CatchingUp,
+        }
+    }
 }
 
 /// What came of a stream that opened.
@@ -115,6 +135,8 @@ impl Nodes {
             refused: 0,
             closed_at: None,
             lost: false,
+            behind: None,
+            delay: Delay::default(),
         });
         let missing = before.saturating_sub(session.taken);
         session.taken = session.taken.max(before);
@@ -122,6 +144,9 @@ impl Nodes {
         session.lost = false;
         session.refused = 0;
         let taken = session.taken;
+        let was_behind = session.behind.take().is_some();
+        session.behind = Some(hello.kept).filter(|kept| *kept > taken);
+        let is_behind = session.behind.is_some();
         let replaced = session.stream.replace(stream);
         if let Some(old) = replaced {
             self.streams.remove(&old);
@@ -134,8 +159,11 @@ impl Nodes {
             streams: 0,
             lost: false,
             spool_dropped: 0,
+            behind: 0,
+            told: Hearing::AtOnce,
         });
         node.streams += u32::from(replaced.is_none());
+        node.behind = node.behind.saturating_sub(u32::from(was_behind)) + u32::from(is_behind);
         node.agent_version.clone_from(&hello.agent_version);
         if !hello.sensors.is_empty() {
             node.sensors.clone_from(&hello.sensors);
@@ -148,12 +176,15 @@ impl Nodes {
     /// A stream has closed.
     pub fn close(&mut self, stream: StreamId, now: Timestamp) {
         let Some(key) = self.streams.remove(&stream) else { return };
+        let mut was_behind = false;
         if let Some(session) = self.sessions.get_mut(&key) {
             session.stream = None;
             session.closed_at = Some(now);
+            was_behind = session.behind.take().is_some();
         }
         if let Some(node) = self.nodes.get_mut(&key.node) {
             node.streams = node.streams.saturating_sub(1);
+            node.behind = node.behind.saturating_sub(u32::from(was_behind));
             node.last_seen = now;
         }
     }
@@ -195,6 +226,31 @@ impl Nodes {
         let missing = sequence - session.taken - 1;
         session.taken = sequence;
         Sequence::Take { missing }
+    }
+
+    /// For how long a message was on its way that was sent at `sent_us`, by its agent's clock, and is looked at now: more
+    /// exactly, for how much longer than others of its session.
+    pub fn delay(&mut self, stream: StreamId, sent_us: u64, now: Timestamp) -> u64 {
+        let session = self.streams.get(&stream).and_then(|key| self.sessions.get_mut(key));
+        session.filter(|_| sent_us > 0).map_or(0, |session| session.delay.of(sent_us, now))
+    }
+
+    /// A message of a stream was looked at. To be followed by [`Nodes::news_of`].
+    pub fn told(&mut self, stream: StreamId) {
+        let Some(key) = self.streams.get(&stream) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.behind.take_if(|last| *last <= session.taken).is_some()
+            && let Some(node) = self.nodes.get_mut(&key.node)
+        {
+            node.behind = node.behind.saturating_sub(1);
+        }
+    }
+
+    /// How a node is heard, if that has changed since this was last asked for.
+    pub fn news_of(&mut self, node: &NodeName) -> Option<Hearing> {
+        let node = self.nodes.get_mut(node)?;
+        let hearing = node.hearing();
+        (std::mem::replace(&mut node.told, hearing) != hearing).then_some(hearing)
     }
 
     /// Everything up to this number was taken from the stream's session.

@@ -13,7 +13,7 @@ use crate::{
     brain::Evidence,
     config::Mode,
     findings::Record,
-    ledger::{Outage, Parts, Summary},
+    ledger::{Account, Outage, Parts, Summary},
     nodes::Node,
     paths::view::PathsView,
     steer::machine::SteerView,
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub nodes: Arc<Vec<NodeState>>,
     /// Jobs.
     pub jobs: Arc<BTreeMap<JobId, JobState>>,
+    /// What other jobs have lost, which are not in sight any more or not yet again.
+    pub accounts: Arc<BTreeMap<JobId, Arc<Account>>>,
     /// Findings, open and cleared.
     pub findings: BTreeMap<FindingId, Record>,
     /// Pictures of jobs that somebody looks at.
@@ -59,6 +61,7 @@ impl Snapshot {
             mode,
             nodes: Arc::default(),
             jobs: Arc::default(),
+            accounts: Arc::default(),
             findings: BTreeMap::new(),
             live: Arc::default(),
             kept: BTreeMap::new(),

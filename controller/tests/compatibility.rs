@@ -85,10 +85,11 @@ fn said() -> Vec<AgentMessage> {
         finalized: false,
         exit_code: None,
         signal: Some(9),
+        ..Default::default()
     }));
     let number = |(index, body)| {
         let sequence = u64::try_from(index).expect("few");
-        AgentMessage { sequence, age_us: 10 + sequence, body: Some(body) }
+        AgentMessage { sequence, age_us: 10 + sequence, body: Some(body), ..Default::default() }
     };
     bodies.into_iter().enumerate().map(number).collect()
 }
@@ -104,6 +105,7 @@ fn hello() -> v1::Hello {
         protocol: 1,
         sensors: vec![sensor("recorder", true, "/dev/shm/c4"), sensor("nvml", false, "no driver")],
         nic_class: "roce-200".into(),
+        ..v1::Hello::default()
     }
 }
 

@@ -88,7 +88,7 @@ fn what_one_controller_knows_goes_on_in_another() {
     let (restored, said) = restore(&file);
     assert!(restored && said.contains(&format!("restored {} rows", kept.len() - 1)), "{said}");
 
-    let (_fresh, grpc, _) = start_controller(&programs, &config, dir.path()).expect("it takes it");
+    let (_fresh, grpc, _) = start_controller(&programs, &config, dir.path(), &[]).expect("it takes it");
     let ctl = Ctl::new(&programs.ctl(), &grpc);
     let seen =
         wait_for("what is restored to be shown", LIMIT, || shown(&ctl).map(Some)).expect("it is shown");

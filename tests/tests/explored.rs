@@ -49,7 +49,7 @@ fn explored(fabric: &Fabric) -> Vec<Trace> {
         let explorers: Vec<_> = (0..hosts().len()).map(|at| scope.spawn(move || from_one(at))).collect();
         explorers.into_iter().flat_map(|explorer| explorer.join().expect("no panic")).collect::<Vec<_>>()
     });
-    let trace = |trace: c4_agent::report::Trace| Trace {
+    let trace = |trace: c4_agent::report::ExploredPath| Trace {
         from: trace.from,
         to: trace.to,
         hops: trace.hops,

@@ -45,7 +45,7 @@ pub fn run(bytes: &[u8]) {
     if let Some(stat) = parse_stat(&text) {
         assert!(stat.signal().is_none() || stat.exit_code().is_none(), "it ended in two ways");
     }
-    drop(parse_marker(&text));
+    let _ = parse_marker(&text);
     assert!(parse_full_pressure(&text).is_none_or(|percent| (0.0..=100.0).contains(&percent)));
     let root = ROOT.path();
     let mut pieces = bytes.split(|byte| *byte == 0);

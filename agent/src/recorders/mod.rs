@@ -46,6 +46,9 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// An unreadable file is tried again after this time.
 const RETRY_NS: u64 = 10_000_000_000;
+/// Who gave a sign of life so shortly before this agent began (a minute) ended while no agent looked, or with one: it may be
+/// news to the controller. What ended before is not.
+const FOUND_NS: u64 = 60_000_000_000;
 /// Windows in one message at most: far more than a node has GPUs, far less than fills a message.
 const MAX_TOGETHER: usize = 64;
 
@@ -237,6 +240,20 @@ impl<S: RecorderSource> Sampler<S> {
                 self.open(name, now_ns);
             }
         }
+        self.leave_replaced(now_ns);
+    }
+
+    /// Of one that was found ended nothing is told if another has taken its place: the job lives on.
+    fn leave_replaced(&mut self, now_ns: u64) {
+        let lives = |labels: &BTreeMap<String, String>| {
+            self.tracked.values().any(|one| !one.found && one.identity.labels == *labels)
+        };
+        let replaced = self.tracked.iter().filter(|(_, one)| one.found && lives(&one.identity.labels));
+        let replaced: Vec<String> = replaced.map(|(name, _)| name.clone()).collect();
+        for name in replaced {
+            self.tracked.remove(&name);
+            self.evidence.add(name, now_ns);
+        }
     }
 
     fn open(&mut self, name: String, now_ns: u64) {
@@ -247,14 +264,15 @@ impl<S: RecorderSource> Sampler<S> {
         let opened = self.source.open(&name).and_then(|handle| Tracked::new(handle, owners, now_ns));
         let opened = opened.and_then(|mut tracked| Ok((tracked.handle.alive()?, tracked)));
         match opened {
-            Ok((alive, tracked)) => {
+            Ok((alive, mut tracked)) => {
                 self.unreadable.remove(&name);
-                // Whoever was dead before this agent came is no news.
-                if !alive && (self.first_scan || tracked.identity.created_ns < self.started_ns) {
+                tracked.found = !alive && (self.first_scan || tracked.identity.created_ns < self.started_ns);
+                let lived_ns = if tracked.found { tracked.lived_until(now_ns) } else { now_ns };
+                if self.started_ns.saturating_sub(lived_ns) < FOUND_NS {
+                    self.tracked.insert(name, tracked);
+                } else {
                     info!(recorder = %name, pid = tracked.identity.pid, "its process ended before this agent started");
                     self.evidence.add(name, now_ns);
-                } else {
-                    self.tracked.insert(name, tracked);
                 }
             }
             Err(error) => {
@@ -303,6 +321,8 @@ impl<S: RecorderSource> Sampler<S> {
         if signal.is_some() || !alive.unwrap_or(true) {
             tracked.ended_by = ExitStatus { code, signal };
             // The lock goes a moment before the parent hears of it: wait one sample for the exit status.
+            // Windows are not to show it as one that lives.
+            tracked.state = ProcessState::Zombie;
             let unknown = tracked.ended_by == ExitStatus::default() && self.exits.get(pid) == Known::Running;
             if unknown && !std::mem::replace(&mut tracked.waited_for_exit, true) {
                 return Look::Alive { urgent: false };
@@ -326,20 +346,22 @@ impl<S: RecorderSource> Sampler<S> {
             Known::Ended(status) => status,
             Known::Stranger | Known::Running => tracked.ended_by,
         };
-        let finalized = tracked.finalized();
+        let (finalized, found) = (tracked.finalized(), tracked.found);
         info!(
             pid = tracked.identity.pid,
             finalized,
             exit_code = status.code,
             signal = status.signal,
+            found,
             "a training process ended"
         );
         Some(Report::ProcessEnded(ProcessEnd {
             process,
-            ago_us: 0,
+            ago_us: now_ns.saturating_sub(tracked.lived_ns.unwrap_or(now_ns)) / 1_000,
             finalized,
             exit_code: status.code,
             signal: status.signal,
+            found,
         }))
     }
 }

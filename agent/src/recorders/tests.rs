@@ -380,17 +380,50 @@ fn who_died_first_is_told_first() {
 #[test]
 fn the_dead_of_before_are_no_news_but_a_short_life_is() {
     let table = Table::default();
-    table.with("old.c4r", |fake| *fake = Fake { alive: false, ..rank(0) });
+    let long_ago = START - FOUND_NS;
+    table.with("old.c4r", |fake| {
+        *fake = Fake { alive: false, ..rank(0) };
+        fake.identity.created_ns = long_ago;
+    });
     let mut sampler = sampler(&table, &Exits::default());
     assert_eq!(kinds(&watch(&mut sampler, 0, 1000)), []);
     table.with("older.c4r", |fake| {
         *fake = Fake { alive: false, ..rank(1) };
-        fake.identity.created_ns = START - 1;
+        fake.identity.created_ns = long_ago - 1;
     });
     assert_eq!(kinds(&watch(&mut sampler, 1000, 1200)), []);
     table.with("short.c4r", |fake| *fake = Fake { alive: false, ..rank(1) });
     let told = watch(&mut sampler, 1200, 1300);
     assert_eq!(kinds(&told), [(1300, "started"), (1300, "joined"), (1300, "window"), (1300, "ended")]);
+}
+
+#[test]
+fn who_ended_shortly_before_the_agent_began_is_told_as_of_its_last_sign_of_life() {
+    let table = Table::default();
+    let ended = |rank_of: u32| {
+        let mut fake = Fake { alive: false, ..rank(rank_of) };
+        fake.identity.created_ns = START - 50_000 * MS;
+        let mut last = operation(5, 0, None);
+        (last.enqueued_ns, last.started_ns) = (START - 3_000 * MS, Some(START - 2_900 * MS));
+        fake.sample.operations = vec![last];
+        fake
+    };
+    table.with("dead.c4r", |fake| *fake = ended(0));
+    // Another has taken its place.
+    table.with("replaced.c4r", |fake| *fake = ended(1));
+    table.with("alive.c4r", |fake| *fake = rank(1));
+    let mut sampler = sampler(&table, &Exits::default());
+    let told = watch(&mut sampler, 0, 300);
+    let ends: Vec<&ProcessEnd> = told
+        .iter()
+        .filter_map(|(_, report)| if let Report::ProcessEnded(end) = report { Some(end) } else { None })
+        .collect();
+    assert_eq!(ends.len(), 1, "{told:?}");
+    assert!(ends[0].found && ends[0].exit_code.is_none() && ends[0].signal.is_none());
+    assert_eq!(ends[0].ago_us, 3_000_000, "it was looked at 100 ms after the start");
+    let states: Vec<ProcessState> =
+        windows(&told).iter().filter(|(_, w)| w.process == ends[0].process).map(|(_, w)| w.state).collect();
+    assert_eq!(states, [ProcessState::Zombie], "no window shows it alive");
 }
 
 #[test]

@@ -43,6 +43,10 @@ pub(super) struct Tracked<H> {
     pub failure_reported: bool,
     /// Whether the end was seen and waits for the supervisor to tell the exit status.
     pub waited_for_exit: bool,
+    /// Whether it had ended before the first look.
+    pub found: bool,
+    /// When it last gave a sign of life, of one that was found ended.
+    pub lived_ns: Option<u64>,
     /// The job it was announced for.
     job: String,
     /// Collectives that were completed since somebody took them.
@@ -76,6 +80,8 @@ impl<H: RecorderHandle> Tracked<H> {
             failing_since_ns: None,
             failure_reported: false,
             waited_for_exit: false,
+            found: false,
+            lived_ns: None,
             job: String::new(),
             collectives: Collectives::default(),
             cursor: 0,
@@ -121,6 +127,20 @@ impl<H: RecorderHandle> Tracked<H> {
         }
         self.follow(&sample, now_ns, &mut news);
         Ok(news)
+    }
+
+    /// When a process that was found ended last gave a sign of life: it ended then, or later.
+    pub(super) fn lived_until(&mut self, now_ns: u64) -> u64 {
+        let created_ns = self.identity.created_ns;
+        let last_ns = self.handle.poll(0).map_or(created_ns, |sample| {
+            let operations = sample
+                .operations
+                .iter()
+                .flat_map(|op| [Some(op.enqueued_ns), op.started_ns, op.completed_ns].into_iter().flatten());
+            let connections = sample.connections.iter().map(|connection| connection.state_since_ns);
+            operations.chain(connections).filter(|ns| *ns <= now_ns).max().unwrap_or(0).max(created_ns)
+        });
+        *self.lived_ns.insert(last_ns.min(now_ns))
     }
 
     fn follow(&mut self, sample: &Sample, now_ns: u64, news: &mut Vec<Report>) {

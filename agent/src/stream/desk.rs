@@ -22,6 +22,8 @@ pub(super) struct Desk {
     pub(super) spool: Spool,
     pub(super) roster: Roster,
     pub(super) metrics: Metrics,
+    /// From where on it is told when something is sent.
+    epoch: Instant,
     drain: Duration,
     deadline: Option<Instant>,
     reports_open: bool,
@@ -33,6 +35,7 @@ impl Desk {
             spool: Spool::new(limits).remembering(memory),
             roster: Roster::default(),
             metrics,
+            epoch: Instant::now(),
             drain,
             deadline: None,
             reports_open: true,
@@ -63,14 +66,23 @@ impl Desk {
     ) -> Option<AgentMessage> {
         let now = Instant::now();
         if let Some((captured, body)) = introduction.pop_front() {
-            let age = now.saturating_duration_since(captured);
-            let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-            return Some(AgentMessage { sequence: 0, age_us, body: Some(body) });
+            return Some(self.unnumbered(now.saturating_duration_since(captured), body));
         }
         let entry = self.spool.after(*last_sent)?;
         *last_sent = entry.sequence;
         self.metrics.sent(entry.body());
-        Some(entry.message(now))
+        Some(AgentMessage { sent_us: self.clock_us(), ..entry.message(now) })
+    }
+
+    /// A message that is not numbered, as it is sent now.
+    pub(super) fn unnumbered(&self, age: Duration, body: Body) -> AgentMessage {
+        let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        AgentMessage { sequence: 0, age_us, sent_us: self.clock_us(), body: Some(body) }
+    }
+
+    /// Time since this began. 0 would mean that it is not told.
+    fn clock_us(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Takes in one report, or learns that the end was asked for. True when the end has come: everything was delivered

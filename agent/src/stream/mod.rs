@@ -52,8 +52,8 @@ use crate::{
 /// Messages on their way out.
 const OUTBOUND: usize = 32;
 
-/// Of several controllers, the one that took something may be gone before it has told anybody what follows from it. What was
-/// captured in so much time before is said again to whoever listens next.
+/// A controller that took something may be gone before it has told anybody what follows from it. What was captured in so much
+/// time before is said again to whoever listens next, if any of it is said only once.
 const MEMORY: Duration = Duration::from_secs(15);
 
 /// Pause before all controllers are tried again where one of them stands by: it holds the call until there is news.
@@ -153,12 +153,7 @@ impl<D: Dial> Stream<D> {
         let seed = settings.session_id.bytes().fold(0_u64, |sum, byte| sum.rotate_left(5) ^ u64::from(byte));
         Self {
             backoff: Backoff::new(settings.backoff, seed),
-            desk: Desk::new(
-                settings.limits,
-                if dial.controllers() > 1 { MEMORY } else { Duration::ZERO },
-                settings.drain,
-                metrics,
-            ),
+            desk: Desk::new(settings.limits, MEMORY, settings.drain, metrics),
             search: Search::new(dial.controllers()),
             term: 0,
             dial,
@@ -239,7 +234,7 @@ impl<D: Dial> Stream<D> {
             },
         };
         self.desk.spool.rewind(Instant::now());
-        let hello = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(self.hello())) };
+        let hello = self.desk.unnumbered(Duration::ZERO, Body::Hello(self.hello()));
         let introduction = self.desk.roster.introduction().into();
         let wait = self.search.waits();
         let (outbound, queue) = mpsc::channel(OUTBOUND);
@@ -286,6 +281,7 @@ impl<D: Dial> Stream<D> {
             protocol: PROTOCOL,
             sensors: self.sensors.borrow().iter().map(convert::sensor).collect(),
             nic_class: self.settings.nic_class.clone().unwrap_or_default(),
+            kept: self.desk.spool.last_sequence(),
         }
     }
 

@@ -40,6 +40,7 @@ impl Entry {
             sequence: self.sequence,
             age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
             body: Some(self.body.clone()),
+            ..AgentMessage::default()
         }
     }
 
@@ -51,6 +52,14 @@ impl Entry {
 
     fn is_window(&self) -> bool {
         matches!(self.body, Body::Window(_) | Body::Windows(_))
+    }
+
+    /// Whether it says what neither later messages nor an introduction say again.
+    fn is_said_once(&self) -> bool {
+        matches!(
+            self.body,
+            Body::ProcessEnded(_) | Body::Health(_) | Body::CommandResult(_) | Body::EvidenceSaved(_)
+        )
     }
 
     fn losses(&self) -> u64 {
@@ -95,9 +104,13 @@ impl Spool {
         Self { memory, ..self }
     }
 
-    /// What was acknowledged a short while ago is to be said again: whoever took it may not be who listens now.
+    /// What was acknowledged a short while ago is to be said again: whoever took it may not be who listens now. Where all of it
+    /// is said again and again anyway, it is not: agents that come back all at once have enough to say.
     pub fn rewind(&mut self, now: Instant) {
         self.forget(now);
+        if !self.acknowledged.iter().any(Entry::is_said_once) {
+            return;
+        }
         while let Some(entry) = self.acknowledged.pop_back() {
             self.bytes += entry.bytes;
             self.entries.push_front(entry);
@@ -123,7 +136,8 @@ impl Spool {
     pub fn push(&mut self, body: Body, captured: Instant) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let bytes = AgentMessage { sequence, age_us: 0, body: Some(body.clone()) }.encoded_len();
+        let bytes =
+            AgentMessage { sequence, body: Some(body.clone()), ..AgentMessage::default() }.encoded_len();
         self.bytes += bytes;
         self.entries.push_back(Entry { sequence, captured, body, bytes });
         while self.entries.len() > self.limits.messages || self.bytes > self.limits.bytes {
@@ -164,7 +178,8 @@ impl Spool {
         let body = Body::SpoolLoss(SpoolLoss { dropped: total });
         let (sequence, captured) = (self.entries[last].sequence, self.entries[first].captured);
         let freed: usize = self.entries.drain(first..=last).map(|entry| entry.bytes).sum();
-        let bytes = AgentMessage { sequence, age_us: 0, body: Some(body.clone()) }.encoded_len();
+        let bytes =
+            AgentMessage { sequence, body: Some(body.clone()), ..AgentMessage::default() }.encoded_len();
         self.bytes = self.bytes.saturating_sub(freed) + bytes;
         self.entries.insert(first, Entry { sequence, captured, body, bytes });
     }
@@ -195,6 +210,12 @@ impl Spool {
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
         self.entries.front().map_or(self.next_sequence, |entry| entry.sequence)
+    }
+
+    /// Number of the last message that is kept, 0 if there is none.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.entries.back().map_or(0, |entry| entry.sequence)
     }
 
     /// Messages kept.
@@ -322,18 +343,26 @@ mod tests {
         let now = Instant::now();
         let limits = SpoolLimits { messages: 100, bytes: 1 << 20 };
         let mut spool = Spool::new(limits).remembering(Duration::from_secs(15));
-        for process in 1..=4 {
+        for process in 1..=2 {
             spool.push(window(process), now + Duration::from_secs(process));
         }
+        spool.push(ended(3), now + Duration::from_secs(3));
+        spool.push(window(4), now + Duration::from_secs(4));
         let later = now + Duration::from_secs(17);
         assert!(spool.acknowledge(3, later));
         // The first two were captured 15 s ago or more.
         assert_eq!((spool.depth(), spool.first_sequence(), spool.settled()), (1, 4, 2));
         spool.rewind(later);
-        assert_eq!(shape(&spool), expect(&[(3, "window 3"), (4, "window 4")]));
+        assert_eq!(shape(&spool), expect(&[(3, "ended 3"), (4, "window 4")]));
+        assert_eq!(spool.last_sequence(), 4);
         assert_eq!(spool.settled(), 2);
         assert!(spool.acknowledge(4, later + Duration::from_secs(60)));
         spool.rewind(later + Duration::from_secs(60));
         assert_eq!((spool.depth(), spool.bytes(), spool.settled()), (0, 0, 4));
+        // Windows alone are not worth it.
+        spool.push(window(5), later + Duration::from_secs(60));
+        assert!(spool.acknowledge(5, later + Duration::from_secs(61)));
+        spool.rewind(later + Duration::from_secs(61));
+        assert_eq!((spool.depth(), spool.last_sequence()), (0, 0));
     }
 }

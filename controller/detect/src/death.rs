@@ -7,6 +7,8 @@
 //! and now wait for it. A job that is over looks different: all ranks end together, or those still there have been
 //! idle for longer than an iteration. A process taken for orderly is still named if a collective later turns out to
 //! wait for it.
+//!
+//! Nobody is named while the one who was first may be out of sight, see `silence`.
 
 mod accusation;
 mod evidence;
@@ -52,11 +54,13 @@ pub(crate) fn ended(
         finalized: told.finalized,
         exit_code: told.exit_code,
         signal: told.signal,
+        found: told.found,
         fate: Fate::Pending,
     };
-    let killed = killed(&end);
-    let excused = job.stopping && (job.stopped_for_cause || is_excused(&end, job.stopping_since));
-    process.end = Some(end);
+    // When one ended that was found like that is not known.
+    let excused =
+        job.stopping && (job.stopped_for_cause || end.found || is_excused(&end, job.stopping_since));
+    process.end = Some(end.clone());
     for (comm, comm_rank) in &process.memberships {
         if let Some(comm) = job.comms.get_mut(comm) {
             comm.set_ended(*comm_rank);
@@ -70,7 +74,7 @@ pub(crate) fn ended(
         return;
     }
     job.pending_ends.insert(told.process);
-    if killed {
+    if killed(&end) && !Silence::of(job, nodes, now).may_hide_cause(&end, now) {
         blame_first(job, told.process, nodes, config, now, out);
     }
 }
@@ -145,6 +149,10 @@ fn judge(
     let Some(end) = job.process(id).and_then(|process| process.end.as_ref()) else {
         return Judgement::Orderly;
     };
+    let hidden = || silence.may_hide_cause(end, now);
+    if killed(end) {
+        return if hidden() { Judgement::Wait } else { Judgement::Death };
+    }
     let elapsed_ms = now.micros_since(end.told) / 1_000;
     // Once all have ended there is nobody left to hear of.
     let heard_all = elapsed_ms >= config.death_grace_ms || job.all_ended();
@@ -154,13 +162,15 @@ fn judge(
     if is_failure(job, id, others) || needed(job, id, end) || others.took_all_along == Some(id) {
         // The process that died first may be on a node of which nothing is heard.
         let is_known = job.cases.get(&Slot::Death).is_some();
-        let decided = is_known || silence.is_over(end) || elapsed_ms >= config.death_decide_ms;
-        let hidden = !is_known && silence.may_hide_cause(end, now);
-        return if decided && !hidden { Judgement::Death } else { Judgement::Wait };
+        // Several that failed lost somebody: either one of them was the first, or one who was not heard of since. Then it
+        // takes until windows are overdue to know that nobody else is.
+        let alone = job.pending_ends.len() == 1;
+        let decided = silence.is_over(end) || (alone && elapsed_ms >= config.death_decide_ms);
+        return if is_known || (decided && !hidden()) { Judgement::Death } else { Judgement::Wait };
     }
     let by_itself = end.finalized || end.exit_code == Some(0);
     if !by_itself && elapsed_ms >= config.death_decide_ms && (asked(end) || !seems_over(job, id, end)) {
-        if silence.may_hide_cause(end, now) {
+        if hidden() {
             return Judgement::Wait;
         }
         return if is_ending(job) { Judgement::Wait } else { Judgement::Death };
@@ -248,5 +258,6 @@ fn name(
 /// Whether a death that is told later is nevertheless the cause of the one that was accused.
 fn precedes(end: &End, accused: &End) -> bool {
     let together = end.at <= accused.at.after(TOGETHER_US);
-    !asked(end) && (end.at.after(TOGETHER_US) < accused.at || (together && killed(end) && !killed(accused)))
+    let earlier = !end.found && end.at.after(TOGETHER_US) < accused.at;
+    !asked(end) && (earlier || (together && killed(end) && !killed(accused)))
 }

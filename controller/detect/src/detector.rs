@@ -70,6 +70,7 @@ impl Detector {
     pub fn observe(&mut self, observation: Observation, now: Timestamp) -> Vec<Finding> {
         let now = now.max(self.now);
         self.now = now;
+        self.nodes.begin(now);
         let mut out = Vec::new();
         match observation {
             Observation::ProcessStarted(info) => self.process_started(info, now, &mut out),
@@ -86,6 +87,7 @@ impl Detector {
             Observation::Health(event) => self.health(event, now, &mut out),
             Observation::NodeSeen { node, nic_class } => self.nodes.seen(node, nic_class),
             Observation::NodeLost { node } => self.nodes.lost(node),
+            Observation::NodeHeard { node, hearing } => self.nodes.heard(node, hearing),
             Observation::JobStopping { job, incarnation } => {
                 if let Some(job) = self.jobs.get_mut(&job)
                     && job.incarnation == incarnation

@@ -196,7 +196,7 @@ impl Job {
         if process.end.is_some() {
             return;
         }
-        process.take(&window, taken);
+        process.take(&window, taken, now);
         self.last_heard = now;
         let (kernel_events, stopped) = (window.kernel_events, window.state == ProcessState::Stopped);
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);

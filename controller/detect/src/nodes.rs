@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     catalogue,
-    observation::{HealthEvent, NicClass, NodeName, Timestamp},
+    observation::{HealthEvent, Hearing, NicClass, NodeName, Timestamp},
 };
 
 /// Health events remembered per node.
@@ -23,11 +23,16 @@ pub(crate) struct Nodes {
     lost: usize,
     /// How often the class of some node changed.
     classes: u64,
+    /// How many are not heard at once. Normally none, either.
+    unheard: usize,
+    /// When anything was observed for the first time.
+    began: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     lost: bool,
+    hearing: Hearing,
     nic_class: Option<NicClass>,
     events: VecDeque<Heard>,
 }
@@ -87,6 +92,32 @@ impl Nodes {
     pub(crate) fn lost(&mut self, node: NodeName) {
         let node = self.nodes.entry(node).or_default();
         self.lost += usize::from(!std::mem::replace(&mut node.lost, true));
+    }
+
+    /// Whether what happens on a node is told at once, from now on.
+    pub(crate) fn heard(&mut self, node: NodeName, hearing: Hearing) {
+        let node = self.nodes.entry(node).or_default();
+        let before = std::mem::replace(&mut node.hearing, hearing);
+        self.unheard += usize::from(hearing != Hearing::AtOnce);
+        self.unheard -= usize::from(before != Hearing::AtOnce);
+    }
+
+    /// How a node is heard.
+    pub(crate) fn hearing(&self, node: &NodeName) -> Hearing {
+        match self.nodes.get(node) {
+            Some(node) if self.unheard > 0 => node.hearing,
+            _ => Hearing::AtOnce,
+        }
+    }
+
+    /// Something is observed.
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        self.began.get_or_insert(now);
+    }
+
+    /// Since when there is anything that observes.
+    pub(crate) fn began(&self) -> Timestamp {
+        self.began.unwrap_or_default()
     }
 
     pub(crate) fn is_lost(&self, node: &NodeName) -> bool {

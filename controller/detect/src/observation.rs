@@ -89,6 +89,13 @@ pub enum Observation {
         /// The node.
         node: NodeName,
     },
+    /// Whether what the agents of a node have to say is heard at once.
+    NodeHeard {
+        /// The node.
+        node: NodeName,
+        /// How it is heard from now on.
+        hearing: Hearing,
+    },
     /// Somebody is stopping or restarting the job on purpose: what ends now accuses nobody.
     JobStopping {
         /// The job.
@@ -98,6 +105,19 @@ pub enum Observation {
     },
     /// Nothing happened; time went on.
     Tick,
+}
+
+/// How the agents of a node are heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hearing {
+    /// What happens there is told at once.
+    #[default]
+    AtOnce,
+    /// They tell of what happened while they had nobody to tell it to. There is more to come.
+    CatchingUp,
+    /// They are not connected.
+    Away,
 }
 
 /// Identity of a training process.
@@ -368,6 +388,11 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_false(is: &bool) -> bool {
+    !*is
+}
+
 fn one() -> u32 {
     1
 }
@@ -432,6 +457,9 @@ pub struct ProcessEnd {
     pub exit_code: Option<i32>,
     /// Signal that ended it, where the agent supervised it.
     pub signal: Option<i32>,
+    /// Whether its agent found it ended when it began to look: then `ago_us` is since its last sign of life.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub found: bool,
 }
 
 /// How bad a health event is.

@@ -5,7 +5,7 @@ use c4_detect::{
     detector::{Config, Detector},
     finding::{Finding, Kind},
     observation::{
-        CommId, CommWindow, InFlight, JobId, Membership, NodeName, Observation, OperationSignature,
+        CommId, CommWindow, Hearing, InFlight, JobId, Membership, NodeName, Observation, OperationSignature,
         ProcessEnd, ProcessId, ProcessInfo, ProcessState, Timestamp, Window,
     },
 };
@@ -81,7 +81,8 @@ fn introduction(rank: u32, now: Timestamp) -> Vec<Observation> {
     let (signal, exit_code, at) =
         if rank == CAUSE { (Some(9), None, DIED) } else { (None, Some(1), DIED.after(30 * MS)) };
     let ago_us = now.micros_since(at);
-    let end = ProcessEnd { process: process(rank), ago_us, finalized: false, exit_code, signal };
+    let end =
+        ProcessEnd { found: false, process: process(rank), ago_us, finalized: false, exit_code, signal };
     let [started, joined] = identity(rank);
     vec![
         started,
@@ -129,6 +130,127 @@ fn the_dead_of_one_node_are_of_the_same_life_as_those_of_the_next() {
 #[test]
 fn who_failed_because_of_a_rank_that_is_not_there_yet_is_not_accused() {
     names_the_cause_and_only_it(&told(&[(1, 6_000), (3, 6_000), (0, 9_000), (2, 9_000)]));
+}
+
+/// Tells of node 1, whose ranks failed, and 200 ms later of who there is on node 0, but of what happened there only after `pause_ms`
+/// more; whether it is said how the nodes are heard.
+fn told_bit_by_bit(pause_ms: u64, of_hearing: bool, killed: Option<i32>) -> Vec<Finding> {
+    let mut detector = Detector::new(Config::default());
+    let mut findings = Vec::new();
+    for ms in (6_000..30_000).step_by(20) {
+        let now = DIED.after(ms * MS);
+        let mut say = |observation| findings.extend(detector.observe(observation, now));
+        let heard =
+            |node: u32, hearing| Observation::NodeHeard { node: NodeName(format!("node-{node}")), hearing };
+        if ms == 6_000 && of_hearing {
+            say(heard(1, Hearing::CatchingUp));
+        }
+        if ms == 6_000 {
+            for mut observation in [1, 3].into_iter().flat_map(|rank| introduction(rank, now)) {
+                if let Observation::ProcessEnded(end) = &mut observation {
+                    end.signal = killed;
+                }
+                say(observation);
+            }
+        }
+        if ms == 6_000 && of_hearing {
+            say(heard(1, Hearing::AtOnce));
+        }
+        if ms == 6_200 && of_hearing {
+            say(heard(0, Hearing::CatchingUp));
+        }
+        if ms == 6_200 {
+            [0, CAUSE].into_iter().flat_map(identity).for_each(&mut say);
+        }
+        if ms == 6_200 + pause_ms {
+            [0, CAUSE].into_iter().flat_map(|rank| introduction(rank, now)).for_each(&mut say);
+        }
+        if ms == 6_200 + pause_ms && of_hearing {
+            say(heard(0, Hearing::AtOnce));
+        }
+        say(Observation::Tick);
+    }
+    findings
+}
+
+#[test]
+fn who_is_there_but_was_not_heard_of_yet_may_be_the_cause() {
+    for pause_ms in [20, 400, 800, 3_000] {
+        names_the_cause_and_only_it(&told_bit_by_bit(pause_ms, false, None));
+        names_the_cause_and_only_it(&told_bit_by_bit(pause_ms, true, None));
+        // Others were killed as well, later: whoever starts jobs does that.
+        names_the_cause_and_only_it(&told_bit_by_bit(pause_ms, true, Some(9)));
+    }
+}
+
+#[test]
+fn who_is_announced_and_never_heard_of_hides_nothing_for_ever() {
+    let findings = told_bit_by_bit(60_000, false, None);
+    assert_eq!(findings.first().expect("it is told").kind, Kind::ProcessDeath);
+}
+
+/// A detector that has long known all four ranks; the agent of node 0 goes away, the cause dies there, its peers fail of that 30 ms later,
+/// and the agent comes back after `away_ms` and finds its ranks ended. What it knows of how the cause ended is given.
+fn found_ended(away_ms: u64, signal: Option<i32>) -> Vec<Finding> {
+    let mut detector = Detector::new(Config::default());
+    let mut findings = Vec::new();
+    for ms in (0..60_000 + away_ms + 5_000).step_by(20) {
+        let now = DIED.before(60_000 * MS).after(ms * MS);
+        let mut say = |observation| findings.extend(detector.observe(observation, now));
+        let heard = |hearing| Observation::NodeHeard { node: NodeName("node-0".into()), hearing };
+        if ms == 0 {
+            (0..4).flat_map(identity).for_each(&mut say);
+        }
+        if ms == 59_500 {
+            say(heard(Hearing::Away));
+        }
+        for rank in 0..4 {
+            let seen = ms < 59_500 || rank % 2 == 1;
+            if ms % 1_000 == u64::from(rank) * 20 && ms < 60_000 && seen {
+                say(Observation::Window(window(rank, ProcessState::Running, ms / 100, 0)));
+            }
+        }
+        let mut end = |rank: u32, ago_us: u64, exit_code, signal, found| {
+            say(Observation::Window(window(rank, ProcessState::Zombie, 600, 20 * MS)));
+            let end =
+                ProcessEnd { process: process(rank), ago_us, finalized: false, exit_code, signal, found };
+            say(Observation::ProcessEnded(end));
+        };
+        if ms == 60_040 {
+            [1, 3].into_iter().for_each(|rank| end(rank, 10 * MS, Some(1), None, false));
+        }
+        if ms == 60_000 + away_ms {
+            // Both last gave a sign of life a while before, the cause not before the other.
+            end(0, (away_ms + 80) * MS, None, None, true);
+            end(CAUSE, (away_ms + 60) * MS, None, signal, true);
+        }
+        if ms == 60_000 + away_ms {
+            say(heard(Hearing::AtOnce));
+        }
+        say(Observation::Tick);
+    }
+    findings
+}
+
+#[test]
+fn nobody_is_named_before_an_agent_that_was_away_has_said_what_it_found() {
+    for away_ms in [200, 900, 4_000, 20_000] {
+        let findings = found_ended(away_ms, Some(9));
+        assert!(!findings.is_empty(), "it is told after {away_ms} ms");
+        for finding in &findings {
+            assert_eq!(finding.suspects[0].rank, Some(CAUSE), "after {away_ms} ms: {finding:#?}");
+            assert_eq!((finding.cleared, &finding.id), (None, &findings[0].id));
+        }
+    }
+}
+
+#[test]
+fn who_was_first_among_those_found_ended_is_not_certain_where_nothing_tells() {
+    let findings = found_ended(4_000, None);
+    let first = findings.first().expect("it is told");
+    assert!(matches!(first.suspects[0].rank, Some(0 | CAUSE)), "not who is known to have failed: {first:#?}");
+    assert!(first.confidence < 0.8, "{first:#?}");
+    assert!(first.evidence.contains_key("ended_together_with"), "{first:#?}");
 }
 
 #[test]

@@ -90,8 +90,14 @@ fn the_cause_of_a_cascade_is_named_in_whatever_order_the_ends_are_told() {
                 let now = died.after(20_000 + 3_000 * place as u64);
                 let (signal, exit_code) = if *rank == CAUSE { cause } else { failed };
                 let process = sim.process(*rank);
-                let end =
-                    ProcessEnd { process, ago_us: now.micros_since(at), finalized: false, exit_code, signal };
+                let end = ProcessEnd {
+                    found: false,
+                    process,
+                    ago_us: now.micros_since(at),
+                    finalized: false,
+                    exit_code,
+                    signal,
+                };
                 told.push((now, Observation::ProcessEnded(end)));
             }
             told.extend((1..10).map(|tick| (died.after(100_000 * tick), Observation::Tick)));
@@ -116,7 +122,7 @@ fn a_killed_rank_is_named_although_its_peers_were_seen_to_end_before_it() {
             let (after_us, exit_code, signal) =
                 if rank == 3 { (late_us, None, Some(9)) } else { (0, Some(1), None) };
             let process = sim.process(rank);
-            let end = ProcessEnd { process, ago_us: 0, finalized: false, exit_code, signal };
+            let end = ProcessEnd { found: false, process, ago_us: 0, finalized: false, exit_code, signal };
             told.push((start.after(after_us), Observation::ProcessEnded(end)));
         }
         told.extend((2..10).map(|tick| (start.after(100_000 * tick), Observation::Tick)));
@@ -138,7 +144,7 @@ fn ranks_that_fail_because_one_node_was_asked_to_end_are_no_deaths() {
                 if rank < 4 { (failed_us, Some(1), None) } else { (asked_us, None, Some(15)) };
             let now = start.after(20_000 + 1_000 * rank as u64);
             let (process, ago_us) = (sim.process(rank), now.micros_since(start.after(after_us)));
-            let end = ProcessEnd { process, ago_us, finalized: false, exit_code, signal };
+            let end = ProcessEnd { found: false, process, ago_us, finalized: false, exit_code, signal };
             told.push((now, Observation::ProcessEnded(end)));
         }
         told.extend((1..100).map(|tick| (start.after(100_000 * tick), Observation::Tick)));
@@ -169,7 +175,14 @@ fn ended_between_operations(after_us: &[u64]) -> Outcome {
         let (finalized, exit_code, signal) = (false, None, None);
         told.push((
             now,
-            Observation::ProcessEnded(ProcessEnd { process, ago_us: 300, finalized, exit_code, signal }),
+            Observation::ProcessEnded(ProcessEnd {
+                found: false,
+                process,
+                ago_us: 300,
+                finalized,
+                exit_code,
+                signal,
+            }),
         ));
     }
     told.sort_by_key(|(now, _)| *now);

@@ -136,7 +136,14 @@ fn observation() -> impl Strategy<Value = Observation> {
     let ended = (process, number(), any::<bool>(), code(), code()).prop_map(
         |(process, ago_us, finalized, exit_code, signal)| {
             let process = ProcessId(process);
-            Observation::ProcessEnded(ProcessEnd { process, ago_us, finalized, exit_code, signal })
+            Observation::ProcessEnded(ProcessEnd {
+                found: false,
+                process,
+                ago_us,
+                finalized,
+                exit_code,
+                signal,
+            })
         },
     );
     let health = (node(), proptest::option::of(small()), any::<bool>(), number()).prop_map(

@@ -313,6 +313,7 @@ fn a_new_incarnation_clears_what_the_old_one_did() {
     let mut story = Story::new();
     story.learn();
     story.tell(Observation::ProcessEnded(ProcessEnd {
+        found: false,
         process: ProcessId(2),
         ago_us: 0,
         finalized: false,
@@ -329,6 +330,7 @@ fn a_new_incarnation_clears_what_the_old_one_did() {
     // What still comes from the old one is ignored.
     let before = story.told.len();
     story.tell(Observation::ProcessEnded(ProcessEnd {
+        found: false,
         process: ProcessId(3),
         ago_us: 0,
         finalized: false,
@@ -346,6 +348,7 @@ fn a_restart_without_a_new_number_is_a_new_life_all_the_same() {
     for rank in 0..4 {
         let signal = (rank == 2).then_some(9);
         story.tell(Observation::ProcessEnded(ProcessEnd {
+            found: false,
             process: ProcessId(rank),
             ago_us: 0,
             finalized: false,

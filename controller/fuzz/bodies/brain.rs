@@ -35,7 +35,7 @@ struct World {
     store: MemoryStore,
     now: Timestamp,
     sequences: [u64; 2],
-    orders: Vec<Box<Order>>,
+    orders: Vec<Order>,
     runs: u64,
 }
 
@@ -72,7 +72,7 @@ impl World {
                         inputs.push(Input::Persisted { token, result: Ok(()) });
                     }
                     Effect::Keep(batch) => self.store.apply(&batch).expect("memory"),
-                    Effect::Act(order) if self.orders.len() < MOST_ORDERS => self.orders.push(order),
+                    Effect::Act(order) if self.orders.len() < MOST_ORDERS => self.orders.push(*order),
                     Effect::Halt => self.orders.clear(),
                     _ => {}
                 }
@@ -88,6 +88,7 @@ impl World {
             next_sequence: 1,
             sensors: Vec::new(),
             nic_class: None,
+            kept: 0,
         };
         self.put(Input::Opened { stream: StreamId(node), hello });
     }

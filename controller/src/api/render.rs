@@ -3,7 +3,7 @@
 use c4_detect::{
     change::ChangePoint,
     finding::Suspect,
-    observation::{NodeName, Timestamp},
+    observation::{JobId, NodeName, Timestamp},
     view::RankView,
 };
 use c4_proto::v1;
@@ -14,7 +14,7 @@ use crate::{
     events::Event,
     findings::Record,
     ha::election::View,
-    ledger::Outage,
+    ledger::{Account, Outage, Parts, Summary},
     snapshot::{JobState, NodeState, Snapshot},
     steer::{
         action::{Action, Deed},
@@ -272,24 +272,39 @@ pub(super) fn evidence(evidence: &Evidence) -> v1::Evidence {
 /// A job's downtime, and what follows for its checkpoints.
 pub(super) fn ledger(job: &JobState, now: Timestamp) -> v1::JobLedger {
     let ranks = job.view.world_size.unwrap_or_else(|| count(job.view.ranks.len()));
-    let sum = job.downtime;
+    account(&job.view.job, ranks, (&job.outages, job.downtime), job.account, now)
+}
+
+/// The same of a job that is not in sight.
+pub(super) fn past_ledger(job: &JobId, of: &Account, now: Timestamp) -> v1::JobLedger {
+    let (outages, downtime) = of.outages(now);
+    account(job, of.ranks(), (&outages, downtime), of.summary(true, now), now)
+}
+
+fn account(
+    job: &JobId,
+    ranks: u32,
+    (outages, sum): (&[Outage], Parts),
+    summary: Summary,
+    now: Timestamp,
+) -> v1::JobLedger {
     let lost = seconds(sum.total_us());
     v1::JobLedger {
-        job: job.view.job.0.clone(),
-        entries: job.outages.iter().map(|outage| downtime(outage, now)).collect(),
-        observed_seconds: seconds(job.account.observed_us),
+        job: job.0.clone(),
+        entries: outages.iter().map(|outage| downtime(outage, now)).collect(),
+        observed_seconds: seconds(summary.observed_us),
         post_checkpoint_seconds: seconds(sum.post_checkpoint_us),
         detection_seconds: seconds(sum.detection_us),
         diagnosis_isolation_seconds: seconds(sum.diagnosis_isolation_us),
         reinitialisation_seconds: seconds(sum.reinitialisation_us),
-        lost_share: if job.account.observed_us > 0 {
-            (lost / seconds(job.account.observed_us)).min(1.0)
+        lost_share: if summary.observed_us > 0 {
+            (lost / seconds(summary.observed_us)).min(1.0)
         } else {
             0.0
         },
         ranks,
         lost_rank_seconds: lost * f64::from(ranks),
-        checkpoint: job.account.recommendation.map(|advice| v1::Recommendation {
+        checkpoint: summary.recommendation.map(|advice| v1::Recommendation {
             interval_seconds: advice.interval_seconds,
             present_seconds: advice.present_seconds,
             cost_seconds: advice.cost_seconds,

@@ -90,8 +90,12 @@ impl Steering for SteeringService {
         let name = request.into_inner().job;
         let picture = self.picture();
         let now = self.clock.now();
-        let wanted = picture.jobs.values().filter(|job| name.is_empty() || job.view.job.0 == name);
-        let jobs: Vec<_> = wanted.map(|job| render::ledger(job, now)).collect();
+        let wanted = |job: &JobId| name.is_empty() || job.0 == name;
+        let present = picture.jobs.values().filter(|job| wanted(&job.view.job));
+        let past = picture.accounts.iter().filter(|(job, _)| wanted(job));
+        let mut jobs: Vec<_> = present.map(|job| render::ledger(job, now)).collect();
+        jobs.extend(past.map(|(job, account)| render::past_ledger(job, account, now)));
+        jobs.sort_by(|one, other| one.job.cmp(&other.job));
         if jobs.is_empty() && !name.is_empty() {
             return Err(Status::not_found(format!("no job is called {name:?}")));
         }

@@ -1,6 +1,6 @@
 //! What agents say.
 
-use c4_detect::observation::{NodeName, Observation, Timestamp, Window};
+use c4_detect::observation::{NodeName, Observation, ProcessState, Timestamp, Window};
 
 use super::{Brain, Effect};
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
     registry::{Announced, Progress, Refusal},
 };
 
-/// A window this old was kept for want of a controller: agents send one a second.
-const LATE_US: u64 = 2_000_000;
+/// A window this old was kept for want of a controller, or was held up on its way: the moment it was taken counts.
+const LATE_US: u64 = 100_000;
 
 impl Brain {
     pub(super) fn opened(&mut self, stream: StreamId, hello: Hello, now: Timestamp) {
@@ -27,6 +27,7 @@ impl Brain {
         }
         self.missing(&key.node, opened.missing, now);
         self.observe(Observation::NodeSeen { node: hello.node, nic_class: hello.nic_class }, now);
+        self.hear(&key.node, now);
         self.effects.push(Effect::Taken(stream, opened.taken));
         if let Some(paths) = &mut self.paths {
             paths.connected(&key.node, now);
@@ -34,8 +35,9 @@ impl Brain {
         self.plan(now);
     }
 
-    pub(super) fn message(&mut self, stream: StreamId, message: Incoming, now: Timestamp) {
-        let Incoming { sequence, age_us, body } = message;
+    pub(super) fn message(&mut self, stream: StreamId, mut message: Incoming, now: Timestamp) {
+        message.delayed(self.nodes.delay(stream, message.sent_us, now));
+        let Incoming { sequence, age_us, body, .. } = message;
         let Some(node) = self.arrived(stream, sequence, now) else { return };
         let label = body.label();
         self.metrics.message_age.observe(age_us as f64 / 1e6);
@@ -43,12 +45,27 @@ impl Brain {
             Ok(()) => self.metrics.messages.with_label_values(&[label]).inc(),
             Err(refusal) => self.refuse(stream, sequence, refusal.label(), refusal.to_string(), now),
         }
+        self.told(stream, &node, now);
         self.effects.push(Effect::Taken(stream, self.nodes.taken(stream)));
     }
 
+    /// A message was looked at: with it, all may be told that was kept.
+    fn told(&mut self, stream: StreamId, node: &NodeName, now: Timestamp) {
+        self.nodes.told(stream);
+        self.hear(node, now);
+    }
+
+    /// Tells the detector how a node is heard, if that has changed.
+    pub(super) fn hear(&mut self, node: &NodeName, now: Timestamp) {
+        if let Some(hearing) = self.nodes.news_of(node) {
+            self.observe(Observation::NodeHeard { node: node.clone(), hearing }, now);
+        }
+    }
+
     pub(super) fn invalid(&mut self, stream: StreamId, sequence: u64, reason: &str, now: Timestamp) {
-        if self.arrived(stream, sequence, now).is_some() {
+        if let Some(node) = self.arrived(stream, sequence, now) {
             self.refuse(stream, sequence, INVALID, reason.to_owned(), now);
+            self.told(stream, &node, now);
             self.effects.push(Effect::Taken(stream, self.nodes.taken(stream)));
         }
     }
@@ -122,6 +139,9 @@ impl Brain {
                     }
                 }
                 self.ledger.seen(&info.job, now);
+                if let Some(ranks) = info.world_size {
+                    self.ledger.sized(&info.job, ranks);
+                }
                 self.observe(Observation::ProcessStarted(info), now);
             }
             Body::CommunicatorJoined(member) => {
@@ -209,7 +229,11 @@ impl Brain {
         age_us: u64,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let progress = self.registry.window(&window, node)?;
+        let progress = match self.registry.window(&window, node) {
+            // The agent has begun anew, and shows what it has found of one that has ended; that is known.
+            Err(Refusal::Ended { .. }) if window.state == ProcessState::Zombie => return Ok(()),
+            progress => progress?,
+        };
         let observation = if age_us < LATE_US {
             Observation::Window(window)
         } else {

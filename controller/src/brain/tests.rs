@@ -14,6 +14,7 @@ use crate::{
     store::{MemoryStore, Store},
 };
 
+mod late;
 mod outage;
 
 const RANKS: u32 = 4;
@@ -28,6 +29,8 @@ struct World {
     store: MemoryStore,
     /// Runs of the controller.
     lives: u64,
+    /// For how long messages are held up on their way.
+    held_us: u64,
 }
 
 impl World {
@@ -35,7 +38,7 @@ impl World {
         let now = Timestamp(1_700_000_000_000_000);
         let brain = brain(mode, Known::default(), now);
         let (store, effects) = (MemoryStore::default(), Vec::new());
-        let mut world = Self { brain, now, sequences: [0; 2], effects, store, lives: 1 };
+        let mut world = Self { brain, now, sequences: [0; 2], effects, store, lives: 1, held_us: 0 };
         world.connect();
         world
     }
@@ -63,6 +66,7 @@ impl World {
                 next_sequence: 1,
                 sensors: Vec::new(),
                 nic_class: None,
+                kept: 0,
             };
             self.put(Input::Opened { stream: StreamId(node), hello });
         }
@@ -91,7 +95,9 @@ impl World {
     fn say_late(&mut self, node: u64, body: Body, age_us: u64) {
         let sequence = &mut self.sequences[usize::try_from(node).unwrap()];
         *sequence += 1;
-        let message = Incoming { sequence: *sequence, age_us, body };
+        // The clocks of both nodes began at some time of their own.
+        let sent_us = self.now.0 - 1_600_000_000_000_000 - node * 86_400_000_000 - self.held_us;
+        let message = Incoming { sequence: *sequence, age_us, sent_us, body };
         self.put(Input::Message { stream: StreamId(node), message });
     }
 
@@ -165,6 +171,7 @@ impl World {
     fn killed(mode: Mode) -> Self {
         let mut world = Self::healthy(mode);
         let end = ProcessEnd {
+            found: false,
             process: process(0, 3),
             ago_us: 300_000,
             finalized: false,
@@ -277,6 +284,7 @@ fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
     // The agents stop the rest, which accuses nobody.
     for rank in 0..3 {
         let end = ProcessEnd {
+            found: false,
             process: process(0, rank),
             ago_us: 0,
             finalized: false,
@@ -354,8 +362,14 @@ fn what_was_found_before_a_jobs_restart_accuses_nobody_after_it() {
 fn a_job_whose_agent_is_told_to_end_accuses_nobody() {
     let mut world = World::healthy(Mode::Auto);
     world.groups(0, GroupState::Stopping);
-    let end =
-        ProcessEnd { process: process(0, 0), ago_us: 300, finalized: false, exit_code: None, signal: None };
+    let end = ProcessEnd {
+        found: false,
+        process: process(0, 0),
+        ago_us: 300,
+        finalized: false,
+        exit_code: None,
+        signal: None,
+    };
     world.say(0, Body::ProcessEnded(end));
     for _ in 0..20 {
         world.pass(STEP_US);
@@ -380,8 +394,14 @@ fn while_a_rank_is_claimed_twice_nobody_is_accused_and_nothing_is_done() {
         blind_spots: Vec::new(),
     };
     world.say(0, Body::ProcessStarted(twin));
-    let end =
-        ProcessEnd { process: process(0, 2), ago_us: 0, finalized: false, exit_code: None, signal: Some(9) };
+    let end = ProcessEnd {
+        found: false,
+        process: process(0, 2),
+        ago_us: 0,
+        finalized: false,
+        exit_code: None,
+        signal: Some(9),
+    };
     world.say(1, Body::ProcessEnded(end));
     for _ in 0..20 {
         world.pass(STEP_US);
@@ -398,8 +418,14 @@ fn while_a_rank_is_claimed_twice_nobody_is_accused_and_nothing_is_done() {
     );
 
     // The twin goes: what was withheld is said.
-    let end =
-        ProcessEnd { process: ProcessId(77), ago_us: 0, finalized: true, exit_code: Some(0), signal: None };
+    let end = ProcessEnd {
+        found: false,
+        process: ProcessId(77),
+        ago_us: 0,
+        finalized: true,
+        exit_code: Some(0),
+        signal: None,
+    };
     world.say(0, Body::ProcessEnded(end));
     world.pass(2 * STEP_US);
     assert!(world.notices().iter().any(|notice| notice.finding.suspects[0].rank == Some(2)));

@@ -25,7 +25,8 @@ impl Brain {
             ranks: live.get(name).copied().unwrap_or(0),
             node: node.clone(),
         });
-        let jobs: Vec<_> = self.detector.jobs().into_iter().map(|view| self.job(view, now)).collect();
+        let jobs = self.detector.jobs().into_iter().map(|view| self.job(view, now));
+        let jobs: BTreeMap<_, _> = jobs.map(|job| (job.view.job.clone(), job)).collect();
         Snapshot {
             taken: now,
             started: self.started,
@@ -33,7 +34,8 @@ impl Brain {
             steer: self.shown_policy.view().clone(),
             evidence: self.evidence.clone(),
             nodes: Arc::new(nodes.collect()),
-            jobs: Arc::new(jobs.into_iter().map(|job| (job.view.job.clone(), job)).collect()),
+            accounts: Arc::new(self.ledger.accounts(|job| !jobs.contains_key(job))),
+            jobs: Arc::new(jobs),
             findings: self.shown(),
             live: Arc::new(self.live(now)),
             kept: self.scenes.kept().clone(),

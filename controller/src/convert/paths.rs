@@ -328,7 +328,8 @@ mod tests {
         };
         let taken = explored(good.clone()).expect("sound");
         assert_eq!((taken.round, taken.ports[0].2, taken.traces[0].hops.len()), (3, None, 3));
-        let spoil: [(&str, fn(&mut v1::PathsExplored)); 6] = [
+        type Spoil = (&'static str, fn(&mut v1::PathsExplored));
+        let spoil: [Spoil; 6] = [
             ("paths_explored.ports.address", |message| message.ports[0].address = "n0".into()),
             ("paths_explored.ports.nic", |message| message.ports[0].nic.clear()),
             ("paths_explored.ports.gbps", |message| message.ports[0].gbps = f64::NAN),

@@ -11,7 +11,7 @@ fn node() -> NodeName {
 }
 
 fn take(body: v1::agent_message::Body) -> Result<Body, Invalid> {
-    let message = v1::AgentMessage { sequence: 1, age_us: 7, body: Some(body) };
+    let message = v1::AgentMessage { sequence: 1, age_us: 7, body: Some(body), ..Default::default() };
     Incoming::from_wire(message, &node()).map(|incoming| incoming.body)
 }
 
@@ -24,6 +24,7 @@ fn hello() -> v1::Hello {
         protocol: 1,
         sensors: vec![v1::Sensor { name: "nvml".into(), present: false, detail: "no driver".into() }],
         nic_class: "roce-200".into(),
+        kept: 9,
     }
 }
 
@@ -251,7 +252,7 @@ fn a_wrong_group_report_names_the_field() {
 
 #[test]
 fn no_body_and_a_second_hello_are_refused() {
-    let empty = v1::AgentMessage { sequence: 1, age_us: 0, body: None };
+    let empty = v1::AgentMessage { sequence: 1, age_us: 0, body: None, ..Default::default() };
     assert_eq!(Incoming::from_wire(empty, &node()).unwrap_err().field, "body");
     assert_eq!(take(v1::agent_message::Body::Hello(hello())).unwrap_err().field, "hello");
     let health = v1::Health { component: "gpu".into(), code: "xid-79".into(), ..v1::Health::default() };

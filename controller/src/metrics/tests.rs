@@ -25,6 +25,8 @@ fn node(name: String) -> NodeState {
         streams: 1,
         lost: false,
         spool_dropped: 0,
+        behind: 0,
+        told: c4_detect::observation::Hearing::AtOnce,
     };
     NodeState { name: NodeName(name), node, ranks: 8 }
 }

@@ -8,6 +8,7 @@ fn hello(node: &str, session: &str, next_sequence: u64) -> Hello {
         next_sequence,
         sensors: Vec::new(),
         nic_class: None,
+        kept: 0,
     }
 }
 
@@ -67,4 +68,33 @@ fn a_node_is_lost_when_its_last_stream_has_been_gone_for_a_while() {
     assert!(!nodes.in_sight(&NodeName("n".into())));
     nodes.open(StreamId(3), &hello("n", "daemon", 1), at(40));
     assert!(nodes.in_sight(&NodeName("n".into())));
+}
+
+#[test]
+fn a_node_is_heard_at_once_when_its_agents_have_told_all_that_they_had_kept() {
+    let (mut nodes, node) = (Nodes::default(), NodeName("n".into()));
+    let keeping = |session: &str, next, kept| Hello { kept, ..hello("n", session, next) };
+    nodes.open(StreamId(1), &keeping("daemon", 5, 7), at(0));
+    assert_eq!(nodes.news_of(&node), Some(Hearing::CatchingUp));
+    nodes.open(StreamId(2), &keeping("run", 1, 1), at(0));
+    for (stream, sequence, news) in
+        [(1, 5, None), (1, 6, None), (2, 1, None), (1, 7, Some(Hearing::AtOnce)), (1, 8, None)]
+    {
+        nodes.sequence(StreamId(stream), sequence, at(1));
+        nodes.told(StreamId(stream));
+        assert_eq!(nodes.news_of(&node), news, "after message {sequence} of stream {stream}");
+    }
+    // What was taken already is not waited for.
+    nodes.close(StreamId(1), at(2));
+    assert_eq!(nodes.news_of(&node), None, "the other agent is there");
+    nodes.open(StreamId(3), &keeping("daemon", 8, 8), at(3));
+    assert_eq!(nodes.news_of(&node), None);
+    // One that goes away in the midst of it has told of nothing more.
+    nodes.close(StreamId(2), at(4));
+    nodes.open(StreamId(4), &keeping("daemon", 9, 20), at(5));
+    assert_eq!(nodes.news_of(&node), Some(Hearing::CatchingUp));
+    nodes.close(StreamId(4), at(6));
+    assert_eq!(nodes.news_of(&node), Some(Hearing::Away));
+    nodes.open(StreamId(5), &keeping("daemon", 9, 0), at(7));
+    assert_eq!(nodes.news_of(&node), Some(Hearing::AtOnce));
 }

@@ -51,7 +51,14 @@ fn window(process: u64, comm: u64, position: u64) -> Window {
 }
 
 fn ended(process: u64) -> ProcessEnd {
-    ProcessEnd { process: ProcessId(process), ago_us: 0, finalized: false, exit_code: None, signal: None }
+    ProcessEnd {
+        found: false,
+        process: ProcessId(process),
+        ago_us: 0,
+        finalized: false,
+        exit_code: None,
+        signal: None,
+    }
 }
 
 fn job() -> JobId {

@@ -106,6 +106,8 @@ impl Seen {
                     streams: 1,
                     lost: false,
                     spool_dropped: 0,
+                    behind: 0,
+                    told: Default::default(),
                 },
             }));
             let job = JobState {

@@ -38,7 +38,15 @@ async fn both(grpc: &str, job: &str, incarnation: &impl Fn() -> Option<u32>, ses
             protocol: 1,
             ..Default::default()
         };
-        messages.send(AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) }).await.ok()?;
+        messages
+            .send(AgentMessage {
+                sequence: 0,
+                age_us: 0,
+                body: Some(Body::Hello(hello)),
+                ..Default::default()
+            })
+            .await
+            .ok()?;
         streams.push(client.stream(ReceiverStream::new(outgoing)).await.ok()?.into_inner());
         senders.push(messages);
     }
@@ -50,7 +58,12 @@ async fn both(grpc: &str, job: &str, incarnation: &impl Fn() -> Option<u32>, ses
             for (rank, (messages, sequence)) in (0..).zip(senders.iter().zip(&mut sequences)) {
                 for body in life(job, rank, incarnation, true) {
                     *sequence += 1;
-                    let message = AgentMessage { sequence: *sequence, age_us: 0, body: Some(body) };
+                    let message = AgentMessage {
+                        sequence: *sequence,
+                        age_us: 0,
+                        body: Some(body),
+                        ..Default::default()
+                    };
                     messages.send(message).await.ok()?;
                 }
                 // Taken in before the next one is told of.

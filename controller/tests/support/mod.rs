@@ -71,8 +71,7 @@ impl Agent {
             session_id: session.into(),
             next_sequence,
             protocol: 1,
-            sensors: Vec::new(),
-            nic_class: String::new(),
+            ..v1::Hello::default()
         };
         Self::connect_as(running, hello).await.expect("connects")
     }
@@ -91,7 +90,8 @@ impl Agent {
             TelemetryClient::connect(format!("http://{}", running.grpc)).await.expect("connects");
         let (messages, outgoing) = mpsc::channel(1024);
         let next_sequence = hello.next_sequence;
-        let first = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) };
+        let first =
+            AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)), ..Default::default() };
         messages.send(first).await.expect("room");
         let mut request = Request::new(ReceiverStream::new(outgoing));
         if let Some(token) = token {
@@ -110,7 +110,10 @@ impl Agent {
     }
 
     pub(crate) async fn say_as(&mut self, sequence: u64, body: Option<Body>) {
-        self.messages.send(AgentMessage { sequence, age_us: 0, body }).await.expect("the stream is open");
+        self.messages
+            .send(AgentMessage { sequence, body, ..Default::default() })
+            .await
+            .expect("the stream is open");
     }
 
     pub(crate) async fn reply(&mut self) -> Result<Option<controller_message::Body>, Status> {

@@ -122,7 +122,7 @@ pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mute
         let mut sequence = 0;
         let mut number = |body| {
             sequence += 1;
-            AgentMessage { sequence, age_us: 0, body: Some(body) }
+            AgentMessage { sequence, age_us: 0, body: Some(body), ..Default::default() }
         };
         // A session of its own each time: what was not acknowledged is said again anyway.
         let hello = v1::Hello {
@@ -142,7 +142,8 @@ pub(crate) async fn agent(node: usize, controllers: Vec<String>, world: Arc<Mute
             let world = world.lock().expect("unpoisoned");
             (world.report(node), world.incarnation[node], world.dead)
         };
-        let first = AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) };
+        let first =
+            AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)), ..Default::default() };
         messages.send(first).await.expect("room");
         messages.send(number(report)).await.expect("room");
         for body in life(JOB, node as u32, incarnation, dead) {

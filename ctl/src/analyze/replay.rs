@@ -235,6 +235,7 @@ impl<'a> Show<'a> {
             {
                 player.ended = true;
                 observations.push(Observation::ProcessEnded(ProcessEnd {
+                    found: false,
                     process: player.process.info.process,
                     ago_us: micros(now, at),
                     finalized,

@@ -49,6 +49,8 @@ pub struct Spec {
     pub mode: &'static str,
     /// Further lines of the controller's configuration, YAML.
     pub controller_yaml: String,
+    /// Further variables of the controller's environment.
+    pub controller_env: Vec<(String, String)>,
     /// Further lines of every agent's configuration, YAML; `{node}` is the name of its node.
     pub agent_yaml: String,
     /// Further arguments of the ring job.
@@ -67,6 +69,7 @@ impl Spec {
             spares: Vec::new(),
             mode: "auto",
             controller_yaml: String::new(),
+            controller_env: Vec::new(),
             agent_yaml: String::new(),
             ring_args: Vec::new(),
             netfault: true,
@@ -119,7 +122,8 @@ impl Cluster {
         fs::create_dir_all(dir.path().join("faults"))?;
         let config = dir.path().join("controller.yaml");
         fs::write(&config, controller_config(&spec, dir.path(), "127.0.0.1:0", "127.0.0.1:0"))?;
-        let (controller, grpc, http) = start_controller(&programs, &config, dir.path())?;
+        let (controller, grpc, http) =
+            start_controller(&programs, &config, dir.path(), &spec.controller_env)?;
         let mut cluster = Self {
             spec,
             controller,
@@ -203,7 +207,8 @@ impl Cluster {
         self.controller.kill();
         let config = self.dir.path().join("controller.yaml");
         fs::write(&config, controller_config(&self.spec, self.dir.path(), &self.grpc, &self.http))?;
-        let (controller, ..) = start_controller(&self.programs, &config, self.dir.path())?;
+        let environment = &self.spec.controller_env;
+        let (controller, ..) = start_controller(&self.programs, &config, self.dir.path(), environment)?;
         self.controller = controller;
         Ok(())
     }
@@ -286,7 +291,7 @@ fn controller_config(spec: &Spec, dir: &Path, grpc: &str, http: &str) -> String 
     )
 }
 
-/// Starts a controller, whose log is in `dir`; its addresses of gRPC and of HTTP.
+/// Starts a controller, whose log is in `dir`, with these further variables in its environment; its addresses of gRPC and of HTTP.
 ///
 /// # Errors
 /// When it does not come up.
@@ -294,9 +299,10 @@ pub fn start_controller(
     programs: &Programs,
     config: &Path,
     dir: &Path,
+    environment: &[(String, String)],
 ) -> anyhow::Result<(Child, String, String)> {
     let mut command = std::process::Command::new(programs.controller());
-    command.arg("--config").arg(config);
+    command.arg("--config").arg(config).envs(environment.iter().map(|(name, value)| (name, value)));
     let mut child = Child::start("controller", &mut command, &dir.join("controller.log"))?;
     let line = child.first_line(Duration::from_secs(30), |line| line.starts_with("listening "))?;
     let field = |name: &str| {

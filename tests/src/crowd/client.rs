@@ -158,7 +158,9 @@ async fn served(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<()> {
     };
     let wish = v1::NodeWish::default();
     messages.send(AgentMessage { body: Some(Body::Hello(hello)), ..AgentMessage::default() }).await?;
-    messages.send(AgentMessage { sequence: 1, age_us: 0, body: Some(Body::NodeWish(wish)) }).await?;
+    messages
+        .send(AgentMessage { sequence: 1, age_us: 0, sent_us: 0, body: Some(Body::NodeWish(wish)) })
+        .await?;
     let mut replies = client.stream(ReceiverStream::new(outgoing)).await?.into_inner();
     while let Some(reply) = replies.message().await? {
         if let Some(Reply::Ack(ack)) = reply.body

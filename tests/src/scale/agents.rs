@@ -121,7 +121,7 @@ impl Agents {
         for body in bodies {
             let windows = if let Body::Windows(windows) = &body { windows.windows.len() as u64 } else { 0 };
             let sequence = agent.books.sent.load(Relaxed) + 1;
-            let message = AgentMessage { sequence, age_us: 0, body: Some(body) };
+            let message = AgentMessage { sequence, age_us: 0, body: Some(body), ..Default::default() };
             if agent.outbound.try_send(message).is_err() {
                 self.overflowed += 1;
                 continue;
@@ -164,17 +164,19 @@ async fn introduce(
         session_id: "scale".into(),
         next_sequence: 1,
         protocol: 1,
-        nic_class: String::new(),
         sensors: Vec::new(),
+        ..Hello::default()
     };
-    outbound.send(AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)) }).await?;
+    outbound
+        .send(AgentMessage { sequence: 0, age_us: 0, body: Some(Body::Hello(hello)), ..Default::default() })
+        .await?;
     let books = Arc::new(Books::default());
     let replies = TelemetryClient::new(channel).stream(ReceiverStream::new(queue)).await;
     let replies = replies.with_context(|| format!("agent of {}", node_name(node as u32)))?.into_inner();
     tokio::spawn(listen(replies, books.clone(), heard));
     for body in said {
         let sequence = books.sent.fetch_add(1, Relaxed) + 1;
-        outbound.send(AgentMessage { sequence, age_us: 0, body: Some(body) }).await?;
+        outbound.send(AgentMessage { sequence, age_us: 0, body: Some(body), ..Default::default() }).await?;
     }
     Ok(Agent { outbound, books })
 }

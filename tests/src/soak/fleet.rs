@@ -123,7 +123,14 @@ async fn live(job: u32, rank: u32, state: watch::Receiver<State>, reports: mpsc:
         let ended = state.hurt.is_some_and(|(_, hurt, fault)| hurt == rank && fault == Fault::Death);
         if ended {
             let (finalized, exit_code, signal) = (false, None, Some(9));
-            say.push(Report::ProcessEnded(ProcessEnd { process, ago_us: 0, finalized, exit_code, signal }));
+            say.push(Report::ProcessEnded(ProcessEnd {
+                found: false,
+                process,
+                ago_us: 0,
+                finalized,
+                exit_code,
+                signal,
+            }));
         } else {
             say.push(Report::Windows(vec![window(process, comm, &state.progress(rank))]));
         }

@@ -6,7 +6,7 @@
 //! The disk of the store in a file is not among it (see the controller's tests): several controllers have none.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     time::{Duration, Instant as Began},
 };
@@ -40,9 +40,9 @@ use wounds::Open;
 /// Longest time until all is told after the last fault.
 const SETTLE: Duration = Duration::from_secs(120);
 /// What is false may come a little later than what is true.
-const AFTERTHOUGHT: Duration = Duration::from_secs(5);
-/// Shortest and longest pause between two faults of C4's own parts, in milliseconds.
-const PAUSE_MS: std::ops::Range<u64> = 1_000..5_000;
+const AFTERTHOUGHT: Duration = Duration::from_secs(3);
+/// Shortest and longest pause between two faults of C4's own parts, in milliseconds; and in a hurry.
+const PAUSE_MS: [std::ops::Range<u64>; 2] = [1_000..5_000, 200..800];
 /// Processes are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -50,9 +50,12 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Parser)]
 #[command(name = "c4-soak", version)]
 pub struct Args {
-    /// Seconds in which things break.
+    /// Seconds in which things break; it takes longer if not everything to choose from has been broken once.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
+    /// Break things for a second or two and leave little time between them, so that all are broken within a minute.
+    #[arg(long)]
+    pub hurry: bool,
     /// Jobs of four simulated ranks, each rank on a node of its own.
     #[arg(long, default_value_t = 50)]
     pub jobs: u32,
@@ -158,12 +161,13 @@ impl Soak {
         let mut whole: Vec<u32> = (0..args.jobs).collect();
         let end = Instant::now() + Duration::from_secs(args.seconds);
         // Half of the jobs stay whole: of them, nothing may be told.
-        let each = Duration::from_secs(args.seconds).mul_f64(1.8 / f64::from(args.jobs.max(1)));
+        let each = Duration::from_secs(args.seconds).mul_f64(1.4 / f64::from(args.jobs.max(1)));
         let (mut next_fault, mut next_wound) = (Instant::now() + each, Instant::now());
         let mut open: Option<Open> = None;
         // Each kind once before any comes again.
-        let mut left: Vec<Wound> = Vec::new();
-        while Instant::now() < end {
+        let mut left: Vec<Wound> = choice.to_vec();
+        let kinds = choice.iter().collect::<BTreeSet<_>>().len();
+        while Instant::now() < end || self.report.wounds.len() < kinds {
             if Instant::now() >= next_fault && whole.len() > args.jobs as usize / 2 {
                 let job = whole.swap_remove(rng.random_range(0..whole.len()));
                 let (rank, fault) =
@@ -174,14 +178,15 @@ impl Soak {
             }
             if let Some(over) = open.take_if(|open| open.is_over()) {
                 over.mend(&mut self.site, &mut self.nodes).await?;
-                next_wound = Instant::now() + Duration::from_millis(rng.random_range(PAUSE_MS));
+                let pause = PAUSE_MS[usize::from(args.hurry)].clone();
+                next_wound = Instant::now() + Duration::from_millis(rng.random_range(pause));
             }
             if open.is_none() && Instant::now() >= next_wound {
                 if left.is_empty() {
                     left = choice.to_vec();
                 }
                 let wound = left.swap_remove(rng.random_range(0..left.len()));
-                open = Some(Open::inflict(wound, &mut self.site, &self.nodes, &mut rng).await?);
+                open = Some(Open::inflict(wound, &mut self.site, &self.nodes, args.hurry, &mut rng).await?);
                 *self.report.wounds.entry(wound).or_default() += 1;
             }
             self.look(&mut rng)?;

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::etcd::MEMBERS;
 
-/// What is broken is mended after so many milliseconds.
-const HURT_MS: std::ops::Range<u64> = 1_500..5_000;
+/// What is broken is mended after so many milliseconds; and in a hurry.
+const HURT_MS: [std::ops::Range<u64>; 2] = [1_500..5_000, 500..2_500];
 /// How wrong clocks are set, in seconds both ways.
 const CLOCK_SECONDS: std::ops::Range<i64> = -10 * 3600..10 * 3600;
 /// Longest delay of a piece of data on a bad network. Deaths that are told of this much later than others are still put in
@@ -75,6 +75,7 @@ impl Open {
         wound: Wound,
         site: &mut Site,
         nodes: &Nodes,
+        hurry: bool,
         rng: &mut (impl Rng + Send),
     ) -> anyhow::Result<Self> {
         let leader = site.leads().await?;
@@ -114,7 +115,8 @@ impl Open {
             site.kill(leader);
             whom = leader;
         }
-        let until = Instant::now() + Duration::from_millis(rng.random_range(HURT_MS));
+        let until =
+            Instant::now() + Duration::from_millis(rng.random_range(HURT_MS[usize::from(hurry)].clone()));
         Ok(Self { wound, whom, until })
     }
 

@@ -35,6 +35,10 @@ pub(super) fn accusation(job: &Job, id: ProcessId, end: &End, rivals: &[ProcessI
         // Who was the first may not be certain; that the job lost somebody is.
         evidence.insert(CERTAINTY.into(), json!(certainty));
     }
+    if end.found {
+        // Then `since` is when it was last known to live.
+        evidence.insert("found_ended".into(), json!(true));
+    }
     evidence.insert("finalized".into(), json!(end.finalized));
     evidence.insert("exit_code".into(), json!(end.exit_code));
     evidence.insert("signal".into(), json!(end.signal));
@@ -59,7 +63,13 @@ pub(super) fn accusation(job: &Job, id: ProcessId, end: &End, rivals: &[ProcessI
         accused: vec![id],
         confidence,
         since: end.at,
-        summary: format!("{} died: {} at {} UTC", names::full(job, id), how(end), words::clock(end.at)),
+        summary: format!(
+            "{} died: {} {} {} UTC",
+            names::full(job, id),
+            how(end),
+            if end.found { "after" } else { "at" },
+            words::clock(end.at)
+        ),
         evidence,
         explains: Vec::new(),
         refuted_by: "the job was stopped on purpose, or the process had ended properly",

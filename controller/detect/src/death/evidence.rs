@@ -83,7 +83,8 @@ fn took_others_along(job: &Job) -> Option<ProcessId> {
     let proper = |end: &End| end.finalized || end.exit_code == Some(0) || asked(end);
     let ended = |(id, process): (&ProcessId, &Process)| Some((process.end.as_ref()?.at, *id));
     let mut at: Vec<(Timestamp, ProcessId)> = job.processes.iter().map(ended).collect::<Option<_>>()?;
-    if at.len() <= MIN_TOGETHER || job.processes.values().filter_map(|p| p.end.as_ref()).any(proper) {
+    let ends = || job.processes.values().filter_map(|process| process.end.as_ref());
+    if at.len() <= MIN_TOGETHER || ends().any(|end| proper(end) || end.found) {
         return None;
     }
     at.sort_unstable();

@@ -6,6 +6,9 @@
 //! 1. Who was killed, since those who lose a peer fail with an exit code, abort, or crash.
 //! 2. Who got least far: the dead call nothing more, while their peers go on until they notice.
 //! 3. Who was seen to end first.
+//!
+//! One that its agent found ended, when it began to look, ended at some time after its last sign of life: it may be the
+//! cause of whatever ended after that.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +37,12 @@ pub(super) struct First {
 pub(super) fn cause(job: &Job, death: ProcessId) -> Option<First> {
     let others = Others::of(job);
     let ends = job.pending_ends.iter().filter_map(|id| Some((*id, job.process(*id)?.end.as_ref()?)));
-    let causes: Vec<(ProcessId, &End)> =
-        ends.filter(|(id, end)| *id == death || is_failure(job, *id, &others) || asked(end)).collect();
-    let earliest = causes.iter().map(|(_, end)| end.at).min()?;
+    let unknown = |end: &End| end.found && !end.finalized && end.exit_code.is_none();
+    let causes: Vec<(ProcessId, &End)> = ends
+        .filter(|(id, end)| *id == death || is_failure(job, *id, &others) || asked(end) || unknown(end))
+        .collect();
+    // Whoever was seen to end has ended then.
+    let earliest = causes.iter().map(|(_, end)| (end.found, end.at)).min()?.1;
     let together: BTreeMap<ProcessId, &End> =
         causes.into_iter().filter(|(_, end)| end.at <= earliest.after(TOGETHER_US)).collect();
     let leads = leads(job, &together);

@@ -1,20 +1,29 @@
 //! Of whom nothing is heard: what killed a process may be there.
+//!
+//! Agents tell in order, so what is missing is known: a node whose agent is not connected, or tells of the past still, may
+//! have anything in store; one that is heard at once has told of what happened before its last window. A detector that has only
+//! just begun may not even know who else there is. Whoever failed of a peer's death is not to be named meanwhile, not for
+//! a moment: somebody may act on it.
 
 use std::collections::BTreeSet;
 
 use crate::{
     model::{End, Job, Process},
     nodes::Nodes,
-    observation::{NodeName, ProcessId, Timestamp},
+    observation::{Hearing, NodeName, ProcessId, Timestamp},
 };
 
-use super::evidence::killed;
+use super::{evidence::killed, first::TOGETHER_US};
 
 /// Windows come every second: a process of which none came for this long may have gone together with its agent.
 const OVERDUE_US: u64 = 1_100_000;
 
-/// How long a rank that was never heard of may still be on its way: its agent may have to find this controller first.
+/// How long a rank that was never heard of may still be on its way: its agent may have to find this controller first. After
+/// so long, nothing is expected of a process either that was announced and of which no window ever came.
 const COMING_US: u64 = 10_000_000;
+
+/// Earlier than anything.
+const NEVER: Timestamp = Timestamp(0);
 
 /// When those processes that live and were not heard of for longest were last seen: of all, and of those on nodes whose
 /// agents are out of sight.
@@ -23,32 +32,57 @@ pub(super) struct Silence {
     lost: Option<Timestamp>,
     /// Whether ranks that were never heard of may still come.
     coming: bool,
+    /// Whether it is not known yet what happened before this detector began, or while an agent was away.
+    unsettled: bool,
 }
 
 impl Silence {
     pub(super) fn of(job: &Job, nodes: &Nodes, now: Timestamp) -> Self {
+        let hearing = |process: &Process| nodes.hearing(&process.info.node);
         // An agent that told of an end a moment ago is there; one that told of it late has not told all that it has kept.
         let told =
             |end: &End| now.micros_since(end.told) <= OVERDUE_US && end.told <= end.at.after(OVERDUE_US);
-        let ended = job.processes.values().filter(|process| process.end.as_ref().is_some_and(told));
+        let ended = job
+            .processes
+            .values()
+            .filter(|process| process.end.as_ref().is_some_and(told) && hearing(process) == Hearing::AtOnce);
         let there: BTreeSet<&NodeName> = ended.map(|process| &process.info.node).collect();
-        let doubtful = |process: &&Process| process.alive() && !there.contains(&process.info.node);
+        // Its end is about to be told: agents wait a look for the exit status.
+        let dying =
+            |process: &Process| process.zombie.is_some_and(|since| now.micros_since(since) <= TOGETHER_US);
+        let doubtful =
+            |process: &&Process| process.alive() && (dying(process) || !there.contains(&process.info.node));
+        let is_new = |process: &Process| now.micros_since(process.first_seen) <= COMING_US;
+        let heard = |process: &Process| match process.seen {
+            _ if dying(process) || hearing(process) == Hearing::CatchingUp => Some(NEVER),
+            None if is_new(process) => Some(NEVER),
+            seen => seen,
+        };
         let alive = || job.processes.values().filter(doubtful);
-        let lost = alive().filter(|process| nodes.is_lost(&process.info.node));
+        let out_of_sight =
+            |process: &Process| nodes.is_lost(&process.info.node) || hearing(process) != Hearing::AtOnce;
         let first = job.processes.values().map(|process| process.first_seen).min();
-        let is_new = first.is_some_and(|first| now.micros_since(first) <= COMING_US);
+        let job_is_new = first.is_some_and(|first| now.micros_since(first) <= COMING_US);
+        let begins = now.micros_since(nodes.began()) <= COMING_US;
+        let unheard = |process: &Process| begins && process.seen.is_none();
         Self {
-            any: alive().filter_map(|p| p.seen).min(),
-            lost: lost.filter_map(|p| p.seen).min(),
-            coming: is_new && job.lacks_ranks(),
+            any: alive().filter_map(heard).min(),
+            lost: alive().filter(|process| out_of_sight(process)).filter_map(heard).min(),
+            coming: job_is_new && job.lacks_ranks(),
+            unsettled: (begins && job.lacks_ranks())
+                || alive().any(|process| hearing(process) == Hearing::CatchingUp || unheard(process)),
         }
     }
 
-    /// Whether what killed a process may be out of sight: it was not killed, and of some other process nothing
-    /// was heard any more, not even that it lives. Peers of one that dies together with its agent fail like this.
+    /// Whether what killed a process may be out of sight: of some other process nothing was heard any more, not even that
+    /// it lives. Peers of one that dies together with its agent fail like this. Who was killed did not fail of a peer's
+    /// death; but whether it was the first is not known before what was kept is told.
     pub(super) fn may_hide_cause(&self, end: &End, now: Timestamp) -> bool {
+        if killed(end) {
+            return self.unsettled;
+        }
         let overdue = self.any.filter(|seen| now.micros_since(*seen) > OVERDUE_US);
-        !killed(end) && (self.coming || self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at))
+        self.coming || self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at)
     }
 
     /// Whether every process that lives was heard of since.

@@ -20,6 +20,8 @@ pub(crate) struct End {
     pub(crate) finalized: bool,
     pub(crate) exit_code: Option<i32>,
     pub(crate) signal: Option<i32>,
+    /// Whether `at` is only when it was last known to live.
+    pub(crate) found: bool,
     pub(crate) fate: Fate,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Process {
     pub(crate) state: ProcessState,
     /// Since when all its windows have shown it asleep.
     pub(crate) asleep: Option<Timestamp>,
+    /// When it was first told, without a break, that it has ended and is not reaped.
+    pub(crate) zombie: Option<Timestamp>,
     pub(crate) kernel_events: bool,
     pub(crate) profiling: bool,
     dropped: u64,
@@ -68,6 +72,7 @@ impl Process {
             seen: None,
             state: ProcessState::Unknown,
             asleep: None,
+            zombie: None,
             kernel_events: false,
             profiling: false,
             dropped: 0,
@@ -83,10 +88,12 @@ impl Process {
         self.end.is_none()
     }
 
-    pub(super) fn take(&mut self, window: &Window, now: Timestamp) {
-        self.seen = Some(now);
+    /// Takes in a window that ended at `taken`.
+    pub(super) fn take(&mut self, window: &Window, taken: Timestamp, now: Timestamp) {
+        self.seen = Some(taken);
+        self.zombie = (window.state == ProcessState::Zombie).then(|| self.zombie.unwrap_or(now));
         self.state = window.state;
-        self.asleep = (window.state == ProcessState::Sleeping).then(|| self.asleep.unwrap_or(now));
+        self.asleep = (window.state == ProcessState::Sleeping).then(|| self.asleep.unwrap_or(taken));
         self.kernel_events = window.kernel_events;
         self.own = window.own;
         self.profiling = window.profiling;

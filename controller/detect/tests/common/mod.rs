@@ -587,6 +587,7 @@ impl Sim {
         out.push((
             now,
             Observation::ProcessEnded(ProcessEnd {
+                found: false,
                 process: self.process(rank),
                 ago_us: now - ends_at,
                 finalized,

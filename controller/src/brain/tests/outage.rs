@@ -31,6 +31,7 @@ fn hour_apart(dies: Option<u64>) -> (World, usize) {
         }
         if dies == Some(second) {
             let end = ProcessEnd {
+                found: false,
                 process: process(0, 3),
                 ago_us: 0,
                 finalized: false,
@@ -49,6 +50,7 @@ fn hour_apart(dies: Option<u64>) -> (World, usize) {
         next_sequence: world.sequences[1] + 1,
         sensors: Vec::new(),
         nic_class: None,
+        kept: 0,
     };
     world.put(Input::Opened { stream: StreamId(1), hello });
     // As fast as it is taken: some hundred messages between two looks at the clock.

@@ -246,6 +246,7 @@ impl Telemetry {
         self.report_node(node, now_ns, sink);
         self.ranks[rank as usize].is_gone = true;
         let told = ProcessEnd {
+            found: false,
             process: process(rank),
             ago_us: 0,
             finalized: end.finalized,
