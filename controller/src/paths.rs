@@ -331,6 +331,8 @@ impl Paths {
             Kept::new(self.revision, self.epoch, &current.topology, &current.flows, &current.plan)
         });
         self.previous = before.and_then(|kept| kept.restore(&topology).previous).map(Arc::new);
+        let ended = self.links.end(now).into_iter();
+        self.outputs.extend(ended.map(|finding| Output::Finding(Box::new(finding))));
         self.links = Links::learned(&topology);
         self.topology = Arc::new(topology);
         (self.asked, self.placed) = (None, BTreeMap::new());
@@ -472,6 +474,11 @@ impl Paths {
     /// A plan was made.
     pub fn made(&mut self, made: Made, now: Timestamp) {
         self.working = false;
+        if self.on_learned && !Arc::ptr_eq(&made.asked_for, &self.topology) {
+            // Another topology was learned meanwhile: there the numbers of this one mean others.
+            self.touch(now);
+            return;
+        }
         self.plans += 1;
         self.moves += made.plan.moves as u64;
         let changed: Vec<NodeName> = match made.deeds {

@@ -294,9 +294,31 @@ fn pickle(value: &Value) -> Vec<u8> {
     bytes
 }
 
+/// How a version of the format lays a dump out. Minor versions add fields and take none away.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    version: &'static str,
+    /// Under which key the version of the communication library is, if it is told.
+    library: Option<&'static str>,
+    /// Whether entries name the thread that called.
+    threads: bool,
+}
+
+/// Every version that PyTorch 2.5 to 2.11 may write, and the one before. Which builds have the later fields differs within a
+/// release, so each that may have them is there with and without.
+fn layouts() -> Vec<Layout> {
+    let layout = |version, library, threads| Layout { version, library, threads };
+    let plain = ["2.2", "2.3", "2.4", "2.5", "2.6", "2.7", "2.8"].map(|version| layout(version, None, false));
+    let with_library =
+        ["2.6", "2.7", "2.8", "2.9"].map(|version| layout(version, Some("nccl_version"), false));
+    let with_threads = ["2.7", "2.8", "2.9"].map(|version| layout(version, Some("nccl_version"), true));
+    let latest = ["2.9", "2.10", "2.11"].map(|version| layout(version, Some("comm_lib_version"), true));
+    [&plain[..], &with_library, &with_threads, &latest].concat()
+}
+
 /// One all-reduce of a group of three, as `rank` has it in a dump of this version: what is not known is absent, `None` in a
 /// pickle and 0 in JSON, and JSON tells numbers of `pg_status` as text.
-fn all_reduce(version: &str, seq: u64, is_done: bool, is_json: bool) -> Value {
+fn all_reduce(layout: Layout, seq: u64, is_done: bool, is_json: bool) -> Value {
     let unknown = if is_json { json!(0) } else { Value::Null };
     let created_ns = 1_724_779_239_000_000_000 + seq * 2_000_000;
     let mut entry = json!({
@@ -307,7 +329,11 @@ fn all_reduce(version: &str, seq: u64, is_done: bool, is_json: bool) -> Value {
         "time_discovered_completed_ns": if is_done { json!(created_ns + 100_000) } else { unknown.clone() },
         "retired": is_done, "timeout_ms": 600_000, "is_p2p": false,
     });
-    if version == "2.10" {
+    // The JSON form has no stack traces.
+    if !is_json {
+        entry["frames"] = json!([{"name": "step", "filename": "train.py", "line": 7}]);
+    }
+    if layout.threads {
         entry["thread_name"] = json!("python");
         entry["thread_id"] = json!("1");
     }
@@ -315,51 +341,63 @@ fn all_reduce(version: &str, seq: u64, is_done: bool, is_json: bool) -> Value {
 }
 
 /// Three ranks, of which the last has not come to the second all-reduce.
-fn dump_of_version(version: &str, rank: u64, is_json: bool) -> Value {
+fn dump_of_version(layout: Layout, rank: u64, is_json: bool) -> Value {
     let (enqueued, completed) = (if rank == 2 { 1 } else { 2 }, 1);
     let number = |n: i64| if is_json { json!(n.to_string()) } else { json!(n) };
     let mut dump = json!({
-        "version": version,
+        "version": layout.version,
         "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": "[0, 1, 2]"}},
         "pg_status": {"0": {
             "last_enqueued_collective": number(enqueued), "last_started_collective": number(-1),
             "last_completed_collective": number(completed),
         }},
         "entries": (1..=enqueued.unsigned_abs())
-            .map(|seq| all_reduce(version, seq, seq == 1, is_json)).collect::<Vec<_>>(),
+            .map(|seq| all_reduce(layout, seq, seq == 1, is_json)).collect::<Vec<_>>(),
     });
-    match version {
-        "2.7" => dump["nccl_version"] = json!("2.25.1"),
-        "2.10" => dump["comm_lib_version"] = json!("2.28.9"),
-        _ => {}
+    if let Some(key) = layout.library {
+        dump[key] = json!("2.28.9");
     }
     dump
 }
 
 #[test]
 fn every_version_of_the_format_says_the_same_as_a_pickle_and_as_json() {
-    for version in ["2.3", "2.4", "2.7", "2.10"] {
+    for layout in layouts() {
         for is_json in [false, true] {
             let dir = tempfile::tempdir().expect("a directory");
             for rank in 0..3 {
-                let dump = dump_of_version(version, rank, is_json);
+                let dump = dump_of_version(layout, rank, is_json);
                 let bytes = if is_json { dump.to_string().into_bytes() } else { pickle(&dump) };
                 fs::write(dir.path().join(format!("nccl_trace_rank_{rank}")), bytes).expect("written");
             }
             let document = json(&analyze(&[dir.path().to_owned()]));
             let finding = &document["findings"][0];
-            assert_eq!(finding["kind"], "non_comm_hang", "{version}, JSON {is_json}: {document:#}");
-            assert_eq!(finding["suspects"][0]["rank"], 2, "{version}, JSON {is_json}: {document:#}");
-            assert_eq!(document["problems"], json!([]), "{version}, JSON {is_json}");
+            assert_eq!(finding["kind"], "non_comm_hang", "{layout:?}, JSON {is_json}: {document:#}");
+            assert_eq!(finding["suspects"][0]["rank"], 2, "{layout:?}, JSON {is_json}: {document:#}");
+            assert_eq!(document["problems"], json!([]), "{layout:?}, JSON {is_json}");
         }
     }
+}
+
+#[test]
+fn a_version_that_is_not_known_is_told_and_read_all_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for rank in 0..3 {
+        let mut dump = dump_of_version(layouts()[0], rank, true);
+        dump["version"] = if rank == 1 { json!("3.0") } else { json!("2.10") };
+        fs::write(dir.path().join(format!("nccl_trace_rank_{rank}")), dump.to_string()).expect("written");
+    }
+    let output = analyze(&[dir.path().to_owned()]);
+    let said = text(&output.stderr);
+    assert!(said.contains("nccl_trace_rank_1: version is 3.0, expected 2.x"), "{said}");
+    assert_eq!(json(&output)["findings"][0]["suspects"][0]["rank"], 2, "{said}");
 }
 
 #[test]
 fn times_that_are_no_numbers_are_told_and_the_rest_is_analysed() {
     let dir = tempfile::tempdir().expect("a directory");
     for rank in 0..3 {
-        let mut dump = dump_of_version("2.4", rank, false);
+        let mut dump = dump_of_version(layouts()[0], rank, false);
         if rank == 1 {
             dump["entries"][0]["time_created_ns"] = json!("NaN");
         }

@@ -125,7 +125,7 @@ impl World {
             9 if !self.orders.is_empty() => {
                 let order = self.orders.remove(usize::from(what >> 5) % self.orders.len());
                 let result = if what & 0x10 == 0 { Ok(name()) } else { Err(name()) };
-                self.put(Input::Answered { order, result });
+                self.put(Input::Answered { order: Box::new(order), result });
             }
             10 => self.wanted(what >> 4, name()),
             11 => self.put(Input::Checkpointed {

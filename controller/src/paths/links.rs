@@ -153,6 +153,15 @@ impl Links {
         self.news = false;
     }
 
+    /// Takes back what is told: it is of a topology that is no more.
+    pub fn end(&mut self, now: Timestamp) -> Vec<Finding> {
+        let open = mem::take(&mut self.open).into_values();
+        let mut ended: Vec<Finding> = open.map(|finding| Finding { cleared: Some(now), ..finding }).collect();
+        ended.extend(self.lossy.end(now));
+        ended.extend(self.slow.end(now));
+        ended
+    }
+
     /// Links that are to be avoided: those that are accused, and those of which nothing can be learned.
     #[must_use]
     pub fn avoided(&self, topology: &Topology) -> BTreeSet<Pair> {

@@ -45,6 +45,12 @@ impl Slow {
         self.delays.forget();
     }
 
+    /// Takes back what is told: it is of a topology that is no more.
+    pub fn end(&mut self, now: Timestamp) -> Vec<Finding> {
+        let open = std::mem::take(&mut self.open).into_iter();
+        open.map(|(_, finding)| Finding { cleared: Some(now), ..finding }).collect()
+    }
+
     /// Judges what was told. Returns findings that were opened or cleared. Who is `excused` is not accused.
     pub fn judge(
         &mut self,

@@ -585,3 +585,27 @@ fn paths_are_planned_on_what_probes_have_found_out() {
     assert_eq!((again.paths.moves, again.spines("h00")), (0, scene.spines("h00")));
     assert_eq!(again.paths.epoch, epoch + 1);
 }
+
+#[test]
+fn a_plan_for_a_topology_that_is_no_more_is_not_followed() {
+    let config =
+        config::Paths { topology: Some(config::TopologySource::Learned), ..config::Paths::default() };
+    let now = Timestamp(1_000 * SECOND);
+    let mut scene = Scene::of(Paths::new(&config, topology(), None, now), now);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.run(SECOND);
+    let late = scene.work.take().expect("something to plan").make();
+    for round in 0..2 {
+        for node in ["h00", "h10", "h20"] {
+            let explored = has_explored(&scene.paths, node);
+            assert_eq!(explored.round, round);
+            scene.paths.explored(&NodeName(node.into()), explored, scene.now);
+        }
+        scene.run(if round == 0 { 11 * SECOND } else { SECOND });
+    }
+    assert!(scene.paths.view(None).switches.iter().any(|switch| switch.name == "leaf-10.255.0.0"));
+    scene.paths.made(late, scene.now);
+    assert!(scene.paths.view(None).planned.is_none());
+    assert!(scene.settle(), "it is planned again");
+    assert_eq!(scene.paths.view(None).jobs.len(), 1);
+}

@@ -36,6 +36,8 @@ pub struct Work {
 /// A plan and what follows from it.
 #[derive(Debug)]
 pub struct Made {
+    /// The network that it was asked for.
+    pub asked_for: Arc<Topology>,
     /// The network as it was planned for.
     pub topology: Arc<Topology>,
     /// What it is a plan for.
@@ -51,6 +53,7 @@ impl Work {
     #[must_use]
     pub fn make(self) -> Made {
         let Self { mut topology, flows, avoided, mut previous, pinned, actuator } = self;
+        let asked_for = topology.clone();
         if let Some(previous) = &mut previous {
             let previous = Arc::make_mut(previous);
             pinned.iter().for_each(|id| previous.pin(id));
@@ -63,7 +66,7 @@ impl Work {
         }
         let plan = plan(&topology, &flows, previous.as_deref());
         let deeds = actuator.carry_out(&Planned { topology: &topology, flows: &flows, plan: &plan });
-        Made { topology, flows, plan, deeds }
+        Made { asked_for, topology, flows, plan, deeds }
     }
 }
 

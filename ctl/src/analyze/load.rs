@@ -171,7 +171,7 @@ fn load_recorders(files: Vec<PathBuf>, problems: &mut Problems) -> Result<Record
     match first_failure {
         Some(failure) if seen.is_empty() => Err(failure),
         _ => {
-            let mut recording = recorders::recording(seen);
+            let mut recording = recorders::recording(seen, problems);
             if recording.until_ns.is_some() {
                 // Somebody here holds one of them, so their clock is this machine's.
                 recording.epoch_us = Some(boot_unix_us());

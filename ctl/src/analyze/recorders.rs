@@ -18,8 +18,13 @@ use c4_detect::observation::{
 };
 use c4_recorder::snapshot::{self, OperationKind, Snapshot};
 
-use super::recording::{Comm, Operation, Process, Recording, RestingEdge, Series};
+use super::{
+    problem::Problems,
+    recording::{Comm, Operation, Process, Recording, RestingEdge, Series},
+};
 use crate::recorder::Seen;
+
+mod agreement;
 
 /// Confidence that nothing read from unheld recorders alone may exceed: "as likely as not".
 const UNHELD_CONFIDENCE: f64 = 0.5;
@@ -63,9 +68,10 @@ fn incarnation(snapshot: &Snapshot) -> u32 {
 
 /// One recording of all recorders. Of each job only the newest incarnation counts.
 #[must_use]
-pub fn recording(mut files: Vec<(PathBuf, Seen)>) -> Recording {
+pub fn recording(mut files: Vec<(PathBuf, Seen)>, problems: &mut Problems) -> Recording {
     let mut recording = Recording::default();
     drop_older_incarnations(&mut files, &mut recording.notes);
+    agreement::keep_agreeing(&mut files, problems);
     let held: Vec<&Seen> = files.iter().map(|(_, seen)| seen).filter(|seen| seen.held).collect();
     recording.until_ns = held.iter().map(|seen| signed(seen.snapshot.taken_ns)).min();
     let any_held = !held.is_empty();

@@ -39,9 +39,12 @@ pub(super) struct Silence {
 impl Silence {
     pub(super) fn of(job: &Job, nodes: &Nodes, now: Timestamp) -> Self {
         let hearing = |process: &Process| nodes.hearing(&process.info.node);
-        // An agent that told of an end a moment ago is there; one that told of it late has not told all that it has kept.
-        let told =
-            |end: &End| now.micros_since(end.told) <= OVERDUE_US && end.told <= end.at.after(OVERDUE_US);
+        // An agent that told of an end a moment ago is there; one that told of it late, or has only found it, has not told all
+        // that it knows.
+        let told = |end: &End| {
+            let late = end.found || end.told > end.at.after(OVERDUE_US);
+            !late && now.micros_since(end.told) <= OVERDUE_US
+        };
         let ended = job
             .processes
             .values()

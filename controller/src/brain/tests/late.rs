@@ -54,7 +54,7 @@ fn nobody_is_named_while_a_node_is_cut_off() {
     for (rank, signal) in [(3, None), (2, Some(9))] {
         let end = ProcessEnd {
             process: process(0, rank),
-            ago_us: 1_150_000,
+            ago_us: 1_000_000,
             finalized: false,
             exit_code: None,
             signal,

@@ -102,7 +102,15 @@ fn copied(mut files: Vec<(PathBuf, Seen)>) -> Vec<(PathBuf, Seen)> {
 }
 
 fn findings(files: Vec<(PathBuf, Seen)>) -> Vec<Finding> {
-    diagnose(recording(files)).findings
+    diagnose(recorded(files)).findings
+}
+
+/// The recording of recorders with which nothing is wrong.
+fn recorded(files: Vec<(PathBuf, Seen)>) -> Recording {
+    let mut problems = Problems::default();
+    let recording = recording(files, &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+    recording
 }
 
 const LONG: u64 = 30_000_000_000;
@@ -144,7 +152,7 @@ fn ranks_that_all_are_gone_with_nothing_open_accuse_nobody() {
 #[test]
 fn positions_that_differ_in_copies_are_evidence_but_weak() {
     let files = copied(job(|rank| if rank == 5 { healthy(rank) } else { waiting(rank) }, LONG));
-    let diagnosis = diagnose(recording(files));
+    let diagnosis = diagnose(recorded(files));
     let [finding] = &diagnosis.findings[..] else { panic!("{:#?}", diagnosis.findings) };
     assert_eq!(finding.kind, Kind::NonCommHang, "that all are gone is no death of one");
     assert_eq!(finding.suspects[0].rank, Some(5));
@@ -166,14 +174,14 @@ fn a_record_that_ends_well_before_its_peers_is_strong_evidence() {
         last.started_ns = last.started_ns.map(|ns| ns + 10_000_000_000);
         seen
     };
-    let diagnosis = diagnose(recording(copied(job(later, LONG))));
+    let diagnosis = diagnose(recorded(copied(job(later, LONG))));
     assert_eq!(diagnosis.recording.confidence_limit, None);
     assert_eq!(diagnosis.findings[0].suspects[0].rank, Some(5));
 }
 
 #[test]
 fn nothing_is_claimed_from_copies_in_which_all_are_in_the_same_operation() {
-    let diagnosis = diagnose(recording(copied(job(waiting, LONG))));
+    let diagnosis = diagnose(recorded(copied(job(waiting, LONG))));
     assert_eq!(diagnosis.findings, []);
     assert!(diagnosis.recording.notes[0].contains("nothing is claimed"), "{:?}", diagnosis.recording.notes);
 }
@@ -193,7 +201,7 @@ fn copies_of_a_running_job_taken_at_different_moments_accuse_nobody() {
         },
         LONG,
     );
-    let diagnosis = diagnose(recording(copied(files)));
+    let diagnosis = diagnose(recorded(copied(files)));
     assert_eq!(diagnosis.findings, []);
     let notes = diagnosis.recording.notes.join("\n");
     assert!(notes.contains("rank 5 on dp stops at position 2950"), "{notes}");
@@ -219,7 +227,7 @@ fn of_a_restarted_job_only_the_newest_incarnation_counts() {
         seen.snapshot.identity.labels.insert("C4_INCARNATION".into(), "1".into());
         files.push((path, seen));
     }
-    let diagnosis = diagnose(recording(files));
+    let diagnosis = diagnose(recorded(files));
     assert_eq!(diagnosis.findings, []);
     assert_eq!(diagnosis.recording.processes.len(), RANKS as usize);
     assert_eq!(diagnosis.recording.notes, ["8 recorders of earlier incarnations left out"]);
@@ -235,4 +243,39 @@ fn the_job_comes_from_the_labels_in_their_order() {
     assert_eq!(job_of(&snapshot), "slurm-12");
     snapshot.identity.labels.clear();
     assert_eq!(job_of(&snapshot), "comm-4d");
+}
+
+#[test]
+fn recorders_that_disagree_are_named_and_the_others_analysed() {
+    let mut files = job(|rank| if rank == 5 { healthy(rank) } else { waiting(rank) }, LONG);
+    // Rank 3 has another size; somebody is rank 4 a second time; somebody is rank 9 of eight; and rank 12 is of no such job.
+    files[3].1.snapshot.communicators[0].size = 4;
+    for (name, rank) in [("again", 4), ("beyond", 9), ("stranger", 6)] {
+        let mut other = waiting(rank);
+        other.snapshot.taken_ns = LAST_NS + LONG;
+        other.snapshot.identity.cookie = 100 + u64::from(rank);
+        if name == "stranger" {
+            let labels =
+                [("RANK", "12"), ("WORLD_SIZE", "8")].map(|(name, v)| (name.to_owned(), v.to_owned()));
+            other.snapshot.identity.labels.extend(labels);
+        } else {
+            other.snapshot.identity.labels.remove("RANK");
+        }
+        files.push((PathBuf::from(format!("{name}.c4r")), other));
+    }
+    let mut problems = Problems::default();
+    let recorded = recording(files, &mut problems);
+    let said: Vec<String> = problems.kept().iter().map(ToString::to_string).collect();
+    let expected = [
+        "stranger.c4r: rank is 12, expected less than the job's 8 ranks; left out",
+        "3.c4r: communicator dp (4d) has 4 ranks here, but 8 in most recorders; expected the same on all its ranks",
+        "again.c4r: rank 4 of communicator dp (4d), which 4.c4r is as well; expected one recorder a rank; its operations \
+         there are left out",
+        "beyond.c4r: rank 9 of communicator dp (4d), expected less than its 8 ranks; its operations there are left out",
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(recorded.comms.iter().map(|comm| comm.size).collect::<Vec<_>>(), [RANKS]);
+    let findings = diagnose(recorded).findings;
+    let found: Vec<_> = findings.iter().map(|f| (f.kind, f.suspects.first().and_then(|s| s.rank))).collect();
+    assert_eq!(found, [(Kind::NonCommHang, Some(5))]);
 }
