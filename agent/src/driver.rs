@@ -352,13 +352,18 @@ async fn sample(
     }
 }
 
-/// A report of a look at this moment. One that was found ended is told as of its last sign of life.
-fn captured(looked: Instant, mut report: Report) -> Captured {
-    let ago_us = match &mut report {
-        Report::ProcessEnded(end) => std::mem::take(&mut end.ago_us),
-        _ => 0,
+/// A report of a look that began then. Windows hold everything up to its beginning. Whoever was seen to have ended had ended when it
+/// was over; one that was found ended is told as of its last sign of life.
+fn captured(began: Instant, mut report: Report) -> Captured {
+    let at = match &mut report {
+        Report::ProcessEnded(end) if end.found => {
+            let ago = Duration::from_micros(std::mem::take(&mut end.ago_us));
+            began.checked_sub(ago).unwrap_or(began)
+        }
+        Report::ProcessEnded(_) => Instant::now(),
+        _ => began,
     };
-    Captured { at: looked.checked_sub(Duration::from_micros(ago_us)).unwrap_or(looked), report }
+    Captured { at, report }
 }
 
 async fn watch_sensors(mut status: watch::Receiver<Vec<crate::report::SensorStatus>>, metrics: Metrics) {

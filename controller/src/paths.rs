@@ -407,8 +407,11 @@ impl Paths {
         let expected = expected.map(|(node, _)| node);
         let mut changes =
             self.links.judge(&self.topology, self.epoch, self.changed, expected, now).unwrap_or_default();
-        changes.extend(self.links.judge_measured(&self.topology, &self.carried.busy(&self.topology), now));
-        let avoid_others = !changes.is_empty();
+        if self.links.is_due(now) {
+            let busy = self.carried.busy(&self.topology);
+            changes.extend(self.links.judge_measured(&self.topology, &busy, now));
+        }
+        let avoid_others = self.links.take_turned() || !changes.is_empty();
         self.outputs.extend(changes.into_iter().map(|finding| Output::Finding(Box::new(finding))));
         if avoid_others {
             self.touch(now);

@@ -209,8 +209,8 @@ async fn survives_the_controllers_death(real: &Slurm) {
         }
         moments += 1;
     }
-    // Three actions, each planned, in its one step, and done; the ticket's plan is written for itself.
-    assert!(moments >= 9, "{moments}");
+    // Three actions, each planned, in its one step, and done; the ticket's plan may be written with what is due at that moment.
+    assert!(moments >= 8, "{moments}");
 }
 
 /// Returns whether the moment came.

@@ -179,7 +179,6 @@ impl Worker {
         while !self.mailbox.is_stopped() {
             let new = self.take_orders();
             let learned = self.learn();
-            self.learn_ways();
             if new || learned {
                 self.publish();
             } else if self.since_check >= self.settings.verify {
@@ -191,6 +190,8 @@ impl Worker {
                 self.publish();
             }
             self.report();
+            // What connections wait for comes first.
+            self.learn_ways();
             self.count();
             thread::park_timeout(LOOK);
             self.since_check += LOOK;

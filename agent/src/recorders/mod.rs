@@ -188,11 +188,22 @@ impl<S: RecorderSource> Sampler<S> {
         self.scan(now_ns);
         let mut urgent = false;
         let mut ended = Vec::new();
-        let names: Vec<String> = self.tracked.keys().cloned().collect();
-        for name in names {
-            match self.look(&name, now_ns, &mut reports) {
-                Look::Alive { urgent: now } => urgent |= now,
-                Look::Ended => ended.push(name),
+        let mut alive: Vec<String> = self.tracked.keys().cloned().collect();
+        loop {
+            let mut ends = Vec::new();
+            for name in &alive {
+                match self.look(name, now_ns, &mut reports) {
+                    Look::Alive { urgent: now } => urgent |= now,
+                    Look::Ended => ends.push(name.clone()),
+                }
+            }
+            let waits = |name: &String| self.tracked.get(name).is_some_and(|one| one.waited_for_exit);
+            alive.retain(|name| !ends.contains(name) && !waits(name));
+            let done = ends.is_empty();
+            ended.extend(ends);
+            // What one died of may have been looked at while it still lived: it is to be told together.
+            if done || alive.is_empty() {
+                break;
             }
         }
         urgent |= !ended.is_empty();

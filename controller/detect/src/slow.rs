@@ -18,6 +18,8 @@
 //! Late ranks are on time again when their values lie nearer to none than to what they were found with, for as long as it took
 //! to find them. Where the noise is near the threshold, a rank that is well again still looks late now and then.
 //!
+//! Nor is a rank late by its own doing that spends no more time by itself than it did before ([`own`]).
+//!
 //! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
 //! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]), and where those ahead
@@ -29,6 +31,7 @@
 
 mod before;
 mod cells;
+mod own;
 mod phase;
 mod report;
 mod sample;
@@ -45,6 +48,7 @@ use crate::{
 };
 use before::{Before, Usual};
 use cells::{Cell, Cells};
+use own::OwnUsual;
 use phase::Phase;
 pub(crate) use report::{Held, assess, reconsider};
 use sample::Sample;
@@ -169,6 +173,7 @@ struct RankState {
     tracks: [Track; SCALES],
     late: Option<usize>,
     usual: Usual,
+    own: OwnUsual,
 }
 
 impl Slowness {
@@ -343,7 +348,15 @@ impl Slowness {
             let is_first = setting.first == Some(comm_rank);
             // Pauses are the duty of the first rank, slow work is not.
             let counts = !is_first || sample.is_slow_work(comm_rank);
-            let value = Value { x, iterations, wall_ns: sample.wall_ns, sum, counts };
+            let own_before = state.own.get().filter(|_| sum.tells_own());
+            if !pause
+                && state.late.is_none()
+                && sum.tells_own()
+                && state.tracks[0].is_on_time(x, &self.scales[0])
+            {
+                state.own.push(sum.own_ns, sample.wall_ns, sum.operations);
+            }
+            let value = Value { x, iterations, wall_ns: sample.wall_ns, sum, counts, own_before };
             for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
                 let (here, found) = (state.late == Some(i), state.late.is_some());
                 let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i]);

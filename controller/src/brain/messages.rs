@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A window this old was kept for want of a controller, or was held up on its way: the moment it was taken counts.
-const LATE_US: u64 = 100_000;
+const LATE_US: u64 = 10_000;
 
 impl Brain {
     pub(super) fn opened(&mut self, stream: StreamId, hello: Hello, now: Timestamp) {

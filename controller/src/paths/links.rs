@@ -40,6 +40,8 @@ pub struct Links {
     known: BTreeSet<Pair>,
     /// Switches that no probe has ever met, and which may be something else than down.
     hidden: BTreeSet<SwitchId>,
+    /// Whether that has changed since somebody asked.
+    turned: bool,
     open: BTreeMap<Pair, Finding>,
     lossy: Lossy,
     slow: Slow,
@@ -59,6 +61,7 @@ impl Links {
             reports: BTreeMap::new(),
             known: BTreeSet::new(),
             hidden: BTreeSet::new(),
+            turned: false,
             open: BTreeMap::new(),
             lossy: Lossy::default(),
             slow: Slow::default(),
@@ -107,6 +110,17 @@ impl Links {
         if current {
             self.slow.measured(topology, &self.locator, trains, now);
         }
+    }
+
+    /// Whether other switches keep silent than the last time that this was asked.
+    pub fn take_turned(&mut self) -> bool {
+        mem::take(&mut self.turned)
+    }
+
+    /// Whether it is time to judge what was measured.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.lossy.is_due(now)
     }
 
     /// Trains of probes that were judged since the controller started.
@@ -198,8 +212,10 @@ impl Links {
         self.known.extend(self.picture.crossed.keys());
         let known: BTreeSet<SwitchId> = self.known.iter().flat_map(|link| [link.0, link.1]).collect();
         // One that was met before is down now. Who is hidden stays so until he is met: since nobody looks for him any more.
+        let before = self.hidden.clone();
         self.hidden.extend(self.picture.hidden.keys());
         self.hidden.retain(|switch| !known.contains(switch));
+        self.turned |= self.hidden != before;
         let is_hidden = |link: &Pair| self.hidden.contains(&link.0) || self.hidden.contains(&link.1);
         let down: BTreeSet<Pair> = topology
             .links()

@@ -72,23 +72,25 @@ impl Lossy {
         self.losses.forget();
     }
 
+    /// Whether it is time to judge.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        now.micros_since(self.judged) >= JUDGE_US
+    }
+
     /// Takes back what is told: it is of a topology that is no more.
     pub fn end(&mut self, now: Timestamp) -> Vec<Finding> {
         let open = std::mem::take(&mut self.open).into_iter();
         open.map(|(_, finding)| Finding { cleared: Some(now), ..finding }).collect()
     }
 
-    /// Judges what was told. Returns findings that were opened or cleared.
-    /// Who is `doubtful` is not accused.
+    /// Judges what was told. Returns findings that were opened or cleared. Who is `doubtful` is not accused.
     pub fn judge(
         &mut self,
         topology: &Topology,
         now: Timestamp,
         doubtful: impl Fn(&Part) -> bool,
     ) -> Vec<Finding> {
-        if now.micros_since(self.judged) < JUDGE_US {
-            return Vec::new();
-        }
         self.judged = now;
         let verdicts = self.losses.judge(now.0, doubtful);
         verdicts.into_iter().filter_map(|verdict| self.tell(topology, verdict, now)).collect()

@@ -17,15 +17,11 @@ use serde_json::json;
 use super::lossy::{ends, pair};
 use crate::convert::PathTrains;
 
-/// Time between two judgements.
-const JUDGE_US: u64 = 1_000_000;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Slow {
     delays: Delays,
     open: Vec<(Vec<Part>, Finding)>,
-    judged: Timestamp,
 }
 
 impl Slow {
@@ -58,10 +54,6 @@ impl Slow {
         now: Timestamp,
         excused: impl Fn(&Part) -> bool,
     ) -> Vec<Finding> {
-        if now.micros_since(self.judged) < JUDGE_US {
-            return Vec::new();
-        }
-        self.judged = now;
         let verdicts = self.delays.judge(now.0, excused);
         verdicts.into_iter().filter_map(|verdict| self.tell(topology, verdict, now)).collect()
     }

@@ -241,14 +241,17 @@ impl Losses {
     fn clear(&mut self, batch: &BTreeMap<Crossed, Trains>) -> Vec<Verdict> {
         let guilty = self.guilty();
         for accused in &mut self.accused {
-            let mut trains = Trains::default();
+            // Trains that cross others who are accused tell of this one only where there are no others.
+            let (mut alone, mut all) = (Trains::default(), Trains::default());
             for (path, some) in batch {
-                let crosses = path.iter().any(|part| accused.parts.contains(part));
-                let others = path.iter().any(|part| guilty.contains(part) && !accused.parts.contains(part));
-                if crosses && !others {
-                    trains.add(*some);
+                if path.iter().any(|part| accused.parts.contains(part)) {
+                    all.add(*some);
+                    if path.iter().all(|part| !guilty.contains(part) || accused.parts.contains(part)) {
+                        alone.add(*some);
+                    }
                 }
             }
+            let trains = if alone.count() > 0 { alone } else { all };
             let by = (-trains.evidence(BAD, GOOD)).min(MOST_AT_ONCE);
             accused.innocence = (accused.innocence + by).max(0.0);
         }

@@ -30,8 +30,10 @@ pub struct Outcome {
     /// Simulated seconds from the fault to the first finding; for a job that stands still, from the moment the first rank
     /// waited in vain: a process that hangs while nobody needs it hurts nobody yet.
     pub seconds: Option<f64>,
-    /// The same in iterations, from the fault.
+    /// The same in iterations, from the fault, as long as they were before it.
     pub iterations: Option<f64>,
+    /// Iterations that the job ended from the fault to the first finding, however long these took.
+    pub ended: Option<usize>,
     /// Seconds from the end of a fault to that of its finding; infinite if it was not taken back.
     pub clearing_seconds: Option<f64>,
     /// All accusations, and those of them whose first suspect was right: a workload imbalance accuses nobody.
@@ -156,6 +158,8 @@ fn of_faults(said: &[Said], truths: &[Truth], history: &History) -> Outcome {
     outcome.seconds = Some((detected_us as f64 - from_us as f64).max(0.0) / 1e6);
     outcome.iterations = usual_iteration_ns(history, fault_ns)
         .map(|iteration_ns| (detected_us - fault_us) as f64 * 1e3 / iteration_ns as f64);
+    let ended = |end: &&u64| (fault_us..=detected_us).contains(&(EPOCH_US + **end / 1000));
+    outcome.ended = Some(history.iteration_ends_ns.iter().filter(ended).count());
     outcome.clearing_seconds = truth.and_then(|truth| truth.end_ns).map(|end_ns| {
         let end_us = EPOCH_US + end_ns / 1000;
         first.cleared.map_or(f64::INFINITY, |cleared| (cleared.0 as f64 - end_us as f64) / 1e6)

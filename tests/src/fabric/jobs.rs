@@ -272,6 +272,15 @@ impl Scene<'_> {
         self.wait_running(jobs.clone(), phase)?;
         let before: Vec<_> = jobs.clone().map(at).collect();
         thread::sleep(self.trial.measure);
+        // On a link that loses packets an iteration may take longer than that.
+        let start = clock::now();
+        let stands = |(job, before): (usize, &Option<(u64, u64)>)| {
+            let iteration = |at: &Option<(u64, u64)>| at.map(|(iteration, _)| iteration);
+            iteration(&at(job)) <= iteration(before)
+        };
+        while start.elapsed() < LIMIT && before.iter().enumerate().any(stands) {
+            thread::sleep(LOOK_AGAIN);
+        }
         let pairs = before.into_iter().zip(jobs.map(at));
         let times = pairs.map(|(before, after)| {
             let ((first, from), (last, to)) = before.zip(after).context("a job has ended")?;

@@ -148,8 +148,15 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     };
     let agents = usize::try_from(args.jobs * fleet::RANKS)? + AGENTS;
     soak.site.sees(agents).await?;
-    soak.break_things(args).await?;
-    soak.site.sees(agents).await?;
+    let mut broken = soak.break_things(args).await;
+    if broken.is_ok() {
+        broken = soak.site.sees(agents).await;
+    }
+    if let Err(error) = broken {
+        // What was told until then is worth knowing, and so is why it ends here.
+        let report = soak.finish().await.map_or_else(|why| format!("{why:#}"), |report| report.text());
+        return Err(error.context(format!("it ended early:\n{report}")));
+    }
     soak.settle().await?;
     soak.finish().await
 }
@@ -250,7 +257,15 @@ impl Soak {
 
     async fn finish(mut self) -> anyhow::Result<Report> {
         self.site.look()?;
-        self.report.verdict = self.judge().await?;
+        let until = Instant::now() + SETTLE;
+        self.report.verdict = loop {
+            match self.judge().await {
+                Ok(verdict) => break verdict,
+                // Whoever led may have just lost its lease.
+                Err(_) if Instant::now() < until => sleep(Duration::from_secs(1)).await,
+                Err(error) => return Err(error),
+            }
+        };
         self.report.last_term = self.site.status().await.map_or(0, |(_, status)| status.term);
         self.report.ended.append(&mut self.site.ended);
         self.report.courses = self.memory.courses();

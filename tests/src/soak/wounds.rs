@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use rand::{Rng, RngExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     nodes::{AGENTS, Nodes},
@@ -17,6 +17,8 @@ use crate::etcd::MEMBERS;
 
 /// What is broken is mended after so many milliseconds; and in a hurry.
 const HURT_MS: [std::ops::Range<u64>; 2] = [1_500..5_000, 500..2_500];
+/// Longest time to make room in etcd.
+const MENDED: Duration = Duration::from_secs(120);
 /// How wrong clocks are set, in seconds both ways.
 const CLOCK_SECONDS: std::ops::Range<i64> = -10 * 3600..10 * 3600;
 /// Longest delay of a piece of data on a bad network. Deaths that are told of this much later than others are still put in
@@ -147,7 +149,14 @@ impl Open {
                     site.etcd.revive((whom + other) % MEMBERS)?;
                 }
             }
-            Wound::EtcdFull => site.etcd.make_room()?,
+            Wound::EtcdFull => {
+                let until = Instant::now() + MENDED;
+                // Members that have too much to do may not answer in time.
+                while let Err(error) = site.etcd.make_room() {
+                    anyhow::ensure!(Instant::now() < until, error);
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
             Wound::AgentsCut => site.to_controllers[whom].iter().for_each(|proxy| proxy.set(true)),
             Wound::AgentsDelayed => {
                 site.to_controllers.iter().flatten().for_each(|proxy| proxy.delay(Duration::ZERO));

@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, sync::atomic::Ordering, thread, time::Duration};
 
+use c4_path_table::renew;
 use tracing::{info, warn};
 
-use super::{Source, Worker};
+use super::{LEASE_NS, Source, Worker, boot_ns};
 use crate::{
     paths::{
         diag::connections,
@@ -43,16 +44,21 @@ impl Worker {
     /// Learns ports for paths that are to be measured, unless connections wait for theirs.
     pub(super) fn learn_ways(&mut self) {
         let Some(port) = self.settings.measure.map(|settings| settings.port) else { return };
-        if self.measurer.is_none() || self.mailbox.interruption().load(Ordering::Acquire) {
+        let lacking: Vec<Ends> = self.ways.lacking().collect();
+        if lacking.is_empty()
+            || self.measurer.is_none()
+            || self.mailbox.interruption().load(Ordering::Acquire)
+        {
             return;
         }
-        let lacking: Vec<Ends> = self.ways.lacking().collect();
         let worker = &*self;
         let learned: Vec<(Ends, Discovery)> = thread::scope(|scope| {
             let learners: Vec<_> =
                 lacking.iter().map(|ends| scope.spawn(move || worker.discover_ways(*ends, port))).collect();
             learners.into_iter().filter_map(|learner| learner.join().ok()).collect()
         });
+        // The table is as good as it was.
+        let _ = renew(&self.settings.table, boot_ns() + LEASE_NS);
         // What was cut short is learned from the beginning.
         if learned.is_empty() || self.mailbox.interruption().load(Ordering::Acquire) {
             return;

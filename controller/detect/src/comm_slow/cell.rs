@@ -103,6 +103,8 @@ pub(super) struct Numbers {
     /// Share of the flush in the cost.
     pub(super) flush: f64,
     pub(super) since: Timestamp,
+    /// When the second bad sample began: the first may hold a part of the time before.
+    pub(super) surely_since: Timestamp,
 }
 
 /// See the module.
@@ -125,6 +127,8 @@ pub(super) struct Cell {
     before: Option<f64>,
     /// When the last samples were judged, the oldest first.
     judged: [Timestamp; ENOUGH],
+    /// When the first bytes of these were told of.
+    begun: [Timestamp; ENOUGH],
     sum: f64,
     pub(super) numbers: Numbers,
     slow: bool,
@@ -148,6 +152,7 @@ impl Cell {
             usual: None,
             before: None,
             judged: [Timestamp::default(); ENOUGH],
+            begun: [Timestamp::default(); ENOUGH],
             sum: 0.0,
             numbers: Numbers::default(),
             slow: false,
@@ -190,6 +195,8 @@ impl Cell {
     pub(super) fn judge(&mut self, relative: f64, setting: &Setting, now: Timestamp) -> Option<f64> {
         self.judged.rotate_left(1);
         self.judged[ENOUGH - 1] = now;
+        self.begun.rotate_left(1);
+        self.begun[ENOUGH - 1] = self.sample_since;
         let difference = self.before.replace(relative).map(|before| (relative - before).abs());
         let change = self.usual().map(|(usual, allowance)| (relative - usual.max(0.0), allowance));
         let by_change = change.map_or(f64::MIN, |(change, allowance)| change / (setting.changed * allowance));
@@ -233,6 +240,9 @@ impl Cell {
     fn note(&mut self, excess: f64, setting: &Setting) {
         let numbers = &mut self.numbers;
         numbers.samples = numbers.samples.saturating_add(1);
+        if numbers.samples == 2 {
+            numbers.surely_since = self.sample_since;
+        }
         let weight = 1.0 / f64::from(numbers.samples.min(16));
         numbers.excess += (excess - numbers.excess) * weight;
         numbers.bytes = numbers.bytes.saturating_add(self.sample_bytes);
@@ -315,8 +325,13 @@ impl Cell {
         self.learned.is_some_and(|learned| learned < since) && self.heard >= since.before(WAIT_US)
     }
 
-    /// Whether enough samples since then say what it is like.
+    /// Whether its last sample was near what the faster ones of its kind take. Then it is not slow, whatever it was before.
+    pub(super) fn is_as_fast_as_its_kind(&self) -> bool {
+        self.before.is_some_and(|relative| relative < LEAST_CHANGE)
+    }
+
+    /// Whether enough samples say what it is like that hold nothing from before.
     pub(super) fn known_since(&self, since: Timestamp) -> bool {
-        self.judged[0] >= since
+        self.begun[0] >= since
     }
 }

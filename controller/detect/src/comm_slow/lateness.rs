@@ -67,7 +67,7 @@ pub(super) fn explained_by_late_rank(
 
 /// Whether a rank is late because of a slow link of which a finding tells: then it is told there.
 pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Vec<Finding>) -> bool {
-    if !late.accused.iter().any(|process| is_near(job, *process, job.network.slow.iter())) {
+    if !is_near_slow(job, late) {
         return false;
     }
     let began = late.since.after(BEFORE_US).min(now);
@@ -78,6 +78,11 @@ pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Ve
     let Some(slot) = slot else { return false };
     job.cases.explain(&slot, format!("{}: {}", late.kind.name(), late.summary), out);
     true
+}
+
+/// Whether a rank is at an end of a slow link, or works closely together with one who is.
+pub(crate) fn is_near_slow(job: &Job, late: &Draft) -> bool {
+    late.accused.iter().any(|process| is_near(job, *process, job.network.slow.iter()))
 }
 
 /// Whether ranks of a communicator take turns in coming late because of a slow link in it, of which a finding tells.

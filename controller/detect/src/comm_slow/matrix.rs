@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Key, Network,
+    cell::Numbers,
     locate::{self, Found},
 };
 use crate::{
@@ -64,18 +65,21 @@ impl Matrix {
             }
         }
         // Small steps hide what large ones show, and what was seen before the first link was slow says nothing of now.
-        let cells = network.slow.iter().filter_map(|key| network.cells.get(key));
-        let since = cells.map(|cell| cell.numbers.since).min().unwrap_or_default();
+        let numbers = || network.slow.iter().filter_map(|key| Some(&network.cells.get(key)?.numbers));
+        let since = numbers().map(|numbers| numbers.since).min().unwrap_or_default();
+        let surely = |numbers: &Numbers| numbers.surely_since.max(numbers.since);
+        let surely_since = numbers().map(surely).min().unwrap_or_default();
         let least = network.slow.iter().map(|key| key.class).min().unwrap_or(0);
         let (mut fine, mut unknown) = (BTreeSet::new(), BTreeSet::new());
         for (key, cell) in network.cells.iter().filter(|(key, _)| key.class >= least) {
             let Some(link) = link(key) else { continue };
-            if slow.contains_key(&link) || beside.contains(&link) || !cell.tells_of(since) {
+            if slow.contains_key(&link) || beside.contains(&link) {
                 continue;
             }
-            if cell.known_since(since) {
+            let tells = cell.tells_of(since);
+            if cell.known_since(surely_since) && (tells || cell.is_as_fast_as_its_kind()) {
                 fine.insert(link);
-            } else if slow.keys().any(|slow| slow.may_share_cause(&link)) {
+            } else if tells && slow.keys().any(|slow| slow.may_share_cause(&link)) {
                 unknown.insert(link);
             }
         }

@@ -1,8 +1,9 @@
 //! Whose network steps are all to be timed for a while, and not only those of sampled operations.
 //!
 //! Timing costs the job little, but not nothing, so it is bounded: it is wished for while links are suspicious or the job has become
-//! slower and nobody is late, for so many processes, for so long, and then not again for a while. Agents stop by
-//! themselves; a wish is said again as long as it stands.
+//! slower and nobody is late, for so many processes, and for so much of the time. What of that is not used is saved up for
+//! when it is needed (a token bucket), so a link that was suspected for a moment an hour ago leaves enough for one that is
+//! slow now. Agents stop by themselves; a wish is said again as long as it stands.
 
 use std::collections::BTreeSet;
 
@@ -20,13 +21,16 @@ use crate::{
 const LENGTH_US: u64 = 30_000_000;
 /// It is said again after this time.
 const AGAIN_US: u64 = 20_000_000;
-/// Longest time that a job's steps are timed at a stretch, and the rest after it.
+/// Longest time that a job's steps are timed at a stretch, which is saved up within so many times as long.
 const STRETCH_US: u64 = 180_000_000;
-const REST_US: u64 = 600_000_000;
+const SAVED_UP_IN: u64 = 4;
 /// How much longer an iteration has to take for the network to be looked at closely, without a late rank.
 const SLOWER: f64 = 0.1;
 /// Processes timed at once.
 const MOST: usize = 64;
+/// Suspects whose other links are looked at, and links of a communicator that are looked through for them.
+const CENTRAL: usize = 32;
+const LOOKED_THROUGH: usize = 4_096;
 
 /// All network steps of these processes should be timed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,39 +44,36 @@ pub struct Wish {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Watch {
-    /// Since when steps are timed.
-    began: Option<Timestamp>,
+    /// Time for which steps may still be timed, and when that was so.
+    left_us: u64,
+    at: Timestamp,
     said: Timestamp,
     watched: BTreeSet<ProcessId>,
-    rests_until: Timestamp,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { left_us: STRETCH_US, at: Timestamp(0), said: Timestamp(0), watched: BTreeSet::new() }
+    }
 }
 
 impl Watch {
     /// What to wish for, given whose links are suspicious at the moment: the worst first.
     pub(super) fn next(&mut self, suspects: &[(ProcessId, NodeName)], now: Timestamp) -> Vec<Wish> {
         let suspects = &suspects[..suspects.len().min(MOST)];
-        if now < self.rests_until {
-            return Vec::new();
-        }
-        if suspects.is_empty() {
-            // What the agents were asked for runs out by itself; a suspicion that comes back is the same one.
-            if now.micros_since(self.said) > REST_US {
-                self.began = None;
-                self.watched.clear();
-            }
-            return Vec::new();
-        }
-        let began = *self.began.get_or_insert(now);
-        if now.micros_since(began) >= STRETCH_US {
-            *self = Watch { rests_until: now.after(REST_US), ..Watch::default() };
-            return Vec::new();
-        }
+        let passed_us = now.micros_since(std::mem::replace(&mut self.at, now));
+        self.left_us = self.left_us.saturating_add(passed_us / SAVED_UP_IN).min(STRETCH_US);
         let due = now.micros_since(self.said) >= AGAIN_US;
-        if !due && suspects.iter().all(|(process, _)| self.watched.contains(process)) {
+        let known = suspects.iter().all(|(process, _)| self.watched.contains(process));
+        if suspects.is_empty() || (!due && known) {
             return Vec::new();
         }
+        // The last wish stands until then anyway.
+        let longer_us = now.micros_since(self.said).min(LENGTH_US);
+        let Some(left_us) = self.left_us.checked_sub(longer_us) else { return Vec::new() };
+        self.left_us = left_us;
         self.said = now;
         self.watched = suspects.iter().map(|(process, _)| *process).collect();
         let mut wishes: Vec<Wish> = Vec::new();
@@ -99,32 +100,24 @@ pub(super) fn look_closer(job: &mut Job, now: Timestamp) {
         .filter_map(|key| Some((key, network.cells.get(key)?.numbers.excess)))
         .collect();
     keys.sort_by(|(a, x), (b, y)| y.total_cmp(x).then(a.cmp(b)));
+    let pairs: Vec<Pair> = keys.iter().take(MOST).filter_map(|(key, _)| ends(job, key)).collect();
     let mut processes: Vec<ProcessId> = Vec::new();
-    let mut add = |process: ProcessId| {
-        if !processes.contains(&process) && processes.len() < 128 {
-            processes.push(process);
-        }
-    };
-    let pairs: Vec<Pair> = keys.iter().take(128).filter_map(|(key, _)| ends(job, key)).collect();
-    pairs.iter().for_each(|(src, dst)| {
-        add(*src);
-        add(*dst);
-    });
-    // Then those whom these exchange data with: whether their links are slow, too, tells what the cause is.
-    for (key, _) in keys.iter().take(16) {
-        let of_end =
-            |other: &&Key| [key.src, key.dst].iter().any(|end| other.src == *end || other.dst == *end);
-        let range = Key { src: 0, dst: 0, class: 0, ..**key }..;
-        let same = network.cells.range(range).map(|(key, _)| key).take_while(|other| other.comm == key.comm);
-        same.filter(of_end).filter_map(|key| ends(job, key)).take(64).for_each(|(src, dst)| {
-            add(src);
-            add(dst);
-        });
+    add(&mut processes, pairs.into_iter().flat_map(|(src, dst)| [src, dst]));
+    // Then those whom these exchange data with, in whichever communicator: whether their links are slow, too, tells what the cause is.
+    let mut others = Vec::new();
+    let central = processes.iter().take(CENTRAL).filter_map(|id| Some(&job.process(*id)?.memberships));
+    for (comm, comm_rank) in central.flatten() {
+        let first = Key { comm: *comm, src: 0, dst: 0, class: 0 };
+        let links = network.cells.range(first..).map(|(key, _)| key).take_while(|key| key.comm == *comm);
+        let own = links.take(LOOKED_THROUGH).filter(|key| key.src == *comm_rank || key.dst == *comm_rank);
+        others.extend(own.filter_map(|key| ends(job, key)).flat_map(|(src, dst)| [src, dst]));
     }
+    add(&mut processes, others);
     let late = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Slow(_) | Slot::Imbalance(_)));
     if keys.is_empty() && !late && network.pace.loss() > SLOWER {
         let busiest = job.comms.values().max_by(|a, b| a.busy().total_cmp(&b.busy()));
-        busiest.into_iter().flat_map(|comm| comm.members.values()).for_each(|member| add(member.process));
+        let members = busiest.into_iter().flat_map(|comm| comm.members.values());
+        add(&mut processes, members.map(|member| member.process));
     }
     let suspects: Vec<(ProcessId, NodeName)> = processes
         .into_iter()
@@ -133,6 +126,15 @@ pub(super) fn look_closer(job: &mut Job, now: Timestamp) {
     let wishes = job.network.watch.next(&suspects, now);
     if !wishes.is_empty() {
         job.network.wishes = wishes;
+    }
+}
+
+/// Adds those that are not there yet, as long as there is room.
+fn add(processes: &mut Vec<ProcessId>, more: impl IntoIterator<Item = ProcessId>) {
+    for process in more {
+        if processes.len() < MOST && !processes.contains(&process) {
+            processes.push(process);
+        }
     }
 }
 
@@ -161,8 +163,18 @@ mod tests {
         assert_eq!(watch.next(&[suspect(7)], at(21)), []);
         assert_eq!(watch.next(&[suspect(7)], at(23)).len(), 1, "said again");
         let said = (24..2_000).filter(|s| !watch.next(&[suspect(7)], at(*s)).is_empty()).count();
-        // 180 seconds at a stretch, then ten minutes of rest: twice again by now.
-        assert!((20..30).contains(&said), "{said}");
+        // 180 seconds, and then a quarter of the time: of each wish, a stretch of 20 to 30 seconds counts.
+        assert!((22..34).contains(&said), "{said}");
+    }
+
+    #[test]
+    fn a_short_suspicion_leaves_enough_for_a_long_one() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.next(&[suspect(0)], at(0)).len(), 1);
+        // Five minutes later another link is slow, for good.
+        let said: Vec<u64> = (300..480).filter(|s| !watch.next(&[suspect(3)], at(*s)).is_empty()).collect();
+        assert!(said.len() >= 8 && said[0] == 300, "{said:?}");
+        assert!(said.windows(2).all(|pair| pair[1] - pair[0] <= 20), "{said:?}");
     }
 
     #[test]

@@ -61,6 +61,13 @@ pub(super) fn is_failure(job: &Job, id: ProcessId, others: &Others) -> bool {
         && others.asked.is_none_or(|asked| asked > end.at.after(SIMULTANEOUS_US))
 }
 
+/// Whether a member's last window shows all that its process ever called: it was taken no longer than that before the end, or
+/// shows the process ended.
+pub(super) fn is_final(job: &Job, member: &Member, end: &End, within_us: u64) -> bool {
+    let shown_ended = job.process(member.process).is_some_and(|process| process.zombie.is_some());
+    shown_ended || member.at.is_some_and(|at| at.after(within_us) >= end.at)
+}
+
 /// Whether its last window, if that was taken at the very end, shows an operation in flight.
 fn was_in_operation(job: &Job, id: ProcessId) -> bool {
     let Some(process) = job.process(id) else { return false };
@@ -70,9 +77,7 @@ fn was_in_operation(job: &Job, id: ProcessId) -> bool {
     }
     process.memberships.iter().any(|(comm, rank)| {
         job.comms.get(comm).and_then(|comm| comm.members.get(rank)).is_some_and(|member| {
-            !member.left
-                && member.in_flight.is_some()
-                && member.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at)
+            !member.left && member.in_flight.is_some() && is_final(job, member, end, FINAL_WINDOW_US)
         })
     })
 }
@@ -100,9 +105,10 @@ fn was_at_work(job: &Job, id: ProcessId, end: &End) -> bool {
     memberships.filter_map(|(comm, rank)| job.comms.get(comm)?.members.get(rank).map(|m| (comm, m))).any(
         |(comm, member)| {
             let iteration_us = job.comms.get(comm).and_then(|comm| comm.rhythm.iteration_us());
-            let is_final = member.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at);
             let idle_us = iteration_us.map(|us| us.saturating_mul(2).saturating_add(200_000));
-            is_final && !member.left && idle_us.is_some_and(|idle_us| member.idle_us < idle_us)
+            is_final(job, member, end, FINAL_WINDOW_US)
+                && !member.left
+                && idle_us.is_some_and(|idle_us| member.idle_us < idle_us)
         },
     )
 }
@@ -119,7 +125,7 @@ pub(super) fn needed(job: &Job, id: ProcessId, end: &End) -> bool {
     process.memberships.iter().any(|(comm_id, rank)| {
         let Some(comm) = job.comms.get(comm_id) else { return false };
         let Some(own) = comm.members.get(rank) else { return false };
-        let own_is_final = own.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at);
+        let own_is_final = is_final(job, own, end, FINAL_WINDOW_US);
         let long_us = comm.rhythm.longest_wait_us().max(NEEDED_WAIT_US);
         comm.members.values().any(|peer| {
             let Some(peer_process) = job.process(peer.process) else { return false };
@@ -156,7 +162,7 @@ pub(super) fn seems_over(job: &Job, id: ProcessId, end: &End) -> bool {
             }
             judged += 1;
         } else if let Some(own) = comm.members.get(rank)
-            && own.at.is_some_and(|at| at.after(FINAL_WINDOW_US) >= end.at)
+            && is_final(job, own, end, FINAL_WINDOW_US)
         {
             if !own.left && !over(own) {
                 return false;

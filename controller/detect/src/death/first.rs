@@ -17,7 +17,7 @@ use crate::{
     observation::ProcessId,
 };
 
-use super::evidence::{Others, asked, is_failure, killed};
+use super::evidence::{Others, asked, is_failure, is_final, killed};
 
 /// Ends this close are put in order by what is known of them: agents look every 100 ms, and may wait a look for the
 /// exit status.
@@ -58,7 +58,7 @@ pub(super) fn cause(job: &Job, death: ProcessId) -> Option<First> {
 fn leads(job: &Job, ends: &BTreeMap<ProcessId, &End>) -> BTreeMap<ProcessId, i64> {
     let mut leads: BTreeMap<ProcessId, i64> = BTreeMap::new();
     for comm in job.comms.values() {
-        let mut reached = positions(comm, ends);
+        let mut reached = positions(job, comm, ends);
         reached.sort_unstable();
         for (process, position) in reached.iter().map(|(position, process)| (process, position)) {
             let behind = reached.partition_point(|(other, _)| other < position);
@@ -70,11 +70,11 @@ fn leads(job: &Job, ends: &BTreeMap<ProcessId, &End>) -> BTreeMap<ProcessId, i64
 }
 
 /// How many collectives those members had called that ended, where that is known.
-fn positions(comm: &Comm, ends: &BTreeMap<ProcessId, &End>) -> Vec<(u64, ProcessId)> {
+fn positions(job: &Job, comm: &Comm, ends: &BTreeMap<ProcessId, &End>) -> Vec<(u64, ProcessId)> {
     let members = comm.members.values().filter(|member| !member.left);
     let last = members.filter(|member| {
         let end = ends.get(&member.process);
-        end.is_some_and(|end| member.at.is_some_and(|at| at.after(LAST_WINDOW_US) >= end.at))
+        end.is_some_and(|end| is_final(job, member, end, LAST_WINDOW_US))
     });
     last.map(|member| (member.enqueued, member.process)).collect()
 }

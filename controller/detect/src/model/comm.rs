@@ -16,6 +16,11 @@ use crate::{
 const BUSY_WEIGHT: f64 = 0.1;
 /// Part of a new window in how much data it moves.
 const RATE_WEIGHT: f64 = 0.3;
+/// The same in what is usual of the share of time that a member spends by itself, and by how much that follows a window at most: what
+/// is wrong for a minute does not become usual. Windows that make it known.
+const USUAL_WEIGHT: f64 = 0.01;
+const USUAL_STEP: f64 = 5e-4;
+const USUAL_KNOWN: u32 = 30;
 /// Names of functions remembered of a communicator.
 const MAX_FUNCTIONS: usize = 4;
 
@@ -42,6 +47,8 @@ pub(crate) struct Member {
     busy: f64,
     /// Share of the time that it spends by itself, where the agent tells.
     own: Option<f64>,
+    /// The same as it usually is, and of how many windows.
+    own_usual: (f64, u32),
     /// Bytes of its collectives here in a nanosecond.
     bytes_per_ns: f64,
 }
@@ -63,8 +70,27 @@ impl Member {
             iterations: 0,
             busy: 0.0,
             own: None,
+            own_usual: (0.0, 0),
             bytes_per_ns: 0.0,
         }
+    }
+
+    /// Notes the share of a window that it spent by itself.
+    fn note_own(&mut self, share: f64) {
+        let own = self.own.get_or_insert(0.0);
+        *own += (share - *own) * BUSY_WEIGHT;
+        let (usual, windows) = &mut self.own_usual;
+        *windows = windows.saturating_add(1);
+        let step = (*own - *usual) * USUAL_WEIGHT.max(1.0 / f64::from(*windows));
+        *usual += if *windows > USUAL_KNOWN { step.clamp(-USUAL_STEP, USUAL_STEP) } else { step };
+    }
+
+    /// By how much more of the time it works than most do, or than it did before if that is less: whoever waits in a collective
+    /// beside which it computes seems to work less.
+    fn works_more(&self, most_do: f64) -> f64 {
+        let own = self.own.unwrap_or(0.0);
+        let (usual, windows) = self.own_usual;
+        if windows > USUAL_KNOWN { own - most_do.max(usual) } else { own - most_do }
     }
 
     /// Whether any of its connections has done steps since its last window, while it was in one operation.
@@ -242,8 +268,7 @@ impl Comm {
         if blocks.iter().any(|block| block.own_ns.is_some()) || member.own.is_some() {
             let own_ns =
                 blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.own_ns.unwrap_or(0)));
-            let own = member.own.get_or_insert(0.0);
-            *own += (own_ns as f64 / (duration_us as f64 * 1e3) - *own) * BUSY_WEIGHT;
+            member.note_own(own_ns as f64 / (duration_us as f64 * 1e3));
         }
     }
 
@@ -260,7 +285,7 @@ impl Comm {
     }
 
     /// By how much some member seems to be late, as a share of the time: it waits less than most do, and, where that is
-    /// told, some member spends more time by itself than most do.
+    /// told, some member spends more time by itself than most do and than it did before.
     pub(crate) fn lateness(&self) -> f64 {
         let reporting = || self.members.values().filter(|member| member.at.is_some() && !member.left);
         let mut busy: Vec<f64> = reporting().map(|member| member.busy).collect();
@@ -270,7 +295,8 @@ impl Comm {
             return waits_less;
         };
         own.sort_by(f64::total_cmp);
-        let works_more = own.last().map_or(0.0, |most| most - own[(own.len() - 1) / 2]);
+        let most_do = own.get(own.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
+        let works_more = reporting().map(|member| member.works_more(most_do)).fold(0.0, f64::max);
         waits_less.min(works_more)
     }
 

@@ -25,9 +25,11 @@ const BY_FAR: f64 = 1.3;
 const TOGETHER_US: u64 = 15_000_000;
 
 /// How long a late rank is not accused because a link that may be the cause is under suspicion, at least, and in
-/// iterations.
+/// iterations. So many times as long where the link is slow for certain: then it is known what is wrong, and only not yet with
+/// which of the links around it.
 const HOLD_US: u64 = 20_000_000;
 const HOLD_ITERATIONS: u64 = 8;
+const HOLD_FOR_SLOW: u64 = 3;
 
 /// A rank that is late, perhaps because of a slow link.
 #[derive(Debug)]
@@ -80,7 +82,10 @@ fn tell(
 ) {
     let Some(comm) = job.comms.get(&id) else { return };
     let hold_us = HOLD_US.max(job.iteration_us().saturating_mul(HOLD_ITERATIONS));
-    let holds = |since: Timestamp| now.micros_since(since) < hold_us;
+    let holds = |job: &Job, since: Timestamp, late: &Draft| {
+        let times = if comm_slow::is_near_slow(job, late) { HOLD_FOR_SLOW } else { 1 };
+        now.micros_since(since) < hold_us.saturating_mul(times)
+    };
     let (slot, mut draft) = match news {
         News::Late(comm_rank, lateness) => {
             if made_late(job, comm, comm_rank, &lateness) {
@@ -100,7 +105,7 @@ fn tell(
                     if !disturbed
                         && !by_itself
                         && comm_slow::may_explain(job, &draft, lateness.by_itself)
-                        && since.is_none_or(holds) =>
+                        && since.is_none_or(|since| holds(job, since, &draft)) =>
                 {
                     let since = since.unwrap_or(now);
                     return job.held.push(Held { comm: id, comm_rank, lateness, since });

@@ -82,6 +82,7 @@ pub(super) struct Sample {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
     pub(super) cells: u32,
+    pub(super) operations: u64,
     pub(super) lateness_ns: f64,
     /// Own time beyond that of the peers, beside sends and without them; the same as `lateness_ns` where it is not told.
     pub(super) excess_ns: [f64; 2],
@@ -99,6 +100,8 @@ pub(super) struct Sum {
 impl Sum {
     pub(super) fn add(&mut self, other: &Sum) {
         self.cells += other.cells;
+        self.operations = self.operations.saturating_add(other.operations);
+        self.own_ns = [0, 1].map(|which| self.own_ns[which].saturating_add(other.own_ns[which]));
         self.told += other.told;
         self.lateness_ns += other.lateness_ns;
         self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
@@ -190,6 +193,7 @@ impl Sample {
             let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
             let sum = self.ranks.entry(comm_rank).or_default();
             sum.cells += 1;
+            sum.operations += cell.length;
             sum.lateness_ns += lateness_ns.clamp(-most_ns, most_ns);
             let lag_ns = median_without(&peers.longest, part.max_wait_ns) as f64 - part.max_wait_ns as f64;
             sum.longest_lag_ns = sum.longest_lag_ns.max(lag_ns);

@@ -1,18 +1,22 @@
 //! The sequential tests of one rank at one scale: whether it is late far more often than others are.
 
-use super::{Lateness, sample::Sum};
+use super::{
+    Lateness,
+    own::{self, PerOperation},
+    sample::Sum,
+};
 use crate::{config::Config, stats::Histogram};
 
-/// Scales at which lateness is judged. At the last, single samples are judged by a threshold that is so far out that fewer of
+/// Scales at which lateness is judged. At the last two, single samples are judged by thresholds that are so far out that fewer of
 /// them are needed.
-pub(super) const SCALES: usize = 4;
+pub(super) const SCALES: usize = 5;
 /// Samples whose median is one value of a scale. Medians, so that a checkpoint in every group accuses nobody.
-const GROUPS: [u64; SCALES] = [1, 4, 16, 1];
+const GROUPS: [u64; SCALES] = [1, 4, 16, 1, 1];
 /// Its threshold at each scale, as a multiple of the usual one.
-const FACTORS: [f64; SCALES] = [1.0, 1.0, 1.0, 4.0];
+const FACTORS: [f64; SCALES] = [1.0, 1.0, 1.0, 4.0, 2.0];
 /// Values before anybody is judged: the noise has to be known, and at the larger scales also whether stragglers take
 /// turns, which takes some sixty samples to see.
-const LEARN: [u64; SCALES] = [10, 16, 10, 10];
+const LEARN: [u64; SCALES] = [10, 16, 10, 10, 10];
 /// Values before it is counted how often ranks are late.
 const COUNT: u64 = 3;
 /// How improbable what was seen has to be by chance: some ten samples a second and a hundred ranks for a month are
@@ -20,9 +24,9 @@ const COUNT: u64 = 3;
 const CHANCE: f64 = 2e-10;
 /// Part of its weight that a value keeps with each later one, in how often ranks are late.
 const FADE: f64 = 0.995;
-/// What is assumed of how often ranks are late before it was seen: three values in a thousand, by far one in two thousand, with
-/// the weight of a hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
-const PRIOR_LATE: [f64; SCALES] = [0.3, 0.3, 0.3, 0.05];
+/// What is assumed of how often ranks are late before it was seen: three values in a thousand, twice as late one in a thousand, by
+/// far one in two thousand, with the weight of a hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
+const PRIOR_LATE: [f64; SCALES] = [0.3, 0.3, 0.3, 0.05, 0.1];
 const PRIOR_WEIGHT: f64 = 100.0;
 /// Values in a row up to which it is told apart how often a late one follows: by chance, too, what makes a rank late may take more
 /// than one sample, or end in the next, and then it is not to count twice.
@@ -152,6 +156,8 @@ struct Test {
     ns: u64,
     late_ns: u64,
     total: Sum,
+    /// Time by itself that was usual when the test began.
+    own_before: Option<PerOperation>,
 }
 
 /// A rank in a sample.
@@ -164,6 +170,8 @@ pub(super) struct Value<'a> {
     pub(super) sum: &'a Sum,
     /// Whether it may be slow in it now and then: not where it only pauses, as is its duty.
     pub(super) counts: bool,
+    /// The time by itself that is usual for it, for each operation, where that is known.
+    pub(super) own_before: Option<PerOperation>,
 }
 
 /// One rank at one scale.
@@ -250,7 +258,7 @@ impl Track {
         if scale.values <= scale.learn / 2 {
             return;
         }
-        let value = Value { x, iterations, wall_ns, sum: &total, counts: value.counts };
+        let value = Value { x, iterations, wall_ns, sum: &total, ..*value };
         Test::push(&mut self.always, &value, is_late, rate, NEARLY_ALWAYS);
         if !pauses && scale.factor <= 1.0 {
             let clearly = value.counts && beyond_usual > scale.threshold * CLEARLY;
@@ -274,6 +282,11 @@ impl Track {
         self.lasting().or_else(seldom)
     }
 
+    /// Whether a value is far from being late.
+    pub(super) fn is_on_time(&self, x: f64, scale: &Scale) -> bool {
+        self.always.is_none() && x < scale.usual * WELL_BELOW
+    }
+
     /// Whether the latest value is more late than not.
     pub(super) fn leans(&self, scale: &Scale) -> bool {
         self.before.is_some_and(|x| x > scale.threshold * LEANS)
@@ -291,6 +304,10 @@ impl Track {
     pub(super) fn convict(&mut self, scale: &Scale) -> Option<Lateness> {
         if !scale.closes || scale.values <= scale.learn {
             return None;
+        }
+        // What came of others is forgotten: if it goes on, that is no news.
+        for test in [&mut self.always, &mut self.now_and_then] {
+            test.take_if(|test| test.odds >= -CHANCE.ln() && !test.is_by_itself());
         }
         let certain = |test: &&Test| test.odds >= -CHANCE.ln();
         let lateness = if let Some(test) = self.always.as_deref().filter(certain) {
@@ -325,7 +342,8 @@ impl Test {
             *test = None;
             return;
         }
-        let test = test.get_or_insert_default();
+        let test =
+            test.get_or_insert_with(|| Box::new(Self { own_before: value.own_before, ..Self::default() }));
         test.odds = odds;
         test.samples += 1;
         test.iterations += value.iterations;
@@ -341,6 +359,13 @@ impl Test {
         test.late_ns = test.late_ns.saturating_add(value.wall_ns);
         test.late_iterations += value.iterations;
         test.total.add(value.sum);
+    }
+
+    /// Whether the rank worked longer in late values than it did before.
+    fn is_by_itself(&self) -> bool {
+        let (own_ns, operations) = (self.total.own_ns, self.total.operations);
+        let before = self.own_before.filter(|_| self.total.tells_own());
+        own::is_longer(before, own_ns, operations, self.late_ns, self.mean())
     }
 
     /// Of late values.
@@ -387,7 +412,14 @@ mod tests {
             scale.begin(n, tracks.len(), &config);
             for (rank, track) in tracks.iter_mut().enumerate() {
                 let x = lateness(n, rank);
-                let value = Value { x, iterations: 1.0, wall_ns: 1_000_000, sum: &sum, counts: true };
+                let value = Value {
+                    x,
+                    iterations: 1.0,
+                    wall_ns: 1_000_000,
+                    sum: &sum,
+                    counts: true,
+                    own_before: None,
+                };
                 let rate = scale.rate(track, 4, (0.0, 0.0));
                 track.push(&value, &mut scale, late[rank], late[rank], rate, false);
             }

@@ -157,6 +157,23 @@ fn who_is_doubtful_is_not_accused() {
 }
 
 #[test]
+fn two_on_the_same_paths_are_both_cleared() {
+    let mut losses = Losses::default();
+    let path = vec![Part::Out(NicId(0), 0), up(0, 1), down(1, 2), Part::Into(NicId(1), 0)];
+    for part in [up(0, 1), down(1, 2)] {
+        let trains = Trains { good: 0, bad: 99 };
+        let (parts, others) = (vec![part], Trains::default());
+        losses.accused.push(Accused { parts, trains, paths: 1, others, innocence: 0.0 });
+    }
+    let mut cleared = 0;
+    for second in 1..=60 {
+        losses.observe(&path, Trains { good: 20, bad: 0 });
+        cleared += losses.judge(second * 1_000_000, |_| false).len();
+    }
+    assert_eq!((cleared, losses.accused.len()), (2, 0));
+}
+
+#[test]
 fn an_outage_of_seconds_is_no_loss() {
     let mut fabric = Fabric::new(4, 4, 8, 5);
     for round in 0..20 {

@@ -1,0 +1,99 @@
+//! How much time a rank spends by itself, compared with before it came late.
+//!
+//! Where ranks compute beside collectives and receives, whoever waits in one computes on, and that time is hidden in it. So a rank
+//! that a slow link or a slow stage holds up has more time outside of communication than its peers, though it works no longer:
+//! theirs is hidden, its own is not. But it has little more than it had before: what the job takes longer, it spends in
+//! communication. A rank that is late by its own doing has, by about as much as it is late and as the job takes longer.
+//! Of these two the one is taken that is nearer to what is seen (for equal errors on both sides, the likelier one). Differences
+//! against its peers and against itself are both looked at, as in a comparison of differences before and after an event.
+
+/// Samples that make known what is usual, and the part of a new one in it after that.
+const KNOWN: u16 = 12;
+const FOLLOWS: f32 = 0.03;
+/// By how much a sample counts at most, as a share of what is usual.
+const MOST: f32 = 0.25;
+/// Below which part of its lateness a rank works longer by so little that it is late for another reason.
+const BY_ITSELF: f64 = 0.5;
+
+/// What is usual for each operation, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct PerOperation {
+    /// Time by itself, beside sends and without them.
+    own: [f32; 2],
+    /// All the time that passes.
+    wall: f32,
+}
+
+/// The same, while it becomes known and follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OwnUsual {
+    usual: PerOperation,
+    samples: u16,
+}
+
+impl OwnUsual {
+    /// Takes in a sample in which the rank was not late.
+    pub(super) fn push(&mut self, own_ns: [u64; 2], wall_ns: u64, operations: u64) {
+        if operations == 0 {
+            return;
+        }
+        self.samples = self.samples.saturating_add(1);
+        let (known, weight) = (self.samples > KNOWN, FOLLOWS.max(1.0 / f32::from(self.samples)));
+        let PerOperation { own: [own, silent], wall } = &mut self.usual;
+        for (usual, ns) in [(own, own_ns[0]), (silent, own_ns[1]), (wall, wall_ns)] {
+            let most = if known { *usual * MOST } else { f32::INFINITY };
+            *usual += (ns as f32 / operations as f32 - *usual).clamp(-most, most) * weight;
+        }
+    }
+
+    /// It, once it is known.
+    pub(super) fn get(&self) -> Option<PerOperation> {
+        (self.samples >= KNOWN).then_some(self.usual)
+    }
+}
+
+/// Whether a rank that was late by a part of the time worked longer than it did before, which is what makes it late by its own
+/// doing; also if that is not known.
+pub(super) fn is_longer(
+    before: Option<PerOperation>,
+    own_ns: [u64; 2],
+    operations: u64,
+    wall_ns: u64,
+    late: f64,
+) -> bool {
+    let Some(before) = before else { return true };
+    let more = |ns: u64, usual: f32| ns as f64 - f64::from(usual) * operations as f64;
+    let rise = more(own_ns[0], before.own[0]).min(more(own_ns[1], before.own[1]));
+    rise >= BY_ITSELF * more(wall_ns, before.wall).max(late * wall_ns as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_works_as_long_as_before_is_not_late_by_itself() {
+        let mut usual = OwnUsual::default();
+        (0..KNOWN - 1).for_each(|_| usual.push([4_000, 3_000], 5_000, 4));
+        assert_eq!(usual.get(), None, "too little was seen");
+        assert!(is_longer(usual.get(), [0, 0], 4, 5_000, 0.3));
+        usual.push([4_000, 3_000], 5_000, 4);
+        let usual = usual.get();
+        // A third longer, and late by as much.
+        assert!(is_longer(usual, [5_300, 4_300], 4, 6_300, 0.2));
+        assert!(!is_longer(usual, [4_100, 3_100], 4, 6_300, 0.2), "the others wait, and hide what they do");
+        assert!(!is_longer(usual, [5_300, 3_000], 4, 6_300, 0.2), "it sends for longer");
+        assert!(
+            !is_longer(usual, [4_700, 3_700], 4, 9_000, 0.08),
+            "most of what the job takes longer is not its own"
+        );
+    }
+
+    #[test]
+    fn what_takes_long_once_does_not_become_usual() {
+        let mut usual = OwnUsual::default();
+        (0..100).for_each(|n| usual.push(if n == 60 { [400_000; 2] } else { [4_000; 2] }, 5_000, 4));
+        let PerOperation { own: [usual, _], .. } = usual.get().expect("known");
+        assert!((usual - 1_000.0).abs() < 10.0, "{usual}");
+    }
+}
