@@ -63,8 +63,14 @@ pub(super) fn is_longer(
 ) -> bool {
     let Some(before) = before else { return true };
     let more = |ns: u64, usual: f32| ns as f64 - f64::from(usual) * operations as f64;
+    let (longer, late_ns) = (more(wall_ns, before.wall), late * wall_ns as f64);
+    // Whatever makes it late makes the job take that much longer. If it does not, something else has changed meanwhile, and what
+    // was usual before that is no measure.
+    if longer < BY_ITSELF * late_ns {
+        return true;
+    }
     let rise = more(own_ns[0], before.own[0]).min(more(own_ns[1], before.own[1]));
-    rise >= BY_ITSELF * more(wall_ns, before.wall).max(late * wall_ns as f64)
+    rise >= BY_ITSELF * longer.max(late_ns)
 }
 
 #[cfg(test)]
@@ -87,6 +93,7 @@ mod tests {
             !is_longer(usual, [4_700, 3_700], 4, 9_000, 0.08),
             "most of what the job takes longer is not its own"
         );
+        assert!(is_longer(usual, [3_000, 2_000], 4, 4_000, 0.3), "the job got faster, by other means");
     }
 
     #[test]
