@@ -203,4 +203,11 @@ impl Exporter for Patient {
         self.say(&sent);
         sent.map_err(OTelSdkError::InternalFailure)
     }
+
+    /// In whose name spans are sent. That is said before the first are, so nobody else holds it yet.
+    fn set_resource(&mut self, resource: &Resource) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.set_resource(resource);
+        }
+    }
 }

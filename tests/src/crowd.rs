@@ -30,6 +30,8 @@ use client::{Crowd, Manner};
 
 /// Longest time to wait for anything.
 const LIMIT: Duration = Duration::from_secs(180);
+/// Connections that have not been accepted for so long are not going to be: there is no room.
+const ACCEPTED: Duration = Duration::from_secs(2);
 /// Beyond its share, one address tries so many more.
 const TOO_MANY: u32 = 20;
 /// Files of a process that are no connections of the crowd.
@@ -225,9 +227,16 @@ async fn crowd(
         (entered, next) = (entered + many, next + 1);
     }
     let seconds = began.elapsed().as_secs_f64();
-    let open_at_most = open()?.saturating_sub(before.1);
-    let full = usage(controller)?;
-    let no_room = Instant::now();
+    // Connected is not yet accepted.
+    let (mut open_at_most, mut full) = (0, before.0);
+    let mut no_room = Instant::now();
+    while no_room.elapsed() < ACCEPTED {
+        let now = open()?.saturating_sub(before.1);
+        if now > open_at_most {
+            (open_at_most, full, no_room) = (now, usage(controller)?, Instant::now());
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
     // Whoever is proper comes when there is no room, and tries again as agents do.
     client::agent(AGENT, grpc, LIMIT).await.context("the agent")?;
     let agent_seconds = no_room.elapsed().as_secs_f64();

@@ -143,6 +143,7 @@ fn a_disk_that_hangs_holds_up_nobody() {
         .expect("a thread");
     let write = |_: &u32| writer.write(vec![put("a", "k", "v")], |_| ()) == Err(StoreError::Busy);
     let refused = (0..2000).filter(write).count();
-    assert!(refused >= 2000 - 1025, "{refused} were refused");
+    // Those that wait, those that are written together, and one that is too many for that.
+    assert!(refused >= 2000 - 1024 - 100 - 1, "{refused} were refused");
     drop(release);
 }

@@ -1,8 +1,9 @@
 //! How often the detector is right: simulated jobs with known faults, and sound ones, judged by what it says first.
 //!
 //! Seeds say what was seen before. Those below [`TUNING_SEEDS_END`] are for choosing thresholds and looking at single
-//! cases. Those from there to [`FIRST_TEST_SEED`] were looked at in an earlier version. Nothing was ever chosen on those
-//! from [`FIRST_TEST_SEED`] on: only figures from these count.
+//! cases. Those from there to [`FIRST_TEST_SEED`] were held out of that, but have been looked at since: the figures of the README are
+//! from these, each run before anybody had. Nothing was ever seen of those from [`FIRST_TEST_SEED`] on: figures of the next version are to
+//! come from these.
 //!
 //! Jobs are a mix of sizes and of iterations from 0.3 to 6 seconds, most of them short for their size: a job that iterates
 //! every second gives the detector more to be wrong about in a day than one that takes ten. Each sound job runs for two
@@ -21,4 +22,4 @@ pub mod targets;
 /// Seeds below this are for tuning.
 pub const TUNING_SEEDS_END: u64 = 1_000_000;
 /// From here on, seeds are held out.
-pub const FIRST_TEST_SEED: u64 = 2_000_000;
+pub const FIRST_TEST_SEED: u64 = 8_000_000;
