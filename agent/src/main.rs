@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         if let Err(mistake) = options.check() {
             Cli::command().error(ErrorKind::ValueValidation, mistake).exit();
         }
+        if let Some(node) = &options.node {
+            config.node.clone_from(node);
+        }
         // Whoever names no controller has none: a job must not wait for one that is not there.
         if cli.config.is_none() {
             config.controller = None;

@@ -177,7 +177,8 @@ impl Accepting {
             let (handshakes, protocol) = (handshakes.clone(), self.protocol);
             tokio::spawn(async move {
                 let deliver = async {
-                    handshake.stream.readable().await.ok()?;
+                    // Not `readable`, which may be true for no reason.
+                    handshake.stream.peek(&mut [0]).await.ok()?;
                     let connection = {
                         let _turn = handshakes.acquire().await.ok()?;
                         handshake.finish().await?

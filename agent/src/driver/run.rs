@@ -34,7 +34,6 @@ pub async fn run_job(mut config: Config, options: Run) -> Result<u8> {
     let session = session_id();
     // Several runs share a node; only one could have the daemon's address.
     config.http = options.http;
-    config.node = options.node.clone().unwrap_or(config.node);
     if options.no_controller {
         config.controller = None;
     } else if options.controller.is_some() {

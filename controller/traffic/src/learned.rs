@@ -2,7 +2,7 @@
 //! enough source ports.
 //!
 //! What an answer says is an address, not a switch, and most switches have many. Which addresses are one switch follows from what cannot be
-//! otherwise ([`aliases`]): a port of a NIC is cabled to one leaf, so whoever answers first on the way from it, last on the way
+//! otherwise (`aliases`): a port of a NIC is cabled to one leaf, so whoever answers first on the way from it, last on the way
 //! to it, or alone between two of them, is that leaf. Above leaves, a switch that always answers by one address is known by it,
 //! and one that answers by its address on the link is known by the other end of that link (/31, /30). Where neither holds, there is
 //! no topology, but a sentence that says so: spines that are taken for two would be planned twice as wide as they are.

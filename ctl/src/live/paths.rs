@@ -137,34 +137,39 @@ fn nodes(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
         return Ok(());
     }
     asked.out.line("")?;
-    let mut table = Table::new(&[
+    let wide = asked.out.is_wide();
+    let mut columns = vec![
         ("NODE", Align::Left),
         ("DESTINATIONS", Align::Right),
         ("STATE", Align::Left),
         ("PATHS", Align::Right),
         ("WITHOUT PORT", Align::Right),
-        ("PORTS TRIED", Align::Right),
-        ("GIVEN UP", Align::Right),
-        ("PROBES", Align::Right),
-        ("LEARNED IN", Align::Right),
-    ]);
+        ("TRIED", Align::Right),
+    ];
+    if wide {
+        columns.extend([("GIVEN UP", Align::Right), ("PROBES", Align::Right)]);
+    }
+    columns.push(("LEARNED IN", Align::Right));
+    let mut table = Table::new(&columns);
     for node in &paths.nodes {
         let (state, style) = match (node.follows, node.settled) {
             (false, _) => ("does not follow yet", Style::Doubtful),
             (true, false) => ("learning", Style::Doubtful),
             (true, true) => ("settled", Style::Good),
         };
-        table.row(vec![
+        let mut row = vec![
             (&node.name).into(),
             node.orders.to_string().into(),
             Cell::styled(state, style),
             node.paths_seen.to_string().into(),
             node.missing.to_string().into(),
             node.ports_tried.to_string().into(),
-            node.given_up.to_string().into(),
-            node.probes.to_string().into(),
-            seconds(node.learning_seconds).into(),
-        ]);
+        ];
+        if wide {
+            row.extend([node.given_up.to_string().into(), node.probes.to_string().into()]);
+        }
+        row.push(seconds(node.learning_seconds).into());
+        table.row(row);
     }
     Ok(table.print(asked.out)?)
 }
