@@ -34,6 +34,7 @@ use crate::{
     registry::Registry,
 };
 
+mod accused;
 pub mod carried;
 pub mod demand;
 pub mod evidence;

@@ -75,7 +75,7 @@ impl Links {
     /// Of a topology that was learned from probes: they have crossed all its links.
     #[must_use]
     pub fn learned(topology: &Topology) -> Self {
-        let crossed = topology.links().iter().map(|link| (link.a.min(link.b), link.a.max(link.b)));
+        let crossed = topology.links().iter().map(|link| pair(link.a, link.b));
         Self { known: crossed.collect(), ..Self::new(topology) }
     }
 
@@ -179,7 +179,7 @@ impl Links {
     /// Links that are to be avoided: those that are accused, and those of which nothing can be learned.
     #[must_use]
     pub fn avoided(&self, topology: &Topology) -> BTreeSet<Pair> {
-        let pairs = topology.links().iter().map(|link| (link.a.min(link.b), link.a.max(link.b)));
+        let pairs = topology.links().iter().map(|link| pair(link.a, link.b));
         let hidden = pairs.filter(|(a, b)| self.hidden.contains(a) || self.hidden.contains(b));
         self.open
             .keys()
@@ -221,7 +221,7 @@ impl Links {
             .links()
             .iter()
             .filter(|link| link.state == State::Down)
-            .map(|link| (link.a.min(link.b), link.a.max(link.b)))
+            .map(|link| pair(link.a, link.b))
             .collect();
         let mut changes = Vec::new();
         for (link, ports) in &self.picture.uncrossed {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use c4_detect::{
-    finding::{Finding, FindingId, Kind, Link, Suspect},
-    observation::{JobId, NodeName, Timestamp},
+    finding::Finding,
+    observation::{NodeName, Timestamp},
 };
 use c4_traffic::{
     Topology,
@@ -16,6 +16,7 @@ use c4_traffic::{
 };
 use serde_json::json;
 
+use super::accused::{self, Charge, Open};
 use crate::convert::{MeasuredPath, PathTrains};
 
 /// Time between two judgements, as the test expects.
@@ -32,7 +33,7 @@ pub struct Lossy {
     losses: Losses,
     /// What was told of each path before, by node.
     told: HashMap<NodeName, HashMap<Key, Trains>>,
-    open: Vec<(Vec<Part>, Finding)>,
+    open: Open,
     judged: Timestamp,
     totals: Trains,
 }
@@ -80,8 +81,7 @@ impl Lossy {
 
     /// Takes back what is told: it is of a topology that is no more.
     pub fn end(&mut self, now: Timestamp) -> Vec<Finding> {
-        let open = std::mem::take(&mut self.open).into_iter();
-        open.map(|(_, finding)| Finding { cleared: Some(now), ..finding }).collect()
+        self.open.end(now)
     }
 
     /// Judges what was told. Returns findings that were opened or cleared. Who is `doubtful` is not accused.
@@ -100,20 +100,15 @@ impl Lossy {
         match verdict {
             Verdict::Loses(accused) => {
                 let finding = finding(topology, &accused, now);
-                self.open.push((accused.parts, finding.clone()));
-                Some(finding)
+                Some(self.open.tell(accused.parts, finding))
             }
-            Verdict::Cleared(parts) => {
-                let at = self.open.iter().position(|(open, _)| *open == parts)?;
-                Some(Finding { cleared: Some(now), ..self.open.remove(at).1 })
-            }
+            Verdict::Cleared(parts) => self.open.clear(&parts, now),
         }
     }
 
     /// Links that are to be avoided.
     pub fn avoided(&self) -> impl Iterator<Item = Pair> {
-        let parts = self.open.iter().flat_map(|(parts, _)| parts);
-        parts.filter_map(pair)
+        self.open.links()
     }
 
     /// Trains that were judged since the controller started.
@@ -136,64 +131,22 @@ fn since(before: Option<&Trains>, path: &MeasuredPath) -> Trains {
     Trains { good: path.good - before.good, bad: path.bad - before.bad }
 }
 
-/// The link that a part is a direction of; none where it is no link between switches, or not known which.
-pub(super) fn pair(part: &Part) -> Option<Pair> {
-    match part {
-        Part::Hop(a, b) => Some(((*a).min(*b), (*a).max(*b))),
-        Part::Out(..) | Part::Into(..) | Part::Below(..) => None,
-    }
-}
-
-/// The ends of a part, in words.
-pub(super) fn ends(topology: &Topology, part: Part) -> Link {
-    let switch = |id| topology.switch(id).name.clone();
-    let port = |nic, port: u32| {
-        let at = topology.nic(nic);
-        let leaf = at.ports.get(port as usize).map(|port| switch(port.switch)).unwrap_or_default();
-        (format!("{}/{}", topology.host_name(at.host), at.name), leaf)
-    };
-    let (src, dst) = match part {
-        Part::Hop(a, b) | Part::Below(a, b) => (switch(a), switch(b)),
-        Part::Out(nic, index) => port(nic, index),
-        Part::Into(nic, index) => {
-            let (host, leaf) = port(nic, index);
-            (leaf, host)
-        }
-    };
-    Link { src, dst }
-}
-
 fn finding(topology: &Topology, accused: &Accused, now: Timestamp) -> Finding {
-    let links: Vec<Link> = accused.parts.iter().map(|part| ends(topology, *part)).collect();
-    let named: Vec<String> = links.iter().map(|link| format!("{} → {}", link.src, link.dst)).collect();
     let between = accused.parts.iter().any(|part| matches!(part, Part::Hop(..)));
     let (trains, others) = (accused.trains, accused.others);
     let (lost, beside) = (trains.packets_lost() * 100.0, others.packets_lost() * 100.0);
-    let who = match named.as_slice() {
-        [one] => format!("the link {one} loses"),
-        several => format!("one of the links {} (nothing tells them apart) loses", several.join(", ")),
-    };
     let then = if between { "; paths avoid it" } else { "; no other path leads there" };
-    let summary = format!(
-        "{who} {lost:.1} % of what crosses it: {} of {} trains of probes, over {} paths, against {beside:.2} % beside it{then}",
+    let what = format!(
+        "{lost:.1} % of what crosses it: {} of {} trains of probes, over {} paths, against {beside:.2} % beside it{then}",
         trains.bad,
         trains.count(),
         accused.paths
     );
-    let score = 1.0 / links.len() as f64;
-    let suspect = |link: Link| Suspect { link: Some(link), score, ..Suspect::default() };
-    let name = links.first().map(|link| format!("{}-{}", link.src, link.dst)).unwrap_or_default();
-    Finding {
-        id: FindingId(format!("loss-{}-{}", name.replace('/', "-"), now.0 / 1_000_000)),
-        job: JobId(String::new()),
-        incarnation: 0,
-        kind: Kind::PathFault,
-        suspects: links.into_iter().map(suspect).collect(),
-        confidence: if named.len() == 1 { 0.95 } else { 0.8 },
-        since: now,
-        detected: now,
-        cleared: None,
-        summary,
+    let charge = Charge {
+        name: "loss",
+        does: "loses",
+        what,
+        confidence: 0.95,
         evidence: BTreeMap::from([
             ("loss_percent".to_owned(), json!((lost * 100.0).round() / 100.0)),
             ("trains".to_owned(), json!(trains.count())),
@@ -201,7 +154,7 @@ fn finding(topology: &Topology, accused: &Accused, now: Timestamp) -> Finding {
             ("paths".to_owned(), json!(accused.paths)),
             ("loss_percent_elsewhere".to_owned(), json!((beside * 100.0).round() / 100.0)),
         ]),
-        explains: Vec::new(),
-        refuted_by: "trains of probes over it that lose nothing, for a while".to_owned(),
-    }
+        refuted_by: "trains of probes over it that lose nothing, for a while",
+    };
+    accused::finding(topology, &accused.parts, charge, now)
 }

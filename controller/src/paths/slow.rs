@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c4_detect::{
-    finding::{Finding, FindingId, Kind, Link, Suspect},
-    observation::{JobId, Timestamp},
-};
+use c4_detect::{finding::Finding, observation::Timestamp};
 use c4_traffic::{
     Topology,
     delays::{Delays, Slow as Accused, Verdict},
@@ -14,14 +11,14 @@ use c4_traffic::{
 };
 use serde_json::json;
 
-use super::lossy::{ends, pair};
+use super::accused::{self, Charge, Open};
 use crate::convert::PathTrains;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Slow {
     delays: Delays,
-    open: Vec<(Vec<Part>, Finding)>,
+    open: Open,
 }
 
 impl Slow {
@@ -43,8 +40,7 @@ impl Slow {
 
     /// Takes back what is told: it is of a topology that is no more.
     pub fn end(&mut self, now: Timestamp) -> Vec<Finding> {
-        let open = std::mem::take(&mut self.open).into_iter();
-        open.map(|(_, finding)| Finding { cleared: Some(now), ..finding }).collect()
+        self.open.end(now)
     }
 
     /// Judges what was told. Returns findings that were opened or cleared. Who is `excused` is not accused.
@@ -62,54 +58,35 @@ impl Slow {
         match verdict {
             Verdict::Delays(accused) => {
                 let finding = finding(topology, &accused, now);
-                self.open.push((accused.parts, finding.clone()));
-                Some(finding)
+                Some(self.open.tell(accused.parts, finding))
             }
-            Verdict::Cleared(parts) => {
-                let at = self.open.iter().position(|(open, _)| *open == parts)?;
-                Some(Finding { cleared: Some(now), ..self.open.remove(at).1 })
-            }
+            Verdict::Cleared(parts) => self.open.clear(&parts, now),
         }
     }
 
     /// Links that are to be avoided.
     pub fn avoided(&self) -> impl Iterator<Item = Pair> {
-        self.open.iter().flat_map(|(parts, _)| parts).filter_map(pair)
+        self.open.links()
     }
 }
 
 fn finding(topology: &Topology, accused: &Accused, now: Timestamp) -> Finding {
-    let links: Vec<Link> = accused.parts.iter().map(|part| ends(topology, *part)).collect();
-    let named: Vec<String> = links.iter().map(|link| format!("{} → {}", link.src, link.dst)).collect();
     let by = accused.behind_us as f64 / 1_000.0;
-    let who = match named.as_slice() {
-        [one] => format!("the link {one} delays"),
-        several => format!("one of the links {} (nothing tells them apart) delays", several.join(", ")),
-    };
-    let summary = format!(
-        "{who} what crosses it by {by:.1} ms even at its best, beside other paths between the same hosts ({} paths cross it, all of \
+    let what = format!(
+        "what crosses it by {by:.1} ms even at its best, beside other paths between the same hosts ({} paths cross it, all of \
          them late); paths avoid it",
         accused.paths
     );
-    let score = 1.0 / links.len() as f64;
-    let suspect = |link: Link| Suspect { link: Some(link), score, ..Suspect::default() };
-    let name = links.first().map(|link| format!("{}-{}", link.src, link.dst)).unwrap_or_default();
-    Finding {
-        id: FindingId(format!("delay-{}-{}", name.replace('/', "-"), now.0 / 1_000_000)),
-        job: JobId(String::new()),
-        incarnation: 0,
-        kind: Kind::PathFault,
-        suspects: links.into_iter().map(suspect).collect(),
-        confidence: if named.len() == 1 { 0.9 } else { 0.8 },
-        since: now,
-        detected: now,
-        cleared: None,
-        summary,
+    let charge = Charge {
+        name: "delay",
+        does: "delays",
+        what,
+        confidence: 0.9,
         evidence: BTreeMap::from([
             ("delay_ms".to_owned(), json!(by)),
             ("paths".to_owned(), json!(accused.paths)),
         ]),
-        explains: Vec::new(),
-        refuted_by: "probes over it that take no longer than others, for half a minute".to_owned(),
-    }
+        refuted_by: "probes over it that take no longer than others, for half a minute",
+    };
+    accused::finding(topology, &accused.parts, charge, now)
 }
