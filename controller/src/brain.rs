@@ -44,7 +44,6 @@ use crate::{
 pub mod desk;
 pub mod driver;
 mod messages;
-mod owed;
 mod plan;
 mod shown;
 mod steering;

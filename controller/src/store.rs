@@ -22,6 +22,7 @@ pub mod backup;
 pub mod crash;
 pub mod etcd;
 pub mod file;
+pub(crate) mod owed;
 pub mod schema;
 #[cfg(test)]
 mod tests;

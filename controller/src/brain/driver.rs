@@ -32,7 +32,7 @@ use tracing::{Instrument, field::Empty};
 use c4_detect::observation::Timestamp;
 use c4_traffic::actuators::Document;
 
-use super::{Brain, Effect, Input, UNAWAITED, desk::Desk, owed::Owed};
+use super::{Brain, Effect, Input, UNAWAITED, desk::Desk};
 use crate::{
     alerts::Notice,
     clock::Clock,
@@ -49,7 +49,7 @@ use crate::{
     record::Recorder,
     snapshot::Snapshot,
     steer::{action::Order, actuator::Actuator},
-    store::{StoreError, Write, writer::Writer},
+    store::{StoreError, Write, owed::Owed, writer::Writer},
 };
 
 #[cfg(test)]
@@ -161,9 +161,9 @@ impl Driver {
             self.metrics.queue.set(i64::try_from(self.inputs.len()).unwrap_or(i64::MAX));
         }
         // The store may work again by now; its thread ends once it has written what it was given.
-        let again = self.owed().again();
+        let again = self.owed().all();
         if !again.is_empty() {
-            self.keep(again);
+            self.write(UNAWAITED, again);
         }
         self.publish();
         self.recorder
@@ -201,7 +201,8 @@ impl Driver {
                 Effect::ExplorePaths(stream, wish) => self.reply(stream, Body::ExplorePaths(*wish)),
                 Effect::Plan(work) => self.plan(*work),
                 Effect::WritePaths(plan, documents) => self.write_paths(plan, documents),
-                Effect::Keep(batch) => self.keep(batch),
+                // The policy tells people when a store begins to fail, and when it works again.
+                Effect::Keep(batch) => self.persist(UNAWAITED, batch),
                 Effect::Act(order) => self.act(*order, cancel.clone()),
                 Effect::Halt => self.desk.halt(),
                 Effect::Persist(token, batch) => self.persist(token, batch),
@@ -250,33 +251,30 @@ impl Driver {
         self.tasks.spawn_blocking(move || exporter.write(plan, &documents, || fence.holds()));
     }
 
+    /// Writes down, behind what is owed to the same tables.
     fn persist(&self, token: u64, batch: Vec<Write>) {
-        let answers = self.answers.clone();
-        let told = move |result: Result<(), StoreError>| {
-            let result = result.map_err(|error| error.to_string());
-            Input::Persisted { token, result }
-        };
-        // The store's thread may wait for the brain; the brain never waits for the store.
-        let then = move |written| drop(answers.blocking_send(told(written)));
-        if let Err(refused) = self.store.write(batch, then) {
-            let answers = self.answers.clone();
-            self.tasks.spawn(async move { drop(answers.send(told(Err(refused))).await) });
+        let late = self.owed().before(&batch);
+        if !late.is_empty() {
+            self.write(UNAWAITED, late);
         }
+        self.write(token, batch);
     }
 
-    fn keep(&mut self, batch: Vec<Write>) {
+    /// Writes down, and tells the brain what came of it; what fails is owed.
+    fn write(&self, token: u64, batch: Vec<Write>) {
         let number = self.owed().begin(&batch);
         let (owed, answers) = (self.debts.owed.clone(), self.answers.clone());
         let told = move |written: Result<(), StoreError>| {
             owed.lock().unwrap_or_else(PoisonError::into_inner).done(number, written.is_ok());
-            // The policy tells people when a store begins to fail, and when it works again.
-            let result = written.map_err(|error| error.to_string());
-            Input::Persisted { token: UNAWAITED, result }
+            Input::Persisted { token, result: written.map_err(|error| error.to_string()) }
         };
         let then = told.clone();
+        // The store's thread may wait for the brain; the brain never waits for the store.
         let sent = self.store.write(batch, move |written| drop(answers.blocking_send(then(written))));
         if let Err(refused) = sent {
-            told(Err(refused));
+            let answers = self.answers.clone();
+            let refused = told(Err(refused));
+            self.tasks.spawn(async move { drop(answers.send(refused).await) });
         }
     }
 
@@ -287,9 +285,9 @@ impl Driver {
             return;
         }
         self.debts.tried = now;
-        let again = self.owed().again();
+        let again = self.owed().all();
         if !again.is_empty() {
-            self.keep(again);
+            self.write(UNAWAITED, again);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
         rails::{self, Means},
         testing::{at, blaming, facts, finding},
     },
-    store::{MemoryStore, Store},
+    store::{MemoryStore, Store, owed::Owed},
 };
 
 mod journal;
@@ -31,6 +31,8 @@ pub(super) struct Rig {
     pub(super) broken: bool,
     /// The store does not answer.
     pub(super) hangs: bool,
+    /// What it has not taken.
+    owed: Owed,
 }
 
 struct OneJob<'a>(&'a JobFacts, &'a ClusterFacts);
@@ -57,6 +59,7 @@ impl Rig {
             cluster: ClusterFacts { nodes: 100, ..ClusterFacts::default() },
             broken: false,
             hangs: false,
+            owed: Owed::default(),
         }
     }
 
@@ -72,13 +75,22 @@ impl Rig {
             if self.hangs {
                 continue;
             }
-            let result = match self.broken {
-                true => Err("disk full".to_owned()),
-                false => self.store.apply(&batch).map_err(|error| error.to_string()),
-            };
+            let late = self.owed.before(&batch);
+            self.write(&late).ok();
+            let result = self.write(&batch);
             queue.extend(self.steer.persisted(token, result, now));
         }
         out
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), String> {
+        let number = self.owed.begin(batch);
+        let result = match self.broken {
+            true => Err("disk full".to_owned()),
+            false => self.store.apply(batch).map_err(|error| error.to_string()),
+        };
+        self.owed.done(number, result.is_ok());
+        result
     }
 
     pub(super) fn review(&mut self, open: &[Finding], now: Timestamp) -> Vec<Output> {
@@ -137,6 +149,7 @@ impl Rig {
 
     /// A machine that goes on from what is in the store, as after the death of the controller.
     pub(super) fn reborn(&mut self, config: Config, now: Timestamp) {
+        self.owed = Owed::default();
         self.steer = Steer::resume(config, Loaded::read(&self.store).expect("readable"), now);
     }
 }

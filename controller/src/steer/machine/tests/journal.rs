@@ -69,6 +69,24 @@ fn killed_at_any_point_it_goes_on_from_its_journal() {
     }
 }
 
+/// A restart ended while nothing could be written. When the next one is written down, so is the end of the first: who
+/// reads both finds one that goes on.
+#[test]
+fn what_could_not_be_written_is_written_before_what_is_new() {
+    let config = Config { cooldown_seconds: 0.0, ..config(Mode::Auto) };
+    let mut rig = Rig::new(config.clone());
+    let out = rig.review(&[blaming("f", 0, "n1")], at(1));
+    rig.broken = true;
+    rig.carry_out(out, at(2));
+    assert_eq!(rig.steer.view().actions[0].state, State::Done);
+    rig.broken = false;
+    rig.review(&[blaming("g", 1, "n1")], at(30));
+    rig.reborn(config, at(31));
+    let states: Vec<_> = rig.steer.view().actions.into_iter().map(|action| action.state).collect();
+    assert_eq!(states.len(), 2, "{states:?}");
+    assert_eq!(states.iter().filter(|state| !state.is_final()).count(), 1, "{states:?}");
+}
+
 /// An isolation on somebody's order with a ticket behind it, killed after any batch and taken up again: the node is
 /// isolated, and one repair is asked for, whoever did which part.
 #[test]
