@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from c4gpu import layout, plan, report  # noqa: E402
-from c4gpu.judge import describe  # noqa: E402
+from c4gpu.judge import describe, parse_faults  # noqa: E402
 from c4gpu.lanes import Lanes, pack  # noqa: E402
 from c4gpu.rank import LOCAL, NETWORK  # noqa: E402
 from c4gpu.workers import WORKERS  # noqa: E402
@@ -51,6 +51,7 @@ def parse_arguments(arguments=None):
     known = (*layout.SHAPES, *layout.MODELS)
     parser.add_argument("--shapes", type=words(known), help=f"of {','.join(known)}; the first is broken most")
     parser.add_argument("--transports", type=words((LOCAL, NETWORK)), default=[LOCAL, NETWORK], help="with --own-gpus")
+    parser.add_argument("--faults", type=parse_faults, default="all", help="as of suite.py: sleep,kill; default: all")
     parser.add_argument("--shake-out", action="store_true", help="only a little of everything")
     parser.add_argument("--repeat", type=int, default=5, help="how often each fault hits the first shape")
     parser.add_argument("--other-repeat", type=int, default=1, help="and the other shapes")
@@ -83,8 +84,8 @@ def tasks_of(options):
     if options.shake_out:
         return [task for site in sites for task in plan.shake_out(options.shapes, site)]
     if options.own_gpus:
-        return plan.own_gpus(options.kinds, options.shapes, *counts, sites)
-    return plan.shared_gpus(options.kinds, options.shapes, *counts, sites[0])
+        return plan.own_gpus(options.kinds, options.faults, options.shapes, *counts, sites)
+    return plan.shared_gpus(options.kinds, options.faults, options.shapes, *counts, sites[0])
 
 
 def summarise(outcomes, not_begun):

@@ -36,6 +36,11 @@ class Planning(unittest.TestCase):
         first = [task.arguments[task.arguments.index("--first-rank") + 1] for task in mine]
         self.assertEqual(first, ["0", "1", "2", "3", "4"])
 
+    def test_faults_can_be_chosen(self):
+        planned = tasks("--kinds", "faults", "--shapes", "dp", "--repeat", "2", "--faults", "sleep")
+        self.assertEqual([task.name for task in planned], ["dp-network-lasting-0", "dp-network-lasting-1"])
+        self.assertIn("sleep20,sleep50,sleep100", planned[0].arguments)
+
     def test_tasks_are_what_the_suite_understands(self):
         own = tasks("--own-gpus", "--devices", "0,1")
         for task in [*tasks(), *tasks("--shake-out"), *own, *tasks("--own-gpus", "--devices", "0,1", "--shake-out")]:

@@ -168,9 +168,10 @@ class FaultPhase:
         peer = row["peer"] = self.injector.prepare(fault, rank)
         pids = [progress.pid(r) for r in range(cluster.ranks)]
         begun = self.injector.begin(fault, rank, period, peer)
+        longer = period * (1 + (fault.percent or 0) / 100)
         found = wait_for(
             lambda: new_findings(cluster.ctl.findings(), self.known, begun),
-            min(max(VERDICT_TIMEOUT, VERDICT_ITERATIONS * period), self.run.remaining()),
+            min(max(VERDICT_TIMEOUT, VERDICT_ITERATIONS * longer), self.run.remaining()),
             0.1,
             cluster.alive,
         )

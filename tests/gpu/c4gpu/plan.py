@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from .judge import FAULTS, LINKS, parse_faults
 from .rank import LOCAL, NETWORK
 
-COMMON = parse_faults("all")
 # A healthy job is this long.
 HEALTHY_ITERATIONS = 2000
 # A straggler has to be named within ten iterations of its start. They have to last longer than two windows of an agent, also where
@@ -75,22 +74,22 @@ def rounds(site, shapes, names, repeat, other_repeat):
     ]
 
 
-def shared_gpus(kinds, shapes, repeat, other_repeat, healthy, site):
+def shared_gpus(kinds, faults, shapes, repeat, other_repeat, healthy, site):
     """Many ranks on each GPU, over the network."""
-    tasks = rounds(site, shapes, COMMON, repeat, other_repeat) if "faults" in kinds else []
+    tasks = rounds(site, shapes, faults, repeat, other_repeat) if "faults" in kinds else []
     if "healthy" in kinds:
         tasks += [site.healthy(shape, number) for number in range(healthy) for shape in shapes]
     return tasks
 
 
-def own_gpus(kinds, shapes, repeat, other_repeat, healthy, sites):
+def own_gpus(kinds, faults, shapes, repeat, other_repeat, healthy, sites):
     """A transformer with a GPU for each rank, over NVLink or shared memory and over the network, and the faults that need that."""
     tasks = []
     for site in sites:
         if "faults" in kinds:
             local = site.transport == LOCAL
             # Where nothing goes through sockets, none can be hindered.
-            names = [name for name in COMMON if not local or name not in LINKS]
+            names = [name for name in faults if not local or name not in LINKS]
             tasks += rounds(site, shapes, names, repeat if local else other_repeat, other_repeat)
             if local and repeat:
                 tasks.append(site.faults(shapes[0], ["stuck", "illegal"], 0, repeat, "fatal"))
@@ -102,7 +101,7 @@ def own_gpus(kinds, shapes, repeat, other_repeat, healthy, sites):
 
 def shake_out(shapes, site):
     """The least that shows whether everything works: some faults in each shape, and a short healthy job."""
-    first, others = COMMON, ["kill", "skip", "link"]
+    first, others = parse_faults("all"), ["kill", "skip", "link"]
     if site.every_gpu:
         first, others = ["sleep50", "slowlink", "skip", "link"], ["kill"]
     if site.transport == LOCAL:
