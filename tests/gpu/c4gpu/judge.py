@@ -7,7 +7,6 @@ from datetime import datetime
 # The targets: a death under a second, a hang within five, a straggler within ten iterations of its start. Ten short
 # iterations pass before an agent has closed a window, so two windows are always granted.
 DEATH_SECONDS, HANG_SECONDS, STRAGGLER_ITERATIONS, WINDOWS_SECONDS = 1.0, 5.0, 10.0, 2.0
-SLOW_LINK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ FAULTS = {
         Fault("skip", ("desync", "non_comm_hang"), True, max_seconds=HANG_SECONDS),
         Fault("resize", ("desync",), True, max_seconds=HANG_SECONDS),
         Fault("link", ("comm_hang",), True, max_seconds=HANG_SECONDS),
-        Fault("slowlink", ("comm_slow",), False, max_seconds=SLOW_LINK_SECONDS),
+        Fault("slowlink", ("comm_slow",), False, max_iterations=STRAGGLER_ITERATIONS),
         # A kernel that does not end: the rank's collectives are queued behind it and never start.
         Fault("stuck", ("non_comm_hang",), True, max_seconds=HANG_SECONDS, needs_gpu=True, common=False),
         # The process ends by CUDA's error, some time after the kernel that caused it.
