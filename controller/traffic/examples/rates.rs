@@ -7,9 +7,12 @@
 //! The fabric is the one of the C4 paper's test bed in outline: hosts of eight NICs, each with two ports of 200 Gbit/s in
 //! two planes, and all-reduce jobs over two hosts that sit in different segments, so that all their traffic crosses the
 //! spines. A NIC sends at most 360 Gbit/s: that is what NVLink inside the hosts leaves. The model is max-min fairness. A
-//! ring waits for its slowest flow, so a job's bus bandwidth is that of its slowest NIC.
+//! collective is cut evenly over its channels and waits for the slowest, so a job's bus bandwidth is what its slowest flow would
+//! give a whole NIC. The column "shared" says what it would be if the flows of a NIC could take work from each other, so that
+//! only the sum of them counts: then hashing costs less. The rows at 2:1 have links of half the rate; those with half as many spines say what
+//! that would be.
 
-use std::num::NonZeroU32;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use c4_traffic::{
     Flow, Flows, Plan, Topology, baseline,
@@ -29,10 +32,10 @@ fn gbps(rate: f64) -> Gbps {
 }
 
 /// Two segments of eight hosts. A leaf serves one plane of one rail pair of its segment.
-fn fabric(oversubscription: usize) -> Topology {
+fn fabric(spines: usize, rate: f64) -> Topology {
     let mut builder = Builder::new();
     let spines: Vec<_> =
-        (0..2 * NICS).map(|n| builder.switch(&format!("spine{n}"), Tier::Spine).expect("new")).collect();
+        (0..spines).map(|n| builder.switch(&format!("spine{n}"), Tier::Spine).expect("new")).collect();
     // Eight leaves a segment: rails 2k and 2k + 1, plane p.
     let mut leaves = Vec::new();
     for segment in 0..2 {
@@ -41,8 +44,7 @@ fn fabric(oversubscription: usize) -> Topology {
                 let leaf = builder.switch(&format!("leaf{segment}-{pair}-{plane}"), Tier::Leaf).expect("new");
                 for spine in &spines {
                     // Down: 8 hosts × 2 NICs × 200. Up: 16 spines × 200, or less.
-                    let rate = gbps(200.0 / oversubscription as f64);
-                    builder.links(leaf, *spine, rate, 1, State::Up).expect("fine");
+                    builder.links(leaf, *spine, gbps(rate), 1, State::Up).expect("fine");
                 }
                 leaves.push(leaf);
             }
@@ -87,24 +89,48 @@ fn jobs(topology: &Topology, count: usize, max_pieces: u32) -> Flows {
     flows
 }
 
-fn print(name: &str, gain: &Gain) {
-    println!("  {name:<44} {:>8.1} {:>10.0} {:>8.1}", gain.slowest, gain.sum, gain.bus);
+/// What flows get, and what jobs would if the flows of a NIC shared its work.
+struct Row {
+    gain: Gain,
+    shared: f64,
+}
+
+impl Row {
+    fn of(flows: &Flows, rates: &[f64]) -> Self {
+        let mut jobs: BTreeMap<&str, BTreeMap<_, f64>> = BTreeMap::new();
+        for (flow, rate) in flows.as_slice().iter().zip(rates) {
+            *jobs.entry(&flow.job).or_default().entry(flow.src).or_default() += rate;
+        }
+        let slowest = |nics: &BTreeMap<_, f64>| nics.values().copied().fold(f64::INFINITY, f64::min);
+        let shared = jobs.values().map(slowest).sum::<f64>() / jobs.len().max(1) as f64;
+        Self { gain: Gain::of(flows, rates), shared }
+    }
+
+    fn mean(of: &[Self]) -> Self {
+        let gains: Vec<Gain> = of.iter().map(|row| row.gain).collect();
+        let shared = of.iter().map(|row| row.shared).sum::<f64>() / of.len().max(1) as f64;
+        Self { gain: Gain::mean(&gains), shared }
+    }
+}
+
+fn print(name: &str, Row { gain, shared }: &Row) {
+    println!("  {name:<44} {:>8.1} {:>10.0} {:>8.1} {shared:>8.1}", gain.slowest, gain.sum, gain.bus);
 }
 
 fn main() {
-    for (name, oversubscription) in [("1:1", 1), ("2:1", 2)] {
+    let fabrics = [("1:1", 16, 200.0), ("2:1", 16, 100.0), ("2:1 by half as many spines", 8, 200.0)];
+    for (name, spines, rate) in fabrics {
         for (health, dead) in [("all links up", false), ("one uplink dead", true)] {
             for count in [1, 8] {
-                table(&format!("{name}, {health}, {count} job(s)"), oversubscription, dead, count);
+                table(&format!("{name}, {health}, {count} job(s)"), fabric(spines, rate), dead, count);
             }
         }
     }
 }
 
-fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
+fn table(title: &str, whole: Topology, dead: bool, count: usize) {
     println!("{title}: Gbit/s a flow, all flows, a NIC");
-    println!("  {:<44} {:>8} {:>10} {:>8}", "", "slowest", "sum", "bus");
-    let whole = fabric(oversubscription);
+    println!("  {:<44} {:>8} {:>10} {:>8} {:>8}", "", "slowest", "sum", "bus", "shared");
     let mut topology = whole.clone();
     if dead {
         let switch = |name: &str| topology.find_switch(name).expect("there");
@@ -112,8 +138,8 @@ fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
         topology.set_link_state(leaf, spine, None, State::Down);
     }
     let wires = Wires::new(&topology);
-    let got = |flows: &Flows, plan: &Plan| Gain::of(flows, &rates::planned(&wires, flows, plan));
-    let mean = |plan: &dyn Fn(u64) -> Gain| Gain::mean(&(0..SEEDS).map(plan).collect::<Vec<_>>());
+    let got = |flows: &Flows, plan: &Plan| Row::of(flows, &rates::planned(&wires, flows, plan));
+    let mean = |plan: &dyn Fn(u64) -> Row| Row::mean(&(0..SEEDS).map(plan).collect::<Vec<_>>());
     let flows = jobs(&topology, count, 1);
     // Two flows a NIC: a queue pair each is two a NIC.
     for (name, queue_pairs) in
@@ -139,7 +165,7 @@ fn table(title: &str, oversubscription: usize, dead: bool, count: usize) {
         if dead { "plan, weighted by queue pairs" } else { "plan, flows may be cut" },
         &got(&cut, &weighted),
     );
-    print("ideal spraying", &Gain::of(&flows, &baseline::spraying(&topology, &flows)));
+    print("ideal spraying", &Row::of(&flows, &baseline::spraying(&topology, &flows)));
     println!();
 }
 

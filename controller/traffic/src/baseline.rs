@@ -16,20 +16,32 @@ use crate::{
         state::State,
     },
     rates::{Stream, max_min},
-    topology::Topology,
+    topology::{NicId, Topology},
     wires::Wires,
 };
 
-/// ECMP: each of a flow's queue pairs takes, at every switch, one of the next hops towards its destination by a hash.
+/// ECMP: each of a flow's queue pairs takes, at every switch, one of the next hops towards its destination by a hash. The flows
+/// of a NIC take its ports by turns, as NCCL's channels do, and the queue pairs of one that has too few flows for that, as those of a
+/// bond do on mlx5: it is switches that hash.
 #[must_use]
 pub fn ecmp(topology: &Topology, flows: &Flows, queue_pairs: u32, seed: u64) -> Plan {
     let fabric = Fabric::new(topology, None);
     let routes = Routes::new(&fabric, flows);
-    let paths = (0..flows.len()).map(|flow| {
-        let pair = |number| hashed(&fabric, &routes, flow, number, seed);
-        (0..queue_pairs).filter_map(pair).map(|path| (path, 1)).collect()
+    let mut counts: BTreeMap<NicId, usize> = BTreeMap::new();
+    flows.as_slice().iter().for_each(|flow| *counts.entry(flow.src).or_default() += 1);
+    let mut turns: BTreeMap<NicId, u32> = BTreeMap::new();
+    let paths = flows.as_slice().iter().enumerate().map(|(number, flow)| {
+        let turn = turns.entry(flow.src).or_default();
+        let (first, pairs) = (*turn, routes.pairs(number));
+        *turn += 1;
+        let path = |pair| {
+            let turn = if counts[&flow.src] < pairs.len() { first + pair } else { first };
+            hashed(&fabric, &routes, number, pair, seed, choose(pairs, turn.into())?)
+        };
+        (0..queue_pairs).filter_map(path).map(|path| (path, 1)).collect()
     });
-    written(topology, flows, &fabric, &routes, queue_pairs, paths.collect())
+    let paths = paths.collect();
+    written(topology, flows, &fabric, &routes, queue_pairs, paths)
 }
 
 /// A flow, by number, with the ports it leaves and enters by.

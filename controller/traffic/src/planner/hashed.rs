@@ -26,10 +26,17 @@ pub(crate) fn choose<T: Copy>(list: &[T], hash: u64) -> Option<T> {
     (length > 0).then(|| list[(hash % length) as usize])
 }
 
-/// The path that ECMP gives a queue pair: at every switch one of the next hops towards the destination.
-pub(crate) fn hashed(fabric: &Fabric, routes: &Routes, flow: usize, number: u32, seed: u64) -> Option<Path> {
+/// The path that ECMP gives a queue pair that leaves and enters by these ports: at every switch one of the next hops towards
+/// the destination.
+pub(crate) fn hashed(
+    fabric: &Fabric,
+    routes: &Routes,
+    flow: usize,
+    number: u32,
+    seed: u64,
+    (src, dst): (u32, u32),
+) -> Option<Path> {
     let hash = |switch| hash(seed, flow, number, switch);
-    let (src, dst) = choose(routes.pairs(flow), hash(u32::MAX))?;
     let (from, to) = (fabric.ports[src as usize].leaf, fabric.ports[dst as usize].leaf);
     if from == to {
         return Some(Path::new(src, dst, &[]));

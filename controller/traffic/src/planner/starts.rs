@@ -9,7 +9,7 @@
 use super::{
     bound::Bounds,
     fabric::Path,
-    hashed::hashed,
+    hashed::{choose, hash as five_tuple, hashed},
     improve::{self, CLOSE},
     repair::tops_of,
     state::State,
@@ -57,7 +57,11 @@ pub(super) fn others<'a>(state: &mut State<'a>, flows: &Flows, bounds: &Bounds) 
 /// Puts the queue pairs of a flow where a hash has them.
 fn hash(state: &mut State<'_>, flow: u32, seed: u64) {
     let cut = state.max_pieces[flow as usize].min(PATHS as u32);
-    let path = |number| hashed(state.fabric, state.routes, flow as usize, number, seed);
+    let pairs = state.routes.pairs(flow as usize);
+    let path = |number| {
+        let ports = choose(pairs, five_tuple(seed, flow as usize, number, u32::MAX))?;
+        hashed(state.fabric, state.routes, flow as usize, number, seed, ports)
+    };
     let paths: Vec<Path> = (0..cut).filter_map(path).collect();
     put(state, flow, &paths, cut);
 }
