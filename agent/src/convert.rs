@@ -14,7 +14,7 @@ use crate::report::{
 mod paths;
 mod windows;
 
-pub use paths::BadOrders;
+pub use paths::BadPaths;
 
 /// Longest time a controller may leave between SIGTERM and SIGKILL: ten minutes, so that a garbled number cannot keep
 /// a dead job on its GPUs.
@@ -103,6 +103,7 @@ fn peer(peer: PeerTraffic) -> wire::PeerTraffic {
         channels: peer.sums.channels,
         operations: peer.sums.operations,
         bytes: peer.sums.bytes,
+        turn_us: peer.turn_us,
     }
 }
 

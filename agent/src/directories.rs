@@ -38,8 +38,9 @@ pub(crate) fn free(parent: &Path, name: &str) -> io::Result<PathBuf> {
         let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
         let path = parent.join(format!("{name}{suffix}"));
         match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| path),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         }
     }
     Err(io::Error::other(format!("{} and every name after it are taken", parent.join(name).display())))

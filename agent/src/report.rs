@@ -90,6 +90,8 @@ pub struct PeerTraffic {
     pub peer: u32,
     /// How much.
     pub sums: PeerSums,
+    /// How long ago the iteration began that the process is in, in microseconds; none where iterations are not recognised.
+    pub turn_us: Option<u64>,
 }
 
 /// What probes have found out about the paths of this host's connections.

@@ -3,7 +3,8 @@
 //!
 //! A state machine without I/O, as the rest of the brain is. Planning itself may take longer than the brain may be held
 //! up, so it is asked for as a piece of [`work::Work`] and comes back when it is done; whatever happens meanwhile is planned
-//! for next. A plan waits until a job has shown all its connections: for a moment of quiet, but not for ever.
+//! for next. A plan waits until a job has shown all its connections. Where every member of its communicators sends, that is seen; where some
+//! only receive, it waits for a moment of quiet, but not for ever.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use std::{
 
 use c4_detect::{
     finding::Finding,
-    observation::{NodeName, ProcessId, ProcessInfo, Timestamp},
+    observation::{JobId, NodeName, ProcessId, ProcessInfo, Timestamp},
 };
 use c4_traffic::{
     Flow, Flows, Plan, Previous, Topology,
@@ -58,7 +59,7 @@ use links::Links;
 use work::{Compared, Made, Work};
 use written::Written;
 
-/// New connections of a job come within moments of each other: a plan waits for so much quiet…
+/// New connections of a job come within moments of each other: where it is not seen that all are there, a plan waits for so much quiet…
 const QUIET_US: u64 = 500_000;
 /// …but no longer than this.
 const PATIENCE_US: u64 = 2_000_000;
@@ -132,6 +133,8 @@ pub struct NodeReport {
 struct News {
     first: Timestamp,
     last: Timestamp,
+    /// There is nothing to wait for.
+    complete: bool,
 }
 
 /// See the module.
@@ -158,11 +161,13 @@ pub struct Paths {
     changed: Timestamp,
     change_due: bool,
     news: Option<News>,
+    /// Jobs that have shown connections since the last plan was asked for.
+    fresh: BTreeSet<JobId>,
     reviewed: Timestamp,
     working: bool,
     /// Flows and avoided links of the last plan that was asked for.
     asked: Option<(Arc<Flows>, BTreeSet<Pair>)>,
-    running: BTreeSet<c4_detect::observation::JobId>,
+    running: BTreeSet<JobId>,
     unplanned: demand::Unplanned,
     /// Since when connections of flows are made where the plan says.
     placed: BTreeMap<String, Timestamp>,
@@ -205,7 +210,7 @@ impl Paths {
             keep_us,
             evidence: Evidence::default(),
             kept_until: now.after(keep_us),
-            news: (!kept.flows.is_empty()).then_some(News { first: now, last: now }),
+            news: (!kept.flows.is_empty()).then_some(News { first: now, last: now, complete: false }),
             previous: kept.previous.map(Arc::new),
             revision: kept.revision,
             epoch: kept.epoch.max(1),
@@ -215,6 +220,7 @@ impl Paths {
             reports: BTreeMap::new(),
             changed: now,
             change_due: false,
+            fresh: BTreeSet::new(),
             reviewed: now,
             working: false,
             asked: None,
@@ -237,6 +243,7 @@ impl Paths {
     /// A process tells whom it sends to.
     pub fn traffic(&mut self, info: &ProcessInfo, told: PeerTraffic, now: Timestamp) {
         if self.evidence.traffic(info, told, now) {
+            self.fresh.insert(info.job.clone());
             self.touch(now);
         }
     }
@@ -248,8 +255,9 @@ impl Paths {
 
     /// A node's agent tells what its probes have seen.
     pub fn report(&mut self, node: &NodeName, report: PathReport, now: Timestamp) {
+        // Of an epoch before this one, everybody forgets what was known anyway.
         let before = self.reports.get(node).map(|known| known.report.changes);
-        if before.is_some_and(|before| report.changes > before) {
+        if report.epoch == self.epoch && before.is_some_and(|before| report.changes > before) {
             self.change_due = true;
         }
         if report.epoch == self.epoch {
@@ -371,11 +379,20 @@ impl Paths {
         self.look_at_links(now);
         self.carried.prune(now);
         self.learn(now);
+        if self.news.is_some() && !self.fresh.is_empty() {
+            self.fresh.retain(|job| !self.evidence.is_complete(registry, job));
+            if self.fresh.is_empty() {
+                self.hurry(now);
+            }
+        }
         let due = |news: &News| {
-            now.micros_since(news.last) >= QUIET_US || now.micros_since(news.first) >= PATIENCE_US
+            news.complete
+                || now.micros_since(news.last) >= QUIET_US
+                || now.micros_since(news.first) >= PATIENCE_US
         };
         if !self.working && self.news.as_ref().is_some_and(due) {
             self.news = None;
+            self.fresh.clear();
             self.ask(registry, now);
         }
     }
@@ -386,8 +403,14 @@ impl Paths {
     }
 
     fn touch(&mut self, now: Timestamp) {
-        let first = self.news.map_or(now, |news| news.first);
-        self.news = Some(News { first, last: now });
+        let (first, complete) = self.news.map_or((now, false), |news| (news.first, news.complete));
+        self.news = Some(News { first, last: now, complete });
+    }
+
+    /// Something is to be planned for at once.
+    fn hurry(&mut self, now: Timestamp) {
+        self.touch(now);
+        self.news = self.news.map(|news| News { complete: true, ..news });
     }
 
     /// What agents know of ports is stale.
@@ -415,7 +438,7 @@ impl Paths {
         let avoid_others = self.links.take_turned() || !changes.is_empty();
         self.outputs.extend(changes.into_iter().map(|finding| Output::Finding(Box::new(finding))));
         if avoid_others {
-            self.touch(now);
+            self.hurry(now);
         }
     }
 

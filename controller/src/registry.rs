@@ -267,6 +267,13 @@ impl Registry {
         self.processes.get(&process).map(|known| &known.info)
     }
 
+    /// How many members a communicator has, if all of them are known.
+    #[must_use]
+    pub fn members(&self, comm: CommId) -> Option<usize> {
+        let comm = self.comms.get(&comm)?;
+        (comm.members.len() == comm.size as usize).then_some(comm.members.len())
+    }
+
     /// Every job of which processes are known.
     pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
         self.jobs.keys()

@@ -37,6 +37,7 @@ fn paths_show_the_plan_and_what_agents_know() {
         "answered by 10.9.9.9",
         "ring of 8 hosts",
         "250 ms",
+        "NEXT",
         "leaf0 → spine1 → leaf1",
         "MEASURED",
         "25 %",
@@ -49,6 +50,7 @@ fn paths_show_the_plan_and_what_agents_know() {
     assert!(!shown.contains("spine3"), "links that carry nothing and are fine are left out\n{shown}");
     let document = json(&controller.ask(&["paths", "--json"]));
     assert_eq!(document["flows"][0]["pieces"][0]["path"][1], "spine1");
+    assert_eq!(document["jobs"][0]["next_unix_us"], 1_700_000_000_250_000i64);
     assert_eq!(document["links"].as_array().map(Vec::len), Some(3));
     assert_eq!(document["nodes"][1]["follows"], false);
 }

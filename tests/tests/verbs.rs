@@ -14,7 +14,7 @@ use std::{
 };
 
 use c4_agent::paths::{
-    discovery::Report,
+    discovery::{Answer, Discovery, Probe},
     knowledge::Knowledge,
     mailbox::Instructions,
     orders::{Listening, ROCE},
@@ -363,10 +363,11 @@ fn a_plans_port_of_a_bond_reaches_the_queue_pair() {
     let listen = Listening { tcp: 30_000..30_001, roce: true };
     let mut knowledge = Knowledge::default();
     knowledge.order(taken.orders, &listen);
-    let spine = |n: u8| vec![IpAddr::from([172, 16, 0, n])];
-    let learned = BTreeMap::from([(spine(1), vec![0xC001]), (spine(2), vec![0xC002])]);
     let to = SocketAddr::new(PEER.parse().expect("an address"), ROCE);
-    knowledge.learned(to, &learned, &Report::default(), true);
+    // Port 0xC001 takes spine 1, the next one spine 2.
+    let answer = |probe: Probe| Answer::Hop([172, 16, 0, (probe.port - 0xC000) as u8].into());
+    let learned = Discovery::in_model(knowledge.task(to, 0xC001..0xC003, 1), answer);
+    knowledge.learned(to, &learned, true);
     let scene = Scene::new();
     let (table, _) = knowledge.table(&listen, 1);
     scene.publish(&table, u64::MAX);

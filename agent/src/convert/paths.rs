@@ -7,12 +7,14 @@ use thiserror::Error;
 
 use crate::{
     paths::{
+        discovery::Hops,
         explore::Wish,
         mailbox::Instructions,
         nics::NicPort,
         orders::{Order, Route},
+        trains::Tally,
     },
-    report::{ExploredPath, ExploredReport, PathReport, WaysReport},
+    report::{ExploredPath, ExploredReport, MeasuredWay, PathReport, WaysReport},
 };
 
 /// More orders than one host's connections could need.
@@ -24,10 +26,12 @@ const MOST_EXPLORED: usize = 4_096;
 /// Paths in one report.
 const MOST_SEEN: usize = 8_192;
 
-/// Orders that cannot be followed.
+/// What is said of paths and cannot be followed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("path_orders.orders[{index}]: {problem}")]
-pub struct BadOrders {
+#[error("{list}[{index}]: {problem}")]
+pub struct BadPaths {
+    /// The list that it is in.
+    list: &'static str,
     /// Which one.
     index: usize,
     /// What is wrong with it.
@@ -35,12 +39,12 @@ pub struct BadOrders {
 }
 
 impl TryFrom<wire::PathOrders> for Instructions {
-    type Error = BadOrders;
+    type Error = BadPaths;
 
-    fn try_from(orders: wire::PathOrders) -> Result<Self, BadOrders> {
+    fn try_from(orders: wire::PathOrders) -> Result<Self, BadPaths> {
         let mut seen = BTreeSet::new();
         let sound = |(index, order): (usize, wire::PathOrder)| {
-            let wrong = |problem: String| BadOrders { index, problem };
+            let wrong = |problem: String| BadPaths { list: "path_orders.orders", index, problem };
             let order = order_of(order).map_err(wrong)?;
             if index >= MOST_ORDERS {
                 return Err(wrong(format!("more than {MOST_ORDERS} orders")));
@@ -84,13 +88,19 @@ fn address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an address"))
 }
 
+/// A path's ends and who answers between them, as text.
+fn spelled(from: IpAddr, to: IpAddr, hops: &Hops) -> (String, String, Vec<String>) {
+    (from.to_string(), to.to_string(), hops.iter().map(IpAddr::to_string).collect())
+}
+
+fn seen(from: IpAddr, to: IpAddr, hops: &Hops, ports: u32) -> wire::SeenPath {
+    let (from, to, hops) = spelled(from, to, hops);
+    wire::SeenPath { from, to, hops, ports }
+}
+
 pub(super) fn report(report: PathReport) -> wire::PathReport {
-    let seen = report.seen.into_iter().take(MOST_SEEN).map(|(path, ports)| wire::SeenPath {
-        from: path.from.to_string(),
-        to: path.to.to_string(),
-        hops: path.hops.iter().map(IpAddr::to_string).collect(),
-        ports,
-    });
+    let paths = report.seen.iter().take(MOST_SEEN);
+    let seen = paths.map(|(path, ports)| seen(path.from, path.to, &path.hops, *ports));
     wire::PathReport {
         revision: report.revision,
         epoch: report.epoch,
@@ -110,45 +120,28 @@ pub(super) fn report(report: PathReport) -> wire::PathReport {
 }
 
 pub(super) fn trains(report: WaysReport) -> wire::PathTrains {
-    let way = |way: crate::report::MeasuredWay| wire::MeasuredPath {
-        from: way.from.to_string(),
-        to: way.to.to_string(),
-        hops: way.hops.iter().map(IpAddr::to_string).collect(),
-        good: way.tally.good,
-        bad: way.tally.bad,
-        busy: way.tally.busy,
-        unknown: way.tally.unknown,
-        behind_us: way.behind_us,
+    let way = |way: &MeasuredWay| {
+        let (from, to, hops) = spelled(way.from, way.to, &way.hops);
+        let Tally { good, bad, busy, unknown, .. } = way.tally;
+        wire::MeasuredPath { from, to, hops, good, bad, busy, unknown, behind_us: way.behind_us }
     };
-    let carried = report.carried.into_iter().take(MOST_SEEN).map(|(path, bytes)| wire::CarriedPath {
-        from: path.from.to_string(),
-        to: path.to.to_string(),
-        hops: path.hops.iter().map(IpAddr::to_string).collect(),
-        bytes,
+    let carried = report.carried.iter().take(MOST_SEEN).map(|(path, bytes)| {
+        let (from, to, hops) = spelled(path.from, path.to, &path.hops);
+        wire::CarriedPath { from, to, hops, bytes: *bytes }
     });
     wire::PathTrains {
         epoch: report.epoch,
-        paths: report.ways.into_iter().map(way).collect(),
+        paths: report.ways.iter().map(way).collect(),
         carried: carried.collect(),
     }
 }
 
-/// A wish that cannot be fulfilled.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("explore_paths.ends[{index}]: {problem}")]
-pub struct BadWish {
-    /// Which of its ends.
-    index: usize,
-    /// What is wrong with it.
-    problem: String,
-}
-
 impl TryFrom<wire::ExplorePaths> for Wish {
-    type Error = BadWish;
+    type Error = BadPaths;
 
-    fn try_from(wish: wire::ExplorePaths) -> Result<Self, BadWish> {
+    fn try_from(wish: wire::ExplorePaths) -> Result<Self, BadPaths> {
         let ends = wish.ends.into_iter().enumerate().map(|(index, ends)| {
-            let wrong = |problem: String| BadWish { index, problem };
+            let wrong = |problem: String| BadPaths { list: "explore_paths.ends", index, problem };
             if index >= MOST_EXPLORED {
                 return Err(wrong(format!("more than {MOST_EXPLORED} to explore")));
             }
@@ -164,17 +157,12 @@ pub(super) fn explored(report: ExploredReport) -> wire::PathsExplored {
         address: port.address.to_string(),
         gbps: port.gbps.unwrap_or(0.0),
     };
-    let trace = |trace: ExploredPath| wire::SeenPath {
-        from: trace.from.to_string(),
-        to: trace.to.to_string(),
-        hops: trace.hops.iter().map(IpAddr::to_string).collect(),
-        ports: trace.ports,
-    };
+    let trace = |trace: &ExploredPath| seen(trace.from, trace.to, &trace.hops, trace.ports);
     wire::PathsExplored {
         round: report.round,
         done: report.done,
         ports: report.ports.into_iter().map(port).collect(),
-        traces: report.traces.into_iter().take(MOST_SEEN).map(trace).collect(),
+        traces: report.traces.iter().take(MOST_SEEN).map(trace).collect(),
     }
 }
 

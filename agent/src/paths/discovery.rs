@@ -2,11 +2,12 @@
 //!
 //! Switches answer expired TTLs rarely and at their leisure (ICMP is rate-limited everywhere), so silence means nothing
 //! before it has been met several times: probes are paced, the pace slows down when answers stay away and picks up again
-//! when they come. What a switch says is not believed at once either: a port counts only when two answers name the same
-//! hops, since a switch that answers for others, or a path that moved in between, would spoil a plan silently.
+//! when they come. What a switch says is not believed at once either: a port is used only when two answers name the same
+//! hops, since a switch that answers for others, or a path that moved in between, would spoil a plan silently. A port whose
+//! first answer names a path that is not wanted is not asked again: it was only *glimpsed*.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     ops::Range,
 };
@@ -18,6 +19,8 @@ use super::orders::Route;
 pub struct Settings {
     /// Source ports to try, in this order.
     pub ports: Range<u16>,
+    /// Those that are to be tried before.
+    pub likely: BTreeSet<u16>,
     /// TTLs at which the switches answer that tell paths apart: 2 is the spine of a leaf–spine fabric, 2 and 3 are spine
     /// and core.
     pub ttls: Vec<u8>,
@@ -42,6 +45,7 @@ impl Default for Settings {
         Self {
             // Below the kernel's ephemeral ports, so that nobody else has them by chance.
             ports: 20_000..30_000,
+            likely: BTreeSet::new(),
             ttls: vec![2],
             pace_us: 2_000,
             slowest_us: 200_000,
@@ -51,6 +55,13 @@ impl Default for Settings {
             wanted: Vec::new(),
             depth: 4,
         }
+    }
+}
+
+impl Settings {
+    /// Whether ports of this path are of use.
+    fn wants(&self, hops: &Hops) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|route| route.matches(hops))
     }
 }
 
@@ -111,6 +122,20 @@ pub struct Report {
     pub elapsed_us: u64,
 }
 
+impl Report {
+    /// Adds what discovery of something else came to, beside this.
+    pub fn add(&mut self, other: &Self) {
+        self.ports += other.ports;
+        self.probes += other.probes;
+        self.silent += other.silent;
+        self.unsteady += other.unsteady;
+        self.busy += other.busy;
+        self.lost += other.lost;
+        self.paths += other.paths;
+        self.elapsed_us = self.elapsed_us.max(other.elapsed_us);
+    }
+}
+
 /// A port under examination.
 #[derive(Debug, Default)]
 struct Candidate {
@@ -124,7 +149,7 @@ struct Candidate {
 pub struct Discovery {
     settings: Settings,
     started_us: Option<u64>,
-    next_port: u16,
+    untried: Untried,
     pace_us: u64,
     due_us: u64,
     candidates: BTreeMap<u16, Candidate>,
@@ -132,7 +157,35 @@ pub struct Discovery {
     /// Probes without an answer, and until when they may have one.
     flying: BTreeMap<Probe, u64>,
     paths: BTreeMap<Hops, Vec<u16>>,
+    glimpsed: BTreeMap<Hops, Vec<u16>>,
     report: Report,
+}
+
+/// Ports that were not tried yet.
+#[derive(Debug)]
+struct Untried {
+    likely: BTreeSet<u16>,
+    others: Range<u16>,
+    skip: BTreeSet<u16>,
+}
+
+impl Untried {
+    fn new(settings: &Settings) -> Self {
+        let likely = settings.likely.clone();
+        Self { skip: likely.clone(), likely, others: settings.ports.clone() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.likely.is_empty() && self.others.is_empty()
+    }
+}
+
+impl Iterator for Untried {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        self.likely.pop_first().or_else(|| self.others.find(|port| !self.skip.contains(port)))
+    }
 }
 
 /// Ports under examination at the same time: what answers slowly is waited for, rather than asked about more ports.
@@ -152,15 +205,29 @@ impl Discovery {
     pub fn new(settings: Settings) -> Self {
         Self {
             started_us: None,
-            next_port: settings.ports.start,
+            untried: Untried::new(&settings),
             pace_us: settings.pace_us,
             due_us: 0,
             candidates: BTreeMap::new(),
             ready: VecDeque::new(),
             flying: BTreeMap::new(),
             paths: BTreeMap::new(),
+            glimpsed: BTreeMap::new(),
             report: Report::default(),
             settings,
+        }
+    }
+
+    /// What comes of it where everything is answered at once: in a model of a network.
+    #[must_use]
+    pub fn in_model(settings: Settings, mut answer: impl FnMut(Probe) -> Answer) -> Self {
+        let (mut discovery, mut now_us) = (Self::new(settings), 0);
+        loop {
+            match discovery.next(now_us) {
+                Step::Send(probe) => discovery.answer(probe, answer(probe)),
+                Step::Wait(until_us) => now_us = until_us,
+                Step::Done => return discovery,
+            }
         }
     }
 
@@ -176,7 +243,9 @@ impl Discovery {
             if now_us < self.due_us {
                 return Step::Wait(self.due_us.min(self.earliest().unwrap_or(u64::MAX)));
             }
-            return Step::Send(self.launch(now_us));
+            if let Some(probe) = self.launch(now_us) {
+                return Step::Send(probe);
+            }
         }
         match self.earliest() {
             Some(until) if !self.is_complete() => Step::Wait(until),
@@ -219,10 +288,26 @@ impl Discovery {
         &self.paths
     }
 
+    /// Ports of paths that are not wanted, by what one answer said.
+    #[must_use]
+    pub fn glimpsed(&self) -> &BTreeMap<Hops, Vec<u16>> {
+        &self.glimpsed
+    }
+
     /// How it went, or goes.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report { paths: self.paths.len() as u32, ..self.report.clone() }
+        Report { paths: self.ways() as u32, ..self.report.clone() }
+    }
+
+    /// Paths that were seen.
+    fn ways(&self) -> usize {
+        self.paths.len() + self.glimpsed.keys().filter(|hops| !self.paths.contains_key(*hops)).count()
+    }
+
+    /// Ports whose path was seen.
+    fn found(&self) -> usize {
+        self.paths.values().chain(self.glimpsed.values()).map(Vec::len).sum()
     }
 
     /// Whether all paths are known, with as many ports as wanted.
@@ -247,24 +332,21 @@ impl Discovery {
             let own = self.paths.iter().filter(|(hops, _)| route.matches(hops));
             own.map(|(_, ports)| ports.len()).sum::<usize>()
         };
-        let found: usize = self.paths.values().map(Vec::len).sum();
         let open: Vec<usize> =
             self.settings.wanted.iter().map(ports).filter(|own| *own < self.settings.depth).collect();
-        !open.is_empty() && open.iter().all(|own| *own == 0) && found >= ABSENT * (self.paths.len() + 1)
+        !open.is_empty() && open.iter().all(|own| *own == 0) && self.found() >= ABSENT * (self.ways() + 1)
     }
 
     fn looked_long_enough(&self) -> bool {
-        let found: usize = self.paths.values().map(Vec::len).sum();
-        found >= NOTHING_NEW as usize * self.paths.len()
+        self.found() >= NOTHING_NEW as usize * self.ways()
     }
 
     /// Whether another port should be tried. Where nothing answers at all, a few are enough to know.
     fn wants_port(&self) -> bool {
-        let hopeless = self.paths.is_empty() && self.report.silent + self.report.lost >= 8;
-        let room = self.candidates.len() < CANDIDATES && self.next_port < self.settings.ports.end;
+        let hopeless = self.ways() == 0 && self.report.silent + self.report.lost >= 8;
+        let room = self.candidates.len() < CANDIDATES && !self.untried.is_empty();
         // A path that so many ports do not take is not there, or nobody answers on it.
-        let absent =
-            self.report.ports as usize > MOST_PORTS_A_PATH * (self.paths.len() + 1) || self.is_absent();
+        let absent = self.report.ports as usize > MOST_PORTS_A_PATH * (self.ways() + 1) || self.is_absent();
         room && !hopeless && !absent && !self.is_complete()
     }
 
@@ -272,20 +354,18 @@ impl Discovery {
         self.flying.values().min().copied()
     }
 
-    fn launch(&mut self, now_us: u64) -> Probe {
-        let port = self.ready.pop_front().unwrap_or_else(|| {
-            let port = self.next_port;
-            self.next_port += 1;
+    fn launch(&mut self, now_us: u64) -> Option<Probe> {
+        let port = self.ready.pop_front().or_else(|| {
             self.report.ports += 1;
-            port
-        });
+            self.untried.next()
+        })?;
         let ttls = &self.settings.ttls;
         let heard = self.candidates.entry(port).or_default().hops.len();
         let probe = Probe { port, ttl: ttls[heard % ttls.len()] };
         self.flying.insert(probe, now_us + self.settings.timeout_us);
         self.report.probes += 1;
         self.due_us = now_us + self.pace_us;
-        probe
+        Some(probe)
     }
 
     /// Probes that nobody answered are repeated, more slowly.
@@ -315,6 +395,10 @@ impl Discovery {
         let at = candidate.hops.len() - 1;
         if at >= length && candidate.hops[at - length] != hop {
             self.give_up(port, |report| &mut report.unsteady);
+        } else if candidate.hops.len() == length && !self.settings.wants(&candidate.hops) {
+            if let Some(candidate) = self.candidates.remove(&port) {
+                self.glimpsed.entry(candidate.hops).or_default().push(port);
+            }
         } else if candidate.hops.len() < 2 * length {
             self.ready.push_front(port);
         } else if let Some(mut candidate) = self.candidates.remove(&port) {

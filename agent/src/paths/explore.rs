@@ -10,11 +10,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle, Thread},
+    sync::atomic::AtomicBool,
+    thread,
     time::Duration,
 };
 
@@ -23,9 +20,10 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    discovery::{Discovery, Hops, Settings},
+    discovery::{Hops, Settings},
+    mailbox::{Mailbox, Reader},
     nics::{NicPort, ports},
-    probe::{Protocol, Target, learn},
+    probe::{Protocol, Target, ask, at_once},
 };
 use crate::report::{Captured, ExploredPath, ExploredReport, Report};
 
@@ -59,44 +57,9 @@ pub struct Wish {
     pub ends: Vec<(IpAddr, IpAddr)>,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    newest: Mutex<Option<Wish>>,
-    interrupted: AtomicBool,
-    stopped: AtomicBool,
-    reader: Mutex<Option<Thread>>,
-}
-
-/// Where wishes go. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Wishes(Arc<Shared>);
-
-impl Wishes {
-    /// Takes a wish in the place of the one before.
-    pub fn put(&self, wish: Wish) {
-        *self.0.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(wish);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        self.0.interrupted.store(true, Ordering::Release);
-        if let Some(reader) = &*self.0.reader.lock().unwrap_or_else(PoisonError::into_inner) {
-            reader.unpark();
-        }
-    }
-
-    fn take(&self) -> Option<Wish> {
-        self.0.interrupted.store(self.0.stopped.load(Ordering::Acquire), Ordering::Release);
-        self.0.newest.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
 /// A running explorer; dropped, it ends.
 #[derive(Debug)]
-pub struct Explorer {
-    wishes: Wishes,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Explorer(Reader<Wish>);
 
 impl Explorer {
     /// Starts it. What it finds goes to `reports`.
@@ -104,42 +67,27 @@ impl Explorer {
     /// # Errors
     /// When there can be no more threads.
     pub fn start(settings: ExploreSettings, reports: mpsc::Sender<Captured>) -> io::Result<Self> {
-        let wishes = Wishes::default();
-        let other = wishes.clone();
-        let explore = move || explore(&settings, &reports, &other);
-        let thread = thread::Builder::new().name("c4-explore".to_owned()).spawn(explore)?;
-        *wishes.0.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread.thread().clone());
-        Ok(Self { wishes, thread: Some(thread) })
+        let read = move |wishes| explore(&settings, &reports, &wishes);
+        Reader::start("c4-explore", read).map(Self)
     }
 
     /// Where wishes go.
     #[must_use]
-    pub fn wishes(&self) -> Wishes {
-        self.wishes.clone()
+    pub fn wishes(&self) -> Mailbox<Wish> {
+        self.0.mailbox().clone()
     }
 }
 
-impl Drop for Explorer {
-    fn drop(&mut self) {
-        self.wishes.0.stopped.store(true, Ordering::Release);
-        self.wishes.wake();
-        if let Some(thread) = self.thread.take() {
-            // A panic in it was reported by the thread.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn explore(settings: &ExploreSettings, reports: &mpsc::Sender<Captured>, wishes: &Wishes) {
+fn explore(settings: &ExploreSettings, reports: &mpsc::Sender<Captured>, wishes: &Mailbox<Wish>) {
     let mut told = ExploredReport::default();
     let mut since = REPORT;
-    while !wishes.0.stopped.load(Ordering::Acquire) {
+    while !wishes.is_stopped() {
         let mut now = ExploredReport { ports: own_ports(settings), ..told.clone() };
         let mut is_new = now != told;
         if let Some(wish) = wishes.take() {
             let own: Vec<IpAddr> = now.ports.iter().map(|port| port.address).collect();
             let ends: Vec<_> = wish.ends.into_iter().filter(|(from, _)| own.contains(from)).collect();
-            if let Some(traces) = find(settings, &ends, &wishes.0.interrupted) {
+            if let Some(traces) = find(settings, &ends, wishes) {
                 info!(round = wish.round, destinations = ends.len(), paths = traces.len(), "explored paths");
                 (now.round, now.done, now.traces, is_new) = (wish.round, true, traces, true);
             }
@@ -180,16 +128,12 @@ fn own_ports(settings: &ExploreSettings) -> Vec<NicPort> {
 fn find(
     settings: &ExploreSettings,
     ends: &[(IpAddr, IpAddr)],
-    interrupted: &AtomicBool,
+    wishes: &Mailbox<Wish>,
 ) -> Option<Vec<ExploredPath>> {
     let mut traces = Vec::new();
     for some in ends.chunks(TOGETHER) {
-        let found: Vec<Vec<ExploredPath>> = thread::scope(|scope| {
-            let one = |(from, to): &(IpAddr, IpAddr)| trace(settings, *from, *to, interrupted);
-            let finders: Vec<_> = some.iter().map(|ends| scope.spawn(move || one(ends))).collect();
-            finders.into_iter().filter_map(|finder| finder.join().ok()).collect()
-        });
-        if interrupted.load(Ordering::Acquire) {
+        let found = at_once(some, |(from, to)| trace(settings, *from, *to, wishes.interruption()));
+        if wishes.is_interrupted() {
             return None;
         }
         traces.extend(found.into_iter().flatten());
@@ -206,17 +150,12 @@ pub fn trace(
     interrupted: &AtomicBool,
 ) -> Vec<ExploredPath> {
     let target = Target { protocol: Protocol::Tcp, from: Some(from), to: SocketAddr::new(to, settings.to) };
-    let ask = |ports: Range<u16>, ttls: Vec<u8>, paths, depth| {
-        let task = Settings { ports, ttls, paths, depth, ..Settings::default() };
-        let mut discovery = Discovery::new(task);
-        if let Err(error) = learn(target, &mut discovery, interrupted) {
-            warn!(%to, %error, "cannot probe");
-        }
-        discovery
+    let probe = |ports: Range<u16>, ttls: Vec<u8>, paths, depth| {
+        ask(target, Settings { ports, ttls, paths, depth, ..Settings::default() }, interrupted)
     };
     // How far it is. A source port that is in use says nothing: a few are tried.
     let first = settings.ports.start;
-    let is_there = |ttl: u8| ask(first..first.saturating_add(4), vec![ttl], Some(1), 1);
+    let is_there = |ttl: u8| probe(first..first.saturating_add(4), vec![ttl], Some(1), 1);
     let Some(distance) = (1..=MOST_HOPS + 1).find(|ttl| {
         let asked = is_there(*ttl);
         asked.paths().is_empty() && asked.report().lost > 0
@@ -227,7 +166,7 @@ pub fn trace(
         return Vec::new();
     }
     let end = first.saturating_add(PORTS).min(settings.ports.end);
-    let discovery = ask(first..end, (1..distance).collect(), None, 1);
+    let discovery = probe(first..end, (1..distance).collect(), None, 1);
     let trace = |(hops, ports): (&Hops, &Vec<u16>)| ExploredPath {
         from,
         to,

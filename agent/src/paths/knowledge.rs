@@ -12,7 +12,7 @@ use std::{
 use c4_path_table::Table;
 
 use super::{
-    discovery::{Hops, Report, Settings},
+    discovery::{Discovery, Hops, Report, Settings},
     orders::{self, Known, Listening, Order, Route},
 };
 
@@ -43,6 +43,8 @@ pub struct Seen {
 pub struct Knowledge {
     orders: Vec<Order>,
     known: Known,
+    /// Ports of paths that were not wanted when they were met, by one answer each.
+    glimpsed: Known,
     /// What was looked for to the end, found or not.
     tried: BTreeMap<SocketAddr, BTreeSet<Route>>,
     figures: Report,
@@ -55,6 +57,7 @@ impl Knowledge {
         self.orders = orders;
         let wanted: BTreeSet<SocketAddr> = self.targets(listen).collect();
         self.known.retain(|to, _| wanted.contains(to));
+        self.glimpsed.retain(|to, _| wanted.contains(to));
         self.tried.retain(|to, _| wanted.contains(to));
     }
 
@@ -84,43 +87,41 @@ impl Knowledge {
     pub fn task(&self, to: SocketAddr, ports: Range<u16>, depth: usize) -> Settings {
         let wanted: Vec<Route> = self.wanted(to.ip()).into_iter().collect();
         let ttls = ttls(wanted.first().map_or(1, |route| route.via.len()));
-        Settings { ports, ttls, depth, wanted, ..Settings::default() }
+        let glimpsed = self.glimpsed.get(&to).into_iter().flatten();
+        let likely = glimpsed.filter(|(hops, _)| wanted.iter().any(|route| route.matches(hops)));
+        let likely = likely.flat_map(|(_, own)| own).copied().filter(|port| ports.contains(port)).collect();
+        Settings { ports, likely, ttls, depth, wanted, ..Settings::default() }
     }
 
     /// What was learned about a destination. `complete` when nobody cut it short.
-    pub fn learned(
-        &mut self,
-        to: SocketAddr,
-        paths: &BTreeMap<Hops, Vec<u16>>,
-        report: &Report,
-        complete: bool,
-    ) {
-        let known = self.known.entry(to).or_default();
-        for (hops, ports) in paths {
-            // A port takes one path: the newer knowledge counts.
-            for own in known.values_mut() {
+    pub fn learned(&mut self, to: SocketAddr, discovery: &Discovery, complete: bool) {
+        let (known, glimpsed) = (self.known.entry(to).or_default(), self.glimpsed.entry(to).or_default());
+        // A port takes one path: the newer knowledge counts, and what was asked twice more than what was asked once.
+        for (hops, ports) in discovery.paths() {
+            for own in known.values_mut().chain(glimpsed.values_mut()) {
                 own.retain(|port| !ports.contains(port));
             }
             known.entry(hops.clone()).or_default().extend(ports);
         }
+        for (hops, ports) in discovery.glimpsed() {
+            for own in glimpsed.values_mut() {
+                own.retain(|port| !ports.contains(port));
+            }
+            let is_new = |port: &&u16| !known.values().any(|own| own.contains(port));
+            glimpsed.entry(hops.clone()).or_default().extend(ports.iter().filter(is_new));
+        }
         known.retain(|_, ports| !ports.is_empty());
+        glimpsed.retain(|_, ports| !ports.is_empty());
         if complete {
             let wanted = self.wanted(to.ip());
             self.tried.insert(to, wanted);
         }
-        let figures = &mut self.figures;
-        figures.ports += report.ports;
-        figures.probes += report.probes;
-        figures.silent += report.silent;
-        figures.unsteady += report.unsteady;
-        figures.busy += report.busy;
-        figures.lost += report.lost;
-        figures.elapsed_us = figures.elapsed_us.max(report.elapsed_us);
+        self.figures.add(&discovery.report());
     }
 
     /// Something in the network has changed: nothing that is known can be relied on.
     pub fn forget(&mut self) {
-        (self.known, self.tried) = (Known::new(), BTreeMap::new());
+        (self.known, self.glimpsed, self.tried) = (Known::new(), Known::new(), BTreeMap::new());
         self.figures = Report::default();
     }
 
@@ -174,7 +175,8 @@ impl Knowledge {
     pub fn seen(&self) -> BTreeMap<Seen, u32> {
         let mut seen = BTreeMap::new();
         for order in &self.orders {
-            for (to, paths) in self.known.iter().filter(|(to, _)| to.ip() == order.to) {
+            let all = self.known.iter().chain(&self.glimpsed);
+            for (to, paths) in all.filter(|(to, _)| to.ip() == order.to) {
                 for (hops, ports) in paths {
                     let path = Seen { from: order.from, to: to.ip(), hops: hops.clone() };
                     *seen.entry(path).or_insert(0) += ports.len() as u32;
@@ -206,6 +208,7 @@ pub fn ttls(switches: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::discovery::Answer;
 
     const LISTEN: Listening = Listening { tcp: 30_000..30_002, roce: false };
 
@@ -223,9 +226,15 @@ mod tests {
         SocketAddr::new([10, 0, 1, host].into(), port)
     }
 
+    /// Has a destination asked about these ports, which take these spines.
     fn learn(knowledge: &mut Knowledge, to: SocketAddr, found: &[(u8, &[u16])], complete: bool) {
-        let paths = found.iter().map(|(spine, ports)| (vec![hop(*spine)], ports.to_vec())).collect();
-        knowledge.learned(to, &paths, &Report { probes: 10, ..Report::default() }, complete);
+        let spine =
+            |port| found.iter().find(|(_, ports)| ports.contains(&port)).map(|(spine, _)| hop(*spine));
+        let likely = found.iter().flat_map(|(_, ports)| *ports).copied().collect();
+        let wanted = knowledge.wanted(to.ip()).into_iter().collect();
+        let task = Settings { ports: 0..0, likely, wanted, depth: 99, ..Settings::default() };
+        let discovery = Discovery::in_model(task, |probe| Answer::Hop(spine(probe.port).expect("asked")));
+        knowledge.learned(to, &discovery, complete);
     }
 
     #[test]
@@ -284,7 +293,24 @@ mod tests {
         let from = [10, 0, 0, 1].into();
         let seen = |spine| Seen { from, to: to(1, 0).ip(), hops: vec![hop(spine)] };
         assert_eq!(knowledge.seen(), BTreeMap::from([(seen(1), 1), (seen(2), 1)]));
-        assert_eq!(knowledge.figures().probes, 20);
+        assert_eq!(knowledge.figures().probes, 2 * 3);
+    }
+
+    #[test]
+    fn ports_of_paths_that_are_not_wanted_are_seen_and_tried_first_once_they_are() {
+        let mut knowledge = Knowledge::default();
+        knowledge.order(vec![order(1, &[1])], &LISTEN);
+        learn(&mut knowledge, to(1, 30_000), &[(1, &[20_000]), (2, &[20_001, 20_002])], true);
+        let from = [10, 0, 0, 1].into();
+        let seen = |spine| Seen { from, to: to(1, 0).ip(), hops: vec![hop(spine)] };
+        assert_eq!(knowledge.seen(), BTreeMap::from([(seen(1), 1), (seen(2), 2)]));
+        assert_eq!(knowledge.path(to(1, 30_000), 20_001), None, "one answer is not enough to go by");
+        knowledge.order(vec![order(1, &[2])], &LISTEN);
+        let task = knowledge.task(to(1, 30_000), 20_000..30_000, 2);
+        assert_eq!(task.likely, BTreeSet::from([20_001, 20_002]));
+        learn(&mut knowledge, to(1, 30_000), &[(2, &[20_001])], true);
+        assert!(knowledge.path(to(1, 30_000), 20_001).is_some());
+        assert_eq!(knowledge.seen(), BTreeMap::from([(seen(1), 1), (seen(2), 2)]), "no port counts twice");
     }
 
     #[test]

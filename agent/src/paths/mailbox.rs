@@ -1,12 +1,13 @@
-//! Orders on their way from the stream to the thread that follows them: only the newest count, and they interrupt
-//! whatever is being learned for older ones.
+//! What somebody is to do, on its way to the thread that does it: only the newest counts, and it interrupts whatever is being
+//! done for what came before. The thread ends with whoever started it.
 
 use std::{
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::Thread,
+    thread::{self, JoinHandle, Thread},
 };
 
 use super::orders::Order;
@@ -22,22 +23,36 @@ pub struct Instructions {
     pub orders: Vec<Order>,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    newest: Mutex<Option<Instructions>>,
+#[derive(Debug)]
+struct Inner<T> {
+    newest: Mutex<Option<T>>,
     reader: Mutex<Option<Thread>>,
     interrupted: AtomicBool,
     stopped: AtomicBool,
 }
 
 /// See the module. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Mailbox(Arc<Inner>);
+#[derive(Debug)]
+pub struct Mailbox<T>(Arc<Inner<T>>);
 
-impl Mailbox {
-    /// Puts orders in and wakes the reader.
-    pub fn put(&self, instructions: Instructions) {
-        *self.0.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(instructions);
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        let (newest, reader) = (Mutex::default(), Mutex::default());
+        let (interrupted, stopped) = (AtomicBool::default(), AtomicBool::default());
+        Self(Arc::new(Inner { newest, reader, interrupted, stopped }))
+    }
+}
+
+impl<T> Clone for Mailbox<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// Puts something in, in the place of what is there, and wakes the reader.
+    pub fn put(&self, newest: T) {
+        *self.0.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
         self.wake();
     }
 
@@ -47,9 +62,9 @@ impl Mailbox {
         self.wake();
     }
 
-    /// The newest orders since the last call. What is learned from now on is not interrupted by what came before.
+    /// The newest since the last call. What is done from now on is not interrupted by what came before.
     #[must_use]
-    pub fn take(&self) -> Option<Instructions> {
+    pub fn take(&self) -> Option<T> {
         self.0.interrupted.store(self.is_stopped(), Ordering::Release);
         self.0.newest.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -66,9 +81,10 @@ impl Mailbox {
         &self.0.interrupted
     }
 
-    /// The thread to be woken.
-    pub(super) fn read_by(&self, thread: Thread) {
-        *self.0.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    /// Whether something waits here.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.0.interrupted.load(Ordering::Acquire)
     }
 
     fn wake(&self) {
@@ -79,22 +95,79 @@ impl Mailbox {
     }
 }
 
+/// A thread that reads a mailbox. Dropped, it is told to end, and waited for.
+#[derive(Debug)]
+pub struct Reader<T> {
+    mailbox: Mailbox<T>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Reader<T> {
+    /// Starts it: it is to return soon after its mailbox says so.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start(name: &str, read: impl FnOnce(Mailbox<T>) + Send + 'static) -> io::Result<Self> {
+        let mailbox = Mailbox::default();
+        let own = mailbox.clone();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || read(own))?;
+        *mailbox.0.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread.thread().clone());
+        Ok(Self { mailbox, thread: Some(thread) })
+    }
+}
+
+impl<T> Reader<T> {
+    /// What it reads.
+    #[must_use]
+    pub fn mailbox(&self) -> &Mailbox<T> {
+        &self.mailbox
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        self.mailbox.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was reported by the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_the_newest_orders_count_and_the_end_stays() {
+    fn only_the_newest_counts_and_the_end_stays() {
         let mailbox = Mailbox::default();
         assert_eq!(mailbox.take(), None);
-        for revision in 1..=2 {
-            mailbox.put(Instructions { revision, ..Instructions::default() });
+        for number in 1..=2 {
+            mailbox.put(number);
         }
-        assert!(mailbox.interruption().load(Ordering::Acquire));
-        assert_eq!(mailbox.take().map(|taken| taken.revision), Some(2));
-        assert!(!mailbox.interruption().load(Ordering::Acquire));
+        assert!(mailbox.is_interrupted());
+        assert_eq!(mailbox.take(), Some(2));
+        assert!(!mailbox.is_interrupted());
         mailbox.stop();
         assert_eq!(mailbox.take(), None);
         assert!(mailbox.is_stopped() && mailbox.interruption().load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_reader_is_woken_and_ends_with_its_owner() {
+        let (sent, heard) = std::sync::mpsc::channel();
+        let read = move |mailbox: Mailbox<u8>| {
+            while !mailbox.is_stopped() {
+                if let Some(taken) = mailbox.take() {
+                    sent.send(taken).expect("heard");
+                }
+                thread::park();
+            }
+        };
+        let reader = Reader::start("reader", read).expect("a thread");
+        reader.mailbox().put(7);
+        assert_eq!(heard.recv(), Ok(7));
+        drop(reader);
+        assert!(heard.recv().is_err(), "it has ended");
     }
 }

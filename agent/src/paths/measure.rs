@@ -10,10 +10,6 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -34,6 +30,7 @@ use tracing::warn;
 
 use super::{
     echo::{Receiver, SIZE, Sent, decode},
+    mailbox::{Mailbox, Reader},
     trains::{Step, Tally, Trains, Way},
 };
 use crate::{
@@ -59,18 +56,15 @@ const MOST_REPORTED: usize = 1_024;
 /// What the kernel keeps of probes that were not read yet.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-#[derive(Debug, Default)]
-struct Shared {
-    newest: Mutex<Option<(u64, Vec<Way>)>>,
-    stopped: AtomicBool,
-}
-
 /// See the module; dropped, it ends.
 #[derive(Debug)]
 pub struct Measurer {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    prober: Reader<Measured>,
+    answerer: Option<JoinHandle<()>>,
 }
+
+/// Paths that are to be measured, and the state of the network in which they were learned.
+type Measured = (u64, Vec<Way>);
 
 impl Measurer {
     /// Starts it. What it finds goes to `reports`.
@@ -85,28 +79,24 @@ impl Measurer {
         let mut sockets = vec![answering(Ipv4Addr::UNSPECIFIED.into(), settings.port)?];
         // Not every host has IPv6.
         sockets.extend(answering(Ipv6Addr::UNSPECIFIED.into(), settings.port));
-        let shared = Arc::new(Shared::default());
-        let (other, probing) = (shared.clone(), shared.clone());
-        let answer = move || answer(&sockets, &other.stopped);
         let prober = Prober::new(settings, metrics, reports);
-        let threads = vec![
-            thread::Builder::new().name("c4-echo".to_owned()).spawn(answer)?,
-            thread::Builder::new().name("c4-measure".to_owned()).spawn(move || prober.run(&probing))?,
-        ];
-        Ok(Self { shared, threads })
+        let prober = Reader::start("c4-measure", move |mailbox| prober.run(&mailbox))?;
+        let ends = prober.mailbox().clone();
+        let answer = move || answer(&sockets, &ends);
+        let answerer = Some(thread::Builder::new().name("c4-echo".to_owned()).spawn(answer)?);
+        Ok(Self { prober, answerer })
     }
 
     /// These paths, and no others, are to be measured from now on.
     pub fn measure(&self, epoch: u64, ways: Vec<Way>) {
-        *self.shared.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, ways));
+        self.prober.mailbox().put((epoch, ways));
     }
 }
 
 impl Drop for Measurer {
     fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        for thread in self.threads.drain(..) {
-            thread.thread().unpark();
+        self.prober.mailbox().stop();
+        if let Some(thread) = self.answerer.take() {
             // A panic in it was reported by the thread.
             let _ = thread.join();
         }
@@ -132,9 +122,9 @@ fn answering(at: IpAddr, port: u16) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-fn answer(sockets: &[UdpSocket], stopped: &AtomicBool) {
+fn answer(sockets: &[UdpSocket], ends: &Mailbox<Measured>) {
     let mut receiver = Receiver::default();
-    while !stopped.load(Ordering::Acquire) {
+    while !ends.is_stopped() {
         let mut polled: Vec<PollFd<'_>> =
             sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
         // Interrupted or not, what is there is read.
@@ -223,10 +213,9 @@ impl Prober {
         Self { settings, metrics, reports, session: 0, epoch: 0, paths, trains, told, told_us: 0 }
     }
 
-    fn run(mut self, shared: &Shared) {
-        while !shared.stopped.load(Ordering::Acquire) {
-            let new = shared.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some((epoch, ways)) = new {
+    fn run(mut self, mailbox: &Mailbox<Measured>) {
+        while !mailbox.is_stopped() {
+            if let Some((epoch, ways)) = mailbox.take() {
                 self.take(epoch, ways);
             }
             let now = now_us();

@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Instant,
 };
 
@@ -23,7 +24,9 @@ use nix::{
     },
 };
 
-use super::discovery::{Answer, Discovery, Probe, Step};
+use tracing::warn;
+
+use super::discovery::{Answer, Discovery, Probe, Settings, Step};
 
 /// ICMP's "time exceeded".
 const TIME_EXCEEDED: u8 = 11;
@@ -47,6 +50,24 @@ pub struct Target {
     pub from: Option<IpAddr>,
     /// Their destination.
     pub to: SocketAddr,
+}
+
+/// Learns what there is to be learned about a destination, or as much as there was time for until it was told to stop.
+pub fn ask(target: Target, settings: Settings, stop: &AtomicBool) -> Discovery {
+    let mut discovery = Discovery::new(settings);
+    if let Err(error) = learn(target, &mut discovery, stop) {
+        warn!(to = %target.to, %error, "cannot probe");
+    }
+    discovery
+}
+
+/// Does the same for several, each in a thread of its own since probing is mostly waiting. What has panicked is left out.
+pub(super) fn at_once<'t, T: Sync, R: Send>(of: &'t [T], one: impl Fn(&'t T) -> R + Sync) -> Vec<R> {
+    let one = &one;
+    thread::scope(|scope| {
+        let threads: Vec<_> = of.iter().map(|of| scope.spawn(move || one(of))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    })
 }
 
 /// Runs a discovery to its end, or until it is told to stop.

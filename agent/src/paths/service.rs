@@ -3,13 +3,7 @@
 //! another path than it did, something in the network changed, and everything known is stale: it is learned anew.
 
 use std::{
-    fs, io,
-    net::SocketAddr,
-    ops::Range,
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
+    fs, io, net::SocketAddr, ops::Range, path::PathBuf, sync::atomic::AtomicBool, thread, time::Duration,
 };
 
 use c4_path_table::{publish, renew};
@@ -24,10 +18,10 @@ use super::{
     discovery::{Discovery, Settings},
     explore::ExploreSettings,
     knowledge::{Check, Knowledge, ttls},
-    mailbox::Mailbox,
+    mailbox::{Instructions, Mailbox, Reader},
     measure::{MeasureSettings, Measurer},
     orders::{self, Listening, ROCE},
-    probe::{Protocol, Target, learn},
+    probe::{Protocol, Target, ask, at_once},
     ways::Ways,
 };
 use crate::{
@@ -82,10 +76,7 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// A running service; dropped, it ends.
 #[derive(Debug)]
-pub struct Service {
-    mailbox: Mailbox,
-    thread: Option<thread::JoinHandle<()>>,
-}
+pub struct Service(Reader<Instructions>);
 
 impl Service {
     /// Starts it. What it sees goes to `reports`.
@@ -97,28 +88,18 @@ impl Service {
         metrics: Metrics,
         reports: mpsc::Sender<Captured>,
     ) -> io::Result<Self> {
-        let mailbox = Mailbox::default();
-        let mut worker = Worker::new(settings, metrics, reports, mailbox.clone());
-        worker.measurer = worker.start_measuring();
-        let thread = thread::Builder::new().name("c4-paths".to_owned()).spawn(move || worker.run())?;
-        mailbox.read_by(thread.thread().clone());
-        Ok(Self { mailbox, thread: Some(thread) })
+        let work = move |mailbox| {
+            let mut worker = Worker::new(settings, metrics, reports, mailbox);
+            worker.measurer = worker.start_measuring();
+            worker.run();
+        };
+        Reader::start("c4-paths", work).map(Self)
     }
 
     /// Where a controller's orders go.
     #[must_use]
-    pub fn mailbox(&self) -> Mailbox {
-        self.mailbox.clone()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.mailbox.stop();
-        if let Some(thread) = self.thread.take() {
-            // It ends within a poll; a panic in it was reported by the thread.
-            let _ = thread.join();
-        }
+    pub fn mailbox(&self) -> Mailbox<Instructions> {
+        self.0.mailbox().clone()
     }
 }
 
@@ -126,7 +107,7 @@ struct Worker {
     settings: PathSettings,
     metrics: Metrics,
     reports: mpsc::Sender<Captured>,
-    mailbox: Mailbox,
+    mailbox: Mailbox<Instructions>,
     /// The file of orders as it was last read.
     text: String,
     ordered: bool,
@@ -151,7 +132,7 @@ impl Worker {
         settings: PathSettings,
         metrics: Metrics,
         reports: mpsc::Sender<Captured>,
-        mailbox: Mailbox,
+        mailbox: Mailbox<Instructions>,
     ) -> Self {
         Self {
             settings,
@@ -236,17 +217,16 @@ impl Worker {
     fn learn(&mut self) -> bool {
         let lacking = self.knowledge.lacking(&self.settings.listen, self.settings.depth);
         for some in lacking.chunks(TOGETHER) {
-            let found: Vec<(SocketAddr, Discovery, bool)> = thread::scope(|scope| {
-                let learners: Vec<_> = some.iter().map(|to| scope.spawn(|| self.discover(*to))).collect();
-                learners.into_iter().filter_map(|learner| learner.join().ok()).collect()
-            });
-            for (to, discovery, complete) in found {
+            let worker = &*self;
+            let found = at_once(some, |to| (*to, worker.discover(*to)));
+            let complete = !self.mailbox.is_interrupted();
+            for (to, discovery) in found {
                 self.metrics.paths_learned(&discovery.report());
-                self.knowledge.learned(to, discovery.paths(), &discovery.report(), complete);
+                self.knowledge.learned(to, &discovery, complete);
             }
             // The table of before is still as good as anything.
             let _ = renew(&self.settings.table, boot_ns() + LEASE_NS);
-            if self.mailbox.interruption().load(Ordering::Acquire) {
+            if !complete {
                 return true;
             }
         }
@@ -258,17 +238,11 @@ impl Worker {
         !lacking.is_empty()
     }
 
-    /// Asks about one destination until the paths in its orders have their ports; and whether it came to an end.
-    fn discover(&self, to: SocketAddr) -> (SocketAddr, Discovery, bool) {
+    /// Asks about one destination until the paths in its orders have their ports.
+    fn discover(&self, to: SocketAddr) -> Discovery {
         let ports = if to.port() == ROCE { ROCE_SOURCES } else { self.settings.ports.clone() };
         let task = self.knowledge.task(to, ports, self.settings.depth);
-        let mut discovery = Discovery::new(task);
-        let interrupted: &AtomicBool = self.mailbox.interruption();
-        if let Err(error) = learn(target(to), &mut discovery, interrupted) {
-            warn!(%to, %error, "cannot probe");
-        }
-        let complete = !interrupted.load(Ordering::Acquire);
-        (to, discovery, complete)
+        ask(target(to), task, self.mailbox.interruption())
     }
 
     /// Asks again about some ports; forgets everything if one takes another path now.
@@ -279,15 +253,9 @@ impl Worker {
             self.ways.look_again();
         }
         let checks = self.knowledge.checks(TOGETHER);
-        let mailbox = &self.mailbox;
-        let changed: Vec<&Check> = thread::scope(|scope| {
-            let askers: Vec<_> = checks
-                .iter()
-                .map(|check| scope.spawn(move || has_changed(check, mailbox).then_some(check)))
-                .collect();
-            askers.into_iter().filter_map(|asker| asker.join().ok().flatten()).collect()
-        });
-        if let Some(Check { to, port, hops }) = changed.first() {
+        let stop = self.mailbox.interruption();
+        let changed = at_once(&checks, |check| has_changed(check, stop).then_some(check));
+        if let Some(Check { to, port, hops }) = changed.into_iter().flatten().next() {
             info!(%to, port, was = ?hops, "a path has changed: what is known of ports is stale");
             self.metrics.path_changed();
             self.about.changes += 1;
@@ -320,8 +288,12 @@ impl Worker {
         }
         let settled = self.knowledge.lacking(&self.settings.listen, self.settings.depth).is_empty();
         let (_, missing) = self.knowledge.table(&self.settings.listen, self.generation);
-        let figures = self.knowledge.figures().clone();
-        let seen = self.knowledge.seen();
+        let mut figures = self.knowledge.figures().clone();
+        figures.add(self.ways.figures());
+        let mut seen = self.knowledge.seen();
+        for (path, ports) in self.ways.seen() {
+            *seen.entry(path).or_insert(0) += ports;
+        }
         self.metrics.paths_known(seen.len(), settled);
         let report = PathReport {
             settled,
@@ -360,7 +332,7 @@ fn read_orders(path: &std::path::Path, before: &mut String, host: &str) -> Optio
 }
 
 /// Whether a port takes another path than it did.
-fn has_changed(check: &Check, mailbox: &Mailbox) -> bool {
+fn has_changed(check: &Check, stop: &AtomicBool) -> bool {
     let one = check.port..check.port.saturating_add(1);
     let settings = Settings {
         ports: one,
@@ -369,10 +341,7 @@ fn has_changed(check: &Check, mailbox: &Mailbox) -> bool {
         depth: 1,
         ..Settings::default()
     };
-    let mut discovery = Discovery::new(settings);
-    if learn(target(check.to), &mut discovery, mailbox.interruption()).is_err() {
-        return false;
-    }
+    let discovery = ask(target(check.to), settings, stop);
     discovery.report().unsteady > 0 || discovery.paths().keys().any(|now| *now != check.hops)
 }
 

@@ -1,5 +1,6 @@
 //! Which paths are measured for loss, and by which source ports: all paths to some of the destinations in the orders, also
-//! those that no connection is to take, since a link that is avoided may have been mended. No I/O, no clock.
+//! those that no connection is to take, since a link that is avoided may have been mended. What was seen on the way tells which
+//! links are there, as it does where ports for connections are learned. No I/O, no clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +10,8 @@ use std::{
 };
 
 use super::{
-    discovery::{Hops, Settings},
-    knowledge::ttls,
+    discovery::{Discovery, Hops, Report, Settings},
+    knowledge::{Seen, ttls},
     orders::Order,
     trains::Way,
 };
@@ -33,8 +34,10 @@ pub struct Ends {
 #[derive(Debug, Default)]
 pub struct Ways {
     wanted: BTreeSet<Ends>,
-    known: BTreeMap<Ends, BTreeMap<Hops, u16>>,
+    /// Of each path, a source port that takes it, and how many do.
+    known: BTreeMap<Ends, BTreeMap<Hops, (u16, u32)>>,
     tried: BTreeSet<Ends>,
+    figures: Report,
 }
 
 impl Ways {
@@ -67,15 +70,36 @@ impl Ways {
     }
 
     /// Ports that were found for a destination.
-    pub fn learned(&mut self, ends: Ends, paths: &BTreeMap<Hops, Vec<u16>>) {
-        let first = |(hops, ports): (&Hops, &Vec<u16>)| Some((hops.clone(), *ports.first()?));
-        self.known.insert(ends, paths.iter().filter_map(first).collect());
+    pub fn learned(&mut self, ends: Ends, discovery: &Discovery) {
+        let first = |(hops, ports): (&Hops, &Vec<u16>)| {
+            Some((hops.clone(), (*ports.first()?, u32::try_from(ports.len()).unwrap_or(u32::MAX))))
+        };
+        self.known.insert(ends, discovery.paths().iter().filter_map(first).collect());
         self.tried.insert(ends);
+        self.figures.add(&discovery.report());
+    }
+
+    /// How learning went since the last change of the network.
+    #[must_use]
+    pub fn figures(&self) -> &Report {
+        &self.figures
+    }
+
+    /// Every path that probes took, and by how many ports.
+    pub fn seen(&self) -> impl Iterator<Item = (Seen, u32)> {
+        let of = |(ends, paths): (&Ends, &BTreeMap<Hops, (u16, u32)>)| {
+            let (from, to) = (ends.from, ends.to);
+            let seen = move |(hops, (_, ports)): (&Hops, &(u16, u32))| {
+                (Seen { from, to, hops: hops.clone() }, *ports)
+            };
+            paths.iter().map(seen).collect::<Vec<_>>()
+        };
+        self.known.iter().flat_map(of)
     }
 
     /// The network has changed.
     pub fn forget(&mut self) {
-        (self.known, self.tried) = (BTreeMap::new(), BTreeSet::new());
+        *self = Self { wanted: std::mem::take(&mut self.wanted), ..Self::default() };
     }
 
     /// Destinations to which no path was found may have some by now.
@@ -86,9 +110,14 @@ impl Ways {
     /// All that can be measured.
     #[must_use]
     pub fn all(&self) -> Vec<Way> {
-        let of = |(ends, paths): (&Ends, &BTreeMap<Hops, u16>)| {
+        let of = |(ends, paths): (&Ends, &BTreeMap<Hops, (u16, u32)>)| {
             let (from, to) = (ends.from, ends.to);
-            let way = move |(hops, port): (&Hops, &u16)| Way { from, to, hops: hops.clone(), port: *port };
+            let way = move |(hops, (port, _)): (&Hops, &(u16, u32))| Way {
+                from,
+                to,
+                hops: hops.clone(),
+                port: *port,
+            };
             paths.iter().map(way).collect::<Vec<_>>()
         };
         self.known.iter().flat_map(of).collect()
@@ -106,11 +135,17 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paths::orders::Route;
+    use crate::paths::{discovery::Answer, orders::Route};
 
     fn order(to: u8) -> Order {
         let paths = vec![Route { units: 1, bond: 0, via: vec![vec![[172, 16, 0, 1].into()]] }];
         Order { host: "a".into(), from: [10, 0, 0, 1].into(), to: [10, 0, 1, to].into(), paths }
+    }
+
+    /// Discovery by four ports to its end.
+    fn discover(answer: impl Fn(u16) -> Answer) -> Discovery {
+        let task = Settings { ports: 20_000..20_004, ..Settings::default() };
+        Discovery::in_model(task, |probe| answer(probe.port))
     }
 
     fn hops(spine: u8) -> Hops {
@@ -127,10 +162,17 @@ mod tests {
         let ends: Vec<Ends> = ways.lacking().collect();
         assert_eq!(ends.len(), 2);
         assert_eq!(Ways::task(&ends[0], 1..9).ttls, [2]);
-        ways.learned(ends[0], &BTreeMap::from([(hops(1), vec![20_000]), (hops(2), vec![20_003, 20_004])]));
-        ways.learned(ends[1], &BTreeMap::new());
+        // Four ports, by the spine that answers for each.
+        let spine = |port| [1, 2, 1, 2][usize::from(port - 20_000)];
+        ways.learned(ends[0], &discover(|port| Answer::Hop([172, 16, 0, spine(port)].into())));
+        ways.learned(ends[1], &discover(|_| Answer::Busy));
+        assert_eq!(
+            ways.seen().map(|(seen, ports)| (seen.hops, ports)).collect::<Vec<_>>(),
+            [(hops(1), 2), (hops(2), 2)]
+        );
+        assert_eq!((ways.figures().ports, ways.figures().busy), (8, 4));
         assert_eq!(ways.lacking().count(), 0);
-        assert_eq!(ways.all().iter().map(|way| way.port).collect::<Vec<_>>(), [20_000, 20_003]);
+        assert_eq!(ways.all().iter().map(|way| way.port).collect::<Vec<_>>(), [20_000, 20_001]);
         ways.look_again();
         assert_eq!(ways.lacking().collect::<Vec<_>>(), [ends[1]]);
         ways.order(&[order(2)]);

@@ -135,6 +135,11 @@ impl CommTrack {
         self.peers.take(now_ns)
     }
 
+    /// How long ago the iteration began that it is in, in microseconds, if iterations are recognised.
+    pub(super) fn turn_us(&self, now_ns: u64) -> Option<u64> {
+        self.aggregator.turned_ns().map(|began_ns| now_ns.saturating_sub(began_ns) / 1_000)
+    }
+
     /// Takes in the sends and receives that were seen: of those that are open, the oldest for each peer and direction.
     pub(super) fn update_pending(&mut self, operations: &[&Operation]) {
         let mut oldest: BTreeMap<(u32, bool), &Operation> = BTreeMap::new();

@@ -252,8 +252,11 @@ impl<H: RecorderHandle> Tracked<H> {
         let Some(process) = self.process else { return Vec::new() };
         let of = |track: &mut CommTrack| {
             let comm = CommId(track.last.id);
+            let turn_us = track.turn_us(now_ns);
             let peers = track.peers(now_ns).into_iter();
-            peers.map(move |(peer, sums)| PeerTraffic { process, comm, peer, sums }).collect::<Vec<_>>()
+            peers
+                .map(move |(peer, sums)| PeerTraffic { process, comm, peer, sums, turn_us })
+                .collect::<Vec<_>>()
         };
         self.comms.values_mut().flat_map(of).collect()
     }

@@ -43,7 +43,7 @@ use crate::{
     convert,
     metrics::Metrics,
     paths::{
-        explore,
+        explore::Wish,
         mailbox::{Instructions, Mailbox},
     },
     report::{Captured, Command, Report, SensorStatus, TimeSteps},
@@ -131,8 +131,8 @@ pub struct Stream<D> {
     sensors: watch::Receiver<Vec<SensorStatus>>,
     commands: mpsc::Sender<Command>,
     wishes: mpsc::Sender<TimeSteps>,
-    orders: Option<Mailbox>,
-    explorer: Option<explore::Wishes>,
+    orders: Option<Mailbox<Instructions>>,
+    explorer: Option<Mailbox<Wish>>,
     desk: Desk,
     said_absent: bool,
     search: Search,
@@ -169,13 +169,13 @@ impl<D: Dial> Stream<D> {
 
     /// Passes orders for paths on.
     #[must_use]
-    pub fn with_orders(self, orders: Option<Mailbox>) -> Self {
+    pub fn with_orders(self, orders: Option<Mailbox<Instructions>>) -> Self {
         Self { orders, ..self }
     }
 
     /// Passes on what is to be explored.
     #[must_use]
-    pub fn with_explorer(self, explorer: Option<explore::Wishes>) -> Self {
+    pub fn with_explorer(self, explorer: Option<Mailbox<Wish>>) -> Self {
         Self { explorer, ..self }
     }
 
@@ -358,7 +358,7 @@ impl<D: Dial> Stream<D> {
             debug!("paths are to be explored, which this agent is not configured to do");
             return;
         };
-        match explore::Wish::try_from(wish) {
+        match Wish::try_from(wish) {
             Ok(wish) => explorer.put(wish),
             Err(error) => warn!(%error, "paths are not explored"),
         }

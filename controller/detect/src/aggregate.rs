@@ -197,6 +197,12 @@ impl Aggregator {
         }
     }
 
+    /// When the iteration began of which operations have completed last, if iterations are recognised.
+    #[must_use]
+    pub fn turned_ns(&self) -> Option<u64> {
+        self.period.begun_ns()
+    }
+
     /// The blocks and iterations that closed since the last call.
     pub fn take(&mut self) -> (Vec<Block>, Vec<Iteration>) {
         (std::mem::take(&mut self.blocks), std::mem::take(&mut self.iterations))

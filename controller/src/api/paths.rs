@@ -72,12 +72,14 @@ fn flow(flow: &FlowView) -> v1::PathFlow {
 
 fn about(picture: &Snapshot, job: &JobPaths) -> v1::PathJob {
     let learned = picture.jobs.get(&JobId(job.job.clone())).and_then(|known| known.view.iteration_ns);
+    let next = learned.and_then(|ns| job.next(ns / 1_000, picture.taken));
     v1::PathJob {
         job: job.job.clone(),
         pattern: job.pattern.clone(),
         flows: job.flows,
         running: job.running,
         period_seconds: learned.map_or(0.0, |ns| ns as f64 * 1e-9),
+        next_unix_us: next.map_or(0, |at| i64::try_from(at.0).unwrap_or(i64::MAX)),
     }
 }
 

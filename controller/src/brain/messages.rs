@@ -177,7 +177,7 @@ impl Brain {
                     self.groups.result(&key, result);
                 }
             }
-            Body::Traffic(peers) => self.traffic(&peers, node, now)?,
+            Body::Traffic(peers) => self.traffic(&peers, node, age_us, now)?,
             Body::Paths(report) => self.path_report(*report, node, now),
             Body::Trains(trains) => {
                 if let Some(paths) = &mut self.paths {

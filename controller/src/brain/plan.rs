@@ -17,12 +17,16 @@ impl Brain {
         &mut self,
         peers: &[PeerTraffic],
         node: &NodeName,
+        age_us: u64,
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let Some(paths) = &mut self.paths else { return Ok(()) };
         for peer in peers {
             match self.registry.of(peer.process, node) {
-                Ok(info) => paths.traffic(info, *peer, now),
+                Ok(info) => {
+                    let turn_us = peer.turn_us.map(|us| us.saturating_add(age_us));
+                    paths.traffic(info, PeerTraffic { turn_us, ..*peer }, now);
+                }
                 // It was sent before the end, and came after it.
                 Err(Refusal::Ended { .. }) => {}
                 Err(refusal) => return Err(refusal),

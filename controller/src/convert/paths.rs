@@ -27,6 +27,8 @@ pub struct PeerTraffic {
     pub operations: u64,
     /// Bytes of the network steps that were sampled.
     pub bytes: u64,
+    /// How long ago the iteration began that the process was in when this was told.
+    pub turn_us: Option<u64>,
 }
 
 /// A path that probes took.
@@ -127,6 +129,19 @@ pub struct Explored {
     pub traces: Vec<Trace>,
 }
 
+/// Where a path begins and ends, and who answers on it.
+fn path(
+    field: &str,
+    from: &str,
+    to: &str,
+    hops: &[String],
+) -> Result<(IpAddr, IpAddr, Vec<IpAddr>), Invalid> {
+    let at = format!("{field}.hops");
+    between(&at, hops.len() as u64, 1, limits::HOPS)?;
+    let hops = hops.iter().map(|hop| address(&at, hop)).collect::<Result<_, _>>()?;
+    Ok((address(&format!("{field}.from"), from)?, address(&format!("{field}.to"), to)?, hops))
+}
+
 pub(super) fn explored(message: v1::PathsExplored) -> Result<Explored, Invalid> {
     at_most("paths_explored.ports", message.ports.len() as u64, limits::NIC_PORTS)?;
     at_most("paths_explored.traces", message.traces.len() as u64, limits::SEEN_PATHS)?;
@@ -141,14 +156,8 @@ pub(super) fn explored(message: v1::PathsExplored) -> Result<Explored, Invalid> 
         Ok((nic, own, rate))
     };
     let trace = |seen: v1::SeenPath| {
-        between("paths_explored.traces.hops", seen.hops.len() as u64, 1, limits::HOPS)?;
-        let hops = seen.hops.iter().map(|hop| address("paths_explored.traces.hops", hop));
-        Ok(Trace {
-            from: address("paths_explored.traces.from", &seen.from)?,
-            to: address("paths_explored.traces.to", &seen.to)?,
-            hops: hops.collect::<Result<_, _>>()?,
-            ports: seen.ports,
-        })
+        let (from, to, hops) = path("paths_explored.traces", &seen.from, &seen.to, &seen.hops)?;
+        Ok(Trace { from, to, hops, ports: seen.ports })
     };
     Ok(Explored {
         round: message.round,
@@ -177,6 +186,10 @@ pub(super) fn traffic(message: v1::Traffic) -> Result<Vec<PeerTraffic>, Invalid>
             channels: peer.channels,
             operations: at_most("traffic.peers.operations", peer.operations, limits::COUNT)?,
             bytes: at_most("traffic.peers.bytes", peer.bytes, limits::BYTES)?,
+            turn_us: peer
+                .turn_us
+                .map(|us| at_most("traffic.peers.turn_us", us, limits::AGE_US))
+                .transpose()?,
         })
     };
     message.peers.into_iter().map(peer).collect()
@@ -185,14 +198,8 @@ pub(super) fn traffic(message: v1::Traffic) -> Result<Vec<PeerTraffic>, Invalid>
 pub(super) fn report(report: v1::PathReport) -> Result<PathReport, Invalid> {
     at_most("path_report.seen", report.seen.len() as u64, limits::SEEN_PATHS)?;
     let seen = |seen: v1::SeenPath| {
-        between("path_report.seen.hops", seen.hops.len() as u64, 1, limits::HOPS)?;
-        let hops = seen.hops.iter().map(|hop| address("path_report.seen.hops", hop));
-        Ok(SeenPath {
-            from: address("path_report.seen.from", &seen.from)?,
-            to: address("path_report.seen.to", &seen.to)?,
-            hops: hops.collect::<Result<_, _>>()?,
-            ports: seen.ports,
-        })
+        let (from, to, hops) = path("path_report.seen", &seen.from, &seen.to, &seen.hops)?;
+        Ok(SeenPath { from, to, hops, ports: seen.ports })
     };
     let given_up = [report.silent, report.unsteady, report.busy, report.lost];
     Ok(PathReport {
@@ -213,35 +220,29 @@ pub(super) fn report(report: v1::PathReport) -> Result<PathReport, Invalid> {
 
 pub(super) fn trains(trains: v1::PathTrains) -> Result<PathTrains, Invalid> {
     at_most("path_trains.paths", trains.paths.len() as u64, limits::SEEN_PATHS)?;
-    let path = |path: v1::MeasuredPath| {
-        between("path_trains.paths.hops", path.hops.len() as u64, 1, limits::HOPS)?;
-        let hops = path.hops.iter().map(|hop| address("path_trains.paths.hops", hop));
-        at_most("path_trains.paths.unknown", path.unknown, limits::COUNT)?;
+    let measured = |way: v1::MeasuredPath| {
+        let (from, to, hops) = path("path_trains.paths", &way.from, &way.to, &way.hops)?;
+        at_most("path_trains.paths.unknown", way.unknown, limits::COUNT)?;
         Ok(MeasuredPath {
-            from: address("path_trains.paths.from", &path.from)?,
-            to: address("path_trains.paths.to", &path.to)?,
-            hops: hops.collect::<Result<_, _>>()?,
-            good: at_most("path_trains.paths.good", path.good, limits::COUNT)?,
-            bad: at_most("path_trains.paths.bad", path.bad, limits::COUNT)?,
-            busy: at_most("path_trains.paths.busy", path.busy, limits::COUNT)?,
-            behind_us: path
+            from,
+            to,
+            hops,
+            good: at_most("path_trains.paths.good", way.good, limits::COUNT)?,
+            bad: at_most("path_trains.paths.bad", way.bad, limits::COUNT)?,
+            busy: at_most("path_trains.paths.busy", way.busy, limits::COUNT)?,
+            behind_us: way
                 .behind_us
                 .map(|us| at_most("path_trains.paths.behind_us", us, limits::AGE_US))
                 .transpose()?,
         })
     };
     at_most("path_trains.carried", trains.carried.len() as u64, limits::SEEN_PATHS)?;
-    let carried = |path: v1::CarriedPath| {
-        between("path_trains.carried.hops", path.hops.len() as u64, 1, limits::HOPS)?;
-        let hops = path.hops.iter().map(|hop| address("path_trains.carried.hops", hop));
-        Ok(CarriedPath {
-            from: address("path_trains.carried.from", &path.from)?,
-            to: address("path_trains.carried.to", &path.to)?,
-            hops: hops.collect::<Result<_, _>>()?,
-            bytes: at_most("path_trains.carried.bytes", path.bytes, limits::BYTES)?,
-        })
+    let carried = |way: v1::CarriedPath| {
+        let (from, to, hops) = path("path_trains.carried", &way.from, &way.to, &way.hops)?;
+        let bytes = at_most("path_trains.carried.bytes", way.bytes, limits::BYTES)?;
+        Ok(CarriedPath { from, to, hops, bytes })
     };
-    let paths = trains.paths.into_iter().map(path).collect::<Result<_, _>>()?;
+    let paths = trains.paths.into_iter().map(measured).collect::<Result<_, _>>()?;
     let carried = trains.carried.into_iter().map(carried).collect::<Result<_, _>>()?;
     Ok(PathTrains { epoch: trains.epoch, paths, carried })
 }
@@ -277,13 +278,22 @@ mod tests {
 
     #[test]
     fn traffic_and_reports_are_checked() {
-        let peer = v1::PeerTraffic { process: 7, comm: 3, peer: 2, channels: 2, operations: 9, bytes: 10 };
+        let peer = v1::PeerTraffic {
+            process: 7,
+            comm: 3,
+            peer: 2,
+            channels: 2,
+            operations: 9,
+            bytes: 10,
+            turn_us: Some(3),
+        };
         assert_eq!(traffic(v1::Traffic { peers: vec![peer] }).map(|peers| peers.len()), Ok(1));
-        let spoil: [fn(&mut v1::PeerTraffic); 4] = [
+        let spoil: [fn(&mut v1::PeerTraffic); 5] = [
             |peer| peer.process = 0,
             |peer| peer.channels = 0,
             |peer| peer.peer = u32::MAX,
             |peer| peer.bytes = u64::MAX,
+            |peer| peer.turn_us = Some(u64::MAX),
         ];
         for spoil in spoil {
             let mut peer = peer;

@@ -62,6 +62,8 @@ struct Sender {
     place: Place,
     began: Timestamp,
     ended: Option<Timestamp>,
+    /// When an iteration of it began, by what it told last.
+    turned: Option<Timestamp>,
     peers: HashMap<(CommId, u32), Peer>,
 }
 
@@ -87,8 +89,10 @@ impl Evidence {
             place: Place::of(info),
             began: now,
             ended: None,
+            turned: None,
             peers: HashMap::new(),
         });
+        sender.turned = sender.turned.max(told.turn_us.map(|us| now.before(us)));
         let key = (told.comm, told.peer);
         if let Some(peer) = sender.peers.get_mut(&key) {
             let channels = std::mem::replace(&mut peer.told, told).channels;
@@ -145,6 +149,36 @@ impl Evidence {
             since: sum.since,
         });
         (streams.collect(), running)
+    }
+
+    /// Whether a job that runs has shown all its connections: in every communicator over which anybody sends, every member is
+    /// known and has told whom it sends to. Nothing can be said of those in which some only receive.
+    #[must_use]
+    pub fn is_complete(&self, registry: &Registry, job: &JobId) -> bool {
+        let own = || {
+            self.senders.iter().filter(|(_, sender)| {
+                sender.job == *job
+                    && sender.ended.is_none()
+                    && registry.incarnation(job) == Some(sender.incarnation)
+            })
+        };
+        let mut senders: BTreeMap<CommId, BTreeSet<ProcessId>> = BTreeMap::new();
+        for (process, sender) in own() {
+            for (comm, _) in sender.peers.keys() {
+                senders.entry(*comm).or_default().insert(*process);
+            }
+        }
+        !senders.is_empty()
+            && senders
+                .iter()
+                .all(|(comm, senders)| registry.members(*comm).is_some_and(|all| all == senders.len()))
+    }
+
+    /// When an iteration of a job began, by what its processes told last.
+    #[must_use]
+    pub fn turned(&self, job: &str) -> Option<Timestamp> {
+        let own = self.senders.values().filter(|sender| sender.job.0 == job && sender.ended.is_none());
+        own.filter_map(|sender| sender.turned).max()
     }
 
     /// What some senders send, from place to place.
@@ -249,7 +283,15 @@ mod tests {
 
     fn sends(process: u64, peer: u32) -> PeerTraffic {
         let process = ProcessId(process);
-        PeerTraffic { process, comm: CommId(process.0 / 10), peer, channels: 2, operations: 1, bytes: 0 }
+        PeerTraffic {
+            process,
+            comm: CommId(process.0 / 10),
+            peer,
+            channels: 2,
+            operations: 1,
+            bytes: 0,
+            turn_us: None,
+        }
     }
 
     /// Two processes on two nodes, in one communicator.
@@ -266,7 +308,8 @@ mod tests {
             if rank as u32 >= shown {
                 continue;
             }
-            let told = sends(info.process.0, 1 - rank as u32);
+            let turn_us = (shown > 1).then_some(u64::from(rank as u32));
+            let told = PeerTraffic { turn_us, ..sends(info.process.0, 1 - rank as u32) };
             assert!(evidence.traffic(&info, told, Timestamp(3)));
             assert!(!evidence.traffic(&info, told, Timestamp(4)), "no news");
         }
@@ -275,7 +318,11 @@ mod tests {
     #[test]
     fn streams_come_from_connections_and_outlive_their_processes_for_a_while() {
         let (mut registry, mut evidence) = (Registry::default(), Evidence::default());
+        let job = JobId("j".into());
+        assert!(!evidence.is_complete(&registry, &job), "nothing is known");
         run(&mut registry, &mut evidence, 0, 2);
+        assert!(evidence.is_complete(&registry, &job));
+        assert_eq!(evidence.turned("j"), Some(Timestamp(4)), "of the second look, the later");
         let (streams, running) = evidence.streams(&registry, Timestamp(4));
         let ends: Vec<_> = streams.iter().map(|s| (s.from.node.0.as_str(), s.to.node.0.as_str())).collect();
         assert_eq!(ends, [("a", "b"), ("b", "a")]);
@@ -287,6 +334,8 @@ mod tests {
         assert_eq!((streams.len(), running.len()), (2, 0));
         // A new incarnation takes the place of the old one, which stands in for what is not shown yet.
         run(&mut registry, &mut evidence, 1, 1);
+        assert!(!evidence.is_complete(&registry, &job), "only one of two has shown whom it sends to");
+        assert_eq!(evidence.turned("j"), None);
         let (streams, running) = evidence.streams(&registry, Timestamp(9));
         assert_eq!((streams.len(), running.len()), (2, 1));
         let since: Vec<_> = streams.iter().map(|stream| stream.since).collect();

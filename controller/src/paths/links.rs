@@ -204,12 +204,17 @@ impl Links {
             return None;
         }
         let late = now.micros_since(changed) >= SETTLE_US;
-        if !late && expected.any(|node| !self.reports.contains_key(node)) {
-            return None;
-        }
-        (self.news, self.judged) = (false, now);
+        let all = late || !expected.any(|node| !self.reports.contains_key(node));
+        (self.news, self.judged) = (!all, now);
         self.picture = picture(topology, &self.locator, self.reports.values());
         self.known.extend(self.picture.crossed.keys());
+        if !all {
+            // Those who have not reported may have crossed what the others have not, but no link that the others would have
+            // crossed if it were there.
+            let sure = mem::take(&mut self.picture.sure);
+            self.picture.uncrossed.retain(|link, _| sure.contains(link));
+            self.picture.hidden.clear();
+        }
         let known: BTreeSet<SwitchId> = self.known.iter().flat_map(|link| [link.0, link.1]).collect();
         // One that was met before is down now. Who is hidden stays so until he is met: since nobody looks for him any more.
         let before = self.hidden.clone();

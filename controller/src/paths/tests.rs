@@ -109,6 +109,7 @@ impl Scene {
                 channels: 1,
                 operations: 1,
                 bytes: 1,
+                turn_us: None,
             };
             self.paths.traffic(&info, told, self.now);
         }
@@ -151,6 +152,12 @@ impl Scene {
     /// All ordered nodes report what they see when some links are dead.
     fn report(&mut self, dead: &[(u8, u8)], changes: u32) {
         let nodes: Vec<NodeName> = self.paths.by_node.keys().cloned().collect();
+        self.report_of(nodes, dead, changes);
+        self.run(2 * SECOND);
+    }
+
+    /// These do.
+    fn report_of(&mut self, nodes: impl IntoIterator<Item = NodeName>, dead: &[(u8, u8)], changes: u32) {
         for node in nodes {
             let (orders, epoch) = self.paths.orders(&node).expect("ordered");
             let mut seen = Vec::new();
@@ -169,7 +176,6 @@ impl Scene {
                 PathReport { revision, epoch, settled: true, changes, ports, seen, ..PathReport::default() };
             self.paths.report(&node, report, self.now);
         }
-        self.run(2 * SECOND);
     }
 }
 
@@ -197,12 +203,12 @@ fn nobody_waits_for_what_hashing_would_do() {
 }
 
 #[test]
-fn a_jobs_flows_are_planned_and_ordered_once_its_connections_are_quiet() {
+fn a_jobs_flows_are_planned_and_ordered_once_all_its_connections_are_there() {
     let mut scene = Scene::new(None);
     assert!(!scene.settle(), "nothing to plan");
     scene.ring("j", 1, &["h00", "h10", "h20"]);
-    scene.run(300_000);
-    assert!(scene.work.is_none(), "there may be more connections in a moment");
+    scene.run(100_000);
+    assert!(scene.work.is_some(), "all three have shown whom they send to");
     assert!(scene.settle());
     let names: Vec<_> = scene.told.iter().map(|node| node.0.as_str()).collect();
     assert_eq!(names, ["h00", "h10", "h20"]);
@@ -214,6 +220,56 @@ fn a_jobs_flows_are_planned_and_ordered_once_its_connections_are_quiet() {
     // The same again is no news.
     scene.ring("j", 1, &["h00", "h10", "h20"]);
     assert!(!scene.settle());
+}
+
+#[test]
+fn where_it_is_not_seen_that_all_connections_are_there_a_plan_waits_for_quiet() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    // A member that has shown nothing yet, and may never send.
+    let info = ProcessInfo {
+        process: ProcessId(103),
+        job: JobId("k".into()),
+        incarnation: 0,
+        rank: Some(0),
+        world_size: Some(2),
+        node: NodeName("h01".into()),
+        gpu: None,
+        pid: 1,
+        blind_spots: Vec::new(),
+    };
+    for (process, comm_rank) in [(103, 0), (104, 1)] {
+        let info = ProcessInfo { process: ProcessId(process), ..info.clone() };
+        scene.registry.announce(&info).expect("new");
+        let (process, comm, name) = (info.process, CommId(2), String::new());
+        let member = Membership { process, comm, name, size: 2, comm_rank };
+        scene.registry.join(&member, &info.node).expect("new");
+    }
+    let (process, comm) = (info.process, CommId(2));
+    let told = PeerTraffic { process, comm, peer: 1, channels: 1, operations: 1, bytes: 1, turn_us: None };
+    scene.paths.traffic(&info, told, scene.now);
+    scene.run(300_000);
+    assert!(scene.work.is_none(), "there may be more connections in a moment");
+    assert!(scene.settle());
+}
+
+#[test]
+fn the_next_use_follows_from_when_iterations_begin() {
+    let job = |turned, running| view::JobPaths {
+        job: "j".into(),
+        pattern: String::new(),
+        flows: 1,
+        running,
+        turned,
+    };
+    let at = |ms: u64| Timestamp(1_000 * SECOND + ms * 1_000);
+    let ring = job(Some(at(0)), true);
+    assert_eq!(ring.next(250_000, at(100)), Some(at(250)));
+    assert_eq!(ring.next(250_000, at(250)), Some(at(500)), "it has begun");
+    assert_eq!(ring.next(250_000, at(5_100)), Some(at(5_250)));
+    assert_eq!(ring.next(0, at(100)), None, "the length of iterations is being learned");
+    assert_eq!(job(Some(at(0)), false).next(250_000, at(100)), None);
+    assert_eq!(job(None, true).next(250_000, at(100)), None);
 }
 
 #[test]
@@ -281,6 +337,34 @@ fn a_link_that_probes_no_longer_cross_is_told_of_avoided_and_mended() {
 }
 
 #[test]
+fn a_link_is_named_as_soon_as_nobody_else_can_be_blamed() {
+    let mut scene = Scene::new(None);
+    scene.ring("j", 1, &["h00", "h10", "h20"]);
+    scene.ring("k", 2, &["h21", "h11", "h01"]);
+    assert!(scene.settle());
+    scene.report(&[], 0);
+    scene.report(&[], 1);
+    assert_eq!(scene.paths.epoch, 2);
+    let node = |name: &str| NodeName(name.into());
+    // h00 meets s1 no more on its way to l1: it may be either half of the way, and who may tell has not reported yet.
+    scene.report_of([node("h00")], &[(0, 1)], 1);
+    scene.run(3 * SECOND);
+    assert!(scene.findings.is_empty(), "{:?}", scene.findings);
+    // h10 meets s1 from l1. Four others have not reported, and are not waited for.
+    scene.report_of([node("h10")], &[(0, 1)], 1);
+    scene.run(SECOND);
+    let links: Vec<_> = scene.findings.iter().flat_map(|finding| &finding.suspects[0].link).collect();
+    assert_eq!(links.iter().map(|link| (&*link.src, &*link.dst)).collect::<Vec<_>>(), [("l0", "s1")]);
+    assert!(scene.settle(), "it is avoided");
+    // What another saw before it heard of the change is no other change.
+    let (orders, _) = scene.paths.orders(&node("h20")).expect("ordered");
+    let late = PathReport { revision: orders.revision, epoch: 1, changes: 7, ..PathReport::default() };
+    scene.paths.report(&node("h20"), late, scene.now);
+    scene.run(3 * SECOND);
+    assert_eq!(scene.paths.epoch, 2);
+}
+
+#[test]
 fn a_link_of_the_file_that_no_probe_ever_crosses_is_told_with_its_line() {
     let mut scene = Scene::new(None);
     let (_, lines) = c4_traffic::document::parse_topology_with_lines(&file()).expect("sound");
@@ -335,7 +419,15 @@ fn pinned(actuator: config::PathActuator) -> Vec<String> {
         let (process, comm, size, comm_rank) = (info.process, CommId(9), 2, rank as u32);
         let member = Membership { process, comm, name: String::new(), size, comm_rank };
         scene.registry.join(&member, &info.node).expect("new");
-        let told = PeerTraffic { process, comm, peer: 1 - comm_rank, channels: 1, operations: 1, bytes: 1 };
+        let told = PeerTraffic {
+            process,
+            comm,
+            peer: 1 - comm_rank,
+            channels: 1,
+            operations: 1,
+            bytes: 1,
+            turn_us: None,
+        };
         scene.paths.traffic(&info, told, scene.now);
     }
     assert!(!scene.settle(), "the same flows");

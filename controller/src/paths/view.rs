@@ -90,6 +90,18 @@ pub struct JobPaths {
     pub flows: u32,
     /// Whether it runs; if not, its paths are kept for when it is started again.
     pub running: bool,
+    /// When an iteration of it began, by what its processes told last.
+    pub turned: Option<Timestamp>,
+}
+
+impl JobPaths {
+    /// When its flows will be used next, at this time, by the length of its iterations.
+    #[must_use]
+    pub fn next(&self, iteration_us: u64, now: Timestamp) -> Option<Timestamp> {
+        let turned = self.turned.filter(|_| self.running && iteration_us > 0)?;
+        let turns = now.micros_since(turned) / iteration_us + 1;
+        Some(turned.after(turns.saturating_mul(iteration_us)))
+    }
 }
 
 /// What a node's agent knows.
@@ -310,6 +322,7 @@ impl Paths {
             pattern: pattern(&edges),
             flows: flows.get(job).copied().unwrap_or(0),
             running: self.running.iter().any(|running| running.0 == job),
+            turned: self.evidence.turned(job),
         };
         edges.into_iter().map(job).collect()
     }

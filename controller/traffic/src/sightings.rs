@@ -1,7 +1,9 @@
 //! What probes say about the network, held against what is written about it.
 //!
 //! A probe that was answered on its way up tells which links it crossed. Links that nobody ever crosses, though enough
-//! probes left their leaf that each of its links had to be seen, are dead, or not there. Nothing is concluded where switches
+//! probes went from leaf to leaf that each way between them had to be seen, are dead, or not there. A way has two halves, up to
+//! a spine and down from it: that nobody takes it speaks against the half that nobody crosses elsewhere either, be it at
+//! the leaf the probes left or at the one they went to. Nothing is concluded where switches
 //! keep silent: a link behind a switch that does not answer looks just the same. Nor where one may answer by
 //! another's address: whoever does so is met by nobody, and the other is met by twice its share of probes.
 
@@ -119,8 +121,10 @@ pub struct Report {
 pub struct Picture {
     /// Links that probes crossed, and by how many source ports.
     pub crossed: BTreeMap<Pair, u32>,
-    /// Links of leaves that no probe crosses, though enough left the leaf; with how many did.
+    /// Links of leaves that no probe crosses, though enough went where it leads; with how many did.
     pub uncrossed: BTreeMap<Pair, u32>,
+    /// Of these, those that nobody else can be blamed for, whatever else will be seen.
+    pub sure: BTreeSet<Pair>,
     /// Leaves of which nothing can be said, since too many probes get no answer.
     pub silent: BTreeSet<SwitchId>,
     /// Switches above leaves that no probe meets, though enough left a leaf: with how many did. They are down, keep
@@ -132,8 +136,8 @@ pub struct Picture {
     pub strangers: BTreeSet<Stranger>,
 }
 
-/// So many ports for each link of a leaf must have been seen before one without any counts as dead: at e⁻¹⁶ for each link,
-/// chance is out.
+/// So many ports would have to have taken a link, by its share, before one that none took counts as dead: at e⁻¹⁶ for each
+/// link, chance is out. That probing stops once it has found what it looks for changes nothing in that.
 const PORTS_A_LINK: u32 = 16;
 
 /// Holds reports against the topology.
@@ -144,17 +148,18 @@ pub fn picture<'r>(
     reports: impl IntoIterator<Item = &'r Report>,
 ) -> Picture {
     let mut picture = Picture::default();
-    let mut uplinks: BTreeMap<SwitchId, BTreeSet<Pair>> = BTreeMap::new();
+    let mut uplinks: BTreeMap<SwitchId, BTreeSet<SwitchId>> = BTreeMap::new();
     for link in topology.links() {
         for (leaf, other) in [(link.a, link.b), (link.b, link.a)] {
             if topology.switch(leaf).tier == Tier::Leaf && topology.switch(other).tier != Tier::Leaf {
-                uplinks.entry(leaf).or_default().insert(pair(leaf, other));
+                uplinks.entry(leaf).or_default().insert(other);
             }
         }
     }
     // Ports that left each leaf, tried and silent; and by which switch they left it.
     let mut left: BTreeMap<SwitchId, (u32, u32, u32)> = BTreeMap::new();
     let mut shares = Shares::default();
+    let mut between: BTreeMap<Between, u32> = BTreeMap::new();
     for report in reports {
         let mut leaves = BTreeSet::new();
         for seen in &report.seen {
@@ -164,13 +169,19 @@ pub fn picture<'r>(
                         let count = picture.crossed.entry(*link).or_insert(0);
                         *count = count.saturating_add(seen.ports);
                     }
-                    if let Some((nic, port)) = locator.port(seen.from) {
-                        let leaf = topology.nic(nic).ports[port as usize].switch;
-                        let of = left.entry(leaf).or_default();
+                    let leaf = |address| {
+                        let (nic, port) = locator.port(address)?;
+                        Some(topology.nic(nic).ports[port as usize].switch)
+                    };
+                    if let Some(from) = leaf(seen.from) {
+                        let of = left.entry(from).or_default();
                         of.0 = of.0.saturating_add(seen.ports);
-                        leaves.insert(leaf);
+                        leaves.insert(from);
                         let first = seen.hops.first().and_then(|hop| locator.switch(*hop));
-                        shares.met.extend(first.map(|switch| (leaf, switch, seen.ports)));
+                        shares.met.extend(first.map(|switch| (from, switch, seen.ports)));
+                        let to = leaf(seen.to).filter(|_| seen.hops.len() == 1);
+                        let count = between.entry((from, to)).or_insert(0);
+                        *count = count.saturating_add(seen.ports);
                     }
                 }
                 Err(stranger) => {
@@ -185,27 +196,76 @@ pub fn picture<'r>(
         }
     }
     let met: BTreeSet<SwitchId> = picture.crossed.keys().flat_map(|link| [link.0, link.1]).collect();
-    for (leaf, links) in uplinks {
-        let Some((ports, tried, silent)) = left.get(&leaf).copied() else { continue };
-        let count = links.len() as u32;
+    for (leaf, above) in &uplinks {
+        let Some((ports, tried, silent)) = left.get(leaf).copied() else { continue };
+        let count = above.len() as u32;
         if ports >= PORTS_A_LINK * count {
-            let above = links.iter().map(|link| if link.0 == leaf { link.1 } else { link.0 });
-            for switch in above.filter(|switch| !met.contains(switch)) {
-                *picture.hidden.entry(switch).or_insert(0) += ports;
+            for switch in above.iter().filter(|switch| !met.contains(switch)) {
+                *picture.hidden.entry(*switch).or_insert(0) += ports;
             }
         }
         // A switch that keeps silent would swallow its share of all ports.
         if u64::from(silent) * 2 * u64::from(count) > u64::from(tried) {
-            picture.silent.insert(leaf);
-        } else if ports >= PORTS_A_LINK * count {
-            let unseen = links.into_iter().filter(|link| !picture.crossed.contains_key(link));
-            picture.uncrossed.extend(unseen.map(|link| (link, ports)));
+            picture.silent.insert(*leaf);
         }
     }
+    between.retain(|(from, _), _| !picture.silent.contains(from));
+    (picture.uncrossed, picture.sure) = uncrossed(&uplinks, &picture.crossed, &between);
+    picture.sure.retain(|(a, b)| met.contains(a) && met.contains(b));
     if !picture.hidden.is_empty() {
         picture.doubted = shares.doubted(topology);
     }
     picture
+}
+
+/// Leaves that probes went from and to; only the first where what they crossed on the way down is not known.
+type Between = (SwitchId, Option<SwitchId>);
+
+/// Links that no probe crosses and that would have been crossed, given how many ports went between leaves; and those of them that are
+/// the only ones to blame.
+fn uncrossed(
+    uplinks: &BTreeMap<SwitchId, BTreeSet<SwitchId>>,
+    crossed: &BTreeMap<Pair, u32>,
+    between: &BTreeMap<Between, u32>,
+) -> (BTreeMap<Pair, u32>, BTreeSet<Pair>) {
+    // Ways that nobody took: which halves of them nobody crosses, how many ports would have taken it, and how many there were.
+    let mut ways: Vec<(Vec<Pair>, f64, u32)> = Vec::new();
+    for ((from, to), ports) in between {
+        let above =
+            |leaf: &SwitchId| uplinks.get(leaf).into_iter().flatten().copied().collect::<BTreeSet<_>>();
+        let mut tops = above(from);
+        if let Some(to) = to {
+            let others = above(to);
+            tops.retain(|top| others.contains(top));
+        }
+        let expected = f64::from(*ports) / tops.len() as f64;
+        for top in tops {
+            let halves = std::iter::once(from).chain(to).map(|leaf| pair(*leaf, top));
+            let halves: Vec<Pair> = halves.filter(|half| !crossed.contains_key(half)).collect();
+            if !halves.is_empty() {
+                ways.push((halves, expected, *ports));
+            }
+        }
+    }
+    let judge = |ways: &mut dyn Iterator<Item = &(Vec<Pair>, f64, u32)>| {
+        let mut sums: BTreeMap<Pair, (f64, u32)> = BTreeMap::new();
+        for (halves, expected, ports) in ways {
+            for half in halves {
+                let sum = sums.entry(*half).or_default();
+                *sum = (sum.0 + expected, sum.1.saturating_add(*ports));
+            }
+        }
+        let enough = sums.into_iter().filter(|(_, sum)| sum.0 >= f64::from(PORTS_A_LINK));
+        enough.map(|(link, (_, ports))| (link, ports)).collect::<BTreeMap<Pair, u32>>()
+    };
+    // First those that nobody else can be blamed for. What they explain speaks against nobody else.
+    let mut dead = judge(&mut ways.iter().filter(|(halves, ..)| halves.len() == 1));
+    let sure = dead.keys().copied().collect();
+    ways.retain(|(halves, ..)| halves.len() == 1 || !halves.iter().any(|half| dead.contains_key(half)));
+    for (link, ports) in judge(&mut ways.iter()) {
+        dead.entry(link).or_insert(ports);
+    }
+    (dead, sure)
 }
 
 /// By which switches probes left leaves.
@@ -299,8 +359,39 @@ links:
         ];
         let (picture, dead) = look(&reports);
         assert_eq!(dead, ["l0–s1"]);
-        assert_eq!(picture.uncrossed.values().collect::<Vec<_>>(), [&40]);
+        // Those that left l0, and those that went there from where s1 is met.
+        assert_eq!(picture.uncrossed.values().collect::<Vec<_>>(), [&80]);
         assert_eq!((picture.silent.len(), picture.strangers.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_link_is_named_by_those_who_send_where_it_leads_and_the_other_half_of_the_way_is_not() {
+        // s1–l1 is dead. Few probes leave l1; those that go there from l0 know s1 otherwise.
+        let reports = [report(vec![seen(0, 1, 0, 32), seen(0, 2, 0, 1), seen(0, 2, 1, 1)])];
+        assert_eq!(look(&reports).1, ["l1–s1"]);
+        // Nobody has met s1 from l0: either half may be dead, unless one is known by others.
+        let reports = [report(vec![seen(0, 1, 0, 32)])];
+        assert_eq!(look(&reports).1, ["l0–s1", "l1–s1"]);
+        let reports = [report(vec![seen(0, 1, 0, 40)]), report(vec![seen(2, 1, 0, 20), seen(2, 1, 1, 20)])];
+        assert_eq!(look(&reports).1, ["l0–s1"]);
+        // What the dead one explains does not speak against who has sent nothing elsewhere.
+        let reports = [report(vec![seen(0, 1, 0, 40), seen(0, 2, 0, 40)]), report(vec![seen(2, 1, 1, 1)])];
+        assert_eq!(look(&reports).1, ["l0–s1"]);
+        // Of four leaves, l2 is met by none but l0, whose link is known to be the dead one.
+        let host = "  - {name: h3, nics: [{name: n, ports: [{switch: l3, gbps: 1, address: 10.0.3.1}]}]}\nswitches:\n";
+        let text = TOPOLOGY.replace("switches:\n", &format!("{host}  - {{name: l3, tier: leaf}}\n"))
+            + "  - {a: l3, b: s0, gbps: 1}\n  - {a: l3, b: s1, gbps: 1}\n";
+        let topology = parse_topology(&text).expect("sound");
+        let reports = [
+            report(vec![seen(0, 1, 0, 40), seen(0, 2, 0, 40)]),
+            report(vec![seen(1, 3, 1, 1), seen(1, 3, 0, 1)]),
+        ];
+        let dead = picture(&topology, &Locator::new(&topology), &reports).uncrossed;
+        let name = |id: SwitchId| topology.switch(id).name.clone();
+        assert_eq!(
+            dead.keys().map(|(a, b)| (name(*a), name(*b))).collect::<Vec<_>>(),
+            [("l0".into(), "s1".into())]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use crate::{
+    clock,
     failure::Failure,
     output::Style,
     table::{Align, Cell, Table},
@@ -59,15 +60,30 @@ fn jobs(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
         ("PATTERN", Align::Left),
         ("FLOWS", Align::Right),
         ("EVERY", Align::Right),
+        ("NEXT", Align::Right),
         ("STATE", Align::Left),
     ]);
     for job in &paths.jobs {
         let every = if job.period_seconds > 0.0 { seconds(job.period_seconds) } else { "–".to_owned() };
+        let next = until(job, clock::unix_us())
+            .map_or_else(|| "–".to_owned(), |us| format!("in {}", seconds(us as f64 * 1e-6)));
         let state = if job.running { "running" } else { "kept for a restart" };
         let flows = job.flows.to_string();
-        table.row(vec![(&job.job).into(), (&job.pattern).into(), flows.into(), every.into(), state.into()]);
+        let cells: [Cell; 6] =
+            [(&job.job).into(), (&job.pattern).into(), flows.into(), every.into(), next.into(), state.into()];
+        table.row(cells.into());
     }
     Ok(table.print(asked.out)?)
+}
+
+/// Microseconds until a job's flows are used next; one use after another passes while people read.
+fn until(job: &v1::PathJob, now_us: u64) -> Option<u64> {
+    let next = u64::try_from(job.next_unix_us).ok().filter(|next| *next > 0)?;
+    if next >= now_us {
+        return Some(next - now_us);
+    }
+    let period = (job.period_seconds * 1e6) as u64;
+    (period > 0).then(|| period - (now_us - next) % period)
 }
 
 fn flows(asked: &mut Asked<'_>, paths: &v1::Paths) -> Result<(), Failure> {
@@ -193,6 +209,7 @@ fn document(paths: &v1::Paths) -> Value {
         json!({
             "job": job.job, "pattern": job.pattern, "flows": job.flows, "running": job.running,
             "period_seconds": Some(job.period_seconds).filter(|seconds| *seconds > 0.0),
+            "next_unix_us": Some(job.next_unix_us).filter(|at| *at > 0),
         })
     };
     let node = |node: &v1::PathNode| {
@@ -219,4 +236,22 @@ fn document(paths: &v1::Paths) -> Value {
         "nodes": paths.nodes.iter().map(node).collect::<Vec<_>>(),
         "mistakes": paths.mistakes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_use_is_told_in_the_future_also_of_an_answer_that_is_old() {
+        let job = |next_unix_us, period_seconds| v1::PathJob {
+            next_unix_us,
+            period_seconds,
+            ..v1::PathJob::default()
+        };
+        assert_eq!(until(&job(1_000_100, 0.25), 1_000_000), Some(100));
+        assert_eq!(until(&job(1_000_100, 0.25), 1_300_000), Some(200_100));
+        assert_eq!(until(&job(1_000_100, 0.0), 1_300_000), None);
+        assert_eq!(until(&job(0, 0.25), 1_300_000), None);
+    }
 }

@@ -253,6 +253,7 @@ impl server::Operations for Double {
             flows: 8,
             running: true,
             period_seconds: 0.25,
+            next_unix_us: 1_700_000_000_250_000,
         };
         let node = |name: &str, follows| v1::PathNode {
             name: name.into(),

@@ -153,6 +153,34 @@ fn ports_in_use_are_passed_over() {
 }
 
 #[test]
+fn paths_that_are_not_wanted_are_asked_for_once_and_their_ports_are_tried_first_later() {
+    let mut fabric = Fabric::new(4);
+    let wanted = |spine| vec![Route { units: 1, bond: 0, via: vec![vec![address(spine)]] }];
+    let mut discovery = Discovery::new(Settings { wanted: wanted(1), ..settings(None) });
+    fabric.run(&mut discovery, honest);
+    assert_eq!(discovery.paths().keys().collect::<Vec<_>>(), [&vec![address(1)]]);
+    let glimpsed: usize = discovery.glimpsed().values().map(Vec::len).sum();
+    let report = discovery.report();
+    assert!(report.probes as usize <= glimpsed + 2 * 2 + CANDIDATES, "{report:?}");
+    // A path that is not there costs an answer for each port that takes another.
+    let mut absent = Discovery::new(Settings { wanted: wanted(9), ..settings(None) });
+    fabric.run(&mut absent, honest);
+    assert!(absent.paths().is_empty() && absent.report().paths == 4);
+    let report = absent.report();
+    assert!((ABSENT * 5..ABSENT * 6 + CANDIDATES).contains(&(report.probes as usize)), "{report:?}");
+    // What one looked for the other has met.
+    let likely = absent.glimpsed()[&vec![address(2)]].iter().copied().collect();
+    let mut next = Discovery::new(Settings { wanted: wanted(2), likely, ..settings(None) });
+    fabric.run(&mut next, honest);
+    assert_eq!(next.paths()[&vec![address(2)]].len(), 2);
+    assert!(
+        next.glimpsed().is_empty() && next.report().probes <= 2 * 2 + CANDIDATES as u32,
+        "{:?}",
+        next.report()
+    );
+}
+
+#[test]
 fn a_link_event_makes_everything_unknown() {
     let mut fabric = Fabric::new(4);
     let mut discovery = Discovery::new(settings(Some(4)));

@@ -1,6 +1,6 @@
 //! What the service measures beside learning ports: whether packets get through on all paths, and what connections carry.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, thread, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use c4_path_table::renew;
 use tracing::{info, warn};
@@ -11,7 +11,7 @@ use crate::{
         diag::connections,
         discovery::Discovery,
         measure::Measurer,
-        probe::{Protocol, Target, learn},
+        probe::{Protocol, Target, ask, at_once},
         ways::{Ends, Ways},
     },
     report::{Captured, Report, WaysReport},
@@ -45,39 +45,28 @@ impl Worker {
     pub(super) fn learn_ways(&mut self) {
         let Some(port) = self.settings.measure.map(|settings| settings.port) else { return };
         let lacking: Vec<Ends> = self.ways.lacking().collect();
-        if lacking.is_empty()
-            || self.measurer.is_none()
-            || self.mailbox.interruption().load(Ordering::Acquire)
-        {
+        if lacking.is_empty() || self.measurer.is_none() || self.mailbox.is_interrupted() {
             return;
         }
         let worker = &*self;
-        let learned: Vec<(Ends, Discovery)> = thread::scope(|scope| {
-            let learners: Vec<_> =
-                lacking.iter().map(|ends| scope.spawn(move || worker.discover_ways(*ends, port))).collect();
-            learners.into_iter().filter_map(|learner| learner.join().ok()).collect()
-        });
+        let learned = at_once(&lacking, |ends| (*ends, worker.discover_ways(ends, port)));
         // The table is as good as it was.
         let _ = renew(&self.settings.table, boot_ns() + LEASE_NS);
         // What was cut short is learned from the beginning.
-        if learned.is_empty() || self.mailbox.interruption().load(Ordering::Acquire) {
+        if learned.is_empty() || self.mailbox.is_interrupted() {
             return;
         }
         for (ends, discovery) in learned {
             self.metrics.paths_learned(&discovery.report());
-            self.ways.learned(ends, discovery.paths());
+            self.ways.learned(ends, &discovery);
         }
         self.measure();
     }
 
-    fn discover_ways(&self, ends: Ends, port: u16) -> (Ends, Discovery) {
-        let mut discovery = Discovery::new(Ways::task(&ends, self.settings.ports.clone()));
-        let target =
-            Target { protocol: Protocol::Udp, from: Some(ends.from), to: SocketAddr::new(ends.to, port) };
-        if let Err(error) = learn(target, &mut discovery, self.mailbox.interruption()) {
-            warn!(to = %ends.to, %error, "cannot probe");
-        }
-        (ends, discovery)
+    fn discover_ways(&self, ends: &Ends, port: u16) -> Discovery {
+        let to = SocketAddr::new(ends.to, port);
+        let target = Target { protocol: Protocol::Udp, from: Some(ends.from), to };
+        ask(target, Ways::task(ends, self.settings.ports.clone()), self.mailbox.interruption())
     }
 
     /// Counts what planned connections carry, and tells the controller.

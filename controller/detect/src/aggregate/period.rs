@@ -160,6 +160,11 @@ impl PeriodFinder {
         self.begun.map(|begun| begun.operations)
     }
 
+    /// When the iteration began that goes on.
+    pub(super) fn begun_ns(&self) -> Option<u64> {
+        self.begun.map(|begun| begun.start_ns)
+    }
+
     /// Takes the next operation in; returns the iteration that ends where this operation starts.
     pub(super) fn push(
         &mut self,
