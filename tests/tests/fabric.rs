@@ -54,6 +54,26 @@ fn a_controller_puts_jobs_on_planned_paths_and_finds_a_dead_link() {
 }
 
 #[test]
+fn a_controller_without_a_topology_learns_it_and_plans_on_it() {
+    let args =
+        ["--leaves", "3", "--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "3", "--seconds", "1"];
+    let more = ["--icmp-every-ms", "0", "--learned"];
+    let Some(said) = run(&[&args[..], &more].concat()) else { return };
+    let trial = &said["trials"][0];
+    let learned = &trial["learned"];
+    assert_eq!([&learned["leaves"], &learned["spines"], &learned["links"]], [3, 2, 6], "{learned}");
+    let under = |leaf: usize| (0..2).map(|host| format!("host{leaf}-{host}")).collect::<Vec<_>>();
+    assert_eq!(learned["under"], serde_json::json!([under(0), under(1), under(2)]));
+    // That all agents follow the plan on it is why there are figures at all.
+    let planned = trial["planned"].as_array().expect("a list");
+    assert!(
+        planned.len() == 2 && planned.iter().all(|time| time.as_f64().is_some_and(|s| s > 0.0)),
+        "{trial}"
+    );
+    assert_eq!(trial["accused"], 0, "{trial}");
+}
+
+#[test]
 fn a_link_that_loses_packets_is_found_avoided_and_cleared() {
     let args =
         ["--leaves", "3", "--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "3", "--seconds", "1"];

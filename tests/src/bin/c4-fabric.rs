@@ -6,7 +6,7 @@ use c4_tests::{
     fabric::{
         Shape, acquire_rights,
         experiment::{Outcome, Trial, run},
-        jobs::{self, JobsTrial},
+        jobs::{self, JobsCut, JobsTrial},
         traffic,
     },
     nccl::built,
@@ -53,6 +53,9 @@ struct Args {
     /// With --jobs, have the first spine answer no probe.
     #[arg(long)]
     silent: bool,
+    /// With --jobs, give the controller no topology: it has to learn it from what agents' probes see.
+    #[arg(long, requires = "jobs", conflicts_with_all = ["cut", "lose_one_in"])]
+    learned: bool,
     /// With --jobs, also have a link lose one in so many packets until that is found out, and mend it.
     #[arg(long)]
     lose_one_in: Option<u32>,
@@ -147,6 +150,7 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
             cut: args.cut,
             lose: args.lose_one_in,
             silent: args.silent,
+            learned: args.learned,
         };
         let outcome = jobs::run(&trial, shim)?;
         if !args.json {
@@ -161,6 +165,12 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
             );
             for mistake in &outcome.mistakes {
                 println!("    {mistake}");
+            }
+            if let Some(learned) = &outcome.learned {
+                println!(
+                    "    learned {:.1} s after the start: {} leaves, {} spines, {} links",
+                    learned.seconds, learned.leaves, learned.spines, learned.links
+                );
             }
             if let Some(lossy) = &outcome.lossy {
                 println!(
@@ -180,8 +190,15 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
             }
             if let Some(cut) = &outcome.cut {
                 println!(
-                    "    leaf{}–spine{} died: {:.3} s by routing alone, new paths known after {:.1} s, then {:.3}, {:.3} ideal",
-                    cut.link.0, cut.link.1, cut.routed_slowest, cut.seconds, cut.planned_slowest, cut.ideal
+                    "    leaf{}–spine{} died: {:.3} s by routing alone, new paths known after {:.1} s and taken after {:.1}, then \
+                     {:.3}, {:.3} ideal",
+                    cut.link.0,
+                    cut.link.1,
+                    cut.routed_slowest,
+                    cut.seconds,
+                    cut.back,
+                    cut.planned_slowest,
+                    cut.ideal
                 );
             }
         }
@@ -189,11 +206,25 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
     }
     let of_ideal = median(outcomes.iter().map(|outcome| outcome.ideal / outcome.planned_slowest));
     let gain = median(outcomes.iter().map(|outcome| outcome.hashed_slowest / outcome.planned_slowest));
+    let cuts: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.cut.as_ref()).collect();
+    let cut_of_ideal = median(cuts.iter().map(|cut| cut.ideal / cut.planned_slowest));
+    let worst = |seconds: fn(&JobsCut) -> f64| cuts.iter().map(|cut| seconds(cut)).fold(0.0, f64::max);
+    let (known, back) = (worst(|cut| cut.seconds), worst(|cut| cut.back));
     if args.json {
-        let summary = json!({"ideal_over_planned_median": of_ideal, "hashed_over_planned_median": gain});
+        let mut summary = json!({"ideal_over_planned_median": of_ideal, "hashed_over_planned_median": gain});
+        if args.cut {
+            summary["cut_ideal_over_planned_median"] = json!(cut_of_ideal);
+            summary["cut_seconds_worst"] = json!(known);
+            summary["cut_back_worst"] = json!(back);
+        }
         println!("{}", json!({"summary": summary, "trials": outcomes}));
     } else {
         println!("median: iterations planned {gain:.2} times as fast as hashed, {of_ideal:.2} of ideal");
+        if args.cut {
+            println!(
+                "a link died: median {cut_of_ideal:.2} of ideal; new paths known after {known:.1} s at most, taken after {back:.1}"
+            );
+        }
     }
     Ok(())
 }

@@ -16,8 +16,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 mod faults;
+mod learned;
 
 pub use faults::{JobsCut, JobsLossy};
+pub use learned::LearnedFabric;
 
 use super::{Fabric, Shape, experiment::PAYLOAD, host_address, steering};
 use crate::{cluster::Programs, faults::FaultDir, ringjob::clock};
@@ -49,6 +51,8 @@ pub struct JobsTrial {
     pub cut: bool,
     /// Whether the first spine answers no probe.
     pub silent: bool,
+    /// Whether the controller is given no topology, and has to learn it from what the agents' probes see.
+    pub learned: bool,
     /// Whether a link begins to lose one in so many packets, and is mended later.
     pub lose: Option<u32>,
 }
@@ -80,6 +84,8 @@ pub struct JobsOutcome {
     pub accused: usize,
     /// A link that lost packets.
     pub lossy: Option<JobsLossy>,
+    /// What the controller has learned of the fabric, if it had to.
+    pub learned: Option<LearnedFabric>,
 }
 
 /// Programs that end with this.
@@ -167,12 +173,17 @@ impl Scene<'_> {
     /// Starts a controller, and an agent on each host of the jobs.
     fn control(&self) -> anyhow::Result<Running> {
         let mut programs = Running::default();
-        fs::write(self.dir.join("topology.yaml"), steering::topology_yaml(&self.fabric))?;
         let config = self.dir.join("controller.yaml");
-        let topology = self.dir.join("topology.yaml");
+        let topology = if self.trial.learned {
+            // Rates cannot be probed.
+            format!("learned\n  assumed_gbps: {}", f64::from(self.trial.shape.mbit) / 1000.0)
+        } else {
+            let topology = self.dir.join("topology.yaml");
+            fs::write(&topology, steering::topology_yaml(&self.fabric))?;
+            topology.display().to_string()
+        };
         let text = format!(
-            "listen: 0.0.0.0:{PORT}\nhttp: 127.0.0.1:0\ninsecure: true\npaths:\n  topology: {}\n",
-            topology.display()
+            "listen: 0.0.0.0:{PORT}\nhttp: 127.0.0.1:0\ninsecure: true\npaths:\n  topology: {topology}\n"
         );
         fs::write(&config, text)?;
         let mut command = Command::new(self.programs.controller());
@@ -188,11 +199,12 @@ impl Scene<'_> {
                 "node: {name}\ncontroller: http://{controller}:{PORT}\ninsecure: true\nhttp: null\nrecorder_dir: {recorders}\n\
                  reconnect: {{max_ms: 500}}\n\
                  sensors:\n  host: {{enabled: false}}\n  nvml: {{enabled: false}}\n  nic: {{enabled: false}}\n  kmsg: {{enabled: false}}\n\
-                 paths:\n  orders: controller\n  table: {table}\n  listen_ports: [{}, {}]\n  ports_per_path: 2\n  verify_ms: 1000\n",
+                 paths:\n  orders: controller\n  table: {table}\n  listen_ports: [{}, {}]\n  ports_per_path: 2\n  verify_ms: 1000\n{explore}",
                 LISTEN[0],
                 LISTEN[1],
                 recorders = self.recorders((leaf, host)).display(),
                 table = self.table((leaf, host)).display(),
+                explore = if self.trial.learned { "  explore: [eth0]\n" } else { "" },
             );
             fs::write(&config, text)?;
             let mut command = Command::new(self.programs.agent());
@@ -320,7 +332,11 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
     if trial.silent {
         scene.fabric.hush(0)?;
     }
+    if trial.learned {
+        scene.fabric.sign_by_links()?;
+    }
     let _control = scene.control()?;
+    let learned = if trial.learned { Some(scene.wait_learned()?) } else { None };
     let mut seconds = 0.0f64;
     let mut running = Vec::new();
     let mut plan = Value::Null;
@@ -365,5 +381,6 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
         accused,
         cut,
         lossy,
+        learned,
     })
 }
