@@ -3,32 +3,35 @@
 //! Where as many ranks say one thing as say another, counting them does not tell who is wrong; that one of them does what
 //! all have done at this place of every iteration does.
 
-use std::collections::BTreeMap;
-
 use crate::{aggregate::MAX_BLOCK_LENGTH, signature};
 
 /// Pieces of the order that are remembered of a communicator.
 const MAX_PIECES: usize = 512;
 /// How often a piece must have been told to be known.
-const KNOWN: u32 = 3;
+const KNOWN: u8 = 3;
 /// However often it was told, it is given up when so many in a row say otherwise.
-const MAX_AGAINST: u32 = 32;
+const MAX_AGAINST: u8 = 32;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     /// Operations in an iteration; 0 while that is not known.
     operations: u32,
-    /// What operations at a place of the iteration, so many in a row, hash to.
-    pieces: BTreeMap<(u64, u64), Piece>,
+    /// By place. An array, and small numbers in it: a job of a hundred thousand ranks has half as many communicators, and of
+    /// most of them as many pieces are remembered as may be.
+    pieces: Vec<Piece>,
 }
 
+/// What operations at a place of the iteration, a power of two in a row, hash to.
 #[derive(Debug)]
 struct Piece {
     signature: u64,
-    told: u32,
+    place: u32,
+    log_length: u8,
+    /// How often it was told, as far as that matters.
+    told: u8,
     /// Told otherwise in a row since.
-    against: u32,
+    against: u8,
 }
 
 impl Order {
@@ -42,34 +45,43 @@ impl Order {
 
     /// Takes in what operations from `first` on, `length` of them, hash to.
     pub(crate) fn take(&mut self, first: u64, length: u64, signature: u64) {
-        let Some(place) = first.checked_rem(self.operations.into()) else { return };
-        let (key, room) = ((place, length), self.pieces.len() < MAX_PIECES);
-        match self.pieces.get_mut(&key) {
-            Some(piece) if piece.signature == signature => {
-                piece.told = piece.told.saturating_add(1);
-                piece.against = 0;
-            }
-            Some(piece) => {
+        let Some((place, log_length)) = self.place(first, length) else { return };
+        let new = Piece { signature, place, log_length, told: 1, against: 0 };
+        match self.find((place, log_length)) {
+            Ok(at) => {
+                let piece = &mut self.pieces[at];
+                if piece.signature == signature {
+                    piece.told = piece.told.saturating_add(1);
+                    piece.against = 0;
+                    return;
+                }
                 piece.against += 1;
                 if piece.against > piece.told.min(MAX_AGAINST) {
-                    *piece = Piece { signature, told: 1, against: 0 };
+                    *piece = new;
                 }
             }
-            None if room => {
-                self.pieces.insert(key, Piece { signature, told: 1, against: 0 });
-            }
-            None => {}
+            Err(at) if self.pieces.len() < MAX_PIECES => self.pieces.insert(at, new),
+            Err(_) => {}
         }
+    }
+
+    /// None where no iteration is known, or for a length that no block has.
+    fn place(&self, first: u64, length: u64) -> Option<(u32, u8)> {
+        let place = u32::try_from(first.checked_rem(self.operations.into())?).ok()?;
+        length.is_power_of_two().then(|| (place, length.ilog2() as u8))
+    }
+
+    fn find(&self, at: (u32, u8)) -> Result<usize, usize> {
+        self.pieces.binary_search_by_key(&at, |piece| (piece.place, piece.log_length))
     }
 
     /// What operations from `first` on, `length` of them (a power of two), usually hash to.
     pub(crate) fn usual(&self, first: u64, length: u64) -> Option<u64> {
-        let place = first.checked_rem(self.operations.into())?;
-        let piece = self.pieces.get(&(place, length)).filter(|piece| piece.told >= KNOWN);
-        if let Some(piece) = piece {
+        let known = self.find(self.place(first, length)?).ok().map(|at| &self.pieces[at]);
+        if let Some(piece) = known.filter(|piece| piece.told >= KNOWN) {
             return Some(piece.signature);
         }
-        if length < 2 || length > MAX_BLOCK_LENGTH.into() || !length.is_power_of_two() {
+        if length < 2 || length > MAX_BLOCK_LENGTH.into() {
             return None;
         }
         let half = length / 2;
