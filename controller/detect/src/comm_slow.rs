@@ -24,11 +24,12 @@ mod matrix;
 mod report;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use crate::{
     config::Config,
-    observation::{CommId, Iteration, LinkTime, NicClass, NodeName, ProcessId, Timestamp},
+    nodes::Nodes,
+    observation::{CommId, Iteration, LinkTime, NodeName, ProcessId, Timestamp},
     signature::{fnv, fnv_start},
     stats::Histogram,
 };
@@ -109,7 +110,8 @@ pub(crate) struct Place<'a> {
     pub(crate) comm_rank: u32,
     pub(crate) process: ProcessId,
     pub(crate) node: &'a NodeName,
-    pub(crate) nics: Option<&'a NicClass>,
+    /// Where it is known what NICs that has.
+    pub(crate) nodes: Option<&'a Nodes>,
 }
 
 /// A communicator, as far as links are told apart by it.
@@ -155,13 +157,16 @@ impl Network {
         let (src, dst) = if link.is_send { (own, peer) } else { (peer, own) };
         let class = link.size_class();
         let key = Key { comm: place.comm, src: src.comm_rank, dst: dst.comm_rank, class };
-        let local = !src.node.0.is_empty() && src.node == dst.node;
-        let likeness = Likeness { size_class: class, local, nics: nics(&src, &dst) };
-        if self.cells.len() >= MAX_CELLS && !self.cells.contains_key(&key) {
-            return;
-        }
-        let kin = Kin { size: place.size, name: place.name, likeness };
-        let cell = self.cells.entry(key).or_insert_with(|| Cell::new(kin, now));
+        let full = self.cells.len() >= MAX_CELLS;
+        let cell = match self.cells.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if full => return,
+            Entry::Vacant(vacant) => {
+                let local = !src.node.0.is_empty() && src.node == dst.node;
+                let likeness = Likeness { size_class: class, local, nics: nics(&src, &dst) };
+                vacant.insert(Cell::new(Kin { size: place.size, name: place.name, likeness }, now))
+            }
+        };
         if cell.take(link, now) {
             let group = self.groups.entry(cell.kin).or_default();
             if group.ready.is_empty() {
@@ -257,11 +262,11 @@ fn set(set: &mut BTreeSet<Key>, key: Key, present: bool) {
 }
 
 fn nics(src: &Place<'_>, dst: &Place<'_>) -> u64 {
-    let add = |state, class: Option<&NicClass>| match class {
+    let add = |state, place: &Place<'_>| match place.nodes.and_then(|nodes| nodes.nic_class(place.node)) {
         Some(class) => fnv(fnv(state, class.0.as_bytes()), &[0]),
         None => fnv(state, &[1]),
     };
-    add(add(fnv_start(), src.nics), dst.nics)
+    add(add(fnv_start(), src), dst)
 }
 
 /// Sets the links of a group against each other.

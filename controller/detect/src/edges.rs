@@ -40,16 +40,16 @@ struct Ends<'a> {
 pub(crate) fn weigh(job: &Job, comm: &Comm) -> EdgeEvidence {
     let mut channels: BTreeMap<(u32, u32, u32), Ends<'_>> = BTreeMap::new();
     let mut evidence = EdgeEvidence::default();
-    for (comm_rank, member) in &comm.members {
+    for (comm_rank, member) in comm.members.iter() {
         if member.left || job.process(member.process).is_none_or(|p| !p.alive()) {
             continue;
         }
         for edge in &member.edges {
             evidence.reported = true;
             if edge.is_send {
-                channels.entry((*comm_rank, edge.peer, edge.channel)).or_default().sender = Some(edge);
+                channels.entry((comm_rank, edge.peer, edge.channel)).or_default().sender = Some(edge);
             } else {
-                channels.entry((edge.peer, *comm_rank, edge.channel)).or_default().receiver = Some(edge);
+                channels.entry((edge.peer, comm_rank, edge.channel)).or_default().receiver = Some(edge);
             }
         }
         let any = |send: bool, state: StepState| {

@@ -13,6 +13,7 @@
 //! [`scene`] draws it for people. [`aggregate`] runs on the nodes.
 
 pub mod aggregate;
+mod by_rank;
 mod case;
 pub mod catalogue;
 pub mod change;
@@ -48,6 +49,7 @@ pub mod stages;
 mod stall;
 mod stats;
 mod survey;
+mod tree;
 pub mod view;
 mod wait;
 pub mod words;

@@ -29,6 +29,7 @@ use crate::{
     stages::Stages,
     stats::Histogram,
     survey::{self, Survey},
+    tree::Tree,
 };
 
 /// Communicators a process may be in; a bound on what a confused agent can make us remember.
@@ -36,15 +37,20 @@ const MAX_MEMBERSHIPS: usize = 1024;
 /// Times without progress that are remembered.
 const QUIET_SAMPLES: u32 = 8_192;
 
+/// Communicators of a job.
+pub(crate) type Comms = Tree<CommId, Comm>;
+/// Processes of a job.
+pub(crate) type Processes = Tree<ProcessId, Process>;
+
 /// One job, in one incarnation.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) incarnation: u32,
     pub(crate) world_size: Option<u32>,
-    pub(crate) processes: BTreeMap<ProcessId, Process>,
+    pub(crate) processes: Processes,
     pub(crate) by_rank: BTreeMap<u32, ProcessId>,
-    pub(crate) comms: BTreeMap<CommId, Comm>,
+    pub(crate) comms: Comms,
     pub(crate) cases: Cases,
     pub(crate) prior: Option<Prior>,
     /// Somebody is stopping it on purpose.
@@ -87,9 +93,9 @@ impl Job {
             id,
             incarnation,
             world_size: None,
-            processes: BTreeMap::new(),
+            processes: Tree::default(),
             by_rank: BTreeMap::new(),
-            comms: BTreeMap::new(),
+            comms: Tree::default(),
             cases: Cases::default(),
             prior,
             stopping: false,
@@ -121,7 +127,7 @@ impl Job {
         self.world_size = self.world_size.max(info.world_size);
         if let Some(rank) = info.rank
             && let Some(before) = self.by_rank.insert(rank, info.process)
-            && self.processes.get(&before).is_some_and(Process::alive)
+            && self.process(before).is_some_and(Process::alive)
         {
             self.conflict(format!("rank {rank} is claimed by two processes that both live"));
         }
@@ -139,7 +145,7 @@ impl Job {
             return;
         }
         let prior = self.prior.clone();
-        let entry = self.comms.entry(comm).or_insert_with(|| Comm::new(comm, name, size, prior));
+        let entry = self.comms.get_or_insert_with(comm, || Comm::new(comm, name, size, prior));
         if entry.tells_size != (size > 0) || (entry.tells_size && entry.size != size) {
             let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
             self.conflict(text);
@@ -202,11 +208,6 @@ impl Job {
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
         let mut level = process.level_since_loss;
         let mut told: Vec<(CommId, u32, Vec<LinkTime>)> = Vec::new();
-        if let Some(at) = patience::progress(&self.comms, process, &window, taken)
-            && let Some(before) = process.progressed.replace(at)
-        {
-            self.quiet_us.push(at.micros_since(before) as f64);
-        }
         if let Some(own) = window.own.filter(|own| own.longest_us > 0 && self.survey.settled) {
             self.own_us.push(own.longest_us as f64);
         }
@@ -221,9 +222,12 @@ impl Job {
             }
         }
         let paces = self.by_rank.first_key_value().is_some_and(|(_, first)| *first == window.process);
+        let mut progressed = None;
         for mut comm_window in window.comms {
             let Some(comm_rank) = process.memberships.get(&comm_window.comm) else { continue };
             let Some(comm) = self.comms.get_mut(&comm_window.comm) else { continue };
+            let before = comm.members.get(comm_rank);
+            progressed = progressed.max(before.and_then(|m| patience::progress(m, &comm_window, taken)));
             if !lossy && !comm_window.links.is_empty() {
                 told.push((comm.id, *comm_rank, std::mem::take(&mut comm_window.links)));
             }
@@ -251,6 +255,11 @@ impl Job {
             }
         }
         process.level_since_loss = level;
+        if let Some(at) = progressed
+            && let Some(before) = process.progressed.replace(at)
+        {
+            self.quiet_us.push(at.micros_since(before) as f64);
+        }
         for (comm, comm_rank, links) in told {
             self.take_links(comm, comm_rank, &links, nodes, now);
         }
@@ -262,7 +271,7 @@ impl Job {
         let place = |comm_rank: u32| {
             let process = comm.members.get(&comm_rank)?.process;
             let node = &self.processes.get(&process)?.info.node;
-            Some(Place { comm_rank, process, node, nics: nodes.nic_class(node) })
+            Some(Place { comm_rank, process, node, nodes: Some(nodes) })
         };
         let Some(own) = place(comm_rank) else { return };
         let name = signature::fnv(signature::fnv_start(), comm.name.as_bytes());

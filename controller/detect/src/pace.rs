@@ -12,7 +12,7 @@ use crate::{
     distribution::Distribution,
     finding::{Finding, Kind},
     makeup::{PARTS, Shares},
-    model::{Comm, Job},
+    model::{Comms, Job},
     observation::{CommId, Iteration, Timestamp},
     series::{Point, Series},
     words,
@@ -138,7 +138,7 @@ impl Pace {
     }
 
     /// Looks whether it can be said by now what grew.
-    pub(crate) fn explain(&mut self, comms: &BTreeMap<CommId, Comm>, now: Timestamp) {
+    pub(crate) fn explain(&mut self, comms: &Comms, now: Timestamp) {
         let (Some(noticed), Some(change)) = (self.unexplained, self.history.back_mut()) else { return };
         let iteration_us = change.before_us.max(change.after_us);
         if now.micros_since(noticed) < EXPLAIN_US.max(iteration_us.saturating_mul(EXPLAIN_ITERATIONS)) {
@@ -174,7 +174,7 @@ struct Alike {
     has_clock: bool,
 }
 
-fn grown(change: &ChangePoint, clock: Option<CommId>, comms: &BTreeMap<CommId, Comm>) -> Vec<Grown> {
+fn grown(change: &ChangePoint, clock: Option<CommId>, comms: &Comms) -> Vec<Grown> {
     let mut kinds: BTreeMap<(&str, u32), Alike> = BTreeMap::new();
     for comm in comms.values().filter(|comm| comm.size > 1) {
         let Some((before, after)) = comm.slowness.makeup.around(change.at) else { continue };

@@ -11,12 +11,10 @@
 //!
 //! Until a communicator's rhythm is known, all of this takes as long as a warm-up may take.
 
-use std::collections::BTreeMap;
-
 use crate::{
     config::Config,
-    model::{Comm, Job, Process},
-    observation::{CommId, OwnTime, Timestamp, Window},
+    model::{Comm, Job, Member, Process},
+    observation::{CommWindow, OwnTime, Timestamp},
     rhythm::Manner,
     stall::{Holder, Why},
     wait::Waits,
@@ -142,21 +140,11 @@ impl Manner {
     }
 }
 
-/// When a collective last began or ended on any communicator of a process, if that was since its last window.
-pub(crate) fn progress(
-    comms: &BTreeMap<CommId, Comm>,
-    process: &Process,
-    window: &Window,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let moved = window.comms.iter().filter_map(|now_there| {
-        let comm_rank = process.memberships.get(&now_there.comm)?;
-        let before = comms.get(&now_there.comm)?.members.get(comm_rank)?;
-        let moved = now_there.completed > before.completed || now_there.started > before.started;
-        // Where something is in flight, when the one before ended is not told.
-        moved.then(|| now.before(if now_there.in_flight.is_none() { now_there.idle_us } else { 0 }))
-    });
-    moved.max()
+/// When a collective last began or ended on a communicator of a process, if that was since its last window, before which it was there.
+pub(crate) fn progress(before: &Member, now_there: &CommWindow, now: Timestamp) -> Option<Timestamp> {
+    let moved = now_there.completed > before.completed || now_there.started > before.started;
+    // Where something is in flight, when the one before ended is not told.
+    moved.then(|| now.before(if now_there.in_flight.is_none() { now_there.idle_us } else { 0 }))
 }
 
 /// How long a process had shown no progress when it was last seen.

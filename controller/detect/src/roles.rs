@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
-    model::{Comm, Process},
+    model::{Comm, Comms, Processes},
     observation::{CommId, ProcessId},
 };
 
@@ -29,10 +29,7 @@ pub(crate) struct Role {
 }
 
 /// Communicators whose members have different roles.
-pub(crate) fn apart(
-    comms: &BTreeMap<CommId, Comm>,
-    processes: &BTreeMap<ProcessId, Process>,
-) -> BTreeSet<CommId> {
+pub(crate) fn apart(comms: &Comms, processes: &Processes) -> BTreeSet<CommId> {
     let outer = outer(comms, processes);
     comms
         .values()
@@ -52,7 +49,7 @@ fn crosses_by_name(name: &str) -> bool {
 }
 
 /// Communicators that hold all members of a smaller one, in which something goes on, and others beside.
-fn outer(comms: &BTreeMap<CommId, Comm>, processes: &BTreeMap<ProcessId, Process>) -> BTreeSet<CommId> {
+fn outer(comms: &Comms, processes: &Processes) -> BTreeSet<CommId> {
     let mut outer = BTreeSet::new();
     for inner in comms.values().filter(|comm| comm.rhythm.known() && comm.size > 1 && comm.members.len() > 1)
     {
@@ -70,10 +67,7 @@ fn outer(comms: &BTreeMap<CommId, Comm>, processes: &BTreeMap<ProcessId, Process
 }
 
 /// The roles, in the order of their first ranks.
-pub(crate) fn of<'a>(
-    joining: impl Iterator<Item = &'a Comm> + Clone,
-    processes: &BTreeMap<ProcessId, Process>,
-) -> Vec<Role> {
+pub(crate) fn of<'a>(joining: impl Iterator<Item = &'a Comm> + Clone, processes: &Processes) -> Vec<Role> {
     let mut sets = Sets::default();
     for comm in joining.clone() {
         let mut members = comm.members.values().map(|member| member.process);

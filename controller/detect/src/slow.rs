@@ -41,6 +41,7 @@ mod turns;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    by_rank::ByRank,
     config::Config,
     makeup::Makeup,
     observation::{Block, Timestamp},
@@ -120,8 +121,8 @@ pub(crate) struct Slowness {
     cells: Cells,
     phase: Phase,
     open: Sample,
-    /// Boxed: a node of the tree has room for eleven, and small communicators fill half of one.
-    ranks: BTreeMap<u32, Box<RankState>>,
+    /// Boxed: there is room for eight, and small communicators fill half of it.
+    ranks: ByRank<Box<RankState>>,
     scales: [Scale; SCALES],
     samples: u64,
     /// The iteration that samples are of: its operations here, and its duration.
@@ -147,7 +148,7 @@ impl Default for Slowness {
             cells: Cells::default(),
             phase: Phase::default(),
             open: Sample::default(),
-            ranks: BTreeMap::new(),
+            ranks: ByRank::default(),
             scales: std::array::from_fn(Scale::new),
             samples: 0,
             iteration: (0, 0),
@@ -279,7 +280,7 @@ impl Slowness {
         self.samples = 0;
         self.pace = Histogram::new(PACES);
         self.before = Before::default();
-        self.ranks.retain(|_, state| state.late.is_some());
+        self.ranks.retain(|state| state.late.is_some());
     }
 
     /// Whether ranks called different operations a moment ago.
@@ -326,11 +327,12 @@ impl Slowness {
             self.before.push(pace);
         }
         let mut worst: Option<(u32, f64)> = None;
+        let mut noise = None;
         for scale in &mut self.scales {
-            scale.begin(self.samples, sample.ranks.len(), config);
+            noise = scale.begin(self.samples, sample.ranks.len(), noise, config);
         }
         for (comm_rank, sum) in sample.whole() {
-            let state = self.ranks.entry(comm_rank).or_default();
+            let state = self.ranks.get_or_default(comm_rank);
             let x = sum.late(sample.wall_ns);
             if state.late.is_none() && !pause {
                 state.usual.push(x);
@@ -378,11 +380,11 @@ impl Slowness {
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.
     fn convict(&mut self) {
         let turns = &mut self.turns;
-        for (comm_rank, state) in &mut self.ranks {
+        for (comm_rank, state) in self.ranks.iter_mut() {
             if let Some(i) = state.late {
                 if state.tracks[i].has_recovered() {
                     **state = RankState::default();
-                    self.news.push(News::Recovered(*comm_rank));
+                    self.news.push(News::Recovered(comm_rank));
                 }
                 continue;
             }
@@ -393,15 +395,15 @@ impl Slowness {
                 .enumerate()
                 .find_map(|(i, (scale, track))| track.convict(scale).map(|lateness| (i, lateness)));
             // Where stragglers take turns, some rank is late for a while by chance.
-            let found = found.filter(|_| !turns.uneven() || turns.dominated_by(*comm_rank));
+            let found = found.filter(|_| !turns.uneven() || turns.dominated_by(comm_rank));
             if let Some((i, lateness)) = found {
                 state.late = Some(i);
                 // What is explained says nothing about how often ranks are late by chance.
                 for (scale, track) in self.scales.iter_mut().zip(&mut state.tracks) {
                     track.explain(scale);
                 }
-                turns.explain(*comm_rank);
-                self.news.push(News::Late(*comm_rank, lateness));
+                turns.explain(comm_rank);
+                self.news.push(News::Late(comm_rank, lateness));
             }
         }
     }

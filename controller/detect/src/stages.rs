@@ -17,7 +17,7 @@ use crate::{
     case::{Draft, Slot},
     change::ChangePoint,
     finding::{Finding, Kind},
-    model::{Comm, Job},
+    model::{Comms, Job},
     names,
     observation::{CommId, NodeName, Timestamp},
     roles::Role,
@@ -119,7 +119,7 @@ impl Stages {
     }
 
     /// Looks at how much each role works.
-    fn look(&mut self, comms: &BTreeMap<CommId, Comm>, now: Timestamp) {
+    fn look(&mut self, comms: &Comms, now: Timestamp) {
         let Some(works) = works(&self.roles, comms) else { return };
         let of = |which: usize| works.iter().map(|work| work[which]).collect::<Vec<f64>>();
         let (beside_sends, silent) = (of(0), of(1));
@@ -146,7 +146,7 @@ impl Stages {
 type Work = (usize, [f64; 2]);
 
 /// Shares of the time that each role works, beside sends and without them: all of them, or nothing.
-fn works(roles: &[Role], comms: &BTreeMap<CommId, Comm>) -> Option<Vec<[f64; 2]>> {
+fn works(roles: &[Role], comms: &Comms) -> Option<Vec<[f64; 2]>> {
     if roles.len() < 2 {
         return None;
     }

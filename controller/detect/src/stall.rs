@@ -91,24 +91,24 @@ pub(crate) fn examine(
     least_us: u64,
 ) -> Option<Stall> {
     let mut blind = BTreeMap::new();
-    for (comm_rank, member) in &comm.members {
+    for (comm_rank, member) in comm.members.iter() {
         let Some(process) = job.process(member.process) else { continue };
         if let Some(why) = process.blind_because(nodes, config, now) {
-            blind.insert(*comm_rank, why);
+            blind.insert(comm_rank, why);
         }
     }
     let mut stall = find_waiting(job, comm, &blind, least_us)?;
     let waited: BTreeSet<ProcessId> = stall.waiting.iter().copied().collect();
-    for (comm_rank, member) in &comm.members {
+    for (comm_rank, member) in comm.members.iter() {
         if waited.contains(&member.process) {
             continue;
         }
-        if let Some(why) = blind.get(comm_rank) {
+        if let Some(why) = blind.get(&comm_rank) {
             if member.completed <= stall.operation {
-                stall.unseen.push((*comm_rank, why.clone()));
+                stall.unseen.push((comm_rank, why.clone()));
             }
         } else {
-            classify(job, member, *comm_rank, &mut stall);
+            classify(job, member, comm_rank, &mut stall);
         }
     }
     // A liar's `size` must not make us loop: no more than a handful of unknown ranks is listed.
@@ -131,8 +131,8 @@ fn all_members_seen(job: &Job, comm: &Comm) -> bool {
 
 /// The operation that members wait in, and who they are.
 fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us: u64) -> Option<Stall> {
-    let waits = |(comm_rank, member): &(&u32, &Member)| -> Option<(u64, u64)> {
-        if member.left || blind.contains_key(*comm_rank) {
+    let waits = |(comm_rank, member): &(u32, &Member)| -> Option<(u64, u64)> {
+        if member.left || blind.contains_key(comm_rank) {
             return None;
         }
         let process = job.process(member.process)?;
@@ -157,7 +157,7 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         entered: BTreeMap::new(),
         unseen: Vec::new(),
     };
-    for entry in &comm.members {
+    for entry in comm.members.iter() {
         let Some((sequence, wait_us)) = waits(&entry) else { continue };
         let (_, member) = entry;
         if sequence == operation {
@@ -167,11 +167,11 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
             stall.since = stall.since.min(began);
         }
     }
-    for (comm_rank, member) in &comm.members {
+    for (comm_rank, member) in comm.members.iter() {
         if let Some(op) = &member.in_flight
             && op.sequence == operation
             && !member.left
-            && !blind.contains_key(comm_rank)
+            && !blind.contains_key(&comm_rank)
         {
             let kernel_events = job.process(member.process).is_some_and(|process| process.kernel_events);
             stall.shortest_us = stall.shortest_us.min(member.wait_us(kernel_events));
@@ -180,8 +180,7 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         }
     }
     // Windows are taken one after the other: of an operation that ends, some members still seem to be in it.
-    let seen =
-        || comm.members.iter().filter(|(rank, _)| !blind.contains_key(*rank)).map(|(_, member)| member);
+    let seen = || comm.members.iter().filter(|(rank, _)| !blind.contains_key(rank)).map(|(_, member)| member);
     let in_it = |member: &&Member| {
         member.in_flight.as_ref().is_some_and(|op| op.sequence == operation) && !member.left
     };

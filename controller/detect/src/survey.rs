@@ -135,7 +135,7 @@ fn compare_classes(job: &mut Job, nodes: &Nodes) {
             let class = |process| Some(numbers[&nodes.nic_class(&processes.get(&process)?.info.node)]);
             let members = comm.members.iter();
             comm.classes =
-                members.filter_map(|(rank, member)| Some((*rank, class(member.process)?))).collect();
+                members.filter_map(|(rank, member)| Some((rank, class(member.process)?))).collect();
         }
     }
 }

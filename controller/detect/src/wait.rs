@@ -107,7 +107,7 @@ pub(crate) fn find(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) ->
 /// The sends and receives that members of a communicator wait in.
 fn peer_waits(job: &Job, comm: &Comm, nodes: &Nodes, config: &Config, now: Timestamp) -> Vec<PeerWait> {
     let mut waits = Vec::new();
-    for (comm_rank, member) in &comm.members {
+    for (comm_rank, member) in comm.members.iter() {
         if member.pending_peers.is_empty() || member.left {
             continue;
         }
@@ -118,7 +118,7 @@ fn peer_waits(job: &Job, comm: &Comm, nodes: &Nodes, config: &Config, now: Times
         }
         let at = member.at.unwrap_or_default();
         for pending in &member.pending_peers {
-            if !pending.started || pending.age_us < PENDING_US || pending.peer == *comm_rank {
+            if !pending.started || pending.age_us < PENDING_US || pending.peer == comm_rank {
                 continue;
             }
             let mut wait = PeerWait {

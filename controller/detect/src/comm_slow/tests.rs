@@ -65,7 +65,7 @@ impl Links {
                         comm_rank,
                         process: ProcessId(u64::from(comm_rank) + 1),
                         node: &self.nodes[comm_rank as usize],
-                        nics: None,
+                        nodes: None,
                     };
                     let link = LinkTime {
                         peer,
@@ -150,7 +150,7 @@ fn one_end_alone_proves_nothing_and_nothing_odd_breaks_it() {
     let mut network = Network::default();
     let node = NodeName("n".into());
     let place =
-        |rank: u32| Place { comm_rank: rank, process: ProcessId(rank.into()), node: &node, nics: None };
+        |rank: u32| Place { comm_rank: rank, process: ProcessId(rank.into()), node: &node, nodes: None };
     let at = Where { comm: CommId(1), size: 4, name: 0 };
     for second in 0..100 {
         let now = Timestamp(second * 1_000_000);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    by_rank::ByRank,
     config::Config,
     desync::Order,
     observation::{Block, CommId, CommWindow, Edge, InFlight, PendingPeer, ProcessId, Timestamp},
@@ -130,7 +131,7 @@ pub(crate) struct Comm {
     /// The same for communicators of one name and size.
     pub(crate) kind: u64,
     /// By rank in the communicator.
-    pub(crate) members: BTreeMap<u32, Member>,
+    pub(crate) members: ByRank<Member>,
     pub(crate) completed_max: u64,
     pub(crate) enqueued_max: u64,
     /// Members that report: seen, not gone. Kept as a count, since every window needs it.
@@ -162,7 +163,7 @@ impl Comm {
             size,
             tells_size: size > 0,
             kind,
-            members: BTreeMap::new(),
+            members: ByRank::default(),
             completed_max: 0,
             enqueued_max: 0,
             reporting: 0,

@@ -152,7 +152,7 @@ fn draw(
             spot,
             standing: match holders.get(&member.process) {
                 Some(why) => (*why).into(),
-                None if unseen.contains(comm_rank) => Standing::Unseen,
+                None if unseen.contains(&comm_rank) => Standing::Unseen,
                 None if member.completed > stall.operation => Standing::Past,
                 None => Standing::Waiting,
             },

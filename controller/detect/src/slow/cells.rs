@@ -4,9 +4,10 @@
 //! are alike or nest; a cell is as long as the longest block in it, and shorter ones are summed up. A cell is handed
 //! on once every member has filled it, or once it has waited for the others long enough.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::{
+    by_rank::ByRank,
     makeup::Times,
     observation::{Block, Timestamp},
     signature,
@@ -91,32 +92,29 @@ pub(super) struct Cell {
     pub(super) length: u64,
     opened: Timestamp,
     /// By rank in the communicator.
-    parts: BTreeMap<u32, Part>,
+    parts: ByRank<Part>,
     full: usize,
 }
 
 impl Cell {
     fn add(&mut self, comm_rank: u32, part: Part) {
         let length = self.length;
-        let entry = self.parts.entry(comm_rank);
-        let whole = match entry {
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                // A part that does not begin where the cell does can never fill it.
-                (part.first == self.first).then(|| vacant.insert(part).covered == length)
-            }
-            std::collections::btree_map::Entry::Occupied(occupied) => {
-                let known = occupied.into_mut();
-                known.append(&part).then_some(known.covered == length)
+        let whole = match self.parts.get_mut(&comm_rank) {
+            Some(known) => known.append(&part) && known.covered == length,
+            // A part that does not begin where the cell does can never fill it.
+            None if part.first != self.first => false,
+            None => {
+                let whole = part.covered == length;
+                self.parts.insert(comm_rank, part);
+                whole
             }
         };
-        if whole == Some(true) {
-            self.full += 1;
-        }
+        self.full += usize::from(whole);
     }
 
     /// The ranks that filled the cell.
     pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Part)> {
-        self.parts.iter().filter(|(_, part)| part.covered == self.length).map(|(rank, part)| (*rank, part))
+        self.parts.iter().filter(|(_, part)| part.covered == self.length)
     }
 }
 
@@ -195,13 +193,13 @@ impl Cells {
             length /= 2;
         }
         let first = aligned(length);
-        let mut cell = Cell { first, length, opened: now, parts: BTreeMap::new(), full: 0 };
+        let mut cell = Cell { first, length, opened: now, parts: ByRank::default(), full: 0 };
         while let Some(inner) = self.open.get(at)
             && inner.first < first + length
         {
             let Some(inner) = self.open.remove(at) else { break };
             cell.opened = cell.opened.min(inner.opened);
-            for (comm_rank, part) in inner.parts {
+            for (comm_rank, part) in inner.parts.into_pairs() {
                 cell.add(comm_rank, part);
             }
         }

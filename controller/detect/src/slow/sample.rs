@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Counts, cells::Cell};
-use crate::rhythm::Shape;
+use crate::{by_rank::ByRank, rhythm::Shape};
 
 /// Where no iteration is recognised, lateness is summed over this time.
 const FALLBACK_NS: u64 = 1_000_000_000;
@@ -73,7 +73,7 @@ pub(super) struct Sample {
     pub(super) operations: u64,
     pub(super) cells: u32,
     pub(super) wall_ns: u64,
-    pub(super) ranks: BTreeMap<u32, Sum>,
+    pub(super) ranks: ByRank<Sum>,
     /// Operations that seem to run beside computation, and that seem to be waited for, of all ranks.
     pub(super) seems: [u32; 2],
 }
@@ -191,7 +191,7 @@ impl Sample {
             let peers = setting.classes.get(&comm_rank).and_then(|class| classes.get(class)).unwrap_or(&all);
             let peers_ns = median_without(&peers.waits, part.wait_ns);
             let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
-            let sum = self.ranks.entry(comm_rank).or_default();
+            let sum = self.ranks.get_or_default(comm_rank);
             sum.cells += 1;
             sum.operations += cell.length;
             sum.lateness_ns += lateness_ns.clamp(-most_ns, most_ns);
@@ -216,7 +216,7 @@ impl Sample {
 
     /// Ranks that took part in all of it.
     pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Sum)> {
-        self.ranks.iter().filter(|(_, sum)| sum.cells == self.cells).map(|(rank, sum)| (*rank, sum))
+        self.ranks.iter().filter(|(_, sum)| sum.cells == self.cells)
     }
 
     /// The usual share of the time that ranks spent by themselves, beside sends and without them, where all tell. Of two,
@@ -330,7 +330,7 @@ mod tests {
         let (fast, slow, fault) = ((500, 500, 100), (400, 600, 100), (200, 800, 100));
         let ranks = [fast, fast, fast, fast, slow, slow, slow, fault];
         let classes: BTreeMap<u32, u16> = (0..8).map(|rank| (rank, u16::from(rank >= 4))).collect();
-        let late = |sample: &Sample, rank: u32| sample.ranks[&rank].late(sample.wall_ns);
+        let late = |sample: &Sample, rank: u32| sample.ranks.get(&rank).expect("there").late(sample.wall_ns);
         let known = sample(&ranks, &classes);
         assert!((0..7).all(|rank| late(&known, rank).abs() < 1e-9), "{known:?}");
         assert!((late(&known, 7) - 0.2).abs() < 0.03, "{known:?}");

@@ -71,8 +71,9 @@ pub(super) struct Scale {
     /// Whether the current sample completes a group.
     closes: bool,
     values: u64,
-    /// Differences from value to value, of all ranks: a rank that is always late has small ones too.
-    differences: Histogram,
+    /// Differences from value to value, of all ranks: a rank that is always late has small ones too. Nothing where values are those
+    /// of the first scale, and so is the noise.
+    differences: Option<Histogram>,
     /// From which lateness on it is more than usual, and from which on a value counts as late here.
     usual: f64,
     threshold: f64,
@@ -92,7 +93,7 @@ impl Scale {
             learn: LEARN[index],
             closes: false,
             values: 0,
-            differences: Histogram::new(20_000),
+            differences: (index == 0 || GROUPS[index] != GROUPS[0]).then(|| Histogram::new(20_000)),
             usual: 1.0,
             threshold: 1.0,
             noise: 0.0,
@@ -102,12 +103,21 @@ impl Scale {
         }
     }
 
-    /// The `samples`th sample is about to be judged, of so many ranks.
-    pub(super) fn begin(&mut self, samples: u64, ranks: usize, config: &Config) {
+    /// The `samples`th sample is about to be judged, of so many ranks. Returns the noise, which is passed on from scale to scale.
+    pub(super) fn begin(
+        &mut self,
+        samples: u64,
+        ranks: usize,
+        of_first: Option<f64>,
+        config: &Config,
+    ) -> Option<f64> {
         self.closes = samples.is_multiple_of(self.group);
         if self.closes {
             self.values += 1;
-            self.noise = self.differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA;
+            self.noise = match &self.differences {
+                Some(differences) => differences.median().unwrap_or(0.0) * DIFFERENCE_TO_SIGMA,
+                None => of_first.unwrap_or(0.0),
+            };
             // What a rank is compared with differs from what is usual, too, the more the fewer peers there are.
             let few = (1.0 + 1.0 / (ranks.max(2) - 1) as f64).sqrt();
             self.usual = (config.slow_floor * few).max(self.noise * config.slow_noise);
@@ -115,6 +125,7 @@ impl Scale {
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
             self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
         }
+        of_first.or(Some(self.noise))
     }
 
     pub(super) fn counts(&self) -> (f64, f64) {
@@ -174,13 +185,28 @@ pub(super) struct Value<'a> {
     pub(super) own_before: Option<PerOperation>,
 }
 
-/// One rank at one scale.
+/// Samples of a group that is not complete.
+#[derive(Debug, Default)]
+struct Pending {
+    values: Vec<f64>,
+    iterations: f64,
+    wall_ns: u64,
+    total: Sum,
+}
+
+impl Pending {
+    fn add(&mut self, value: &Value<'_>) {
+        self.values.push(value.x);
+        self.iterations += value.iterations;
+        self.wall_ns = self.wall_ns.saturating_add(value.wall_ns);
+        self.total.add(value.sum);
+    }
+}
+
+/// One rank at one scale. There are a million and a half of these in a job of a hundred thousand ranks.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    pending: Vec<f64>,
-    pending_iterations: f64,
-    pending_ns: u64,
-    pending_total: Sum,
+    pending: Option<Box<Pending>>,
     before: Option<f64>,
     /// How late it is usually, which may be a little: GPUs differ.
     usual: f64,
@@ -211,20 +237,21 @@ impl Track {
         rate: f64,
         pauses: bool,
     ) {
-        self.pending.push(value.x);
-        self.pending_iterations += value.iterations;
-        self.pending_ns = self.pending_ns.saturating_add(value.wall_ns);
-        self.pending_total.add(value.sum);
-        if !scale.closes {
-            return;
-        }
-        let x = lower_median(&mut self.pending);
-        let iterations = std::mem::take(&mut self.pending_iterations);
-        let wall_ns = std::mem::take(&mut self.pending_ns);
-        let total = std::mem::take(&mut self.pending_total);
-        self.pending.clear();
+        let mut group;
+        let value = if scale.group == 1 {
+            value
+        } else {
+            self.pending.get_or_insert_default().add(value);
+            if !scale.closes {
+                return;
+            }
+            group = *self.pending.take().unwrap_or_default();
+            let x = lower_median(&mut group.values);
+            &Value { x, iterations: group.iterations, wall_ns: group.wall_ns, sum: &group.total, ..*value }
+        };
+        let x = value.x;
         if let Some(before) = self.before.replace(x) {
-            scale.differences.push((x - before).abs());
+            scale.differences.iter_mut().for_each(|differences| differences.push((x - before).abs()));
         }
         let beyond_usual = x - self.usual.max(0.0);
         let step = scale.noise.max(scale.usual * LEAST_STEP);
@@ -258,11 +285,10 @@ impl Track {
         if scale.values <= scale.learn / 2 {
             return;
         }
-        let value = Value { x, iterations, wall_ns, sum: &total, ..*value };
-        Test::push(&mut self.always, &value, is_late, rate, NEARLY_ALWAYS);
+        Test::push(&mut self.always, value, is_late, rate, NEARLY_ALWAYS);
         if !pauses && scale.factor <= 1.0 {
             let clearly = value.counts && beyond_usual > scale.threshold * CLEARLY;
-            Test::push(&mut self.now_and_then, &value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
+            Test::push(&mut self.now_and_then, value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
     }
 
@@ -409,7 +435,7 @@ mod tests {
         let mut tracks: [Track; 4] = std::array::from_fn(|_| Track::default());
         let (mut late, mut told) = ([false; 4], Vec::new());
         for n in 1..=samples {
-            scale.begin(n, tracks.len(), &config);
+            scale.begin(n, tracks.len(), None, &config);
             for (rank, track) in tracks.iter_mut().enumerate() {
                 let x = lateness(n, rank);
                 let value = Value {
