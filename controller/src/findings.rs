@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use c4_detect::{
     finding::{Finding, FindingId, Kind},
-    observation::Timestamp,
+    observation::{NodeName, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
@@ -97,28 +97,46 @@ impl Findings {
         if !self.renamed.contains_key(&finding.id) {
             let same =
                 |id: &&FindingId| self.records.get(*id).is_some_and(|old| is_same(&old.finding, &finding));
-            // An incarnation dies once. Who was first to die may be known better now than it was before the start.
+            // An incarnation dies once.
             let death = |id: &&FindingId| {
                 let death = |old: &Finding| old.kind == Kind::ProcessDeath && is_same_run(old, &finding);
                 self.records.get(*id).is_some_and(|old| death(&old.finding))
             };
+            let recalled_death = || self.recalled.iter().find(death);
             let old = match finding.kind {
                 _ if self.records.contains_key(&finding.id) => return finding,
                 // Whatever became of the finding.
-                Kind::ProcessDeath => {
-                    self.records.keys().find(same).or_else(|| self.recalled.iter().find(death))
-                }
+                Kind::ProcessDeath => self.records.keys().find(same).or_else(recalled_death),
+                // Whoever has lost a rank stands still.
+                Kind::NonCommHang | Kind::CommHang => self.recalled.iter().find(same).or_else(recalled_death),
                 _ => self.recalled.iter().find(same),
             };
             let Some(old) = old.cloned() else { return finding };
             self.recalled.remove(&old);
             self.renamed.insert(finding.id.clone(), old);
         }
-        if let Some(old) = self.renamed.get(&finding.id).and_then(|old| self.records.get(old)) {
-            finding.id = old.finding.id.clone();
-            finding.since = finding.since.min(old.finding.since);
-            finding.detected = finding.detected.min(old.finding.detected);
+        let Some(old) = self.renamed.get(&finding.id).and_then(|old| self.records.get(old)) else {
+            return finding;
+        };
+        let old = &old.finding;
+        if old.kind == Kind::ProcessDeath && finding.kind != old.kind {
+            if finding.cleared.is_some() {
+                // That it no longer shows does not bring the dead back.
+                self.renamed.remove(&finding.id);
+                self.recalled.insert(old.id.clone());
+            }
+            return old.clone();
         }
+        // Who was first to die may be known better now than before the start; or worse, by what is left of it.
+        if finding.kind == Kind::ProcessDeath
+            && first(old) != first(&finding)
+            && old.confidence >= finding.confidence
+        {
+            return Finding { cleared: finding.cleared, ..old.clone() };
+        }
+        finding.id = old.id.clone();
+        finding.since = finding.since.min(old.since);
+        finding.detected = finding.detected.min(old.detected);
         finding
     }
 
@@ -257,8 +275,12 @@ impl Findings {
 
 /// Whether two findings are about one fault.
 fn is_same(old: &Finding, new: &Finding) -> bool {
-    let first = |finding: &Finding| finding.suspects.first().map(|first| (first.node.clone(), first.rank));
     is_same_run(old, new) && old.kind == new.kind && first(old) == first(new)
+}
+
+/// Who is suspected first.
+fn first(finding: &Finding) -> Option<(Option<NodeName>, Option<u32>)> {
+    finding.suspects.first().map(|first| (first.node.clone(), first.rank))
 }
 
 fn is_same_run(old: &Finding, new: &Finding) -> bool {
@@ -343,24 +365,54 @@ mod tests {
         assert!(Findings::load(&store).expect("read").recalled().is_empty());
     }
 
-    #[test]
-    fn an_incarnation_dies_once_whoever_leads() {
-        let death = |id: usize, rank: u32| {
-            let suspects = vec![Suspect { rank: Some(rank), ..Suspect::default() }];
-            Finding { kind: Kind::ProcessDeath, suspects, ..finding(id, None) }
-        };
+    fn accusing(id: usize, kind: Kind, rank: u32, confidence: f64) -> Finding {
+        let suspects = vec![Suspect { rank: Some(rank), ..Suspect::default() }];
+        Finding { kind, suspects, confidence, ..finding(id, None) }
+    }
+
+    fn death(id: usize, rank: u32, confidence: f64) -> Finding {
+        accusing(id, Kind::ProcessDeath, rank, confidence)
+    }
+
+    /// What the next leader knows, if the last one had told of the death of rank 4.
+    fn after_a_death() -> Findings {
         let store = MemoryStore::default();
         let mut before = Findings::default();
-        before.take(death(1, 4), false);
+        before.take(death(1, 4, 0.9), false);
         store.apply(&before.unwritten()).expect("written");
-        // The next leader hears of it in another order.
-        let mut after = Findings::load(&store).expect("read");
-        let better = after.known_as(death(7, 5));
-        assert_eq!(better.id.0, "f00001");
+        Findings::load(&store).expect("read")
+    }
+
+    #[test]
+    fn an_incarnation_dies_once_whoever_leads() {
+        // The next leader hears of it in another order, and is surer.
+        let mut after = after_a_death();
+        let better = after.known_as(death(7, 5, 0.95));
+        assert_eq!((better.id.0.as_str(), better.suspects[0].rank), ("f00001", Some(5)));
         assert_eq!(after.take(Finding { summary: "rank 5 died".into(), ..better }, false), Change::Updated);
         assert_eq!(after.shown().count(), 1);
-        let next = Finding { incarnation: 1, ..death(8, 5) };
+        let next = Finding { incarnation: 1, ..death(8, 5, 0.9) };
         assert_eq!(after.known_as(next).id.0, "f00008", "the next incarnation has deaths of its own");
+        // One that is no surer does not unsay it.
+        let mut after = after_a_death();
+        let doubtful = after.known_as(death(9, 2, 0.9));
+        assert_eq!((doubtful.id.0.as_str(), doubtful.suspects[0].rank), ("f00001", Some(4)));
+        assert_eq!(after.take(doubtful, false), Change::Same);
+        assert!(after.recalled().is_empty(), "it died all the same");
+    }
+
+    #[test]
+    fn who_lost_a_rank_stands_still_because_of_that() {
+        let mut after = after_a_death();
+        let hang = |cleared| Finding { cleared, ..accusing(9, Kind::NonCommHang, 4, 0.9) };
+        let known = after.known_as(hang(None));
+        assert_eq!((known.id.0.as_str(), known.kind), ("f00001", Kind::ProcessDeath));
+        assert_eq!(after.take(known, false), Change::Same);
+        assert!(after.recalled().is_empty(), "now something may follow from it");
+        let known = after.known_as(hang(Some(Timestamp(9))));
+        assert_eq!(after.take(known, false), Change::Same, "the dead do not come back");
+        assert_eq!(after.recalled().len(), 1);
+        assert_eq!(after.known_as(death(10, 4, 0.95)).id.0, "f00001", "the death is told again after all");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod silence;
 
 use accusation::{accusation, how};
 use evidence::{Others, asked, is_ending, is_failure, killed, needed, seems_over};
-use first::{First, TOGETHER_US};
+use first::{First, together_us};
 use silence::Silence;
 pub(crate) use silence::cause_may_be_unseen;
 
@@ -257,7 +257,8 @@ fn name(
 
 /// Whether a death that is told later is nevertheless the cause of the one that was accused.
 fn precedes(end: &End, accused: &End) -> bool {
-    let together = end.at <= accused.at.after(TOGETHER_US);
-    let earlier = !end.found && end.at.after(TOGETHER_US) < accused.at;
+    let together_us = together_us(end).max(together_us(accused));
+    let together = end.at <= accused.at.after(together_us);
+    let earlier = !end.found && end.at.after(together_us) < accused.at;
     !asked(end) && (earlier || (together && killed(end) && !killed(accused)))
 }

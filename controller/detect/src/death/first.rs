@@ -22,6 +22,11 @@ use super::evidence::{Others, asked, is_failure, is_final, killed};
 /// Ends this close are put in order by what is known of them: agents look every 100 ms, and may wait a look for the
 /// exit status.
 pub(super) const TOGETHER_US: u64 = 150_000;
+/// The same where one was told later than a window comes: a detector that has only just begun to hear of a node does not know
+/// for how long its news was on its way.
+const LATE_TOGETHER_US: u64 = 1_000_000;
+/// What is told so long after it happened was kept, or held up.
+const LATE_US: u64 = 1_100_000;
 /// A window taken so long before the end or later holds everything the process ever called: agents send one because of
 /// the end.
 const LAST_WINDOW_US: u64 = 20_000;
@@ -31,6 +36,11 @@ pub(super) struct First {
     pub(super) process: ProcessId,
     /// Who ended together with it and might as well be the cause, but for the order in which they were seen to end.
     pub(super) rivals: Vec<ProcessId>,
+}
+
+/// Ends that are no further apart than this are put in order by what is known of them, if one of them is this.
+pub(super) fn together_us(end: &End) -> u64 {
+    if end.told.micros_since(end.at) > LATE_US { LATE_TOGETHER_US } else { TOGETHER_US }
 }
 
 /// Of the ends not yet judged, the first that may have taken the others along. `death` is known to be one.
@@ -44,7 +54,7 @@ pub(super) fn cause(job: &Job, death: ProcessId) -> Option<First> {
     // Whoever was seen to end has ended then.
     let earliest = causes.iter().map(|(_, end)| (end.found, end.at)).min()?.1;
     let together: BTreeMap<ProcessId, &End> =
-        causes.into_iter().filter(|(_, end)| end.at <= earliest.after(TOGETHER_US)).collect();
+        causes.into_iter().filter(|(_, end)| end.at <= earliest.after(together_us(end))).collect();
     let leads = leads(job, &together);
     let strength = |id: &ProcessId, end: &End| (!killed(end), leads.get(id).copied().unwrap_or(0));
     let (process, first) = together.iter().min_by_key(|(id, end)| (strength(id, end), end.at, **id))?;
