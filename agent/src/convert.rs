@@ -138,6 +138,7 @@ fn process_started(start: ProcessStart) -> wire::ProcessStarted {
         blind_spots: start.blind_spots.into_iter().map(clean).collect(),
         // No user has that number.
         uid: Some(start.uid.unwrap_or(u32::MAX)),
+        found_ended: start.found_ended,
         labels: start.labels.into_iter().map(|(key, value)| (clean(key), clean(value))).collect(),
     }
 }

@@ -205,6 +205,8 @@ pub struct ProcessStart {
     pub pid: u32,
     /// Whose it is, where that means the same on other machines.
     pub uid: Option<u32>,
+    /// It had ended when this agent began to look.
+    pub found_ended: bool,
     /// NCCL version, as far as it can be told.
     pub nccl_version: String,
     /// Profiler API version NCCL took.

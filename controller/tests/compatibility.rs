@@ -126,6 +126,7 @@ fn process(rank: u32) -> v1::ProcessStarted {
         blind_spots: vec!["symmetric kernels".into()],
         labels: [("pod".to_owned(), format!("llm-{rank}"))].into(),
         uid: Some(1000),
+        found_ended: false,
     }
 }
 

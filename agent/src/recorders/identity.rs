@@ -89,6 +89,7 @@ pub fn describe(
         gpu: identity.gpu,
         pid: identity.pid,
         uid: None,
+        found_ended: false,
         nccl_version: identity.nccl_version.clone(),
         profiler_api: identity.profiler_api,
         blind_spots: blind_spots(identity, event_mask),

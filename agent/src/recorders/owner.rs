@@ -5,8 +5,8 @@
 //! A file must belong to the user whose process writes it, and the process that it names must be that user's. Root may
 //! do anything anyway.
 //!
-//! What is told of a live process is its user, so that the controller keeps the jobs of different users apart whatever they
-//! call them; see `docs/threat-model.md`.
+//! What is told of a live process is its user, and of one that was found ended whose file it left, so that the controller keeps
+//! the jobs of different users apart whatever they call them; see `docs/threat-model.md`.
 
 use std::{
     fs,

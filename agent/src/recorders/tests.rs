@@ -1,6 +1,11 @@
 //! The sampler as it ships, over recorders that live in a table.
 
-use std::{cell::RefCell, collections::BTreeMap, fs, io, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    rc::Rc,
+};
 
 use c4_detect::{
     aggregate::Coverage,
@@ -424,6 +429,13 @@ fn who_ended_shortly_before_the_agent_began_is_told_as_of_its_last_sign_of_life(
     let states: Vec<ProcessState> =
         windows(&told).iter().filter(|(_, w)| w.process == ends[0].process).map(|(_, w)| w.state).collect();
     assert_eq!(states, [ProcessState::Zombie], "no window shows it alive");
+    let starts = told.iter().filter_map(|(_, report)| match report {
+        Report::ProcessStarted(start) => {
+            Some((start.process == ends[0].process, start.found_ended, start.uid.is_some()))
+        }
+        _ => None,
+    });
+    assert_eq!(starts.collect::<BTreeSet<_>>(), BTreeSet::from([(false, false, false), (true, true, true)]));
 }
 
 #[test]

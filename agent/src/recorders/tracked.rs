@@ -118,7 +118,9 @@ impl<H: RecorderHandle> Tracked<H> {
             if let Some(start) =
                 identity::describe(node, &self.identity, &sample.communicators, sample.event_mask)
             {
-                let start = ProcessStart { uid: self.uid, ..start };
+                // Whose process the dead were is not seen any more, but whose file they left.
+                let uid = if self.found { Some(self.handle.origin()?.uid) } else { self.uid };
+                let start = ProcessStart { uid, found_ended: self.found, ..start };
                 self.process = Some(start.process);
                 self.job.clone_from(&start.job);
                 self.window_opened_ns = now_ns;

@@ -217,6 +217,7 @@ impl Rig {
     async fn process(&self, process: u64) {
         self.say(Report::ProcessStarted(ProcessStart {
             uid: None,
+            found_ended: false,
             process: ProcessId(process),
             job: "llm".to_owned(),
             incarnation: 0,

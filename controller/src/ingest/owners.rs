@@ -6,6 +6,9 @@
 //!
 //! Agents tell the user as the kernel tells them; those that cannot be told (in a user namespace) count as one. Agents of
 //! before users were told say nothing, and their processes go by the name alone.
+//!
+//! Of a process that had ended when its agent began, only the user of its file is known, also if it was one of those that
+//! cannot be told. It speaks for its user's jobs and for theirs, and a name that it took is given up to them.
 
 use std::{
     collections::HashMap,
@@ -20,10 +23,18 @@ const MOST: usize = 100_000;
 /// A user that cannot be told; nobody has that number.
 const UNKNOWN: u32 = u32::MAX;
 
-/// Who came first. Clones share it.
+/// Who came first.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    uid: u32,
+    /// It had ended.
+    ended: bool,
+}
+
+/// Who came first, by job. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owners {
-    by_job: Arc<Mutex<HashMap<String, u32>>>,
+    by_job: Arc<Mutex<HashMap<String, First>>>,
 }
 
 impl Owners {
@@ -31,12 +42,16 @@ impl Owners {
     pub(super) fn keep_apart(&self, message: &mut AgentMessage) {
         let Some(Body::ProcessStarted(started)) = &mut message.body else { return };
         let Some(uid) = started.uid else { return };
+        let claim = First { uid, ended: started.found_ended };
         let mut jobs = self.by_job.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.len() >= MOST && !jobs.contains_key(&started.job) {
             jobs.clear();
         }
-        let first = *jobs.entry(started.job.clone()).or_insert(uid);
-        if first != uid {
+        let first = jobs.entry(started.job.clone()).or_insert(claim);
+        if first.ended && !claim.ended && (uid == first.uid || uid == UNKNOWN) {
+            *first = claim;
+        }
+        if first.uid != uid && !(claim.ended && first.uid == UNKNOWN) {
             let whose =
                 if uid == UNKNOWN { "of an unknown user".to_owned() } else { format!("of user {uid}") };
             started.job = format!("{} ({whose})", started.job);
@@ -50,8 +65,8 @@ mod tests {
 
     use super::*;
 
-    fn claim(owners: &Owners, job: &str, uid: Option<u32>) -> String {
-        let started = ProcessStarted { job: job.into(), uid, ..ProcessStarted::default() };
+    fn started(owners: &Owners, job: &str, uid: Option<u32>, found_ended: bool) -> String {
+        let started = ProcessStarted { job: job.into(), uid, found_ended, ..ProcessStarted::default() };
         let mut message =
             AgentMessage { body: Some(Body::ProcessStarted(started)), ..AgentMessage::default() };
         owners.keep_apart(&mut message);
@@ -59,6 +74,10 @@ mod tests {
             Some(Body::ProcessStarted(started)) => started.job,
             _ => unreachable!("it stays what it was"),
         }
+    }
+
+    fn claim(owners: &Owners, job: &str, uid: Option<u32>) -> String {
+        started(owners, job, uid, false)
     }
 
     #[test]
@@ -76,5 +95,22 @@ mod tests {
             "where users cannot be told, by name alone"
         );
         assert_eq!(claim(&owners, "llm", None), "llm", "an agent of before");
+    }
+
+    #[test]
+    fn the_dead_speak_for_the_user_whose_file_they_left() {
+        let owners = Owners::default();
+        let dead = |job: &str, uid: u32| started(&owners, job, Some(uid), true);
+        assert_eq!(claim(&owners, "llm", Some(1000)), "llm");
+        assert_eq!(dead("llm", 1000), "llm");
+        assert_eq!(dead("llm", 1002), "llm (of user 1002)");
+        // In a namespace, they cannot be told while they live.
+        assert_eq!(claim(&owners, "pods", Some(UNKNOWN)), "pods");
+        assert_eq!(dead("pods", 1002), "pods");
+        // A new controller may hear of the dead first.
+        assert_eq!(dead("late", 100_000), "late");
+        assert_eq!(claim(&owners, "late", Some(1000)), "late (of user 1000)");
+        assert_eq!(claim(&owners, "late", Some(UNKNOWN)), "late", "whose dead they may be");
+        assert_eq!(dead("late", 100_001), "late");
     }
 }

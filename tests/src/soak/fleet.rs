@@ -107,6 +107,7 @@ async fn live(job: u32, rank: u32, state: watch::Receiver<State>, reports: mpsc:
         gpu: Some(0),
         pid: 1,
         uid: None,
+        found_ended: false,
         nccl_version: String::new(),
         profiler_api: 5,
         blind_spots: Vec::new(),
