@@ -152,6 +152,8 @@ pub struct Discovery {
     untried: Untried,
     pace_us: u64,
     due_us: u64,
+    /// When the pace was last slowed down.
+    slowed_us: u64,
     candidates: BTreeMap<u16, Candidate>,
     ready: VecDeque<u16>,
     /// Probes without an answer, and until when they may have one.
@@ -208,6 +210,7 @@ impl Discovery {
             untried: Untried::new(&settings),
             pace_us: settings.pace_us,
             due_us: 0,
+            slowed_us: 0,
             candidates: BTreeMap::new(),
             ready: VecDeque::new(),
             flying: BTreeMap::new(),
@@ -368,14 +371,16 @@ impl Discovery {
         Some(probe)
     }
 
-    /// Probes that nobody answered are repeated, more slowly.
+    /// Probes that nobody answered are repeated, more slowly: once for all that were sent at the same pace, since the answers that a limit
+    /// swallows are many at once, and a pace that falls with each of them takes seconds to recover.
     fn expire(&mut self, now_us: u64) {
-        let late: Vec<Probe> =
-            self.flying.iter().filter(|(_, until)| **until <= now_us).map(|(probe, _)| *probe).collect();
-        if !late.is_empty() {
-            self.pace_us = (self.pace_us * 2).min(self.settings.slowest_us);
+        let late = self.flying.iter().filter(|(_, until)| **until <= now_us);
+        let late: Vec<(Probe, u64)> = late.map(|(probe, until)| (*probe, *until)).collect();
+        if late.iter().any(|(_, until)| *until >= self.slowed_us + self.settings.timeout_us) {
+            self.slowed_us = now_us;
+            self.pace_us = (self.pace_us * 4).min(self.settings.slowest_us);
         }
-        for probe in late {
+        for (probe, _) in late {
             self.flying.remove(&probe);
             let Some(candidate) = self.candidates.get_mut(&probe.port) else { continue };
             candidate.tries += 1;

@@ -216,7 +216,8 @@ impl Worker {
     /// any.
     fn learn(&mut self) -> bool {
         let lacking = self.knowledge.lacking(&self.settings.listen, self.settings.depth);
-        for some in lacking.chunks(TOGETHER) {
+        let mut chunks = lacking.chunks(TOGETHER).peekable();
+        while let Some(some) = chunks.next() {
             let worker = &*self;
             let found = at_once(some, |to| (*to, worker.discover(*to)));
             let complete = !self.mailbox.is_interrupted();
@@ -228,6 +229,10 @@ impl Worker {
             let _ = renew(&self.settings.table, boot_ns() + LEASE_NS);
             if !complete {
                 return true;
+            }
+            if chunks.peek().is_some() {
+                // What was seen so far may be all that it takes to find a link that is dead.
+                self.report();
             }
         }
         if !lacking.is_empty() {

@@ -27,15 +27,19 @@ use crate::convert::{PathReport, PathTrains};
 
 /// Agents that have not finished learning are waited for for so long after the network changed.
 const SETTLE_US: u64 = 8_000_000;
-/// Time between two judgements.
+/// Time between two judgements: it takes longer where more nodes report, and is not worth more than a part of the time…
+const JUDGE_A_NODE_US: u64 = 1_000;
+/// …but never waits for longer than this.
 const JUDGE_US: u64 = 1_000_000;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Links {
     locator: Locator,
-    /// What agents that have finished learning see, since the network changed last.
+    /// What agents see, since the network changed last.
     reports: BTreeMap<NodeName, Report>,
+    /// Those that have finished learning.
+    settled: BTreeSet<NodeName>,
     /// Links that some probe has ever crossed.
     known: BTreeSet<Pair>,
     /// Switches that no probe has ever met, and which may be something else than down.
@@ -59,6 +63,7 @@ impl Links {
         Self {
             locator: Locator::new(topology),
             reports: BTreeMap::new(),
+            settled: BTreeSet::new(),
             known: BTreeSet::new(),
             hidden: BTreeSet::new(),
             turned: false,
@@ -81,7 +86,9 @@ impl Links {
 
     /// Takes in a report of the present state of the network.
     pub fn report(&mut self, node: &NodeName, report: &PathReport) {
-        if !report.settled {
+        if report.settled {
+            self.news |= self.settled.insert(node.clone());
+        } else if report.seen.is_empty() {
             return;
         }
         let seen = report.seen.iter().map(|seen| Sighting {
@@ -164,6 +171,7 @@ impl Links {
         self.lossy.forget();
         self.slow.forget();
         self.reports.clear();
+        self.settled.clear();
         self.news = false;
     }
 
@@ -200,16 +208,17 @@ impl Links {
         mut expected: impl Iterator<Item = &'n NodeName>,
         now: Timestamp,
     ) -> Option<Vec<Finding>> {
-        if !self.news || now.micros_since(self.judged) < JUDGE_US {
+        let pause_us = (JUDGE_A_NODE_US * self.reports.len() as u64).min(JUDGE_US);
+        if !self.news || now.micros_since(self.judged) < pause_us {
             return None;
         }
         let late = now.micros_since(changed) >= SETTLE_US;
-        let all = late || !expected.any(|node| !self.reports.contains_key(node));
+        let all = late || !expected.any(|node| !self.settled.contains(node));
         (self.news, self.judged) = (!all, now);
         self.picture = picture(topology, &self.locator, self.reports.values());
         self.known.extend(self.picture.crossed.keys());
         if !all {
-            // Those who have not reported may have crossed what the others have not, but no link that the others would have
+            // Those who have not finished may have crossed what the others have not, but no link that the others would have
             // crossed if it were there.
             let sure = mem::take(&mut self.picture.sure);
             self.picture.uncrossed.retain(|link, _| sure.contains(link));

@@ -152,12 +152,18 @@ impl Scene {
     /// All ordered nodes report what they see when some links are dead.
     fn report(&mut self, dead: &[(u8, u8)], changes: u32) {
         let nodes: Vec<NodeName> = self.paths.by_node.keys().cloned().collect();
-        self.report_of(nodes, dead, changes);
+        self.report_of(nodes, dead, changes, true);
         self.run(2 * SECOND);
     }
 
     /// These do.
-    fn report_of(&mut self, nodes: impl IntoIterator<Item = NodeName>, dead: &[(u8, u8)], changes: u32) {
+    fn report_of(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeName>,
+        dead: &[(u8, u8)],
+        changes: u32,
+        settled: bool,
+    ) {
         for node in nodes {
             let (orders, epoch) = self.paths.orders(&node).expect("ordered");
             let mut seen = Vec::new();
@@ -173,7 +179,7 @@ impl Scene {
             }
             let (revision, ports) = (orders.revision, 40 * seen.len() as u32);
             let report =
-                PathReport { revision, epoch, settled: true, changes, ports, seen, ..PathReport::default() };
+                PathReport { revision, epoch, settled, changes, ports, seen, ..PathReport::default() };
             self.paths.report(&node, report, self.now);
         }
     }
@@ -347,11 +353,11 @@ fn a_link_is_named_as_soon_as_nobody_else_can_be_blamed() {
     assert_eq!(scene.paths.epoch, 2);
     let node = |name: &str| NodeName(name.into());
     // h00 meets s1 no more on its way to l1: it may be either half of the way, and who may tell has not reported yet.
-    scene.report_of([node("h00")], &[(0, 1)], 1);
+    scene.report_of([node("h00")], &[(0, 1)], 1, true);
     scene.run(3 * SECOND);
     assert!(scene.findings.is_empty(), "{:?}", scene.findings);
-    // h10 meets s1 from l1. Four others have not reported, and are not waited for.
-    scene.report_of([node("h10")], &[(0, 1)], 1);
+    // h10 has met s1 from l1. That it goes on learning, and that four others have told nothing, is not waited for.
+    scene.report_of([node("h10")], &[(0, 1)], 1, false);
     scene.run(SECOND);
     let links: Vec<_> = scene.findings.iter().flat_map(|finding| &finding.suspects[0].link).collect();
     assert_eq!(links.iter().map(|link| (&*link.src, &*link.dst)).collect::<Vec<_>>(), [("l0", "s1")]);

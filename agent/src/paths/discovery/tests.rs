@@ -153,6 +153,19 @@ fn ports_in_use_are_passed_over() {
 }
 
 #[test]
+fn a_rate_limit_does_not_hold_up_what_it_lets_through() {
+    for (spines, per_ms) in [(3u16, 0.06), (3, 0.03), (7, 0.14), (4, 0.02)] {
+        let mut fabric = Fabric { per_ms, ..Fabric::new(spines) };
+        let wanted = vec![Route { units: 1, bond: 0, via: vec![vec![address(99)]] }];
+        let mut absent = Discovery::new(Settings { wanted, ..settings(None) });
+        let took_ms = fabric.run(&mut absent, honest) as f64 / 1e3;
+        let least_ms = absent.found() as f64 / per_ms;
+        assert!(took_ms < 2.0 * least_ms + 1e3, "{took_ms} ms instead of {least_ms}: {:?}", absent.report());
+        assert!(absent.report().silent == 0 && absent.report().probes < 4 * absent.report().ports);
+    }
+}
+
+#[test]
 fn paths_that_are_not_wanted_are_asked_for_once_and_their_ports_are_tried_first_later() {
     let mut fabric = Fabric::new(4);
     let wanted = |spine| vec![Route { units: 1, bond: 0, via: vec![vec![address(spine)]] }];
