@@ -156,7 +156,7 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
         if !args.json {
             println!(
                 "seed {seed}: iteration of the slowest job {:.3} s hashed, {:.3} planned, {:.3} ideal; paths known {:.1} s \
-                 after each arrival at most; {} moves",
+                 after each job's third iteration at most; {} moves",
                 outcome.hashed_slowest,
                 outcome.planned_slowest,
                 outcome.ideal,

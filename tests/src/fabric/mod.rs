@@ -203,6 +203,9 @@ impl Fabric {
         below.run(|| {
             let mut link = Netlink::route()?;
             requests::set_up(&mut link, 1, true).context("the loopback interface")?;
+            // Jobs are started again within seconds: the few ports that they listen on must not be taken by what is over.
+            let path = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+            fs::write(path, "0").with_context(|| format!("cannot set {path}"))?;
             requests::address(&mut link, HOST_SIDE, host_address(leaf, host), 30).context("an address")?;
             requests::set_up(&mut link, HOST_SIDE, true).context("an interface")?;
             let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
