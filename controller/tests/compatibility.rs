@@ -52,7 +52,7 @@ fn said() -> Vec<AgentMessage> {
             channels: 2,
             operations: 64,
             bytes: 4096,
-            turn_us: Some(70_000),
+            turn_us: None,
         }],
     }));
     bodies.push(Body::Health(v1::Health {
