@@ -15,7 +15,7 @@ use c4_proto::v1::{
 use c4_tls::{Accepting, FileError, Limits, Protocol, Slots, serve_pages};
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
@@ -46,6 +46,9 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes at once: ten thousand agents that reconnect together take turns.
 const HANDSHAKES: usize = 512;
+/// Connections that may wait to be accepted. Where there is no room, whoever calls hears nothing and tries again after seconds: with the
+/// usual 128, ten thousand agents that reconnect together need minutes. The system's limit (`net.core.somaxconn`) holds as well.
+const BACKLOG: u32 = 16_384;
 /// Calls at once over one connection. `c4ctl` has one, an agent one, a page's proxy some.
 const CALLS: u32 = 100;
 /// Bytes of a call's headers.
@@ -138,9 +141,9 @@ impl Doors {
     ///
     /// # Errors
     /// One is taken.
-    pub async fn bind(config: &Config) -> Result<Self, FrontError> {
-        let (calls, grpc) = bind("listen", config.listen).await?;
-        let (pages, http) = bind("http", config.http).await?;
+    pub fn bind(config: &Config) -> Result<Self, FrontError> {
+        let (calls, grpc) = bind("listen", config.listen)?;
+        let (pages, http) = bind("http", config.http)?;
         Ok(Self { grpc, http, calls, pages })
     }
 
@@ -274,12 +277,36 @@ impl TokenFile {
     }
 }
 
-async fn bind(
-    key: &'static str,
-    address: SocketAddr,
-) -> Result<(std::net::TcpListener, SocketAddr), FrontError> {
+fn bind(key: &'static str, address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), FrontError> {
     let failed = |source| FrontError::Bind { key, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    // As any listener's: a port whose last connections are being buried may be had again.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener.into_std().map_err(failed)?, bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// Longer than a connection on this machine takes when it is busy, and as long as a call that finds no room is tried again.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_crowd_may_wait_to_be_let_in() {
+        let (listener, address) = bind("listen", "127.0.0.1:0".parse().unwrap()).unwrap();
+        // Nobody is let in, so all of them wait, as far as the system lets them.
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let crowd = most.trim().parse::<usize>().unwrap().min(600);
+        let call = |_| TcpStream::connect_timeout(&address, PATIENCE);
+        let waiting: io::Result<Vec<TcpStream>> = (0..crowd).map(call).collect();
+        assert_eq!(waiting.unwrap().len(), crowd);
+        drop(listener);
+    }
 }

@@ -166,7 +166,7 @@ impl Term {
 /// # Errors
 /// It cannot.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let doors = Doors::bind(&config).await?;
+    let doors = Doors::bind(&config)?;
     let store = open_store(&config).map_err(StartError::Store)?;
     lead(config, &doors, store, Term::alone()).await
 }

@@ -55,7 +55,7 @@ impl Member {
     /// # Errors
     /// What can be told at once: addresses, files.
     pub async fn start(config: Config, ha: Ha) -> Result<Self, StartError> {
-        let doors = Doors::bind(&config).await?;
+        let doors = Doors::bind(&config)?;
         let candidate = candidate(&ha, identity(&config, &ha, doors.grpc))?;
         let (view, _) = watch::channel(View::default());
         let (pages, see_pages) = watch::channel(None);
