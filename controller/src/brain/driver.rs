@@ -63,8 +63,10 @@ const TICK: Duration = Duration::from_millis(100);
 const KEEP_AGAIN_US: u64 = 1_000_000;
 /// Inputs taken before anybody else gets a turn.
 const BATCH: usize = 512;
-/// A picture takes at most one part in so many of the time: of a very large cluster, it is made less often.
-const PICTURE_SHARE: u64 = 30;
+/// A picture takes at most one part in so many of the time, if it is then made once a second at least: agents tell no more often.
+const PICTURE_SHARE: u64 = 1_000;
+/// Of a very large cluster it is made less often, and takes at most one part in so many.
+const LARGEST_SHARE: u64 = 40;
 
 /// Everything the task works with.
 pub struct Driver {
@@ -115,6 +117,12 @@ pub struct Debts {
     tried: Timestamp,
 }
 
+/// Time from one picture to the next, if one takes `spent_us`.
+fn until_next_picture_us(spent_us: u64) -> u64 {
+    let usual_us = spent_us.saturating_mul(PICTURE_SHARE).min(1_000_000);
+    spent_us.saturating_mul(LARGEST_SHARE).max(usual_us)
+}
+
 impl Driver {
     /// Runs until cancelled. Returns the recording, to be closed.
     pub async fn run(mut self, cancel: CancellationToken) -> Option<Recorder> {
@@ -135,7 +143,7 @@ impl Driver {
                     if now >= next_picture {
                         self.publish();
                         let spent_us = self.clock.now().micros_since(now);
-                        next_picture = now.after(spent_us.saturating_mul(PICTURE_SHARE));
+                        next_picture = now.after(until_next_picture_us(spent_us));
                         shown = self.brain.findings().version();
                     } else if shown != self.brain.findings().version() {
                         shown = self.brain.findings().version();

@@ -151,3 +151,10 @@ async fn a_pause_stops_what_is_being_carried_out_also_when_the_store_is_gone() {
         assert!(said.try_recv().is_err(), "nothing was begun");
     }
 }
+
+#[test]
+fn pictures_of_large_clusters_are_made_less_often() {
+    // Of a few ranks at every tick, of a thousand once a second, of a hundred thousand every few seconds.
+    let every_us = [50, 900, 9_000, 90_000].map(until_next_picture_us);
+    assert_eq!(every_us, [50_000, 900_000, 1_000_000, 3_600_000]);
+}
