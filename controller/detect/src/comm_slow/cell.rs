@@ -107,6 +107,30 @@ pub(super) struct Numbers {
     pub(super) surely_since: Timestamp,
 }
 
+/// Logarithms of what a link costs: above the reference of its kind, and by itself, in ns per byte.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    relative: f64,
+    alone: f64,
+}
+
+impl Cost {
+    /// By how much it is more than `usual`, both ways: what others become faster by, who find their data there because
+    /// they are late, makes no link slow.
+    fn beyond(self, usual: Cost) -> f64 {
+        (self.relative - usual.relative.max(0.0)).min(self.alone - usual.alone)
+    }
+
+    /// Of some, that at place `at` when they are sorted, each way.
+    fn nth(costs: &[Cost], at: usize) -> Cost {
+        let nth = |of: fn(&Cost) -> f64| {
+            let mut values: Vec<f64> = costs.iter().map(of).collect();
+            *values.select_nth_unstable_by(at, f64::total_cmp).1
+        };
+        Cost { relative: nth(|cost| cost.relative), alone: nth(|cost| cost.alone) }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Cell {
@@ -120,10 +144,10 @@ pub(super) struct Cell {
     sample_bytes: u64,
     sample_cost: f64,
     sample_flush: f64,
-    learning: Vec<f64>,
+    learning: Vec<Cost>,
     /// When enough was learned to see a change.
     learned: Option<Timestamp>,
-    usual: Option<f64>,
+    usual: Option<Cost>,
     before: Option<f64>,
     /// When the last samples were judged, the oldest first.
     judged: [Timestamp; ENOUGH],
@@ -198,14 +222,15 @@ impl Cell {
         self.begun.rotate_left(1);
         self.begun[ENOUGH - 1] = self.sample_since;
         let difference = self.before.replace(relative).map(|before| (relative - before).abs());
-        let change = self.usual().map(|(usual, allowance)| (relative - usual.max(0.0), allowance));
+        let cost = Cost { relative, alone: self.sample_cost.ln() };
+        let change = self.usual().map(|(usual, allowance)| (cost.beyond(usual), allowance));
         let by_change = change.map_or(f64::MIN, |(change, allowance)| change / (setting.changed * allowance));
         let change = change.map(|(change, _)| change);
         let by_peers = setting.differs.map_or(f64::MIN, |differs| setting.from_middle / differs);
         let excess = if by_change >= by_peers { change.unwrap_or(0.0) } else { setting.from_middle };
         let cap = if excess >= GROSS { GROSS_CAP } else { CAP };
         let z = by_change.max(by_peers).clamp(-CAP, cap);
-        self.learn(relative, setting.noise, z, now);
+        self.learn(cost, setting.noise, z, now);
         if self.slow {
             let is_quiet = z < 0.5 || excess < self.numbers.excess * REMAINS;
             self.quiet = if is_quiet { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
@@ -254,34 +279,32 @@ impl Cell {
     }
 
     /// What is usual for the link, and how much more than the usual threshold a change has to exceed.
-    fn usual(&self) -> Option<(f64, f64)> {
+    fn usual(&self) -> Option<(Cost, f64)> {
         match self.usual {
             Some(usual) => Some((usual, 1.0)),
-            None if self.learning.len() >= ROUGHLY => {
-                let mut known = self.learning.clone();
-                known.sort_by(f64::total_cmp);
-                Some((known[known.len() / 2], 2.0))
-            }
+            // Of so few, some may be of a time at which it was slow already, and none is less than what it takes.
+            None if self.learning.len() >= ROUGHLY => Some((Cost::nth(&self.learning, 0), 2.0)),
             None => None,
         }
     }
 
     /// What is usual for the link, learned as long as nothing is wrong with it.
-    fn learn(&mut self, relative: f64, noise: f64, z: f64, now: Timestamp) {
+    fn learn(&mut self, cost: Cost, noise: f64, z: f64, now: Timestamp) {
         match &mut self.usual {
             Some(usual) if z < REFERENCE && !self.slow => {
-                *usual += (relative - *usual).clamp(-noise, noise) * ADAPT;
+                usual.relative += (cost.relative - usual.relative).clamp(-noise, noise) * ADAPT;
+                // What others took when it was learned may have made it cost more than it does.
+                usual.alone += (cost.alone - usual.alone).min(noise) * ADAPT;
             }
             Some(_) => {}
             None if z >= CAP => {}
             None => {
-                self.learning.push(relative);
+                self.learning.push(cost);
                 if self.learning.len() == ROUGHLY {
                     self.learned = Some(now);
                 }
                 if self.learning.len() >= LEARN {
-                    self.learning.sort_by(f64::total_cmp);
-                    self.usual = Some(self.learning[LEARN / 2]);
+                    self.usual = Some(Cost::nth(&self.learning, LEARN / 2));
                     self.learning = Vec::new();
                 }
             }

@@ -89,7 +89,11 @@ pub(super) fn holds_up_all(job: &Job, key: &Key) -> bool {
     let (Some(comm), Some(cell)) = (job.comms.get(&key.comm), job.network.cells.get(key)) else {
         return false;
     };
-    cell.numbers.samples >= ENOUGH_SAMPLES
-        && cell.numbers.excess >= HOLDS_UP_EXCESS
-        && cell.numbers.cost * comm.bytes_per_ns() >= HOLDS_UP
+    let numbers = &cell.numbers;
+    // What a link carries beside collectives (activations, from stage to stage) only its own steps tell: at least that much.
+    let passed_ns = job.network.examined.micros_since(numbers.since) as f64 * 1e3;
+    let carries = numbers.bytes as f64 / passed_ns.max(1e9);
+    numbers.samples >= ENOUGH_SAMPLES
+        && numbers.excess >= HOLDS_UP_EXCESS
+        && numbers.cost * comm.bytes_per_ns().max(carries) >= HOLDS_UP
 }

@@ -146,6 +146,23 @@ fn what_slows_every_link_accuses_none() {
 }
 
 #[test]
+fn others_that_become_faster_make_no_link_slow() {
+    // Rank 1 is late and finds its data there, in a kind of so few links that this is what the others are measured against.
+    let mut ring = Links::ring(4);
+    ring.run(30, |_| (1.0, 1.0));
+    ring.run(60, |src| if src == 0 { (1.0, 0.1) } else { (1.0, 1.0) });
+    assert_eq!(ring.slow(), []);
+}
+
+#[test]
+fn links_that_become_slow_while_they_are_learned_are_found_although_they_are_half_of_their_kind() {
+    let mut ring = Links::ring(6);
+    ring.run(1, |_| (1.0, 1.0));
+    ring.run(20, |src| if src < 3 { (500.0, 500.0) } else { (1.0, 1.0) });
+    assert_eq!(ring.slow(), [(0, 1), (1, 2), (2, 3)]);
+}
+
+#[test]
 fn one_end_alone_proves_nothing_and_nothing_odd_breaks_it() {
     let mut network = Network::default();
     let node = NodeName("n".into());
