@@ -85,6 +85,20 @@ fn wrong<K: Ord>(groups: &BTreeMap<K, Vec<ProcessId>>, usual: Option<&K>) -> Wro
     }
 }
 
+/// What these operations usually hash to: in this communicator, or, where that is not known, in others of its kind, as far as all of
+/// them say the same. Their members do the same work, so they call the same at the same position.
+fn usual(job: &Job, comm: &Comm, first: u64, length: u64) -> Option<u64> {
+    let alike = || job.comms.values().filter(|other| other.id != comm.id && other.kind == comm.kind);
+    comm.order.usual(first, length).or_else(|| agreed(alike().map(|other| other.order.usual(first, length))))
+}
+
+/// What all say that say anything.
+fn agreed(told: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let mut told = told.flatten();
+    let one = told.next()?;
+    told.all(|other| other == one).then_some(one)
+}
+
 /// "AllReduce of 1024 ncclFloat32".
 pub(crate) fn describe(signature: &OperationSignature) -> String {
     let root = match signature.function.as_str() {
@@ -122,7 +136,7 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
     if groups.len() < 2 {
         return None;
     }
-    let usual = comm.order.usual(stall.operation, 1).and_then(|usual| {
+    let usual = usual(job, comm, stall.operation, 1).and_then(|usual| {
         let known = stall.entered.values().find(|entered| signature::hash(entered) == usual)?;
         Some(describe(&comparable(known)))
     });
@@ -191,7 +205,7 @@ pub(crate) fn in_blocks(
             (*hash, processes.collect())
         })
         .collect();
-    let usual = comm.order.usual(first, length);
+    let usual = usual(job, comm, first, length);
     let Wrong { ranks: suspects, by } = wrong(&groups, usual.as_ref());
     let tied = by == By::Nothing;
     if suspects.is_empty() {
@@ -268,6 +282,13 @@ pub(crate) fn clear_settled(job: &mut Job, now: Timestamp, out: &mut Vec<Finding
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_of_the_kind_call_tells_where_they_agree() {
+        assert_eq!(agreed([None, Some(7), None, Some(7)].into_iter()), Some(7));
+        assert_eq!(agreed([Some(7), Some(8)].into_iter()), None);
+        assert_eq!(agreed([None, None].into_iter()), None);
+    }
 
     #[test]
     fn the_fewest_are_wrong_then_those_out_of_order_and_else_nobody_knows() {

@@ -201,7 +201,9 @@ impl Comm {
         if member.gets_on(&window) {
             member.moved = Some(now);
         }
-        member.in_flight = window.in_flight;
+        // What stands still is told of again and again, by whoever is wrong, too.
+        let passed = std::mem::replace(&mut member.in_flight, window.in_flight);
+        let passed = passed.filter(|op| op.sequence < member.completed);
         member.idle_us = window.idle_us;
         member.edges = window.edges;
         member.edges.truncate(1024);
@@ -236,7 +238,7 @@ impl Comm {
             for block in &window.blocks {
                 self.order.take(block.first, block.length.into(), block.signature);
             }
-            if let Some(op) = &member.in_flight {
+            if let Some(op) = passed {
                 self.order.take(op.sequence, 1, signature::hash(&op.signature));
             }
             let setting = Setting {
