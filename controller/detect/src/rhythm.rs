@@ -107,7 +107,9 @@ impl Rhythm {
                 continue;
             }
             self.follow(iteration.operations);
-            self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
+            if self.is_like(iteration.operations) {
+                self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
+            }
         }
         self.iterations = self.iterations.max(iterations);
         self.resolved_us.push(0, self.iterations);
@@ -140,6 +142,12 @@ impl Rhythm {
             (self.operations, self.others) = (operations, 0);
             self.durations_us = Histogram::new(DURATIONS);
         }
+    }
+
+    /// Whether so many operations may be the same iteration. Ranks recognise one at different moments, and until all have, some
+    /// tell of whole ones and some of what they take for one: those durations have nothing in common.
+    fn is_like(&self, operations: u32) -> bool {
+        u64::from(operations.abs_diff(self.operations)) * 4 <= u64::from(self.operations)
     }
 
     fn enough(&self, completed: u64, config: &Config, now: Timestamp) -> bool {
@@ -213,5 +221,30 @@ impl Rhythm {
     pub(crate) fn prior(&self) -> Option<Prior> {
         self.known().then_some(())?;
         Some(Prior { iteration_us: self.iteration_us()?, longest_wait_us: self.longest_wait_us() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_that_of_as_many_operations() {
+        let mut rhythm = Rhythm::new(None);
+        let mut tell = |operations, duration_ns| {
+            let iteration = Iteration { first: 0, operations, duration_ns, count: 1 };
+            rhythm.take(&[iteration], &[], 1, 1, &Config::default(), Timestamp(0));
+            rhythm.shape().map(|shape| (shape.operations, shape.duration_us))
+        };
+        // One rank takes each operation for an iteration, the other one knows better.
+        for _ in 0..20 {
+            tell(1, 110_000_000);
+            let known = tell(6, 676_000_000);
+            assert!(known.is_some_and(|(n, us)| n == 1 && (100_000..120_000).contains(&us)), "{known:?}");
+        }
+        // The number of operations may vary a little, and one rank may change its mind.
+        let known = (0..ANOTHER).map(|_| tell(6, 676_000_000)).last().flatten();
+        assert!(known.is_some_and(|(n, us)| n == 6 && (620_000..730_000).contains(&us)), "{known:?}");
+        assert_eq!(tell(7, 690_000_000).map(|(operations, _)| operations), Some(6));
     }
 }
