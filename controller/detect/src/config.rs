@@ -40,8 +40,9 @@ pub struct Config {
     pub learning_hang_ms: u64,
     /// Iterations after which the rhythm counts as known. Default 5.
     pub learn_iterations: u64,
-    /// Lateness of a rank, as a fraction of the iteration, below which it is never called slow. Default 0.065: healthy
-    /// GPUs differ by some five per cent from one to another and with their temperature, which is not worth a restart.
+    /// Lateness of a rank, as a fraction of the iteration, below which it is not called slow. Default 0.065: healthy
+    /// GPUs differ by some five per cent from one to another and with their temperature, which is not worth a restart. From half
+    /// of it on it is called slow if it comes later than before since one moment, and the job takes longer since then.
     pub slow_floor: f64,
     /// The same in multiples of the job's own noise in lateness, from iteration to iteration. Default 4.
     pub slow_noise: f64,

@@ -18,7 +18,8 @@
 //! Late ranks are on time again when their values lie nearer to none than to what they were found with, for as long as it took
 //! to find them. Where the noise is near the threshold, a rank that is well again still looks late now and then.
 //!
-//! Nor is a rank late by its own doing that spends no more time by itself than it did before ([`own`]).
+//! Nor is a rank late by its own doing that spends no more time by itself than it did before ([`own`]). Who comes late since one
+//! moment is found by less than who was never on time ([`step`]).
 //!
 //! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
@@ -35,6 +36,7 @@ mod own;
 mod phase;
 mod report;
 mod sample;
+mod step;
 mod track;
 mod turns;
 
@@ -54,7 +56,7 @@ use phase::Phase;
 pub(crate) use report::{Held, assess, reconsider};
 use sample::Sample;
 pub(crate) use sample::Setting;
-use track::{SCALES, Scale, Track, Value};
+use track::{SCALES, STEP, Scale, Track, Value};
 use turns::Turns;
 
 /// A sample that takes this many times as long as usual holds a pause (a checkpoint, say), which is nobody's slowness.
@@ -113,6 +115,10 @@ pub(crate) struct Lateness {
     pub(crate) share: f64,
     /// Whether it is known that it spent that time by itself.
     pub(crate) by_itself: bool,
+    /// By how much longer it worked than before it came late, as a share of the time, where that is known.
+    pub(crate) own_rise: Option<f64>,
+    /// Whether it was found because it came late since one moment: then `fraction` is how much later than before it comes.
+    pub(crate) is_step: bool,
 }
 
 /// What is known of the lateness of the ranks of one communicator.
@@ -173,6 +179,8 @@ pub(crate) type Counts = [(f64, f64); SCALES];
 struct RankState {
     tracks: [Track; SCALES],
     late: Option<usize>,
+    /// By how much longer it worked than before when it was found.
+    own_rise: Option<f64>,
     usual: Usual,
     own: OwnUsual,
 }
@@ -246,6 +254,12 @@ impl Slowness {
         self.ranks.get(&comm_rank)?.tracks[0].repeated()
     }
 
+    /// By how much longer the rank works than before, as a share of the time, if it was found late or has come late of late.
+    pub(crate) fn own_rise(&self, comm_rank: u32) -> Option<f64> {
+        let state = self.ranks.get(&comm_rank)?;
+        state.own_rise.or_else(|| state.tracks[STEP].own_rise())
+    }
+
     /// Whether stragglers take turns here.
     pub(crate) fn is_uneven(&self) -> bool {
         self.turns.uneven()
@@ -315,6 +329,8 @@ impl Slowness {
         self.pace.push(pace);
         self.seems = [0, 1].map(|which| self.seems[which] * SEEMS_FADE + f64::from(sample.seems[which]));
         let (awaited, credible_ns) = (self.is_awaited(), sample.credible_ns());
+        // Where nobody waits for who is late, he is behind at all that follows in the iteration, wherever samples begin.
+        let spills = !awaited && (setting.is_part() || !self.phase.is_known());
         if let Some(work) = sample.work().filter(|_| !pause) {
             if self.work.len() >= WORK {
                 self.work.pop_front();
@@ -361,7 +377,7 @@ impl Slowness {
             let value = Value { x, iterations, wall_ns: sample.wall_ns, sum, counts, own_before };
             for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
                 let (here, found) = (state.late == Some(i), state.late.is_some());
-                let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i]);
+                let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i], spills);
                 // Of a median of several samples it cannot be said whether they held a pause.
                 let pauses = pause || (is_first && i > 0);
                 track.push(&value, scale, here, found, rate, pauses);
@@ -397,7 +413,7 @@ impl Slowness {
             // Where stragglers take turns, some rank is late for a while by chance.
             let found = found.filter(|_| !turns.uneven() || turns.dominated_by(comm_rank));
             if let Some((i, lateness)) = found {
-                state.late = Some(i);
+                (state.late, state.own_rise) = (Some(i), lateness.own_rise);
                 // What is explained says nothing about how often ranks are late by chance.
                 for (scale, track) in self.scales.iter_mut().zip(&mut state.tracks) {
                     track.explain(scale);

@@ -62,15 +62,27 @@ pub(super) fn is_longer(
     late: f64,
 ) -> bool {
     let Some(before) = before else { return true };
-    let more = |ns: u64, usual: f32| ns as f64 - f64::from(usual) * operations as f64;
-    let (longer, late_ns) = (more(wall_ns, before.wall), late * wall_ns as f64);
+    let (longer, late_ns) = (more(wall_ns, before.wall, operations), late * wall_ns as f64);
     // Whatever makes it late makes the job take that much longer. If it does not, something else has changed meanwhile, and what
     // was usual before that is no measure.
-    if longer < BY_ITSELF * late_ns {
+    if !is_costly(before, operations, wall_ns, late) {
         return true;
     }
-    let rise = more(own_ns[0], before.own[0]).min(more(own_ns[1], before.own[1]));
-    rise >= BY_ITSELF * longer.max(late_ns)
+    rise(before, own_ns, operations) >= BY_ITSELF * longer.max(late_ns)
+}
+
+/// Whether the job takes longer than before by about the part of the time by which a rank is late.
+pub(super) fn is_costly(before: PerOperation, operations: u64, wall_ns: u64, late: f64) -> bool {
+    more(wall_ns, before.wall, operations) >= BY_ITSELF * late * wall_ns as f64
+}
+
+/// By how much longer a rank worked than it did before, in nanoseconds.
+pub(super) fn rise(before: PerOperation, own_ns: [u64; 2], operations: u64) -> f64 {
+    more(own_ns[0], before.own[0], operations).min(more(own_ns[1], before.own[1], operations))
+}
+
+fn more(ns: u64, usual: f32, operations: u64) -> f64 {
+    ns as f64 - f64::from(usual) * operations as f64
 }
 
 #[cfg(test)]

@@ -53,6 +53,11 @@ impl Phase {
         }
     }
 
+    /// Whether samples can begin where iterations do.
+    pub(super) fn is_known(&self) -> bool {
+        self.begins.is_some() || (self.operations > 0 && self.length.is_multiple_of(self.operations))
+    }
+
     /// Whether an iteration begins with this operation; nothing where that is not known.
     pub(super) fn begins_at(&self, operation: u64) -> Option<bool> {
         let begins = self.begins?;
@@ -104,6 +109,7 @@ mod tests {
         let begins: Vec<bool> = (0..12).filter_map(|operation| phase.begins_at(operation)).collect();
         let expected = [false, false, true, false, false, false, false, false, true, false, false, false];
         assert_eq!(begins, expected);
+        assert!(phase.is_known() && !seen(2, |_| 40).is_known());
         assert_eq!(seen(2, |_| 40).begins_at(0), None, "not all places were seen");
     }
 

@@ -230,7 +230,11 @@ fn late(
         confidence,
         since,
         summary,
-        evidence: evidence.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
+        evidence: evidence
+            .into_iter()
+            .chain(lateness.is_step.then_some(("later_than_before", json!(true))))
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         explains: Vec::new(),
         refuted_by: "the rank has more work than its peers by design, or other ranks come late as often",
         place: Some((comm.id, 0)),
@@ -243,9 +247,14 @@ fn late(
 /// both are parts of one pipeline, and the lag is largest where it comes from; anybody else has to be later by far.
 fn made_late(job: &Job, comm: &Comm, comm_rank: u32, lateness: &Lateness) -> bool {
     let later = |other: &Comm| {
-        let same_place = other.slowness.repeated(comm_rank).filter(|_| other.kind == comm.kind);
-        same_place.is_some_and(|late| late > lateness.fraction)
-            || other.slowness.worst() > lateness.fraction * BY_FAR
+        let slowness = &other.slowness;
+        let later = slowness.repeated(comm_rank).is_some_and(|late| late > lateness.fraction);
+        // Of a little lateness, bubbles may leave more elsewhere than where it comes from: but there the time is spent.
+        let same_place = match slowness.own_rise(comm_rank).zip(lateness.own_rise) {
+            Some((known, own)) if lateness.is_step => known > own,
+            _ => later,
+        };
+        (other.kind == comm.kind && same_place) || slowness.worst() > lateness.fraction * BY_FAR
     };
     let mut others = job.comms.values().filter(|other| other.judged && other.id != comm.id);
     !comm.slowness.is_awaited() && others.any(later)

@@ -52,7 +52,7 @@ impl Setting<'_> {
     }
 
     /// Whether the pattern here is only a part of the job's iteration.
-    fn is_part(&self) -> bool {
+    pub(super) fn is_part(&self) -> bool {
         self.shape
             .is_none_or(|shape| shape.duration_us.saturating_mul(3) < self.iteration_us.saturating_mul(2))
     }
@@ -98,6 +98,12 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    /// One operation beside which a rank worked for so long.
+    #[cfg(test)]
+    pub(super) fn that_worked(own_ns: u64) -> Self {
+        Self { cells: 1, operations: 1, own_ns: [own_ns; 2], told: 1, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, other: &Sum) {
         self.cells += other.cells;
         self.operations = self.operations.saturating_add(other.operations);

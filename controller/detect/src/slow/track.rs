@@ -4,19 +4,23 @@ use super::{
     Lateness,
     own::{self, PerOperation},
     sample::Sum,
+    step::{self, Level},
 };
 use crate::{config::Config, stats::Histogram};
 
-/// Scales at which lateness is judged. At the last two, single samples are judged by thresholds that are so far out that fewer of
-/// them are needed.
-pub(super) const SCALES: usize = 5;
+/// Scales at which lateness is judged. At the fourth and the fifth, single samples are judged by thresholds that are so far out that
+/// fewer of them are needed. At the last one, ranks are compared with themselves before ([`step`](super::step)).
+pub(super) const SCALES: usize = 6;
+pub(super) const STEP: usize = SCALES - 1;
 /// Samples whose median is one value of a scale. Medians, so that a checkpoint in every group accuses nobody.
-const GROUPS: [u64; SCALES] = [1, 4, 16, 1, 1];
+const GROUPS: [u64; SCALES] = [1, 4, 16, 1, 1, 4];
 /// Its threshold at each scale, as a multiple of the usual one.
-const FACTORS: [f64; SCALES] = [1.0, 1.0, 1.0, 4.0, 2.0];
+const FACTORS: [f64; SCALES] = [1.0, 1.0, 1.0, 4.0, 2.0, 1.0];
+/// The part of the least lateness that counts there: what comes at one moment is no difference between GPUs, nor their temperature.
+const FLOORS: [f64; SCALES] = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5];
 /// Values before anybody is judged: the noise has to be known, and at the larger scales also whether stragglers take
 /// turns, which takes some sixty samples to see.
-const LEARN: [u64; SCALES] = [10, 16, 10, 10, 10];
+const LEARN: [u64; SCALES] = [10, 16, 10, 10, 10, 6];
 /// Values before it is counted how often ranks are late.
 const COUNT: u64 = 3;
 /// How improbable what was seen has to be by chance: some ten samples a second and a hundred ranks for a month are
@@ -26,8 +30,14 @@ const CHANCE: f64 = 2e-10;
 const FADE: f64 = 0.995;
 /// What is assumed of how often ranks are late before it was seen: three values in a thousand, twice as late one in a thousand, by
 /// far one in two thousand, with the weight of a hundred. Each late one makes that assumption worth less: where stragglers take turns, it is wrong.
-const PRIOR_LATE: [f64; SCALES] = [0.3, 0.3, 0.3, 0.05, 0.1];
+const PRIOR_LATE: [f64; SCALES] = [0.3, 0.3, 0.3, 0.05, 0.1, 0.3];
 const PRIOR_WEIGHT: f64 = 100.0;
+/// Part of the threshold from which on a value counts in how often ranks are late by chance: where all are now and then late by
+/// about as much, one whose values are just beyond the threshold is no different from others whose values are just below.
+const NEARLY: f64 = 0.8;
+/// Most that is assumed of how often a late value is followed by another where it is not known where iterations begin: what
+/// made it late may lie in two samples then.
+const SPILLS: f64 = 0.5;
 /// Values in a row up to which it is told apart how often a late one follows: by chance, too, what makes a rank late may take more
 /// than one sample, or end in the next, and then it is not to count twice.
 const RUN: usize = 2;
@@ -66,6 +76,9 @@ const LEANS: f64 = 0.6;
 pub(super) struct Scale {
     group: u64,
     factor: f64,
+    floor: f64,
+    /// Whether ranks are compared with themselves before.
+    is_step: bool,
     prior_late: f64,
     learn: u64,
     /// Whether the current sample completes a group.
@@ -89,6 +102,8 @@ impl Scale {
         Self {
             group: GROUPS[index],
             factor: FACTORS[index],
+            floor: FLOORS[index],
+            is_step: index == STEP,
             prior_late: PRIOR_LATE[index],
             learn: LEARN[index],
             closes: false,
@@ -120,7 +135,7 @@ impl Scale {
             };
             // What a rank is compared with differs from what is usual, too, the more the fewer peers there are.
             let few = (1.0 + 1.0 / (ranks.max(2) - 1) as f64).sqrt();
-            self.usual = (config.slow_floor * few).max(self.noise * config.slow_noise);
+            self.usual = (config.slow_floor * few * self.floor).max(self.noise * config.slow_noise);
             self.threshold = self.usual * self.factor;
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
             self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
@@ -133,8 +148,9 @@ impl Scale {
     }
 
     /// How often ranks other than this one are late: here, or in other communicators of the kind if that is more often; and after
-    /// as many late values as this one now has in a row, if that is more often still.
-    pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64)) -> f64 {
+    /// as many late values as this one now has in a row, if that is more often still. What is in one sample may be in the next
+    /// one, too, if it `spills`.
+    pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64), spills: bool) -> f64 {
         let others = (self.late_weight - track.late_weight).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
         let rate = |late: f64, of: f64| (late + self.prior_late) / (of + PRIOR_WEIGHT / (1.0 + late));
@@ -147,7 +163,9 @@ impl Scale {
             after - (after * (1.0 - after) / (of + 1.0)).max(0.0).sqrt()
         });
         let usually = rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1));
-        usually.clamp(least, most).max(after.min(MOST_AFTER))
+        let spills = spills && self.group == 1 && self.factor <= 1.0;
+        let spilt = if spills && track.in_a_row == 1 { SPILLS } else { 0.0 };
+        usually.clamp(least, most).max(after.min(MOST_AFTER)).max(spilt)
     }
 }
 
@@ -223,6 +241,8 @@ pub(super) struct Track {
     now_and_then: Option<Box<Test>>,
     /// It was found late now and then only.
     is_seldom: bool,
+    /// How late it was before; only where it is compared with that.
+    level: Option<Box<Level>>,
 }
 
 impl Track {
@@ -249,7 +269,10 @@ impl Track {
             let x = lower_median(&mut group.values);
             &Value { x, iterations: group.iterations, wall_ns: group.wall_ns, sum: &group.total, ..*value }
         };
-        let x = value.x;
+        let holds = late || self.always.is_some();
+        let x =
+            if scale.is_step { self.level.get_or_insert_default().beyond(value.x, holds) } else { value.x };
+        let value = &Value { x, ..*value };
         if let Some(before) = self.before.replace(x) {
             scale.differences.iter_mut().for_each(|differences| differences.push((x - before).abs()));
         }
@@ -257,8 +280,9 @@ impl Track {
         let step = scale.noise.max(scale.usual * LEAST_STEP);
         self.usual += (x - self.usual).clamp(-step, step) * FOLLOWS.max(1.0 / scale.values as f64);
         let is_late = x > scale.threshold;
+        let is_nearly_late = x > scale.threshold * NEARLY;
         if !found && scale.values > COUNT {
-            let late = if is_late { 1.0 } else { 0.0 };
+            let late = if is_nearly_late { 1.0 } else { 0.0 };
             self.late_weight = self.late_weight * FADE + late;
             scale.late_weight += late;
             scale.weight += 1.0;
@@ -270,7 +294,7 @@ impl Track {
                 }
             }
         }
-        self.in_a_row = if is_late { self.in_a_row + 1 } else { 0 };
+        self.in_a_row = if is_nearly_late { self.in_a_row + 1 } else { 0 };
         if late {
             let on_time = self.on_time.clamp(scale.usual * WELL_BELOW, scale.usual);
             self.quiet = match self.quiet {
@@ -286,7 +310,7 @@ impl Track {
             return;
         }
         Test::push(&mut self.always, value, is_late, rate, NEARLY_ALWAYS);
-        if !pauses && scale.factor <= 1.0 {
+        if !pauses && scale.factor <= 1.0 && !scale.is_step {
             let clearly = value.counts && beyond_usual > scale.threshold * CLEARLY;
             Test::push(&mut self.now_and_then, value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
@@ -331,6 +355,9 @@ impl Track {
         if !scale.closes || scale.values <= scale.learn {
             return None;
         }
+        if scale.is_step {
+            return self.convict_of_step(scale);
+        }
         // What came of others is forgotten: if it goes on, that is no news.
         for test in [&mut self.always, &mut self.now_and_then] {
             test.take_if(|test| test.odds >= -CHANCE.ln() && !test.is_by_itself());
@@ -350,6 +377,28 @@ impl Track {
         self.quiet = 0;
         self.on_time = lateness.fraction * HALFWAY;
         Some(lateness)
+    }
+
+    /// The same, where it is compared with itself: once it has lasted, and only if the job has taken longer since then. What
+    /// has other reasons is forgotten, and what is usual is learned anew.
+    fn convict_of_step(&mut self, scale: &Scale) -> Option<Lateness> {
+        let test = self.always.take_if(|test| test.late >= step::LASTS && test.odds >= -CHANCE.ln())?;
+        let own_rise = test.own_rise().filter(|_| test.is_by_itself() && test.is_costly());
+        if own_rise.is_none() {
+            self.level = None;
+            return None;
+        }
+        let lateness = test.lateness(scale);
+        (self.took, self.quiet, self.on_time) =
+            (test.samples.max(LEAST_QUIET), 0, lateness.fraction * HALFWAY);
+        // For those who ask how much longer it works.
+        self.always = Some(test);
+        Some(lateness)
+    }
+
+    /// By how much longer it works than before, as a share of the time, if it has become late of late.
+    pub(super) fn own_rise(&self) -> Option<f64> {
+        self.always.as_ref().filter(|test| test.late > 1)?.own_rise()
     }
 
     /// Whether it has been on time for as long as it took to find it late.
@@ -394,6 +443,18 @@ impl Test {
         own::is_longer(before, own_ns, operations, self.late_ns, self.mean())
     }
 
+    /// Whether the job takes longer than before by about as much as the rank is late; not if that is not known.
+    fn is_costly(&self) -> bool {
+        let before = self.own_before.filter(|_| self.total.tells_own());
+        before.is_some_and(|before| own::is_costly(before, self.total.operations, self.late_ns, self.mean()))
+    }
+
+    /// By how much longer the rank worked in late values than before, as a share of the time, where that is known.
+    fn own_rise(&self) -> Option<f64> {
+        let before = self.own_before.filter(|_| self.total.tells_own())?;
+        Some(own::rise(before, self.total.own_ns, self.total.operations) / self.late_ns.max(1) as f64)
+    }
+
     /// Of late values.
     fn mean(&self) -> f64 {
         if self.late > 1 { self.lateness / f64::from(self.late - 1) } else { self.first }
@@ -414,6 +475,8 @@ impl Test {
             noise: scale.noise,
             share: f64::from(self.late) / f64::from(self.samples.max(1)),
             by_itself: self.total.tells_own(),
+            own_rise: self.own_rise(),
+            is_step: scale.is_step,
         }
     }
 }
@@ -431,6 +494,16 @@ mod tests {
     /// Judges samples of four ranks at one scale, with what `lateness` says of each; returns when ranks were convicted and when
     /// they had recovered.
     fn judged(scale: usize, samples: u64, lateness: impl Fn(u64, usize) -> f64) -> Vec<(u64, usize, bool)> {
+        judged_where(scale, samples, false, lateness)
+    }
+
+    /// The same; `spills` says that nobody knows where iterations begin.
+    fn judged_where(
+        scale: usize,
+        samples: u64,
+        spills: bool,
+        lateness: impl Fn(u64, usize) -> f64,
+    ) -> Vec<(u64, usize, bool)> {
         let (mut scale, sum, config) = (Scale::new(scale), Sum::default(), Config::default());
         let mut tracks: [Track; 4] = std::array::from_fn(|_| Track::default());
         let (mut late, mut told) = ([false; 4], Vec::new());
@@ -446,7 +519,7 @@ mod tests {
                     counts: true,
                     own_before: None,
                 };
-                let rate = scale.rate(track, 4, (0.0, 0.0));
+                let rate = scale.rate(track, 4, (0.0, 0.0), spills);
                 track.push(&value, &mut scale, late[rank], late[rank], rate, false);
             }
             for (rank, track) in tracks.iter_mut().enumerate() {
@@ -531,6 +604,32 @@ mod tests {
     }
 
     #[test]
+    fn who_is_late_by_little_more_than_others_as_often_as_they_is_not_late_by_far() {
+        // Ranks take turns; one of them is a little later in its turn, and twice the usual threshold lies between.
+        let turns = |n: u64, rank: usize| match random(n ^ n.rotate_left(17)) {
+            turn if turn != rank => 0.0,
+            2 => 0.155,
+            _ => 0.14,
+        };
+        assert_eq!(judged(4, 20_000, turns), []);
+        let found =
+            judged(4, 1_000, |n, rank| if n > 900 && rank == 2 { 0.155 } else { turns(n, rank) / 2.0 });
+        assert!(matches!(found[..], [(901..930, 2, true)]), "{found:?}");
+    }
+
+    #[test]
+    fn what_lies_in_two_samples_counts_once_where_nobody_knows_where_iterations_begin() {
+        // Three times within a short while a pause makes one rank late, in two samples each time, before it is known how often
+        // that comes.
+        let pauses =
+            |n: u64, rank: usize| if rank == 2 && [12, 13, 15, 16, 18, 19].contains(&n) { 0.2 } else { 0.0 };
+        assert!(!judged_where(0, 40, false, pauses).is_empty(), "by chance, that is rarer than it is here");
+        assert_eq!(judged_where(0, 40, true, pauses), []);
+        let late = |n: u64, rank: usize| if rank == 2 && n > 300 { 0.2 } else { 0.0 };
+        assert!(matches!(judged_where(0, 400, true, late)[..], [(304..307, 2, true)]), "one more than else");
+    }
+
+    #[test]
     fn who_is_a_little_behind_all_along_is_not_late_now_and_then() {
         // One GPU is slower by less than the threshold, and noise takes it beyond one time and a half that now and then.
         let noise =
@@ -551,5 +650,74 @@ mod tests {
         let told =
             judged(0, 2_050, |n, rank| if chance(n, rank) || (n > 2_000 && rank == 2) { 0.2 } else { 0.0 });
         assert!(matches!(told[..], [(2_003..2_025, 2, true)]), "{told:?}");
+    }
+
+    /// Judges samples of four ranks against themselves: how late they are, by how much longer than a millisecond each works and
+    /// the job takes (in parts). Returns who was found late, and in which sample.
+    fn stepped(samples: u64, of: impl Fn(u64, usize) -> (f64, f64, f64)) -> Option<(u64, usize)> {
+        let (mut scale, config) = (Scale::new(STEP), Config::default());
+        let mut tracks: [Track; 4] = std::array::from_fn(|_| Track::default());
+        let mut usual = own::OwnUsual::default();
+        (0..20).for_each(|_| usual.push([500_000; 2], 1_000_000, 1));
+        for n in 1..=samples {
+            scale.begin(n, tracks.len(), None, &config);
+            for (rank, track) in tracks.iter_mut().enumerate() {
+                let (x, works, takes) = of(n, rank);
+                let own_ns = (500_000.0 + 1e6 * works) as u64;
+                let wall_ns = (1e6 * (1.0 + takes)) as u64;
+                let sum = Sum::that_worked(own_ns);
+                let own_before = usual.get();
+                let value = Value { x, iterations: 1.0, wall_ns, sum: &sum, counts: true, own_before };
+                let rate = scale.rate(track, 4, (0.0, 0.0), false);
+                track.push(&value, &mut scale, false, false, rate, false);
+            }
+            for (rank, track) in tracks.iter_mut().enumerate() {
+                if let Some(lateness) = track.convict(&scale) {
+                    assert!(lateness.is_step && lateness.own_rise.is_some(), "{lateness:?}");
+                    return Some((n, rank));
+                }
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn who_comes_late_by_little_since_one_moment_is_found_once_it_lasts() {
+        // Less than what healthy GPUs differ by, and so is another one all along.
+        let late = |n: u64, rank: usize| match rank {
+            1 => (0.05, 0.0, 0.0),
+            2 if n > 100 => (0.05, 0.06, 0.05),
+            _ => (0.0, 0.0, if n > 100 { 0.05 } else { 0.0 }),
+        };
+        let found = stepped(400, late);
+        assert!(found.is_some_and(|(n, rank)| rank == 2 && (124..140).contains(&n)), "{found:?}");
+        assert_eq!(judged(0, 400, |n, rank| late(n, rank).0), [], "from its lateness alone nobody can tell");
+    }
+
+    #[test]
+    fn what_comes_by_and_by_or_does_not_stay_or_costs_nothing_is_no_step() {
+        let step = |n: u64, rank: usize| if rank == 2 && n > 100 { 0.05 } else { 0.0 };
+        // A GPU whose speed drifts by five per cent, up and down, within some minutes of iterations of some seconds.
+        for period in [40.0, 60.0, 100.0, 200.0, 400.0] {
+            let drift = |n: u64, rank: usize| {
+                let drift = 0.025 * (n as f64 / period * std::f64::consts::TAU).sin();
+                if rank == 2 { (drift, drift, drift) } else { (0.0, 0.0, drift) }
+            };
+            assert_eq!(stepped(3_000, drift), None, "a period of {period}");
+        }
+        assert_eq!(
+            stepped(400, |n, rank| (step(n, rank), step(n, rank), 0.0)),
+            None,
+            "the job takes no longer"
+        );
+        let longer = |n: u64| if n > 100 { 0.05 } else { 0.0 };
+        assert_eq!(stepped(400, |n, rank| (step(n, rank), 0.0, longer(n))), None, "it works no longer");
+        let passing = |n: u64| if n % 100 < 20 { n } else { 0 };
+        let short =
+            |n: u64, rank: usize| (step(passing(n), rank), step(passing(n), rank), longer(passing(n)));
+        assert_eq!(stepped(3_000, short), None, "it does not stay");
+        // What the job takes longer for another reason later on is no fault of who was behind before.
+        let later = |n: u64, rank: usize| (step(n, rank), step(n, rank), if n > 200 { 0.05 } else { 0.0 });
+        assert_eq!(stepped(600, later), None);
     }
 }
