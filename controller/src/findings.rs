@@ -127,11 +127,10 @@ impl Findings {
             }
             return old.clone();
         }
-        // Who was first to die may be known better now than before the start; or worse, by what is left of it.
-        if finding.kind == Kind::ProcessDeath
-            && first(old) != first(&finding)
-            && old.confidence >= finding.confidence
-        {
+        // Who was first to die, and of what, may be known better now than before the start; or worse, by what is left of it.
+        let other = first(old) != first(&finding);
+        let worse = old.confidence > finding.confidence || (other && old.confidence >= finding.confidence);
+        if finding.kind == Kind::ProcessDeath && worse {
             return Finding { cleared: finding.cleared, ..old.clone() };
         }
         finding.id = old.id.clone();
@@ -399,6 +398,9 @@ mod tests {
         assert_eq!((doubtful.id.0.as_str(), doubtful.suspects[0].rank), ("f00001", Some(4)));
         assert_eq!(after.take(doubtful, false), Change::Same);
         assert!(after.recalled().is_empty(), "it died all the same");
+        // Nor does one that knows less of how it died.
+        let vague = Finding { summary: "rank 4 ended".into(), ..death(9, 4, 0.8) };
+        assert_eq!(after_a_death().known_as(vague).summary, "s");
     }
 
     #[test]
