@@ -110,6 +110,7 @@ def summarise(outcomes, not_begun):
         "in_time": sum(bool(row.get("in_time")) for row in rows),
         "recovered": sum(bool(row.get("recovered")) for row in rows),
         "healthy_minutes": sum(one.get("seconds", 0.0) for one in healthy) / 60,
+        "healthy_minutes_before_faults": sum(row.get("healthy_seconds", 0.0) for row in rows) / 60,
         "false_alarms": strays,
         "not_done": not_done,
         "passed": bool(rows or healthy)
@@ -138,7 +139,10 @@ def text_of(summary):
         parts.append(f"not done: {'; '.join(summary['not_done'])}")
     figures = ("fault_runs", "right_rank", "right_kind", "in_time", "recovered")
     parts.append(", ".join(f"{name.replace('_', ' ')} {summary[name]}" for name in figures))
-    parts.append(f"healthy job-minutes {summary['healthy_minutes']:.1f}, false alarms {len(summary['false_alarms'])}")
+    between = summary["healthy_minutes_before_faults"]
+    parts.append(
+        f"healthy job-minutes {summary['healthy_minutes']:.1f}, and {between:.1f} before faults, false alarms {len(summary['false_alarms'])}"
+    )
     return "\n\n".join(parts)
 
 

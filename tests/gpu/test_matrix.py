@@ -104,12 +104,13 @@ class Summing(unittest.TestCase):
 
     def test_all_good_is_good(self):
         healthy = {"shape": "pp", "seconds": 120.0, "passed": True, "findings": []}
-        summary = self.summary({"faults": {"rows": [PASSED], "strays": []}}, {"healthy": healthy})
+        row = {**PASSED, "healthy_seconds": 30.0}
+        summary = self.summary({"faults": {"rows": [row], "strays": []}}, {"healthy": healthy})
         self.assertTrue(summary["passed"])
         self.assertEqual((summary["fault_runs"], summary["healthy_minutes"]), (1, 2.0))
         text = matrix.text_of(summary)
         self.assertIn("kill", text)
-        self.assertIn("healthy job-minutes 2.0", text)
+        self.assertIn("healthy job-minutes 2.0, and 0.5 before faults", text)
 
     def test_a_false_alarm_a_wrong_rank_or_what_was_not_done_fails(self):
         finding = {"kind": "non_comm_slow", "suspects": [{"rank": 3}], "summary": "rank 3 is late"}

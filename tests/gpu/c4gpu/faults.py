@@ -148,6 +148,8 @@ class FaultPhase:
         self.rows.append(row)
         try:
             row["learned"] = self.ready()
+            # Since the job iterates again, and nothing was open or said meanwhile, or it is among the false alarms.
+            row["healthy_seconds"] = time.time() - self.moment
             self.experiment(fault, rank, row)
         except (ClusterError, InjectionError, OSError) as error:
             row["error"] = str(error).splitlines()[0]
@@ -185,6 +187,8 @@ class FaultPhase:
         elif fault.deadly:
             self.look_inside(fault, rank)
         if not fault.deadly:
+            during = progress.period(row["injected_unix"] + longer, time.time())
+            row["longer"] = during / period if during else None
             self.injector.end(fault, rank, peer)
         self.recover(fault, row, begun, pids, bool(found))
         self.injector.clean()

@@ -13,7 +13,7 @@ def table(headers, rows):
 
 def faults(rows, strays, not_done):
     """Every run, then the totals."""
-    headers = ["fault", "rank", "said", "kind", "rank", "seconds", "iterations", "in time", "recovery", "also said"]
+    headers = ["fault", "rank", "said", "kind", "rank", "seconds", "iterations", "in time", "job longer", "recovery", "also said"]
     cells = []
     for row in rows:
         where = f"{row['rank']}>{row['peer']}" if row.get("peer") is not None else row["rank"]
@@ -27,6 +27,7 @@ def faults(rows, strays, not_done):
                 number(row.get("seconds"), 2),
                 number(row.get("iterations"), 1),
                 mark(row.get("in_time")),
+                f"x {row['longer']:.2f}" if row.get("longer") else "",
                 row.get("recovery", ""),
                 " ".join(row.get("others", [])),
             ]
@@ -112,4 +113,6 @@ def short(row):
     word = "passed" if row["passed"] else "FAILED"
     summary = (row.get("finding") or {}).get("summary", "")
     took = f"{number(row.get('seconds'), 2)} s" + (f", {row['iterations']:.1f} iterations" if row.get("iterations") else "")
+    if row.get("longer"):
+        took += f", iterations {row['longer']:.2f} times as long"
     return f"{word}: said {row.get('said', 'nothing')} after {took}; {row.get('recovery', '')}; {summary}"
