@@ -343,7 +343,7 @@ pub(crate) fn verdict(job: &Job, missing: Vec<String>) -> Verdict {
         Verdict::Ended
     } else if !missing.is_empty() {
         Verdict::Unknown { missing }
-    } else if all_seen(job) && job.comms.values().any(|comm| comm.rhythm.known()) {
+    } else if all_seen(job) && job.survey.settled && job.comms.values().any(|comm| comm.rhythm.known()) {
         Verdict::Healthy
     } else {
         Verdict::Learning

@@ -12,6 +12,8 @@ from .processes import tail
 
 JOB = "gpu"
 LABEL = "C4_GPU_CLUSTER"
+# Ranks of a job whose largest communicator is idle, as that of all ranks of a pipeline is, are compared after a minute.
+LEARN_TIMEOUT = 80.0
 PLUGIN_FILE = "libnccl_profiler_c4.so"
 PLUGIN_NAME = "libnccl-profiler-c4.so"
 
@@ -195,10 +197,10 @@ class Cluster:
 
         return bool(wait_for(running, timeout, alive=self.alive))
 
-    def wait_learned(self, timeout):
+    def wait_learned(self):
         """Waits until the controller says that it knows what is normal; True if it does."""
-        state = wait_for(lambda: self.ctl.job(self.job_name).get("state") in ("healthy",), timeout, 0.2, self.alive)
-        return bool(state)
+        timeout = min(LEARN_TIMEOUT, self.run.remaining())
+        return bool(wait_for(lambda: self.ctl.job(self.job_name).get("state") == "healthy", timeout, 0.2, self.alive))
 
     def checkpointed(self):
         """The iteration of the last checkpoint, or 0."""

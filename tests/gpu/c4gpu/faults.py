@@ -125,7 +125,7 @@ class FaultPhase:
         timeout = min(self.worker.start_timeout, self.run.remaining())
         if not self.cluster.wait_running(self.moment, self.iterations, timeout):
             raise ClusterError(f"the job does not iterate:\n{self.cluster.trouble()}")
-        learned = self.cluster.wait_learned(min(20.0, self.run.remaining()))
+        learned = self.cluster.wait_learned()
         if not learned:
             self.run.say(f"faults: C4 has not learned the job: {self.cluster.ctl.job(self.cluster.job_name)}")
         wait_for(self.nothing_open, CLEAR_TIMEOUT, 0.2, self.cluster.alive)

@@ -25,7 +25,7 @@ def execute(run, worker, mps):
             raise ClusterError(f"the job did not start:\n{cluster.trouble()}")
         result["start_seconds"] = time.time() - begun
         running = time.time()
-        result["learned"] = cluster.wait_learned(min(30.0, run.remaining()))
+        result["learned"] = cluster.wait_learned()
         result["learning_seconds"] = time.time() - running
         run.say(f"healthy: running; learned: {result['learned']} after {result['learning_seconds']:.1f} s")
         look_inside(run, cluster, result)

@@ -44,7 +44,12 @@ class TorchWorker(Worker):
     restart_timeout = 60.0
 
     def defaults(self):
-        return {"TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling), "OMP_NUM_THREADS": "2"}
+        defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": str(self.options.async_error_handling), "OMP_NUM_THREADS": "2"}
+        sharing = -(-self.options.ranks // len(self.options.devices))
+        if sharing > 1:
+            # A part of the GPU for each: who could use what a late rank leaves idle would make up for it.
+            defaults["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(max(1, 100 // sharing))
+        return defaults
 
     def command(self, place, iterations, arguments=()):
         """The command of one rank; the agent runs it once for each."""
