@@ -17,6 +17,8 @@ VERDICT_TIMEOUT, VERDICT_ITERATIONS = 20.0, 14  # whichever is longer
 CLEAR_TIMEOUT = 30.0
 # What else C4 says within this time of its first finding is said of the same fault.
 SETTLE_SECONDS = 1.0
+# What C4 says of a finding that it may still act on, once it has lasted for longer.
+UNSURE = "the finding is not sure enough"
 # Iterations before the next fault: of a job that has just started, and of one that was only slow.
 WARM_ITERATIONS, CALM_ITERATIONS = 30, 10
 # Clusters that may go wrong under the multi-process service before it is given up.
@@ -233,8 +235,9 @@ class FaultPhase:
             row["recovery"] = "cleared" if found else "nothing to clear"
             self.moment, self.iterations = time.time(), CALM_ITERATIONS
             return
-        # A finding that C4 does not act on, or none at all: nothing will come.
-        acts = found and not ([""] + (row["finding"].get("actions") or []))[-1].startswith("not restarting")
+        # A finding that C4 does not act on, or none at all: nothing will come. One that is not sure enough becomes surer.
+        last = ([""] + (row["finding"].get("actions") or []))[-1] if found else "not restarting"
+        acts = not last.startswith("not restarting") or last.endswith(UNSURE)
         timeout = min(self.worker.restart_timeout, self.run.remaining()) if acts or not fault.deadly else 5.0
         if wait_for(lambda: replaced() and self.iterating(begun), timeout, 0.1, cluster.alive):
             first = min(progress.since(r, self.started(r))[0][0] for r in range(cluster.ranks))
