@@ -170,9 +170,7 @@ impl Driver {
         }
         // The store may work again by now; its thread ends once it has written what it was given.
         let again = self.owed().all();
-        if !again.is_empty() {
-            self.write(UNAWAITED, again);
-        }
+        self.pay(again);
         self.publish();
         self.recorder
     }
@@ -262,10 +260,15 @@ impl Driver {
     /// Writes down, behind what is owed to the same tables.
     fn persist(&self, token: u64, batch: Vec<Write>) {
         let late = self.owed().before(&batch);
-        if !late.is_empty() {
-            self.write(UNAWAITED, late);
-        }
+        self.pay(late);
         self.write(token, batch);
+    }
+
+    /// Writes down what is owed, if anything is. Nobody waits for it.
+    fn pay(&self, owed: Vec<Write>) {
+        if !owed.is_empty() {
+            self.write(UNAWAITED, owed);
+        }
     }
 
     /// Writes down, and tells the brain what came of it; what fails is owed.
@@ -294,9 +297,7 @@ impl Driver {
         }
         self.debts.tried = now;
         let again = self.owed().all();
-        if !again.is_empty() {
-            self.write(UNAWAITED, again);
-        }
+        self.pay(again);
     }
 
     fn owed(&self) -> MutexGuard<'_, Owed> {
