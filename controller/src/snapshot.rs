@@ -19,9 +19,6 @@ use crate::{
     steer::machine::SteerView,
 };
 
-/// Every state a job can be shown in.
-pub const JOB_STATES: [&str; 6] = ["learning", "healthy", "faulty", "unknown", "restarting", "ended"];
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -88,7 +85,7 @@ pub struct NodeState {
 pub struct JobState {
     /// What the detector knows of it.
     pub view: JobView,
-    /// One of [`JOB_STATES`].
+    /// One of [`c4_detect::view::JOB_STATES`].
     pub state: &'static str,
     /// When unknown: what is missing.
     pub missing: Vec<String>,

@@ -14,6 +14,15 @@ use crate::{
     observation::{JobId, NodeName, ProcessId, ProcessState, Timestamp},
 };
 
+/// Every state that a job is shown in, whoever needs attention first.
+pub const JOB_STATES: [&str; 6] = ["faulty", "restarting", "unknown", "learning", "healthy", "ended"];
+
+/// Where jobs in this state belong in a list: the place in [`JOB_STATES`], or behind all of them.
+#[must_use]
+pub fn urgency(state: &str) -> usize {
+    JOB_STATES.iter().position(|known| *known == state).unwrap_or(JOB_STATES.len())
+}
+
 /// One job, in its newest incarnation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobView {

@@ -8,14 +8,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use c4_detect::{
     distribution::Distribution,
     finding::{Finding, Kind as FindingKind},
-    view::RankState,
+    view::{JOB_STATES, RankState},
 };
 use c4_metrics::{Collected, Family, Kind, Source};
 use tokio::sync::watch;
 
 use crate::{
     ledger::Parts,
-    snapshot::{JOB_STATES, JobState, Snapshot},
+    snapshot::{JobState, Snapshot},
 };
 
 /// Jobs that have series of their own.

@@ -6,7 +6,7 @@
 use c4_detect::{
     finding::{FindingId, Suspect},
     observation::JobId,
-    view::{RankState, RankView},
+    view::{RankState, RankView, urgency},
 };
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ const MAX_OUTAGES: usize = 50;
 
 pub(super) fn fleet(picture: &Snapshot, events: &EventLog) -> Value {
     let mut jobs: Vec<&JobState> = picture.jobs.values().collect();
-    jobs.sort_by_key(|job| (severity(job.state), std::cmp::Reverse(job.view.ranks.len())));
+    jobs.sort_by_key(|job| (urgency(job.state), std::cmp::Reverse(job.view.ranks.len())));
     let lost: Vec<_> = picture.nodes.iter().filter(|node| node.node.lost).collect();
     let blind: Vec<Value> = lost
         .iter()
@@ -120,18 +120,6 @@ pub(super) fn finding(picture: &Snapshot, id: &FindingId) -> Option<Value> {
         "outage": outage.map(|one| self::outage(one, picture)),
         "scene": seen.map(|seen| scene::value(seen)),
     }))
-}
-
-/// What comes first in a list.
-fn severity(state: &str) -> u8 {
-    match state {
-        "faulty" => 0,
-        "restarting" => 1,
-        "unknown" => 2,
-        "learning" => 3,
-        "healthy" => 4,
-        _ => 5,
-    }
 }
 
 fn summary(job: &JobState) -> Value {

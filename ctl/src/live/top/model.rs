@@ -1,5 +1,6 @@
 //! What `top` shows, and what keys do to it.
 
+use c4_detect::view::urgency;
 use c4_proto::v1;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -46,7 +47,7 @@ impl Model {
         self.is_known |= self.heard.trouble.is_none();
         self.heard
             .jobs
-            .sort_by_key(|job| (severity(&job.state), std::cmp::Reverse(job.ranks_seen), job.name.clone()));
+            .sort_by_key(|job| (urgency(&job.state), std::cmp::Reverse(job.ranks_seen), job.name.clone()));
         self.heard.findings.sort_by_key(|report| std::cmp::Reverse(report.finding.detected));
         if self.row().is_none() {
             self.selected = self.heard.jobs.first().map(|job| job.name.clone());
@@ -95,17 +96,6 @@ impl Model {
         if self.narrowed {
             self.scroll = 0;
         }
-    }
-}
-
-fn severity(state: &str) -> u8 {
-    match state {
-        "faulty" => 0,
-        "restarting" => 1,
-        "unknown" => 2,
-        "learning" => 3,
-        "healthy" => 4,
-        _ => 5,
     }
 }
 
