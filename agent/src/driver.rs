@@ -286,6 +286,7 @@ async fn bind(config: &Config) -> Result<Option<Accepting>> {
 fn sampler(config: &Config, exits: Exits) -> Sampler<RecorderDirectory> {
     let settings = Settings {
         node: config.node.clone(),
+        interval: config.sample_interval,
         window: config.window,
         overdue: config.overdue,
         retention: config.evidence,

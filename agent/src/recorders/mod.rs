@@ -49,6 +49,9 @@ const RETRY_NS: u64 = 10_000_000_000;
 /// Who gave a sign of life so shortly before this agent began (a minute) ended while no agent looked, or with one: it may be
 /// news to the controller. What ended before is not.
 const FOUND_NS: u64 = 60_000_000_000;
+/// A look that comes later after the one before than so many intervals does not tell when a process has ended: this agent stood still
+/// meanwhile, or the whole node had too much to do.
+const LATE_LOOK: u32 = 2;
 /// Windows in one message at most: far more than a node has GPUs, far less than fills a message.
 const MAX_TOGETHER: usize = 64;
 
@@ -60,6 +63,8 @@ const MAX_PEERS: usize = 4096;
 pub struct Settings {
     /// Node it speaks for.
     pub node: String,
+    /// Time from one look to the next.
+    pub interval: Duration,
     /// Length of a window.
     pub window: Duration,
     /// When an operation is older than it should be.
@@ -109,6 +114,9 @@ pub struct Sampler<S: RecorderSource> {
     unreadable: BTreeMap<String, Unreadable>,
     evidence: evidence::Evidence,
     window_opened_ns: u64,
+    looked_ns: u64,
+    /// The look before this one, if this one is late.
+    unwatched_since_ns: Option<u64>,
     errors: u64,
     step_requests: u64,
     /// What processes that are gone had lost: dropped, and unread.
@@ -132,6 +140,8 @@ impl<S: RecorderSource> Sampler<S> {
             unreadable: BTreeMap::new(),
             evidence: evidence::Evidence::default(),
             window_opened_ns: now_ns,
+            looked_ns: now_ns,
+            unwatched_since_ns: None,
             errors: 0,
             step_requests: 0,
             buried_losses: (0, 0),
@@ -185,6 +195,10 @@ impl<S: RecorderSource> Sampler<S> {
     /// One look at everything. Reports are in the order in which they must be told.
     pub fn sample(&mut self, now_ns: u64) -> Vec<Report> {
         let mut reports = Vec::new();
+        let before_ns = std::mem::replace(&mut self.looked_ns, now_ns);
+        let on_time_ns = u64::try_from((self.settings.interval * LATE_LOOK).as_nanos()).unwrap_or(u64::MAX);
+        self.unwatched_since_ns =
+            Some(before_ns).filter(|before_ns| now_ns.saturating_sub(*before_ns) > on_time_ns);
         self.scan(now_ns);
         let mut urgent = false;
         let mut ended = Vec::new();
@@ -334,6 +348,13 @@ impl<S: RecorderSource> Sampler<S> {
             // The lock goes a moment before the parent hears of it: wait one sample for the exit status.
             // Windows are not to show it as one that lives.
             tracked.state = ProcessState::Zombie;
+            if let Some(since_ns) = self.unwatched_since_ns
+                && tracked.lived_ns.is_none()
+                && !tracked.waited_for_exit
+            {
+                let lived_ns = tracked.lived_until(now_ns).max(since_ns);
+                tracked.lived_ns = Some(lived_ns);
+            }
             let unknown = tracked.ended_by == ExitStatus::default() && self.exits.get(pid) == Known::Running;
             if unknown && !std::mem::replace(&mut tracked.waited_for_exit, true) {
                 return Look::Alive { urgent: false };
@@ -357,7 +378,7 @@ impl<S: RecorderSource> Sampler<S> {
             Known::Ended(status) => status,
             Known::Stranger | Known::Running => tracked.ended_by,
         };
-        let (finalized, found) = (tracked.finalized(), tracked.found);
+        let (finalized, found) = (tracked.finalized(), tracked.lived_ns.is_some());
         info!(
             pid = tracked.identity.pid,
             finalized,

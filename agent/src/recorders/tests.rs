@@ -163,6 +163,7 @@ fn put(table: &Table, name: &str, operations: Vec<Operation>) {
 fn sampler(table: &Table, exits: &Exits) -> Sampler<Table> {
     let settings = Settings {
         node: "n0".to_owned(),
+        interval: Duration::from_millis(100),
         window: Duration::from_secs(1),
         overdue: Overdue { floor_ns: 1000 * MS, factor: 4 },
         retention: Retention { keep: Duration::from_secs(60), files: 2 },
@@ -436,6 +437,25 @@ fn who_ended_shortly_before_the_agent_began_is_told_as_of_its_last_sign_of_life(
         _ => None,
     });
     assert_eq!(starts.collect::<BTreeSet<_>>(), BTreeSet::from([(false, false, false), (true, true, true)]));
+}
+
+#[test]
+fn who_ended_while_the_agent_stood_still_is_told_as_of_when_it_was_last_known_to_live() {
+    for (looks_ms, found, ago_us) in [(200, false, 0), (3_000, true, 1_900_000), (1_000, true, 900_000)] {
+        let table = Table::default();
+        table.with("0.c4r", |fake| *fake = rank(0));
+        let mut sampler = sampler(&table, &Exits::default());
+        watch(&mut sampler, 0, 100);
+        table.with("0.c4r", |fake| fake.alive = false);
+        // It was in an operation that it had begun 1.1 s after the start, if it came so far.
+        put(&table, "0.c4r", vec![operation(0, 50, Some(60)), operation(1, 1_100, None)]);
+        let told = sampler.sample(START + looks_ms * MS);
+        let end = told.iter().find_map(|report| match report {
+            Report::ProcessEnded(end) => Some((end.found, end.ago_us)),
+            _ => None,
+        });
+        assert_eq!(end, Some((found, ago_us)), "looked at after {looks_ms} ms: {told:?}");
+    }
 }
 
 #[test]

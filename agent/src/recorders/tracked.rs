@@ -45,7 +45,7 @@ pub(super) struct Tracked<H> {
     pub waited_for_exit: bool,
     /// Whether it had ended before the first look.
     pub found: bool,
-    /// When it last gave a sign of life, of one that was found ended.
+    /// When it last gave a sign of life, of one that ended while nobody looked.
     pub lived_ns: Option<u64>,
     /// The job it was announced for.
     job: String,
@@ -131,7 +131,7 @@ impl<H: RecorderHandle> Tracked<H> {
         Ok(news)
     }
 
-    /// When a process that was found ended last gave a sign of life: it ended then, or later.
+    /// When a process that ended while nobody looked last gave a sign of life: it ended then, or later.
     pub(super) fn lived_until(&mut self, now_ns: u64) -> u64 {
         let created_ns = self.identity.created_ns;
         let last_ns = self.handle.poll(0).map_or(created_ns, |sample| {
