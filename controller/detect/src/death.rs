@@ -8,18 +8,20 @@
 //! idle for longer than an iteration. A process taken for orderly is still named if a collective later turns out to
 //! wait for it.
 //!
-//! Nobody is named while the one who was first may be out of sight, see `silence`.
+//! Nobody is named while the one who was first may be out of sight, see `silence`; unless it stays so, see `gone`.
 
 mod accusation;
 mod evidence;
 mod first;
+mod gone;
 mod silence;
 
 use accusation::{accusation, how};
 use evidence::{Others, asked, is_ending, is_failure, killed, needed, seems_over};
 use first::{First, together_us};
-use silence::Silence;
+pub(crate) use gone::reconsider;
 pub(crate) use silence::cause_may_be_unseen;
+use silence::{Silence, is_given_up};
 
 use crate::{
     case::Slot,
@@ -165,7 +167,8 @@ fn judge(
         // Several that failed lost somebody: either one of them was the first, or one who was not heard of since. Then it
         // takes until windows are overdue to know that nobody else is.
         let alone = job.pending_ends.len() == 1;
-        let decided = silence.is_over(end) || (alone && elapsed_ms >= config.death_decide_ms);
+        let decided =
+            silence.is_over(end) || is_given_up(end, now) || (alone && elapsed_ms >= config.death_decide_ms);
         return if is_known || (decided && !hidden()) { Judgement::Death } else { Judgement::Wait };
     }
     let by_itself = end.finalized || end.exit_code == Some(0);
@@ -188,6 +191,7 @@ fn blame_first(
     out: &mut Vec<Finding>,
 ) {
     if job.cases.get(&Slot::Death).is_none()
+        && !gone::accuse(job, id, nodes, config, now, out)
         && let Some(first) = first::cause(job, id)
     {
         name(job, &first, nodes, config, now, out);
@@ -227,7 +231,8 @@ fn name(
     let symptom = format!("{} ended as well: {}", names::short(job, id), how(&end));
     if let Some(case) = job.cases.get(&Slot::Death) {
         let accused = case.accused.first().and_then(|accused| job.process(*accused)?.end.as_ref());
-        if !accused.is_some_and(|accused| precedes(&end, accused)) {
+        // How one ended that was only out of sight is news.
+        if !case.accused.contains(&id) && !accused.is_some_and(|accused| precedes(&end, accused)) {
             job.cases.explain(&Slot::Death, symptom, out);
             return;
         }
@@ -239,7 +244,8 @@ fn name(
         job.cases.explain(hang, symptom, out);
         return;
     }
-    let mut draft = accusation(job, id, &end, &first.rivals);
+    let unseen = if killed(&end) { 0 } else { Silence::of(job, nodes, now).unseen };
+    let mut draft = accusation(job, id, &end, &first.rivals, unseen);
     for old in hangs.iter().filter_map(|slot| job.cases.clear(slot, now, out)) {
         draft.explains.push(format!("{}: {}", old.kind.name(), old.summary));
     }

@@ -294,6 +294,7 @@ fn is_explained(jobs: &BTreeMap<JobId, Job>, event: &HealthEvent) -> bool {
 
 /// Looks after everything in a job that depends on time.
 fn attend(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
+    death::reconsider(job, now, out);
     if !job.pending_ends.is_empty() {
         death::decide(job, nodes, config, now, out);
     }

@@ -332,7 +332,12 @@ impl Job {
 
     /// Whether it has ranks of which nothing was ever heard.
     pub(crate) fn lacks_ranks(&self) -> bool {
-        self.world_size.is_some_and(|size| self.by_rank.len() < size as usize)
+        self.lacking_ranks() > 0
+    }
+
+    /// How many ranks it has of which nothing was ever heard.
+    pub(crate) fn lacking_ranks(&self) -> usize {
+        self.world_size.map_or(0, |size| (size as usize).saturating_sub(self.by_rank.len()))
     }
 
     pub(crate) fn all_ended(&self) -> bool {

@@ -14,6 +14,7 @@ use crate::{
     store::{MemoryStore, Store},
 };
 
+mod failover;
 mod late;
 mod outage;
 
@@ -36,11 +37,15 @@ struct World {
 impl World {
     fn new(mode: Mode) -> Self {
         let now = Timestamp(1_700_000_000_000_000);
-        let brain = brain(mode, Known::default(), now);
-        let (store, effects) = (MemoryStore::default(), Vec::new());
-        let mut world = Self { brain, now, sequences: [0; 2], effects, store, lives: 1, held_us: 0 };
+        let mut world = Self::of(brain(mode, Known::default(), now), now);
         world.connect();
         world
+    }
+
+    /// Nobody is connected yet.
+    fn of(brain: Brain, now: Timestamp) -> Self {
+        let (store, effects) = (MemoryStore::default(), Vec::new());
+        Self { brain, now, sequences: [0; 2], effects, store, lives: 1, held_us: 0 }
     }
 
     /// The controller ends, and another one starts from what is in the store.

@@ -15,23 +15,36 @@ use crate::{
 
 /// How sure it is who died first, where that rests on the order in which ends were seen.
 const AMONG_RIVALS: f64 = 0.75;
+/// The same, where the first may have been a rank of which nothing is heard.
+const AMONG_UNSEEN: f64 = 0.5;
 /// Rivals named in the evidence.
 const SHOWN: usize = 8;
 
-/// The finding. `rivals` ended together with it, and may as well have been the first.
-pub(super) fn accusation(job: &Job, id: ProcessId, end: &End, rivals: &[ProcessId]) -> Draft {
+/// The finding. `rivals` ended together with it, and may as well have been the first, and so may any of so many ranks of which nothing is
+/// heard.
+pub(super) fn accusation(job: &Job, id: ProcessId, end: &End, rivals: &[ProcessId], unseen: usize) -> Draft {
     let certainty: f64 = match (end.signal, end.exit_code) {
         (Some(_), _) => 0.99,
         (_, Some(0)) => 0.8,
         (_, Some(_)) => 0.97,
         (None, None) => 0.9,
     };
-    let confidence = if rivals.is_empty() { certainty } else { certainty.min(AMONG_RIVALS) };
+    let most = match (unseen, rivals) {
+        (0, []) => 1.0,
+        (0, _) => AMONG_RIVALS,
+        _ => AMONG_UNSEEN,
+    };
+    let confidence = certainty.min(most);
     let peers = job.processes.values().filter(|process| process.alive()).count();
     let mut evidence = BTreeMap::new();
     if !rivals.is_empty() {
         let names: Vec<String> = rivals.iter().take(SHOWN).map(|rival| names::short(job, *rival)).collect();
         evidence.insert("ended_together_with".into(), json!(names));
+    }
+    if unseen > 0 {
+        evidence.insert("ranks_out_of_sight".into(), json!(unseen));
+    }
+    if confidence < certainty {
         // Who was the first may not be certain; that the job lost somebody is.
         evidence.insert(CERTAINTY.into(), json!(certainty));
     }

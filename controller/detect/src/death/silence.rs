@@ -3,7 +3,7 @@
 //! Agents tell in order, so what is missing is known: a node whose agent is not connected, or tells of the past still, may
 //! have anything in store; one that is heard at once has told of what happened before its last window. A detector that has only
 //! just begun may not even know who else there is. Whoever failed of a peer's death is not to be named meanwhile, not for
-//! a moment: somebody may act on it.
+//! a moment: somebody may act on it. But agents that are away come back within a time, or not at all.
 
 use std::collections::BTreeSet;
 
@@ -18,9 +18,12 @@ use super::{evidence::killed, first::TOGETHER_US};
 /// Windows come every second: a process of which none came for this long may have gone together with its agent.
 const OVERDUE_US: u64 = 1_100_000;
 
-/// How long a rank that was never heard of may still be on its way: its agent may have to find this controller first. After
-/// so long, nothing is expected of a process either that was announced and of which no window ever came.
+/// How long a rank that was never heard of may still be on its way. After so long, nothing is expected of a process either that
+/// was announced and of which no window ever came.
 const COMING_US: u64 = 10_000_000;
+/// Agents are back after this time, if they can be, and have found a controller that has only just begun: they call again after ten seconds
+/// at most, and each call is given up after five.
+const BACK_US: u64 = 20_000_000;
 
 /// Earlier than anything.
 const NEVER: Timestamp = Timestamp(0);
@@ -32,8 +35,12 @@ pub(super) struct Silence {
     lost: Option<Timestamp>,
     /// Whether ranks that were never heard of may still come.
     coming: bool,
+    /// Whether an agent is telling of what it had kept.
+    catching_up: bool,
     /// Whether it is not known yet what happened before this detector began, or while an agent was away.
     unsettled: bool,
+    /// Ranks of which nothing is heard.
+    pub(super) unseen: usize,
 }
 
 impl Silence {
@@ -66,14 +73,16 @@ impl Silence {
             |process: &Process| nodes.is_lost(&process.info.node) || hearing(process) != Hearing::AtOnce;
         let first = job.processes.values().map(|process| process.first_seen).min();
         let job_is_new = first.is_some_and(|first| now.micros_since(first) <= COMING_US);
-        let begins = now.micros_since(nodes.began()) <= COMING_US;
+        let begins = now.micros_since(nodes.began()) <= BACK_US;
         let unheard = |process: &Process| begins && process.seen.is_none();
+        let catching_up = alive().any(|process| hearing(process) == Hearing::CatchingUp);
         Self {
             any: alive().filter_map(heard).min(),
             lost: alive().filter(|process| out_of_sight(process)).filter_map(heard).min(),
-            coming: job_is_new && job.lacks_ranks(),
-            unsettled: (begins && job.lacks_ranks())
-                || alive().any(|process| hearing(process) == Hearing::CatchingUp || unheard(process)),
+            coming: (job_is_new || begins) && job.lacks_ranks(),
+            catching_up,
+            unsettled: (begins && job.lacks_ranks()) || catching_up || alive().any(unheard),
+            unseen: job.lacking_ranks() + alive().filter(|process| out_of_sight(process)).count(),
         }
     }
 
@@ -85,13 +94,19 @@ impl Silence {
             return self.unsettled;
         }
         let overdue = self.any.filter(|seen| now.micros_since(*seen) > OVERDUE_US);
-        self.coming || self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at)
+        let silent = self.lost.into_iter().chain(overdue).any(|seen| seen <= end.at);
+        self.coming || self.catching_up || (silent && !is_given_up(end, now))
     }
 
     /// Whether every process that lives was heard of since.
     pub(super) fn is_over(&self, end: &End) -> bool {
         self.any.is_none_or(|seen| seen > end.at)
     }
+}
+
+/// Whether nothing more is expected of those that were silent when this end was told.
+pub(super) fn is_given_up(end: &End, now: Timestamp) -> bool {
+    now.micros_since(end.told) > BACK_US
 }
 
 /// Whether the process may have ended because of another that cannot be seen.
