@@ -68,6 +68,10 @@ const PICTURE_SHARE: u64 = 1_000;
 /// Of a very large cluster it is made less often, and takes at most one part in so many.
 const LARGEST_SHARE: u64 = 40;
 
+/// The table of process groups is made at most so often that it takes one part in so many of the time: while thousands of agents
+/// reconnect it changes with each of them.
+const GROUPS_SHARE: u64 = 50;
+
 /// Everything the task works with.
 pub struct Driver {
     /// The brain.
@@ -131,6 +135,7 @@ impl Driver {
         let mut batch = Vec::with_capacity(BATCH);
         let mut next_picture = self.clock.now();
         let mut shown = 0;
+        let mut next_groups = self.clock.now();
         loop {
             // Ticks first: under load, time must go on all the same.
             tokio::select! {
@@ -162,9 +167,10 @@ impl Driver {
                     self.metrics.turns.observe(self.clock.now().micros_since(began) as f64 / 1e6);
                 }
             }
-            let version = self.brain.groups().version();
-            if self.groups.borrow().version() != version {
-                self.groups.send_replace(Arc::new(self.brain.groups().clone()));
+            let now = self.clock.now();
+            if now >= next_groups && self.publish_groups() {
+                let done = self.clock.now();
+                next_groups = done.after(done.micros_since(now).saturating_mul(GROUPS_SHARE));
             }
             self.metrics.queue.set(i64::try_from(self.inputs.len()).unwrap_or(i64::MAX));
         }
@@ -181,6 +187,15 @@ impl Driver {
         let paths = self.brain.paths_view(before.as_deref());
         let snapshot = Snapshot { paths, ..self.brain.snapshot(self.clock.now()) };
         self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    /// Shows actuators the process groups as they are now. Returns whether they had changed.
+    fn publish_groups(&self) -> bool {
+        let changed = self.groups.borrow().version() != self.brain.groups().version();
+        if changed {
+            self.groups.send_replace(Arc::new(self.brain.groups().clone()));
+        }
+        changed
     }
 
     fn turn(&mut self, input: Input, cancel: &CancellationToken) {
@@ -305,6 +320,8 @@ impl Driver {
     }
 
     fn act(&self, order: Order, cancel: CancellationToken) {
+        // It is carried out on what it was decided on.
+        self.publish_groups();
         let (actuator, answers) = (self.actuator.clone(), self.answers.clone());
         let fence = self.fence.clone();
         let halted = self.desk.halted();
