@@ -53,6 +53,9 @@ const BACKLOG: u32 = 16_384;
 const CALLS: u32 = 100;
 /// Bytes of a call's headers.
 const HEADERS: u32 = 16 << 10;
+/// Bytes that a call, and a connection, may be ahead of what is taken from it. An agent that tells of an hour needs no more at once; and
+/// while the controller is behind, all of ten thousand agents may be ahead by so much.
+const AHEAD: u32 = 64 << 10;
 /// Largest message of an agent: a thousand windows are far smaller.
 const TELEMETRY_BYTES: usize = 4 << 20;
 /// Largest message of an operator.
@@ -205,6 +208,8 @@ impl Front {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .max_concurrent_streams(CALLS)
+            .initial_stream_window_size(AHEAD)
+            .initial_connection_window_size(AHEAD)
             .http2_max_header_list_size(HEADERS)
             .layer(self.gate.clone())
             .add_routes(routes)

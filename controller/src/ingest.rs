@@ -22,7 +22,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, field::Empty};
@@ -40,7 +40,7 @@ pub mod streams;
 
 use owners::Owners;
 use pace::Pace;
-use streams::{Closing, Streams};
+use streams::{Closing, Reply, Streams};
 
 /// An agent that has not introduced itself by then is not one.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,7 +108,8 @@ impl Telemetry for TelemetryService {
         };
         // Whatever is said about this stream can be found by the agent's own lines about it.
         self.tasks.spawn(task.run(self.cancel.clone()).instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        let outgoing = ReceiverStream::new(outgoing).map(|reply| reply.map(|message| *message));
+        Ok(Response::new(Box::pin(outgoing)))
     }
 }
 
@@ -119,7 +120,7 @@ struct StreamTask {
     owners: Owners,
     incoming: Streaming<AgentMessage>,
     inputs: mpsc::Sender<Input>,
-    replies: mpsc::Sender<Result<ControllerMessage, Status>>,
+    replies: mpsc::Sender<Reply>,
     taken: watch::Receiver<u64>,
     closing: Closing,
     streams: Streams,
@@ -250,6 +251,6 @@ impl StreamTask {
         let sequence = *self.taken.borrow_and_update();
         let ack = ControllerMessage { body: Some(controller_message::Body::Ack(Ack { sequence })) };
         // Full: the agent does not read. The next acknowledgement says the same and more.
-        let _ = self.replies.try_send(Ok(ack));
+        let _ = self.replies.try_send(Ok(Box::new(ack)));
     }
 }

@@ -15,6 +15,9 @@ use crate::{ha::fence::Fence, metrics::Metrics, nodes::StreamId};
 /// Replies that may wait for an agent to read them.
 const DEPTH: usize = 64;
 
+/// What goes to an agent, or why nothing more does. Boxed: room is made for 32 of them with each stream.
+pub type Reply = Result<Box<ControllerMessage>, Status>;
+
 /// Tells a stream's task to end, and why.
 #[derive(Clone, Debug, Default)]
 pub struct Closing {
@@ -37,7 +40,7 @@ impl Closing {
 }
 
 struct Handle {
-    replies: mpsc::Sender<Result<ControllerMessage, Status>>,
+    replies: mpsc::Sender<Reply>,
     taken: watch::Sender<u64>,
     closing: Closing,
 }
@@ -62,9 +65,9 @@ pub struct Registered {
     /// Its number.
     pub id: StreamId,
     /// To the agent.
-    pub replies: mpsc::Sender<Result<ControllerMessage, Status>>,
+    pub replies: mpsc::Sender<Reply>,
     /// What goes to the agent.
-    pub outgoing: mpsc::Receiver<Result<ControllerMessage, Status>>,
+    pub outgoing: mpsc::Receiver<Reply>,
     /// What the brain has taken.
     pub taken: watch::Receiver<u64>,
     /// When to end.
@@ -120,7 +123,10 @@ impl Streams {
         if let Some(Body::Command(command)) = &mut message.body {
             command.term = self.fence.term();
         }
-        self.lock().handles.get(&stream).is_some_and(|handle| handle.replies.try_send(Ok(message)).is_ok())
+        self.lock()
+            .handles
+            .get(&stream)
+            .is_some_and(|handle| handle.replies.try_send(Ok(Box::new(message))).is_ok())
     }
 
     /// The brain has taken everything of the stream up to `sequence`.
@@ -161,11 +167,11 @@ impl Streams {
 
 /// Replies of a stream, unwrapped.
 #[cfg(test)]
-pub(crate) struct Replies(mpsc::Receiver<Result<ControllerMessage, Status>>);
+pub(crate) struct Replies(mpsc::Receiver<Reply>);
 
 #[cfg(test)]
 impl Replies {
     pub(crate) async fn recv(&mut self) -> Option<ControllerMessage> {
-        self.0.recv().await.map(|reply| reply.expect("no error"))
+        self.0.recv().await.map(|reply| *reply.expect("no error"))
     }
 }
