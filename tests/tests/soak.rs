@@ -5,8 +5,16 @@ use clap::ValueEnum;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_every_fault_is_told_once() {
-    let args =
-        Args { seconds: 30, hurry: true, jobs: 20, only: Vec::new(), kill_real: false, seed: 7, json: false };
+    let args = Args {
+        seconds: 30,
+        standing: 0,
+        hurry: true,
+        jobs: 20,
+        only: Vec::new(),
+        kill_real: false,
+        seed: 7,
+        json: false,
+    };
     let report = soak::run(&args).await.expect("it runs");
     println!("{}", report.text());
     assert!(report.verdict.injected() > 0, "{}", report.text());

@@ -6,7 +6,7 @@
 //! The disk of the store in a file is not among it (see the controller's tests): several controllers have none.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write,
     time::{Duration, Instant as Began},
 };
@@ -53,6 +53,9 @@ pub struct Args {
     /// Seconds in which things break; it takes longer if not everything to choose from has been broken once.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
+    /// Seconds after that in which no controller is killed, so that it shows whether controllers that live for long grow.
+    #[arg(long, default_value_t = 0)]
+    pub standing: u64,
     /// Break things for a second or two and leave little time between them, so that all are broken within a minute.
     #[arg(long)]
     pub hurry: bool,
@@ -72,6 +75,13 @@ pub struct Args {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+impl Args {
+    /// Time from one fault of a simulated rank to the next.
+    fn between_faults(&self) -> Duration {
+        Duration::from_secs(self.seconds + self.standing).mul_f64(1.4 / f64::from(self.jobs.max(1)))
+    }
 }
 
 /// What came of it.
@@ -125,6 +135,10 @@ struct Soak {
     report: Report,
     began: Began,
     next_look: Instant,
+    rng: ChaCha8Rng,
+    /// Jobs of which no rank was hurt.
+    whole: Vec<u32>,
+    next_fault: Instant,
 }
 
 /// Runs it.
@@ -145,10 +159,18 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         report: Report::default(),
         began: clock::now(),
         next_look: Instant::now(),
+        rng: ChaCha8Rng::seed_from_u64(args.seed),
+        whole: (0..args.jobs).collect(),
+        next_fault: Instant::now() + args.between_faults(),
     };
     let agents = usize::try_from(args.jobs * fleet::RANKS)? + AGENTS;
     soak.site.sees(agents).await?;
-    let mut broken = soak.break_things(args).await;
+    let choice = if args.only.is_empty() { Wound::value_variants() } else { &args.only };
+    let gentle: Vec<Wound> = choice.iter().copied().filter(|wound| !wound.ends_controllers()).collect();
+    let mut broken = soak.break_things(args, args.seconds, choice).await;
+    if broken.is_ok() && args.standing > 0 {
+        broken = soak.break_things(args, args.standing, &gentle).await;
+    }
     if broken.is_ok() {
         broken = soak.site.sees(agents).await;
     }
@@ -162,41 +184,31 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
 }
 
 impl Soak {
-    async fn break_things(&mut self, args: &Args) -> anyhow::Result<()> {
-        let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
-        let choice = if args.only.is_empty() { Wound::value_variants() } else { &args.only };
-        let mut whole: Vec<u32> = (0..args.jobs).collect();
-        let end = Instant::now() + Duration::from_secs(args.seconds);
-        // Half of the jobs stay whole: of them, nothing may be told.
-        let each = Duration::from_secs(args.seconds).mul_f64(1.4 / f64::from(args.jobs.max(1)));
-        let (mut next_fault, mut next_wound) = (Instant::now() + each, Instant::now());
+    /// Breaks things of a choice for so many seconds, or until each was broken once.
+    async fn break_things(&mut self, args: &Args, seconds: u64, choice: &[Wound]) -> anyhow::Result<()> {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut next_wound = Instant::now();
         let mut open: Option<Open> = None;
         // Each kind once before any comes again.
         let mut left: Vec<Wound> = choice.to_vec();
-        let kinds = choice.iter().collect::<BTreeSet<_>>().len();
-        while Instant::now() < end || self.report.wounds.len() < kinds {
-            if Instant::now() >= next_fault && whole.len() > args.jobs as usize / 2 {
-                let job = whole.swap_remove(rng.random_range(0..whole.len()));
-                let (rank, fault) =
-                    (rng.random_range(0..fleet::RANKS), pick(&mut rng, &[Fault::Death, Fault::Hang]));
-                self.fleet.hurt(job, rank, fault);
-                self.truth.add(fleet::name(job), rank, fault);
-                next_fault += each;
-            }
+        let unbroken = |report: &Report| choice.iter().any(|wound| !report.wounds.contains_key(wound));
+        while Instant::now() < end || unbroken(&self.report) {
+            self.hurt_a_rank(args);
             if let Some(over) = open.take_if(|open| open.is_over()) {
                 over.mend(&mut self.site, &mut self.nodes).await?;
                 let pause = PAUSE_MS[usize::from(args.hurry)].clone();
-                next_wound = Instant::now() + Duration::from_millis(rng.random_range(pause));
+                next_wound = Instant::now() + Duration::from_millis(self.rng.random_range(pause));
             }
-            if open.is_none() && Instant::now() >= next_wound {
+            if open.is_none() && Instant::now() >= next_wound && !choice.is_empty() {
                 if left.is_empty() {
                     left = choice.to_vec();
                 }
-                let wound = left.swap_remove(rng.random_range(0..left.len()));
-                open = Some(Open::inflict(wound, &mut self.site, &self.nodes, args.hurry, &mut rng).await?);
+                let wound = left.swap_remove(self.rng.random_range(0..left.len()));
+                let (site, rng) = (&mut self.site, &mut self.rng);
+                open = Some(Open::inflict(wound, site, &self.nodes, args.hurry, rng).await?);
                 *self.report.wounds.entry(wound).or_default() += 1;
             }
-            self.look(&mut rng)?;
+            self.look()?;
             sleep(Duration::from_millis(50)).await;
         }
         match open {
@@ -205,13 +217,26 @@ impl Soak {
         }
     }
 
+    /// Something happens to a simulated rank, when it is time for that. Half of the jobs stay whole: of them, nothing may be told.
+    fn hurt_a_rank(&mut self, args: &Args) {
+        if Instant::now() < self.next_fault || self.whole.len() <= args.jobs as usize / 2 {
+            return;
+        }
+        let rng = &mut self.rng;
+        let job = self.whole.swap_remove(rng.random_range(0..self.whole.len()));
+        let (rank, fault) = (rng.random_range(0..fleet::RANKS), pick(rng, &[Fault::Death, Fault::Hang]));
+        self.fleet.hurt(job, rank, fault);
+        self.truth.add(fleet::name(job), rank, fault);
+        self.next_fault += args.between_faults();
+    }
+
     /// What is done once in a while: real jobs go on, processes are looked at.
-    fn look(&mut self, rng: &mut impl Rng) -> anyhow::Result<()> {
+    fn look(&mut self) -> anyhow::Result<()> {
         if Instant::now() < self.next_look {
             return Ok(());
         }
         self.next_look = Instant::now() + LOOK;
-        if let Some((job, rank, fault)) = self.nodes.step(rng.random())? {
+        if let Some((job, rank, fault)) = self.nodes.step(self.rng.random())? {
             self.truth.add(job, rank, fault);
         }
         self.site.look()?;

@@ -63,6 +63,13 @@ pub enum Wound {
     AgentStopped,
 }
 
+impl Wound {
+    /// Whether the process of a controller ends of it.
+    pub(super) fn ends_controllers(self) -> bool {
+        matches!(self, Self::LeaderKilled | Self::ControllerKilled | Self::ControllerClock)
+    }
+}
+
 /// A wound that is open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Open {
