@@ -7,63 +7,18 @@
 //! first answer names a path that is not wanted is not asked again: it was only *glimpsed*.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
-    ops::Range,
 };
 
 use super::orders::Route;
 
-/// How to ask.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Source ports to try, in this order.
-    pub ports: Range<u16>,
-    /// Those that are to be tried before.
-    pub likely: BTreeSet<u16>,
-    /// TTLs at which the switches answer that tell paths apart: 2 is the spine of a leaf–spine fabric, 2 and 3 are spine
-    /// and core.
-    pub ttls: Vec<u8>,
-    /// Least time between two probes.
-    pub pace_us: u64,
-    /// The pace is never slower than this.
-    pub slowest_us: u64,
-    /// How long an answer may take.
-    pub timeout_us: u64,
-    /// How often a probe that got no answer is repeated.
-    pub tries: u32,
-    /// How many paths there are, where the topology says so.
-    pub paths: Option<usize>,
-    /// Only these are wanted, if there are any: others need no ports.
-    pub wanted: Vec<Route>,
-    /// How many ports are wanted for each path.
-    pub depth: usize,
-}
+mod report;
+mod settings;
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            // Below the kernel's ephemeral ports, so that nobody else has them by chance.
-            ports: 20_000..30_000,
-            likely: BTreeSet::new(),
-            ttls: vec![2],
-            pace_us: 2_000,
-            slowest_us: 200_000,
-            timeout_us: 250_000,
-            tries: 6,
-            paths: None,
-            wanted: Vec::new(),
-            depth: 4,
-        }
-    }
-}
-
-impl Settings {
-    /// Whether ports of this path are of use.
-    fn wants(&self, hops: &Hops) -> bool {
-        self.wanted.is_empty() || self.wanted.iter().any(|route| route.matches(hops))
-    }
-}
+pub use report::Report;
+pub use settings::Settings;
+use settings::Untried;
 
 /// A probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,41 +56,6 @@ pub enum Answer {
 /// A path, by the switches that answered, one for each TTL.
 pub type Hops = Vec<IpAddr>;
 
-/// What discovery came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Source ports that were tried.
-    pub ports: u32,
-    /// Probes sent.
-    pub probes: u32,
-    /// Ports given up because nobody answered.
-    pub silent: u32,
-    /// Ports given up because two answers differed.
-    pub unsteady: u32,
-    /// Ports in use.
-    pub busy: u32,
-    /// Ports given up because the destination cannot be reached, or is nearer than the TTLs assume.
-    pub lost: u32,
-    /// Paths found.
-    pub paths: u32,
-    /// How long it took.
-    pub elapsed_us: u64,
-}
-
-impl Report {
-    /// Adds what discovery of something else came to, beside this.
-    pub fn add(&mut self, other: &Self) {
-        self.ports += other.ports;
-        self.probes += other.probes;
-        self.silent += other.silent;
-        self.unsteady += other.unsteady;
-        self.busy += other.busy;
-        self.lost += other.lost;
-        self.paths += other.paths;
-        self.elapsed_us = self.elapsed_us.max(other.elapsed_us);
-    }
-}
-
 /// A port under examination.
 #[derive(Debug, Default)]
 struct Candidate {
@@ -161,33 +81,6 @@ pub struct Discovery {
     paths: BTreeMap<Hops, Vec<u16>>,
     glimpsed: BTreeMap<Hops, Vec<u16>>,
     report: Report,
-}
-
-/// Ports that were not tried yet.
-#[derive(Debug)]
-struct Untried {
-    likely: BTreeSet<u16>,
-    others: Range<u16>,
-    skip: BTreeSet<u16>,
-}
-
-impl Untried {
-    fn new(settings: &Settings) -> Self {
-        let likely = settings.likely.clone();
-        Self { skip: likely.clone(), likely, others: settings.ports.clone() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.likely.is_empty() && self.others.is_empty()
-    }
-}
-
-impl Iterator for Untried {
-    type Item = u16;
-
-    fn next(&mut self) -> Option<u16> {
-        self.likely.pop_first().or_else(|| self.others.find(|port| !self.skip.contains(port)))
-    }
 }
 
 /// Ports under examination at the same time: what answers slowly is waited for, rather than asked about more ports.
