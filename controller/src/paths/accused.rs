@@ -6,35 +6,72 @@ use c4_detect::{
     finding::{Finding, FindingId, Kind, Link, Suspect},
     observation::{JobId, Timestamp},
 };
-use c4_traffic::{Topology, losses::Part, sightings::Pair};
+use c4_traffic::{
+    Topology,
+    losses::{Part, Verdict},
+    sightings::Pair,
+};
 use serde_json::Value;
 
-/// Findings that are open, by the parts of paths that they accuse.
-#[derive(Debug, Default)]
-pub(super) struct Open(Vec<(Vec<Part>, Finding)>);
+/// Measurements of one kind, which may accuse parts of paths.
+pub(super) trait Evidence: Default {
+    /// Who is accused, with what speaks against them.
+    type Accused;
 
-impl Open {
-    /// Tells of parts that are accused.
-    pub(super) fn tell(&mut self, parts: Vec<Part>, finding: Finding) -> Finding {
-        self.0.push((parts, finding.clone()));
-        finding
+    /// The network has changed: what was measured says nothing any more.
+    fn forget(&mut self);
+
+    /// Judges what was measured. Who is `excused` is not accused.
+    fn judge(&mut self, now: Timestamp, excused: impl Fn(&Part) -> bool) -> Vec<Verdict<Self::Accused>>;
+
+    /// Of what whom.
+    fn charge(accused: Self::Accused) -> (Vec<Part>, Charge);
+}
+
+/// Evidence, and findings that are open because of it.
+#[derive(Debug, Default)]
+pub(super) struct Court<E> {
+    pub(super) evidence: E,
+    /// By the parts that they accuse.
+    open: Vec<(Vec<Part>, Finding)>,
+}
+
+impl<E: Evidence> Court<E> {
+    /// Judges the evidence. Returns findings that were opened or cleared.
+    pub(super) fn judge(
+        &mut self,
+        topology: &Topology,
+        now: Timestamp,
+        excused: impl Fn(&Part) -> bool,
+    ) -> Vec<Finding> {
+        let verdicts = self.evidence.judge(now, excused);
+        verdicts.into_iter().filter_map(|verdict| self.tell(topology, verdict, now)).collect()
     }
 
-    /// What is told of parts that are well again; none if nothing was.
-    pub(super) fn clear(&mut self, parts: &[Part], now: Timestamp) -> Option<Finding> {
-        let at = self.0.iter().position(|(open, _)| open == parts)?;
-        Some(Finding { cleared: Some(now), ..self.0.remove(at).1 })
+    fn tell(&mut self, topology: &Topology, verdict: Verdict<E::Accused>, now: Timestamp) -> Option<Finding> {
+        match verdict {
+            Verdict::Guilty(accused) => {
+                let (parts, charge) = E::charge(accused);
+                let finding = finding(topology, &parts, charge, now);
+                self.open.push((parts, finding.clone()));
+                Some(finding)
+            }
+            Verdict::Cleared(parts) => {
+                let at = self.open.iter().position(|(open, _)| *open == parts)?;
+                Some(Finding { cleared: Some(now), ..self.open.remove(at).1 })
+            }
+        }
     }
 
     /// Takes back all that is told: it is of a topology that is no more.
     pub(super) fn end(&mut self, now: Timestamp) -> Vec<Finding> {
-        let open = mem::take(&mut self.0).into_iter();
+        let open = mem::take(&mut self.open).into_iter();
         open.map(|(_, finding)| Finding { cleared: Some(now), ..finding }).collect()
     }
 
-    /// Links between switches that are accused.
-    pub(super) fn links(&self) -> impl Iterator<Item = Pair> {
-        self.0.iter().flat_map(|(parts, _)| parts).filter_map(pair)
+    /// Links between switches that are accused: they are to be avoided.
+    pub(super) fn avoided(&self) -> impl Iterator<Item = Pair> {
+        self.open.iter().flat_map(|(parts, _)| parts).filter_map(pair)
     }
 }
 
@@ -55,7 +92,7 @@ pub(super) struct Charge {
 }
 
 /// The finding that accuses parts that nothing tells apart.
-pub(super) fn finding(topology: &Topology, parts: &[Part], charge: Charge, now: Timestamp) -> Finding {
+fn finding(topology: &Topology, parts: &[Part], charge: Charge, now: Timestamp) -> Finding {
     let links: Vec<Link> = parts.iter().map(|part| ends(topology, *part)).collect();
     let named: Vec<String> = links.iter().map(|link| format!("{} → {}", link.src, link.dst)).collect();
     let who = match named.as_slice() {

@@ -19,6 +19,7 @@ use c4_traffic::{
 use serde_json::json;
 
 use super::{
+    accused::{Court, Evidence as _},
     lossy::Lossy,
     slow::Slow,
     written::{Written, never_crossed},
@@ -47,8 +48,8 @@ pub struct Links {
     /// Whether that has changed since somebody asked.
     turned: bool,
     open: BTreeMap<Pair, Finding>,
-    lossy: Lossy,
-    slow: Slow,
+    lossy: Court<Lossy>,
+    slow: Court<Slow>,
     picture: Picture,
     news: bool,
     judged: Timestamp,
@@ -68,8 +69,8 @@ impl Links {
             hidden: BTreeSet::new(),
             turned: false,
             open: BTreeMap::new(),
-            lossy: Lossy::default(),
-            slow: Slow::default(),
+            lossy: Court::default(),
+            slow: Court::default(),
             picture: Picture::default(),
             news: false,
             judged: Timestamp(0),
@@ -113,9 +114,9 @@ impl Links {
         current: bool,
         now: Timestamp,
     ) {
-        self.lossy.measured(topology, &self.locator, node, trains, current);
+        self.lossy.evidence.measured(topology, &self.locator, node, trains, current);
         if current {
-            self.slow.measured(topology, &self.locator, trains, now);
+            self.slow.evidence.measured(topology, &self.locator, trains, now);
         }
     }
 
@@ -127,13 +128,13 @@ impl Links {
     /// Whether it is time to judge what was measured.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.lossy.is_due(now)
+        self.lossy.evidence.is_due(now)
     }
 
     /// Trains of probes that were judged since the controller started.
     #[must_use]
     pub fn trains(&self) -> Trains {
-        self.lossy.totals()
+        self.lossy.evidence.totals()
     }
 
     /// Who has which address.
@@ -168,8 +169,8 @@ impl Links {
 
     /// The network has changed: what was reported is stale.
     pub fn forget(&mut self) {
-        self.lossy.forget();
-        self.slow.forget();
+        self.lossy.evidence.forget();
+        self.slow.evidence.forget();
         self.reports.clear();
         self.settled.clear();
         self.news = false;

@@ -1,22 +1,19 @@
-//! Links that lose packets, as agents measure: from what they tell of paths to findings, and to what plans avoid.
+//! Links that lose packets, as agents measure: what they tell of paths, and what it comes to.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
-use c4_detect::{
-    finding::Finding,
-    observation::{NodeName, Timestamp},
-};
+use c4_detect::observation::{NodeName, Timestamp};
 use c4_traffic::{
     Topology,
     losses::{Accused, Losses, Part, Trains, Verdict, crossed},
-    sightings::{Locator, Pair},
+    sightings::Locator,
 };
 use serde_json::json;
 
-use super::accused::{self, Charge, Open};
+use super::accused::{Charge, Evidence};
 use crate::convert::{MeasuredPath, PathTrains};
 
 /// Time between two judgements, as the test expects.
@@ -33,7 +30,6 @@ pub struct Lossy {
     losses: Losses,
     /// What was told of each path before, by node.
     told: HashMap<NodeName, HashMap<Key, Trains>>,
-    open: Open,
     judged: Timestamp,
     totals: Trains,
 }
@@ -68,59 +64,16 @@ impl Lossy {
         }
     }
 
-    /// The network has changed.
-    pub fn forget(&mut self) {
-        self.losses.forget();
-    }
-
     /// Whether it is time to judge.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         now.micros_since(self.judged) >= JUDGE_US
     }
 
-    /// Takes back what is told: it is of a topology that is no more.
-    pub fn end(&mut self, now: Timestamp) -> Vec<Finding> {
-        self.open.end(now)
-    }
-
-    /// Judges what was told. Returns findings that were opened or cleared. Who is `doubtful` is not accused.
-    pub fn judge(
-        &mut self,
-        topology: &Topology,
-        now: Timestamp,
-        doubtful: impl Fn(&Part) -> bool,
-    ) -> Vec<Finding> {
-        self.judged = now;
-        let verdicts = self.losses.judge(now.0, doubtful);
-        verdicts.into_iter().filter_map(|verdict| self.tell(topology, verdict, now)).collect()
-    }
-
-    fn tell(&mut self, topology: &Topology, verdict: Verdict, now: Timestamp) -> Option<Finding> {
-        match verdict {
-            Verdict::Loses(accused) => {
-                let finding = finding(topology, &accused, now);
-                Some(self.open.tell(accused.parts, finding))
-            }
-            Verdict::Cleared(parts) => self.open.clear(&parts, now),
-        }
-    }
-
-    /// Links that are to be avoided.
-    pub fn avoided(&self) -> impl Iterator<Item = Pair> {
-        self.open.links()
-    }
-
     /// Trains that were judged since the controller started.
     #[must_use]
     pub fn totals(&self) -> Trains {
         self.totals
-    }
-
-    /// What of the trains of the last minutes crossed each link, in each direction.
-    #[must_use]
-    pub fn shown(&self) -> BTreeMap<Part, Trains> {
-        self.losses.shown()
     }
 }
 
@@ -131,30 +84,43 @@ fn since(before: Option<&Trains>, path: &MeasuredPath) -> Trains {
     Trains { good: path.good - before.good, bad: path.bad - before.bad }
 }
 
-fn finding(topology: &Topology, accused: &Accused, now: Timestamp) -> Finding {
-    let between = accused.parts.iter().any(|part| matches!(part, Part::Hop(..)));
-    let (trains, others) = (accused.trains, accused.others);
-    let (lost, beside) = (trains.packets_lost() * 100.0, others.packets_lost() * 100.0);
-    let then = if between { "; paths avoid it" } else { "; no other path leads there" };
-    let what = format!(
-        "{lost:.1} % of what crosses it: {} of {} trains of probes, over {} paths, against {beside:.2} % beside it{then}",
-        trains.bad,
-        trains.count(),
-        accused.paths
-    );
-    let charge = Charge {
-        name: "loss",
-        does: "loses",
-        what,
-        confidence: 0.95,
-        evidence: BTreeMap::from([
-            ("loss_percent".to_owned(), json!((lost * 100.0).round() / 100.0)),
-            ("trains".to_owned(), json!(trains.count())),
-            ("trains_with_loss".to_owned(), json!(trains.bad)),
-            ("paths".to_owned(), json!(accused.paths)),
-            ("loss_percent_elsewhere".to_owned(), json!((beside * 100.0).round() / 100.0)),
-        ]),
-        refuted_by: "trains of probes over it that lose nothing, for a while",
-    };
-    accused::finding(topology, &accused.parts, charge, now)
+impl Evidence for Lossy {
+    type Accused = Accused;
+
+    fn forget(&mut self) {
+        self.losses.forget();
+    }
+
+    fn judge(&mut self, now: Timestamp, excused: impl Fn(&Part) -> bool) -> Vec<Verdict<Accused>> {
+        self.judged = now;
+        self.losses.judge(now.0, excused)
+    }
+
+    fn charge(accused: Accused) -> (Vec<Part>, Charge) {
+        let between = accused.parts.iter().any(|part| matches!(part, Part::Hop(..)));
+        let (trains, others) = (accused.trains, accused.others);
+        let (lost, beside) = (trains.packets_lost() * 100.0, others.packets_lost() * 100.0);
+        let then = if between { "; paths avoid it" } else { "; no other path leads there" };
+        let what = format!(
+            "{lost:.1} % of what crosses it: {} of {} trains of probes, over {} paths, against {beside:.2} % beside it{then}",
+            trains.bad,
+            trains.count(),
+            accused.paths
+        );
+        let charge = Charge {
+            name: "loss",
+            does: "loses",
+            what,
+            confidence: 0.95,
+            evidence: BTreeMap::from([
+                ("loss_percent".to_owned(), json!((lost * 100.0).round() / 100.0)),
+                ("trains".to_owned(), json!(trains.count())),
+                ("trains_with_loss".to_owned(), json!(trains.bad)),
+                ("paths".to_owned(), json!(accused.paths)),
+                ("loss_percent_elsewhere".to_owned(), json!((beside * 100.0).round() / 100.0)),
+            ]),
+            refuted_by: "trains of probes over it that lose nothing, for a while",
+        };
+        (accused.parts, charge)
+    }
 }

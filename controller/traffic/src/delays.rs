@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::losses::Part;
+use crate::losses::{Part, Verdict};
 
 /// A path that is behind the fastest by so much is late; wires of different lengths make a hundredth of it.
 const LATE_US: u64 = 500;
@@ -41,15 +41,6 @@ pub struct Slow {
     pub paths: usize,
 }
 
-/// What a judgement comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// They delay packets.
-    Delays(Slow),
-    /// They do no more.
-    Cleared(Vec<Part>),
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Delays {
@@ -72,7 +63,7 @@ impl Delays {
     }
 
     /// Judges what was observed. Paths over parts that are `busy` are not judged.
-    pub fn judge(&mut self, now_us: u64, busy: impl Fn(&Part) -> bool) -> Vec<Verdict> {
+    pub fn judge(&mut self, now_us: u64, busy: impl Fn(&Part) -> bool) -> Vec<Verdict<Slow>> {
         self.paths.retain(|_, state| now_us.saturating_sub(state.told_us) < SILENT_US);
         let mut verdicts = self.clear(now_us);
         let mut innocent: BTreeSet<Part> = self.accused.iter().flatten().copied().collect();
@@ -97,11 +88,11 @@ impl Delays {
             crossed.iter().filter(|(_, paths)| **paths == most).map(|(part, _)| *part).collect();
         let behind_us = most.iter().map(|number| late[*number].1.behind_us).min().unwrap_or(0);
         self.accused.push(parts.clone());
-        verdicts.push(Verdict::Delays(Slow { parts, behind_us, paths: most.len() }));
+        verdicts.push(Verdict::Guilty(Slow { parts, behind_us, paths: most.len() }));
         verdicts
     }
 
-    fn clear(&mut self, now_us: u64) -> Vec<Verdict> {
+    fn clear(&mut self, now_us: u64) -> Vec<Verdict<Slow>> {
         let paths = &self.paths;
         let is_fast = |parts: &Vec<Part>| {
             let mut own =
@@ -138,7 +129,7 @@ mod tests {
         seconds: u64,
         delay: impl Fn(Part) -> u64,
         busy: &[Part],
-    ) -> Vec<Verdict> {
+    ) -> Vec<Verdict<Slow>> {
         let mut said = Vec::new();
         for second in from..from + seconds {
             for (leaf, to) in (0..leaves).flat_map(|leaf| (0..leaves).map(move |to| (leaf, to))) {
@@ -172,7 +163,7 @@ mod tests {
         let slow = |part| if part == up(1, 2) { 3_000 } else { 20 };
         let said = run(&mut delays, 200, 3, 100, slow, &[]);
         let expected = Slow { parts: vec![up(1, 2)], behind_us: 2_980, paths: 2 };
-        assert_eq!(said, [Verdict::Delays(expected)]);
+        assert_eq!(said, [Verdict::Guilty(expected)]);
         let said = run(&mut delays, 300, 3, 100, noise, &[]);
         assert_eq!(said, [Verdict::Cleared(vec![up(1, 2)])]);
     }
@@ -194,8 +185,8 @@ mod tests {
     fn two_are_named_one_after_the_other_and_those_that_nothing_tells_apart_together() {
         let slow = |part| if part == up(0, 0) || part == down(1, 2) { 2_000 } else { 20 };
         let said = run(&mut Delays::default(), 0, 3, 200, slow, &[]);
-        let parts = |verdict: &Verdict| match verdict {
-            Verdict::Delays(slow) => slow.parts.clone(),
+        let parts = |verdict: &Verdict<Slow>| match verdict {
+            Verdict::Guilty(slow) => slow.parts.clone(),
             Verdict::Cleared(parts) => panic!("{parts:?}"),
         };
         let named: BTreeSet<Vec<Part>> = said.iter().map(parts).collect();

@@ -114,10 +114,10 @@ pub struct Accused {
 }
 
 /// What a judgement comes to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// They lose packets.
-    Loses(Accused),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict<A> {
+    /// Somebody does harm.
+    Guilty(A),
     /// They do no more.
     Cleared(Vec<Part>),
 }
@@ -185,15 +185,9 @@ impl Losses {
         &self.accused
     }
 
-    /// What of the last minutes' trains crossed each part.
-    #[must_use]
-    pub fn shown(&self) -> BTreeMap<Part, Trains> {
-        self.by_part(&BTreeSet::new())
-    }
-
     /// Judges what was observed since the last time; to be called about once a second. Nobody who is `doubtful`, and
     /// nobody together with such a one, is accused: what was observed then is forgotten.
-    pub fn judge(&mut self, now_us: u64, doubtful: impl Fn(&Part) -> bool) -> Vec<Verdict> {
+    pub fn judge(&mut self, now_us: u64, doubtful: impl Fn(&Part) -> bool) -> Vec<Verdict<Accused>> {
         let batch = std::mem::take(&mut self.batch);
         if batch.is_empty() {
             return Vec::new();
@@ -228,7 +222,7 @@ impl Losses {
                 return verdicts;
             }
             self.accused.push(accused.clone());
-            return verdicts.into_iter().chain([Verdict::Loses(accused)]).collect();
+            return verdicts.into_iter().chain([Verdict::Guilty(accused)]).collect();
         }
         verdicts
     }
@@ -238,7 +232,7 @@ impl Losses {
     }
 
     /// Takes back accusations that hold no more.
-    fn clear(&mut self, batch: &BTreeMap<Crossed, Trains>) -> Vec<Verdict> {
+    fn clear(&mut self, batch: &BTreeMap<Crossed, Trains>) -> Vec<Verdict<Accused>> {
         let guilty = self.guilty();
         for accused in &mut self.accused {
             // Trains that cross others who are accused tell of this one only where there are no others.

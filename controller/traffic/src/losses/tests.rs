@@ -47,7 +47,7 @@ impl Fabric {
     }
 
     /// A second: so many trains on each path, of packets that are lost as told.
-    fn second(&mut self, trains: u64, loss: impl Fn(Part) -> f64) -> Vec<Verdict> {
+    fn second(&mut self, trains: u64, loss: impl Fn(Part) -> f64) -> Vec<Verdict<Accused>> {
         for path in self.paths() {
             let through: f64 = path.iter().map(|part| 1.0 - loss(*part)).product();
             let bad = (0..trains).filter(|_| self.chance() > through.powi(6)).count() as u64;
@@ -58,7 +58,12 @@ impl Fabric {
     }
 
     /// Seconds until something is said, and what.
-    fn until(&mut self, most: u64, trains: u64, loss: impl Fn(Part) -> f64) -> (u64, Option<Verdict>) {
+    fn until(
+        &mut self,
+        most: u64,
+        trains: u64,
+        loss: impl Fn(Part) -> f64,
+    ) -> (u64, Option<Verdict<Accused>>) {
         for second in 1..=most {
             if let Some(verdict) = self.second(trains, &loss).pop() {
                 return (second, Some(verdict));
@@ -68,9 +73,9 @@ impl Fabric {
     }
 }
 
-fn named(verdict: Option<Verdict>) -> Vec<Part> {
+fn named(verdict: Option<Verdict<Accused>>) -> Vec<Part> {
     match verdict {
-        Some(Verdict::Loses(accused)) => accused.parts,
+        Some(Verdict::Guilty(accused)) => accused.parts,
         other => panic!("nobody is accused: {other:?}"),
     }
 }
