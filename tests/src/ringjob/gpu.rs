@@ -186,15 +186,18 @@ impl Gpu {
 
 fn send_slice(proxy: &proxy::Mailbox, kernel: &Kernel, channel: usize, step: usize) {
     let slice = &kernel.data[kernel.schedule.sends(channel, step)];
-    let data = slice.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let data = slice.iter().map(|value| value.to_le_bytes()).collect::<Vec<_>>().into_flattened();
     proxy.send(proxy::Message::Filled { channel, data });
 }
 
 fn take_slice(kernel: &mut Kernel, channel: usize, step: usize, data: &[u8]) {
     let reduces = kernel.schedule.reduces(step);
     let range = kernel.schedule.receives(channel, step);
-    for (own, bytes) in kernel.data[range].iter_mut().zip(data.chunks_exact(4)) {
-        let value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        *own = if reduces { *own + value } else { value };
+    let values = data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let pairs = kernel.data[range].iter_mut().zip(values);
+    if reduces {
+        pairs.for_each(|(own, value)| *own += value);
+    } else {
+        pairs.for_each(|(own, value)| *own = value);
     }
 }

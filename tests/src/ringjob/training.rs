@@ -145,7 +145,9 @@ impl<'a> Job<'a> {
             count,
         };
         let rank = u64::from(self.args.rank);
-        let data = (0..count).map(|element| input(self.args.seed, iteration, index, element, rank)).collect();
+        let cycle = inputs(self.args.seed, iteration, index, |base| base + rank as f32);
+        let mut data = cycle.repeat(count.div_ceil(CYCLE));
+        data.truncate(count);
         let (proxy, gpu) = (&self.proxy, &self.gpu);
         // As in NCCL, the proxy and the GPU have the operation before its Coll event stops.
         self.profiler.launch(&schedule, |token| {
@@ -160,12 +162,16 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         let ranks = u64::from(self.args.world_size);
-        for (element, value) in done.data.iter().enumerate() {
-            let base = input(self.args.seed, iteration, index, element, 0);
-            let expected = base * ranks as f32 + (ranks * (ranks - 1) / 2) as f32;
+        let sum = |base: f32| base * ranks as f32 + (ranks * (ranks - 1) / 2) as f32;
+        let expected = inputs(self.args.seed, iteration, index, sum);
+        for (cycle, values) in done.data.chunks(CYCLE).enumerate() {
+            let wrong = values.iter().zip(&expected).position(|(value, expected)| value != expected);
             ensure!(
-                *value == expected,
-                "iteration {iteration}, all-reduce {index}, element {element}: sum {value}, expected {expected}"
+                wrong.is_none(),
+                "iteration {iteration}, all-reduce {index}, element {}: sum {:?}, expected {:?}",
+                cycle * CYCLE + wrong.unwrap_or(0),
+                wrong.map(|at| values[at]),
+                wrong.map(|at| expected[at])
             );
         }
         Ok(())
@@ -208,7 +214,12 @@ fn count(index: usize, bytes: usize, wrong: Wrong) -> Option<usize> {
     }
 }
 
-/// What a rank puts into an element: small whole numbers, so that every order of adding gives the same sum.
-fn input(seed: u64, iteration: u64, index: usize, element: usize, rank: u64) -> f32 {
-    ((seed + iteration + index as u64 + element as u64) % 61 + rank) as f32
+/// Elements after which inputs repeat: filling and checking must not cost what it takes to send them.
+const CYCLE: usize = 61;
+
+/// A cycle of elements, made of what rank 0 puts there: small whole numbers, so that every order of adding gives the same sum. Each rank
+/// adds its own number.
+fn inputs(seed: u64, iteration: u64, index: usize, make: impl Fn(f32) -> f32) -> [f32; CYCLE] {
+    let start = seed.wrapping_add(iteration).wrapping_add(index as u64);
+    std::array::from_fn(|element| make((start.wrapping_add(element as u64) % CYCLE as u64) as f32))
 }
