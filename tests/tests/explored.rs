@@ -11,7 +11,7 @@ use c4_traffic::{
     topology::{Gbps, Tier},
 };
 
-const SHAPE: Shape = Shape { leaves: 3, spines: 2, hosts: 2, mbit: 100, icmp_every_ms: 0 };
+const SHAPE: Shape = Shape { leaves: 3, spines: 2, hosts: 2, mbit: 100, slow: 0, icmp_every_ms: 0 };
 
 fn fabric() -> Option<Fabric> {
     let built = acquire_rights().and_then(|()| Fabric::build(SHAPE));

@@ -35,8 +35,11 @@ struct Args {
     #[arg(long)]
     hosts: Option<usize>,
     /// Rate of each link in Mbit/s.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 100)]
     mbit: u32,
+    /// So many spines, the last ones, have links of half that rate.
+    #[arg(long, default_value_t = 0)]
+    slow_spines: usize,
     /// Least time between two ICMP errors of a switch to one host, in milliseconds.
     #[arg(long, default_value_t = 50)]
     icmp_every_ms: u32,
@@ -99,7 +102,7 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
     let shim = built::path_shim()?;
     let hosts = args.hosts.unwrap_or(args.spines);
     let (leaves, spines, mbit, icmp_every_ms) = (args.leaves, args.spines, args.mbit, args.icmp_every_ms);
-    let shape = Shape { leaves, spines, hosts, mbit, icmp_every_ms };
+    let shape = Shape { leaves, spines, hosts, mbit, slow: args.slow_spines, icmp_every_ms };
     let measure = Duration::try_from_secs_f64(args.seconds)?;
     if args.jobs > 0 {
         return all_jobs(args, shape, measure, &shim);
@@ -124,8 +127,7 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
             summary["cut_slowest_of_ideal_median"] = json!(cut_of_ideal);
             summary["cut_seconds_worst"] = json!(cut_seconds);
         }
-        let shape =
-            json!({"leaves": leaves, "spines": spines, "hosts": hosts, "flows": args.flows, "mbit": mbit});
+        let shape = json!({"leaves": leaves, "spines": spines, "hosts": hosts, "slow_spines": args.slow_spines, "flows": args.flows, "mbit": mbit});
         println!("{}", json!({"shape": shape, "summary": summary, "trials": outcomes}));
     } else {
         println!("median: slowest flow planned {of_ideal:.2} of ideal, {gain:.2} times hashed");
@@ -155,11 +157,12 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
         let outcome = jobs::run(&trial, shim)?;
         if !args.json {
             println!(
-                "seed {seed}: iteration of the slowest job {:.3} s hashed, {:.3} planned, {:.3} ideal; paths known {:.1} s \
+                "seed {seed}: iteration of the slowest job {:.3} s hashed, {:.3} planned, {:.3} alone, {:.3} at the rate of the wire; paths known {:.1} s \
                  after each job's third iteration at most; {} moves",
                 outcome.hashed_slowest,
                 outcome.planned_slowest,
-                outcome.ideal,
+                outcome.alone,
+                outcome.wire,
                 outcome.seconds,
                 outcome.moves
             );

@@ -10,16 +10,17 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::{
-    Fabric, Shape,
+    Fabric, PAYLOAD, Shape,
     steering::{self, Ports, Tables},
     traffic::{Flow, Receivers, Sender},
 };
 use crate::ringjob::clock;
 
-/// Of what a shaper counts, this part is payload: 1448 of the 1514 bytes of a full frame.
-pub(super) const PAYLOAD: f64 = 1448.0 / 1514.0;
 /// Windows of congestion control settle in a few round trips of full queues.
 const SETTLE: Duration = Duration::from_millis(1500);
+
+/// With less of a link's rate for a flow that is alone, what is measured is the machine, and not the fabric.
+const LEAST_ALONE: f64 = 0.9;
 
 /// New connections take longer to share a link evenly with each other and with old ones.
 const SETTLE_SHARED: Duration = Duration::from_secs(6);
@@ -99,9 +100,11 @@ pub struct Cut {
 pub struct Outcome {
     /// Of the trial.
     pub seed: u64,
-    /// Payload rate of a link.
+    /// Payload rate of a link, by arithmetic.
     pub link: f64,
-    /// The slowest flow at best, by the rate model.
+    /// What a flow gets that is alone on links of full rate, as measured.
+    pub alone: f64,
+    /// The slowest flow at best: its share of that, by the rate model.
     pub ideal: f64,
     /// With the ports that the kernel gives.
     pub hashed: Rates,
@@ -144,6 +147,8 @@ struct Scene<'a> {
     tables: Tables,
     shim: &'a Path,
     measure: Duration,
+    /// What a flow gets that is alone, in Mbit/s of payload.
+    alone: f64,
 }
 
 /// A plan and what it was made from.
@@ -156,14 +161,14 @@ struct Planned {
 }
 
 impl Scene<'_> {
-    fn start(&self, steered: bool) -> anyhow::Result<Vec<Sender>> {
-        self.receivers.forget_ports(&self.flows);
+    fn start(&self, flows: &[Flow], steered: bool) -> anyhow::Result<Vec<Sender>> {
+        self.receivers.forget_ports(flows);
         let start = |flow: &Flow| {
             let table = self.tables.of(flow.from);
             Sender::start(&self.fabric, flow, steered.then_some((self.shim, table.as_path())))
         };
-        let senders = self.flows.iter().map(start).collect::<anyhow::Result<_>>()?;
-        self.receivers.wait(&self.flows)?;
+        let senders = flows.iter().map(start).collect::<anyhow::Result<_>>()?;
+        self.receivers.wait(flows)?;
         Ok(senders)
     }
 
@@ -207,10 +212,28 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// Measures what the first flow gets while it is alone, on its planned path over this spine.
+    fn measure_alone(&mut self, spine: usize) -> anyhow::Result<()> {
+        let shape = self.fabric.shape();
+        let (own, full) = (f64::from(shape.spine_mbit(spine)), f64::from(shape.mbit));
+        let flow = [self.flows[0]];
+        let senders = self.start(&flow, true)?;
+        let _ = self.receivers.measure(&flow, SETTLE);
+        let rate = self.receivers.measure(&flow, self.measure)[0];
+        drop(senders);
+        ensure!(
+            rate >= LEAST_ALONE * own * PAYLOAD,
+            "a flow that is alone gets {rate:.1} Mbit/s of {own}: this machine is too busy for such links"
+        );
+        self.alone = rate * full / own;
+        Ok(())
+    }
+
     /// What the slowest flow can get under a plan, in Mbit/s of payload.
-    fn ideal(planned: &Planned) -> f64 {
+    fn ideal(&self, planned: &Planned) -> f64 {
         let rates = rates::planned(&Wires::new(&planned.topology), &planned.flows, &planned.plan);
-        rates.into_iter().fold(f64::INFINITY, f64::min) * 1000.0 * PAYLOAD
+        let slowest = rates.into_iter().fold(f64::INFINITY, f64::min) * 1000.0;
+        self.alone * slowest / f64::from(self.fabric.shape().mbit)
     }
 
     /// A link with flows on it dies.
@@ -252,7 +275,7 @@ impl Scene<'_> {
         }
         let _ = self.receivers.measure(&self.flows, SETTLE_SHARED);
         let moves = new.iter().zip(spines).filter(|(new, old)| new != old).count();
-        let (ideal, learned) = (Self::ideal(&after), after.learned);
+        let (ideal, learned) = (self.ideal(&after), after.learned);
         Ok(Cut { link, routed, seconds, learned, moves, ideal, planned: self.rates() })
     }
 }
@@ -268,21 +291,22 @@ pub fn run(trial: &Trial, shim: &Path) -> anyhow::Result<Outcome> {
     let fabric = Fabric::build(trial.shape)?;
     let receivers = Receivers::start(&fabric)?;
     let tables = Tables::new(dir.path());
-    let mut scene = Scene { fabric, flows, receivers, tables, shim, measure: trial.measure };
+    let mut scene = Scene { fabric, flows, receivers, tables, shim, measure: trial.measure, alone: 0.0 };
 
-    let senders = scene.start(false)?;
+    let senders = scene.start(&scene.flows, false)?;
     let hashed = scene.rates();
     drop(senders);
 
     let first = scene.plan(20_000, None)?;
     let spines = scene.tables.publish(&scene.fabric, &scene.flows, &first.ports, &first.plan)?;
-    let mut senders = scene.start(true)?;
+    scene.measure_alone(spines[0])?;
+    let mut senders = scene.start(&scene.flows, true)?;
     scene.check_ports(&first.ports, &spines)?;
     let planned = scene.rates();
     let cut = if trial.cut { Some(scene.cut(&first, &spines, &mut senders, trial.seed)?) } else { None };
     drop(senders);
 
     let link = f64::from(trial.shape.mbit) * PAYLOAD;
-    let (ideal, learned) = (Scene::ideal(&first), first.learned);
-    Ok(Outcome { seed: trial.seed, link, ideal, hashed, planned, learned, spines, cut })
+    let (alone, ideal, learned) = (scene.alone, scene.ideal(&first), first.learned);
+    Ok(Outcome { seed: trial.seed, link, alone, ideal, hashed, planned, learned, spines, cut })
 }

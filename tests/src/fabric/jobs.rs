@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -21,12 +22,14 @@ mod learned;
 pub use faults::{JobsCut, JobsLossy};
 pub use learned::LearnedFabric;
 
-use super::{Fabric, Shape, experiment::PAYLOAD, host_address, steering};
+use super::{Fabric, PAYLOAD, Shape, host_address, steering};
 use crate::{cluster::Programs, faults::FaultDir, ringjob::clock};
 
 /// Of each all-reduce; there is one in an iteration.
-const BYTES: u64 = 1 << 20;
+const BYTES: u64 = 3 << 20;
 const COMPUTE: Duration = Duration::from_millis(50);
+/// Iterations after which those that follow are alike.
+const SETTLED: u64 = 12;
 /// Ports on which ranks listen.
 const LISTEN: [u16; 2] = [30_000, 30_001];
 /// Where the controller listens.
@@ -70,7 +73,11 @@ pub struct JobsOutcome {
     pub planned: Vec<f64>,
     /// The longest of those.
     pub planned_slowest: f64,
-    /// At the full rate of every link.
+    /// At the full rate of every link, by arithmetic.
+    pub wire: f64,
+    /// Of the first job, planned, before there are others.
+    pub alone: f64,
+    /// With as much of the links for every job as the first had alone.
     pub ideal: f64,
     /// From a job's third iteration until its paths are planned and every agent knows ports for them, at most.
     pub seconds: f64,
@@ -122,11 +129,17 @@ struct Scene<'a> {
 }
 
 impl JobsTrial {
-    /// The time of an iteration when the fullest link has to carry so many times its rate.
-    fn iteration(&self, fullest: f64) -> f64 {
+    /// The time of an iteration at the full rate of every link.
+    fn wire(&self) -> f64 {
         let bits = 2.0 * (self.ranks - 1) as f64 / self.ranks as f64 * BYTES as f64 * 8.0;
-        COMPUTE.as_secs_f64() + bits * fullest.max(1.0) / (f64::from(self.shape.mbit) * 1e6 * PAYLOAD)
+        COMPUTE.as_secs_f64() + bits / (f64::from(self.shape.mbit) * 1e6 * PAYLOAD)
     }
+}
+
+/// The time of an iteration that takes so long where a job is alone, when the fullest link has to carry so many times its rate.
+fn ideal(alone: f64, fullest: f64) -> f64 {
+    let compute = COMPUTE.as_secs_f64();
+    compute + (alone - compute) * fullest.max(1.0)
 }
 
 fn slowest(times: &[f64]) -> f64 {
@@ -254,10 +267,15 @@ impl Scene<'_> {
     }
 
     /// Waits until jobs have done a few iterations.
-    fn wait_running(&self, jobs: std::ops::Range<usize>, phase: &str) -> anyhow::Result<()> {
+    fn wait_running(&self, jobs: Range<usize>, phase: &str) -> anyhow::Result<()> {
+        self.wait_iterations(jobs, phase, 3)
+    }
+
+    /// Waits until jobs have done so many iterations.
+    fn wait_iterations(&self, jobs: Range<usize>, phase: &str, count: u64) -> anyhow::Result<()> {
         let start = clock::now();
         let at = |job: usize| self.faults(job, phase).read_iteration(0);
-        while !jobs.clone().all(|job| at(job).is_some_and(|(iteration, _)| iteration >= 3)) {
+        while !jobs.clone().all(|job| at(job).is_some_and(|(iteration, _)| iteration >= count)) {
             ensure!(start.elapsed() < LIMIT, "the jobs do not come up: {}", self.logs());
             thread::sleep(LOOK_AGAIN);
         }
@@ -278,10 +296,14 @@ impl Scene<'_> {
 
     /// The time of an iteration of each job, all of them running.
     fn iterations(&self, phase: &str) -> anyhow::Result<Vec<f64>> {
+        self.iterations_of(0..self.trial.jobs, phase)
+    }
+
+    /// The time of an iteration of each of some jobs.
+    fn iterations_of(&self, jobs: Range<usize>, phase: &str) -> anyhow::Result<Vec<f64>> {
         let at = |job: usize| self.faults(job, phase).read_iteration(0);
-        let jobs = 0..self.trial.jobs;
-        // The first iterations fill windows and buffers.
-        self.wait_running(jobs.clone(), phase)?;
+        // A connection that begins sends too much at first, and takes some iterations to get over what that loses.
+        self.wait_iterations(jobs.clone(), phase, SETTLED)?;
         let before: Vec<_> = jobs.clone().map(at).collect();
         thread::sleep(self.trial.measure);
         // On a link that loses packets an iteration may take longer than that.
@@ -337,7 +359,7 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
     }
     let _control = scene.control()?;
     let learned = if trial.learned { Some(scene.wait_learned()?) } else { None };
-    let mut seconds = 0.0f64;
+    let (mut seconds, mut alone) = (0.0f64, 0.0);
     let mut running = Vec::new();
     let mut plan = Value::Null;
     for job in 0..trial.jobs {
@@ -350,31 +372,35 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
         drop(unplanned);
         running.push(scene.job(job, "planned", Some(1))?);
         scene.wait_running(job..job + 1, "planned")?;
+        if job == 0 {
+            alone = scene.iterations_of(0..1, "planned")?[0];
+        }
     }
     let planned = scene.iterations("planned")?;
     let lossy = match trial.lose {
         Some(one_in) => {
-            let (lossy, now) = scene.lose(&plan, running, one_in)?;
+            let (lossy, now) = scene.lose(&plan, running, one_in, alone)?;
             running = now;
             plan = scene.wait_planned(trial.jobs, |_| true)?.0;
             Some(lossy)
         }
         None => None,
     };
-    let cut = if trial.cut { Some(scene.cut(&plan, running)?) } else { None };
+    let cut = if trial.cut { Some(scene.cut(&plan, running, alone)?) } else { None };
 
     let said = scene.paths().context("the controller does not answer")?;
     let mistakes = said["mistakes"].as_array().into_iter().flatten();
     let mistakes = mistakes.filter_map(|line| line.as_str().map(str::to_owned)).collect();
     let accused = scene.wait_faults(|_| true)?.len();
-    let ideal = trial.iteration(1.0);
     Ok(JobsOutcome {
         seed: trial.seed,
         hashed_slowest: slowest(&hashed),
         planned_slowest: slowest(&planned),
         hashed,
         planned,
-        ideal,
+        wire: trial.wire(),
+        alone,
+        ideal: ideal(alone, 1.0),
         seconds,
         moves: plan["moves"].as_u64().unwrap_or(0),
         mistakes,

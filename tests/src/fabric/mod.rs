@@ -30,11 +30,30 @@ pub struct Shape {
     pub spines: usize,
     /// Hosts under each leaf; at most 64.
     pub hosts: usize,
-    /// Rate of every link between switches, and of every host's.
+    /// Rate of the links between switches, and of every host's, in Mbit/s.
     pub mbit: u32,
+    /// So many spines, the last ones, have links of half that rate.
+    pub slow: usize,
     /// Least time between two ICMP errors of a switch to one host, after six at once.
     pub icmp_every_ms: u32,
 }
+
+impl Shape {
+    /// Rate of a spine's links in Mbit/s.
+    #[must_use]
+    pub fn spine_mbit(&self, spine: usize) -> u32 {
+        if spine + self.slow < self.spines { self.mbit } else { self.mbit / 2 }
+    }
+}
+
+/// What a packet may have, as on the fabrics of clusters. With 1,500 bytes, the acknowledgements of one flow would be two percent of
+/// what crosses a link the other way, where they go by a hash.
+const MTU: u32 = 9000;
+/// Of what a shaper counts, this part is payload: all but the headers of Ethernet, IP and TCP with time stamps.
+pub const PAYLOAD: f64 = (MTU - 52) as f64 / (MTU + 14) as f64;
+
+/// Every kernel has it, and it shares links evenly.
+const CONGESTION_CONTROL: &str = "reno";
 
 /// Bytes a shaper lets through at once.
 const BURST: u32 = 32 << 10;
@@ -168,7 +187,7 @@ impl Fabric {
         let cable = || {
             let mut link = Netlink::route()?;
             let host = self.hosts[leaf][host].descriptor();
-            requests::cable(&mut link, End { name: &name, index }, there, host)?;
+            requests::cable(&mut link, End { name: &name, index }, there, host, MTU)?;
             requests::address(&mut link, index, above, 30)?;
             requests::set_up(&mut link, index, true)
         };
@@ -194,24 +213,26 @@ impl Fabric {
         above.run(|| {
             let mut link = Netlink::route()?;
             let there = End { name: "eth0", index: HOST_SIDE };
-            requests::cable(&mut link, End { name: &name, index }, there, below.descriptor())
+            requests::cable(&mut link, End { name: &name, index }, there, below.descriptor(), MTU)
                 .context("a veth pair (CONFIG_VETH)")?;
             requests::address(&mut link, index, leaf_address(leaf, host), 30).context("an address")?;
             requests::set_up(&mut link, index, true).context("an interface")?;
-            self.shape_link(&mut link, index)
+            self.shape_link(&mut link, index, self.shape.mbit)
         })??;
         below.run(|| {
             let mut link = Netlink::route()?;
             requests::set_up(&mut link, 1, true).context("the loopback interface")?;
             // Jobs are started again within seconds: the few ports that they listen on must not be taken by what is over.
-            let path = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
-            fs::write(path, "0").with_context(|| format!("cannot set {path}"))?;
+            set("tcp_max_tw_buckets", "0")?;
+            // What the machine itself uses may be one for other networks: BBR takes the time that acknowledgements spend in queues
+            // for a lack of bandwidth.
+            set("tcp_congestion_control", CONGESTION_CONTROL)?;
             requests::address(&mut link, HOST_SIDE, host_address(leaf, host), 30).context("an address")?;
             requests::set_up(&mut link, HOST_SIDE, true).context("an interface")?;
             let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
             requests::route(&mut link, everywhere, &[(HOST_SIDE, leaf_address(leaf, host))])
                 .context("the default route")?;
-            self.shape_link(&mut link, HOST_SIDE)
+            self.shape_link(&mut link, HOST_SIDE, self.shape.mbit)
         })?
     }
 
@@ -222,21 +243,21 @@ impl Fabric {
         below.run(|| {
             let mut link = Netlink::route()?;
             let there = End { name: &down_name, index: down };
-            requests::cable(&mut link, End { name: &up_name, index: up }, there, above.descriptor())?;
+            requests::cable(&mut link, End { name: &up_name, index: up }, there, above.descriptor(), MTU)?;
             requests::address(&mut link, up, up_address(leaf, spine), 30)?;
             requests::set_up(&mut link, up, true)?;
-            self.shape_link(&mut link, up)
+            self.shape_link(&mut link, up, self.shape.spine_mbit(spine))
         })??;
         above.run(|| {
             let mut link = Netlink::route()?;
             requests::address(&mut link, down, spine_address(leaf, spine), 30)?;
             requests::set_up(&mut link, down, true)?;
-            self.shape_link(&mut link, down)
+            self.shape_link(&mut link, down, self.shape.spine_mbit(spine))
         })?
     }
 
-    fn shape_link(&self, link: &mut Netlink, index: u32) -> anyhow::Result<()> {
-        let rate = self.shape.mbit * 125_000;
+    fn shape_link(&self, link: &mut Netlink, index: u32, mbit: u32) -> anyhow::Result<()> {
+        let rate = mbit * 125_000;
         let queue = rate / 1000 * QUEUE_MS;
         requests::shape(link, index, rate, BURST, queue.max(2 * BURST))
             .context("a token bucket (CONFIG_NET_SCH_TBF)")
@@ -323,8 +344,13 @@ fn settings(shape: Shape) -> anyhow::Result<()> {
         ("conf/all/ignore_routes_with_linkdown", "1"),
         ("conf/default/ignore_routes_with_linkdown", "1"),
     ] {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        fs::write(&path, value).with_context(|| format!("cannot set {path} to {value}"))?;
+        set(name, value)?;
     }
     Ok(())
+}
+
+/// Sets something of IPv4 in the namespace that this is called in.
+fn set(name: &str, value: &str) -> anyhow::Result<()> {
+    let path = format!("/proc/sys/net/ipv4/{name}");
+    fs::write(&path, value).with_context(|| format!("cannot set {path} to {value}"))
 }

@@ -35,19 +35,22 @@ pub(super) struct End<'a> {
     pub(super) index: u32,
 }
 
-/// Makes a pair of interfaces, one here and one in another namespace.
+/// Makes a pair of interfaces, one here and one in another namespace, for packets of up to so many bytes.
 pub(super) fn cable(
     link: &mut Netlink,
     here: End<'_>,
     there: End<'_>,
     namespace: BorrowedFd<'_>,
+    mtu: u32,
 ) -> io::Result<()> {
     let peer = |bytes: &mut Vec<u8>| {
         bytes.extend(ifinfo(there.index, 0, 0));
         attribute(bytes, 3, &text(there.name));
+        attribute(bytes, 4, &mtu.to_ne_bytes());
         attribute(bytes, 28, &namespace.as_raw_fd().to_ne_bytes());
     };
     let message = Message::new(NEWLINK, CREATE, &ifinfo(here.index, 0, 0)).with(3, &text(here.name));
+    let message = message.with(4, &mtu.to_ne_bytes());
     link.ask(message.nest(18, |info| {
         attribute(info, 1, b"veth");
         nest(info, 2, |data| nest(data, 1, peer));

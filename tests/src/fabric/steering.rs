@@ -45,6 +45,7 @@ pub fn topology_yaml(fabric: &Fabric) -> String {
         switches.insert(l, format!("  - {{name: leaf{l}, tier: leaf}}"));
         for s in 0..shape.spines {
             let state = if fabric.is_up(l, s) { "up" } else { "down" };
+            let gbps = f64::from(shape.spine_mbit(s)) / 1000.0;
             links.push(format!("  - {{a: leaf{l}, b: spine{s}, gbps: {gbps}, state: {state}}}"));
         }
         for h in 0..shape.hosts {

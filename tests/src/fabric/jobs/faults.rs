@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{LIMIT, LOOK_AGAIN, Running, Scene, slowest};
+use super::{LIMIT, LOOK_AGAIN, Running, Scene, ideal, slowest};
 use crate::ringjob::clock;
 
 /// What became of a link's death; times in seconds.
@@ -77,7 +77,7 @@ impl Scene<'_> {
     }
 
     /// A link that planned flows cross dies, and the controller has to find out.
-    pub(super) fn cut(&mut self, plan: &Value, running: Vec<Running>) -> anyhow::Result<JobsCut> {
+    pub(super) fn cut(&mut self, plan: &Value, running: Vec<Running>, alone: f64) -> anyhow::Result<JobsCut> {
         let link = fullest(plan)?;
         let died = clock::now();
         self.fabric.set_link(link.0, link.1, false)?;
@@ -98,7 +98,7 @@ impl Scene<'_> {
         let back = seconds + again.elapsed().as_secs_f64();
         let planned = self.iterations("mended")?;
         drop(running);
-        let ideal = self.trial.iteration(paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0));
+        let ideal = ideal(alone, paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0));
         Ok(JobsCut {
             link,
             routed_slowest: slowest(&routed),
@@ -115,6 +115,7 @@ impl Scene<'_> {
         plan: &Value,
         running: Vec<Running>,
         one_in: u32,
+        alone: f64,
     ) -> anyhow::Result<(JobsLossy, Vec<Running>)> {
         let link = fullest(plan)?;
         let began = clock::now();
@@ -142,7 +143,7 @@ impl Scene<'_> {
             named: named.iter().map(text).collect(),
             seconds,
             planned_slowest: slowest(&planned),
-            ideal: self.trial.iteration(paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0)),
+            ideal: ideal(alone, paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0)),
             cleared: mended.elapsed().as_secs_f64(),
         };
         Ok((lossy, running))
