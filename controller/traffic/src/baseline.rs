@@ -129,7 +129,8 @@ pub fn spraying(topology: &Topology, flows: &Flows) -> Vec<f64> {
             }
         }
         let wires = wires.into_iter().map(|(resource, part)| (resource as usize, part)).collect();
-        Stream { wires, demand: if pairs.is_empty() { 0.0 } else { flow.demand.get() } }
+        let demand = if pairs.is_empty() { 0.0 } else { flow.demand.get() };
+        Stream { wires, demand, weight: 1.0 }
     });
     max_min(&fabric.capacity, &streams.collect::<Vec<_>>())
 }

@@ -1,8 +1,10 @@
 //! What flows get: max-min fair rates.
 //!
-//! Congestion control shares a full wire evenly among those who could use more. The model is progressive filling: all
-//! rates grow together; when a wire is full, or a stream has all it wants, those concerned stop growing. A *stream* here
-//! is a queue pair or a piece of a flow. The slowest flow is what a collective waits for.
+//! Congestion control shares a full wire evenly among the queue pairs that could use more, and every connection of a job has as many of
+//! those, whether a plan puts them on one path or on several: NCCL opens the same number for each. So a piece of a flow weighs as much
+//! as its share of the flow. (If one that is cut in sixteen had sixteen queue pairs, and its whole neighbour had one, cutting would starve the
+//! neighbour.) The model is progressive filling: all rates grow together, each as its weight; when a wire is full, or a stream has all it
+//! wants, those concerned stop growing. A *stream* here is a piece of a flow. The slowest flow is what a collective waits for.
 
 use crate::{flows::Flows, plan::Plan, wires::Wires};
 
@@ -13,6 +15,15 @@ pub struct Stream {
     pub wires: Vec<(usize, f64)>,
     /// What it wants, in Gbit/s.
     pub demand: f64,
+    /// What it gets of a full wire, relative to others; above zero.
+    pub weight: f64,
+}
+
+impl Stream {
+    /// The level at which it has all it wants.
+    fn full_level(&self) -> f64 {
+        self.demand / self.weight
+    }
 }
 
 /// Wires this full, relative to their capacity, are full.
@@ -23,11 +34,11 @@ const FULL: f64 = 1.0 - 1e-9;
 pub fn max_min(capacity: &[f64], streams: &[Stream]) -> Vec<f64> {
     let mut rates = vec![0.0; streams.len()];
     let mut used = vec![0.0; capacity.len()];
-    // How much faster each wire fills when all who still grow grow by one.
+    // How much faster each wire fills when the level of all who still grow grows by one.
     let mut slope = vec![0.0; capacity.len()];
     for stream in streams {
         for (wire, part) in &stream.wires {
-            slope[*wire] += part;
+            slope[*wire] += part * stream.weight;
         }
     }
     let mut growing: Vec<usize> = (0..streams.len()).collect();
@@ -35,7 +46,7 @@ pub fn max_min(capacity: &[f64], streams: &[Stream]) -> Vec<f64> {
     let mut level = 0.0;
     while !growing.is_empty() {
         let filled = live.iter().map(|wire| (capacity[*wire] - used[*wire]).max(0.0) / slope[*wire]);
-        let sated = growing.iter().map(|stream| streams[*stream].demand - level);
+        let sated = growing.iter().map(|stream| streams[*stream].full_level() - level);
         let step = filled.chain(sated).fold(f64::INFINITY, f64::min).max(0.0);
         level += step;
         for wire in &live {
@@ -44,13 +55,14 @@ pub fn max_min(capacity: &[f64], streams: &[Stream]) -> Vec<f64> {
         let stopped = |stream: &usize| {
             let stream = &streams[*stream];
             let full = |(wire, _): &(usize, f64)| used[*wire] >= capacity[*wire] * FULL;
-            level >= stream.demand * FULL || stream.wires.iter().any(full)
+            level >= stream.full_level() * FULL || stream.wires.iter().any(full)
         };
         let (done, left): (Vec<usize>, Vec<usize>) = growing.iter().partition(|stream| stopped(stream));
         for stream in &done {
-            rates[*stream] = level.min(streams[*stream].demand);
-            for (wire, part) in &streams[*stream].wires {
-                slope[*wire] -= part;
+            let Stream { wires, demand, weight } = &streams[*stream];
+            rates[*stream] = (level * weight).min(*demand);
+            for (wire, part) in wires {
+                slope[*wire] -= part * weight;
             }
         }
         // Sums of parts leave dust behind.
@@ -69,13 +81,10 @@ pub fn planned(wires: &Wires, flows: &Flows, plan: &Plan) -> Vec<f64> {
     let (mut streams, mut owners) = (Vec::new(), Vec::new());
     for (number, (flow, planned)) in flows.as_slice().iter().zip(&plan.flows).enumerate() {
         for piece in &planned.pieces {
-            // One stream for each queue pair: that is what congestion control treats alike.
-            let unit = 1.0 / f64::from(piece.of);
-            let crossed = wires.crossed(flow, piece);
-            for _ in 0..piece.units {
-                streams.push(Stream { wires: crossed.clone(), demand: flow.demand.get() * unit });
-                owners.push((number, unit));
-            }
+            let share = piece.share();
+            let (wires, demand) = (wires.crossed(flow, piece), flow.demand.get() * share);
+            streams.push(Stream { wires, demand, weight: share });
+            owners.push((number, share));
         }
     }
     slowest(flows.len(), &max_min(wires.capacity(), &streams), &owners)

@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use c4_traffic::{
     Flow, Flows, Topology, baseline, plan,
     plan::Piece,
+    rates,
     topology::{Builder, Port, State, Tier},
+    wires::Wires,
 };
 use checker::{check, moves};
 use common::{Dice, gbps};
@@ -225,6 +227,33 @@ proptest! {
                 planned.max_link_utilisation <= hashed.max_link_utilisation * (1.0 + 1e-6),
                 "planned {} hashed {}", planned.max_link_utilisation, hashed.max_link_utilisation
             );
+        }
+    }
+
+    /// Flows that may be cut get a plan that is no worse than that for whole ones, however finely each may be cut: not for the fullest
+    /// link, and where all want the same, not for the slowest flow. So it is, too, when a link dies.
+    #[test]
+    fn splitting_is_never_worse_than_not_splitting(seed: u64, count in 1usize..60, gbps_each in 1u32..100) {
+        let (topology, drawn) = drawn(seed, count);
+        let even = seed % 2 == 0;
+        let (mut whole, mut cut) = (Flows::new(), Flows::new());
+        for flow in drawn.as_slice() {
+            let demand = if even { gbps(gbps_each.into()) } else { flow.demand };
+            cut.push(Flow { demand, ..flow.clone() }).expect("new");
+            whole.push(Flow { demand, max_pieces: NonZeroU32::MIN, ..flow.clone() }).expect("new");
+        }
+        let before = plan(&topology, &whole, None);
+        let after = broken(&topology, seed ^ 3);
+        for (topology, previous) in [(&topology, None), (&after, Some(before.as_previous(&whole)))] {
+            let [whole, cut] = [&whole, &cut].map(|flows| {
+                let plan = plan(topology, flows, previous.as_ref());
+                let rates = rates::planned(&Wires::new(topology), flows, &plan);
+                let placed = rates.iter().zip(&plan.flows).filter(|(_, flow)| flow.unplaced.is_none());
+                let slowest = placed.map(|(rate, _)| *rate).fold(f64::INFINITY, f64::min);
+                (plan.max_link_utilisation, slowest)
+            });
+            prop_assert!(cut.0 <= whole.0 * (1.0 + 1e-6), "fullest link {} cut, {} whole", cut.0, whole.0);
+            prop_assert!(!even || cut.1 >= whole.1 * (1.0 - 1e-6), "slowest {} cut, {} whole", cut.1, whole.1);
         }
     }
 
