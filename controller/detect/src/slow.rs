@@ -303,16 +303,19 @@ impl Slowness {
     }
 
     fn compare_signatures(&mut self, cell: &Cell) {
-        if cell.agrees() {
-            self.agreeing = self.agreeing.and_then(|cells| (cells + 1 < AGREEMENTS).then_some(cells + 1));
-            return;
-        }
-        self.agreeing = Some(0);
         let mut sides: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (comm_rank, part) in cell.whole() {
             sides.entry(part.signature).or_default().push(comm_rank);
         }
-        self.news.push(News::Disagree { first: cell.first, length: cell.length, sides });
+        match (sides.len(), self.agreeing) {
+            (0 | 1, None) => {}
+            (0 | 1, Some(cells)) if cells + 1 >= AGREEMENTS => self.agreeing = None,
+            (0 | 1, Some(cells)) => self.agreeing = Some(cells + 1),
+            _ => {
+                self.agreeing = Some(0);
+                self.news.push(News::Disagree { first: cell.first, length: cell.length, sides });
+            }
+        }
     }
 
     fn judge(&mut self, sample: &Sample, setting: &Setting<'_>, config: &Config) {

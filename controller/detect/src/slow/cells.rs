@@ -116,26 +116,12 @@ impl Cell {
     pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Part)> {
         self.parts.iter().filter(|(_, part)| part.covered == self.length)
     }
-
-    /// A number of each rank that filled the cell, in the order of the ranks. There are some hundred thousand such lists a second in a large
-    /// cluster, so room is made for them at once.
-    pub(super) fn numbers(&self, of: impl Fn(u32, &Part) -> Option<u64>) -> Vec<u64> {
-        let mut numbers = Vec::with_capacity(self.parts.len());
-        numbers.extend(self.whole().filter_map(|(rank, part)| of(rank, part)));
-        numbers
-    }
-
-    /// Whether all ranks that filled the cell called the same operations.
-    pub(super) fn agrees(&self) -> bool {
-        let mut signatures = self.whole().map(|(_, part)| part.signature);
-        signatures.next().is_none_or(|first| signatures.all(|other| other == first))
-    }
 }
 
 impl Cell {
     /// The median of the time that ranks spent between its operations, and before the first.
     pub(super) fn usual_gap_ns(&self) -> u64 {
-        let mut gaps = self.numbers(|_, part| Some(part.gap_ns));
+        let mut gaps: Vec<u64> = self.whole().map(|(_, part)| part.gap_ns).collect();
         let middle = gaps.len() / 2;
         if gaps.is_empty() { 0 } else { *gaps.select_nth_unstable(middle).1 }
     }

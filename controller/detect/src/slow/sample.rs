@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Counts,
-    cells::{Cell, Part},
-};
+use super::{Counts, cells::Cell};
 use crate::{by_rank::ByRank, rhythm::Shape};
 
 /// Where no iteration is recognised, lateness is summed over this time.
@@ -151,17 +148,16 @@ struct Peers {
 
 impl Peers {
     fn of(cell: &Cell, belongs: impl Fn(u32) -> bool) -> Self {
-        let sorted = |of: &dyn Fn(&Part) -> Option<u64>| {
-            let mut numbers = cell.numbers(|rank, part| of(part).filter(|_| belongs(rank)));
-            numbers.sort_unstable();
-            numbers
-        };
-        let waits = sorted(&|part| Some(part.wait_ns));
-        let longest = sorted(&|part| Some(part.max_wait_ns));
+        let parts = || cell.whole().filter(|(rank, _)| belongs(*rank)).map(|(_, part)| part);
+        let mut waits: Vec<u64> = parts().map(|part| part.wait_ns).collect();
+        waits.sort_unstable();
+        let mut longest: Vec<u64> = parts().map(|part| part.max_wait_ns).collect();
+        longest.sort_unstable();
         let owns = [0, 1].map(|which| {
-            let owns = sorted(&|part| Some(part.own_ns?[which]));
-            // Of some it may not be told.
-            (owns.len() == waits.len()).then_some(owns)
+            let mut owns: Vec<u64> =
+                parts().map(|part| part.own_ns.map(|own| own[which])).collect::<Option<_>>()?;
+            owns.sort_unstable();
+            Some(owns)
         });
         Self { waits, longest, owns }
     }
@@ -186,9 +182,8 @@ impl Sample {
             .filter(|(_, count)| present.len() > 1 && **count >= COMPARABLE)
             .map(|(class, _)| (*class, Peers::of(cell, |rank| setting.classes.get(&rank) == Some(class))))
             .collect();
-        let mut walls = cell.numbers(|_, part| Some(part.wall_ns()));
-        let middle = walls.len() / 2;
-        let usual_wall_ns = *walls.select_nth_unstable(middle).1;
+        let mut walls: Vec<u64> = cell.whole().map(|(_, part)| part.wall_ns()).collect();
+        walls.sort_unstable();
         // A pause that is far longer than the iteration (a checkpoint, say) counts as one iteration of lateness: it
         // is one event, however long.
         let most_ns = setting.shape.map_or(f64::MAX, |shape| {
@@ -197,7 +192,7 @@ impl Sample {
         });
         self.operations += cell.length;
         self.cells += 1;
-        self.wall_ns = self.wall_ns.saturating_add(usual_wall_ns);
+        self.wall_ns = self.wall_ns.saturating_add(walls[walls.len() / 2]);
         for (comm_rank, part) in cell.whole() {
             let peers = setting.classes.get(&comm_rank).and_then(|class| classes.get(class)).unwrap_or(&all);
             let peers_ns = median_without(&peers.waits, part.wait_ns);
