@@ -6,8 +6,10 @@
 //! members of such a communicator have one role, and so have communicators that share a rank.
 //!
 //! Some communicators cross the stages, and must not count: those that hold smaller ones whole and only exchange a few
-//! numbers (the norm of the gradients, the loss), and those whose names say so: the first and the last stage share an
-//! embedding, and its group looks just like one more data-parallel group.
+//! numbers (the norm of the gradients, the loss); those that exchange so little beside what their members exchange in others
+//! that it says nothing of what these hold, if the others show that they have different roles; and those whose names say
+//! so: the first and the last stage share an embedding, and its group looks just like one more data-parallel group.
+//! PyTorch gives communicators no names, so mostly what goes over them has to tell.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,6 +20,9 @@ use crate::{
 
 /// Bytes of an operation, in the mean, from which on it exchanges parameters, gradients or activations.
 const LARGE_BYTES: f64 = 1_048_576.0;
+
+/// Below this part of what each of its members exchanges in some other communicator, one exchanges a few numbers only.
+const FEW: f64 = 1.0 / 64.0;
 
 /// Ranks that do the same work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +36,29 @@ pub(crate) struct Role {
 /// Communicators whose members have different roles.
 pub(crate) fn apart(comms: &Comms, processes: &Processes) -> BTreeSet<CommId> {
     let outer = outer(comms, processes);
-    comms
-        .values()
-        .filter(|comm| {
-            crosses_by_name(&comm.name) || (outer.contains(&comm.id) && comm.mean_bytes() < LARGE_BYTES)
-        })
-        .map(|comm| comm.id)
-        .collect()
+    let is_apart = |comm: &Comm| {
+        crosses_by_name(&comm.name) || (outer.contains(&comm.id) && comm.mean_bytes() < LARGE_BYTES)
+    };
+    let (slight, telling): (Vec<&Comm>, Vec<&Comm>) =
+        comms.values().filter(|comm| !is_apart(comm)).partition(|comm| is_slight(comm, comms, processes));
+    let mut sets = Sets::uniting(telling.into_iter());
+    let crossing = slight.into_iter().filter(|comm| {
+        let roles: BTreeSet<ProcessId> =
+            comm.members.values().map(|member| sets.find(member.process)).collect();
+        roles.len() > 1
+    });
+    let crossing: Vec<CommId> = crossing.map(|comm| comm.id).collect();
+    comms.values().filter(|comm| is_apart(comm)).map(|comm| comm.id).chain(crossing).collect()
+}
+
+/// Whether only a few numbers are exchanged in a communicator, beside what each of its members exchanges in another one.
+fn is_slight(comm: &Comm, comms: &Comms, processes: &Processes) -> bool {
+    let least = comm.bytes_each() / FEW;
+    let is_more =
+        |id: &CommId| comms.get(id).is_some_and(|other| other.size > 1 && other.bytes_each() > least);
+    let exchanges_more =
+        |id: &ProcessId| processes.get(id).is_some_and(|process| process.memberships.keys().any(is_more));
+    comm.members.values().all(|member| exchanges_more(&member.process))
 }
 
 /// Whether the name is that of a group along or across the pipeline, as Megatron, DeepSpeed and device meshes call it.
@@ -68,12 +89,7 @@ fn outer(comms: &Comms, processes: &Processes) -> BTreeSet<CommId> {
 
 /// The roles, in the order of their first ranks.
 pub(crate) fn of<'a>(joining: impl Iterator<Item = &'a Comm> + Clone, processes: &Processes) -> Vec<Role> {
-    let mut sets = Sets::default();
-    for comm in joining.clone() {
-        let mut members = comm.members.values().map(|member| member.process);
-        let Some(first) = members.next() else { continue };
-        members.for_each(|other| sets.unite(first, other));
-    }
+    let mut sets = Sets::uniting(joining.clone());
     let mut roles: BTreeMap<ProcessId, Role> = BTreeMap::new();
     let empty = || Role { processes: Vec::new(), comms: Vec::new() };
     for comm in joining {
@@ -98,6 +114,16 @@ pub(crate) fn of<'a>(joining: impl Iterator<Item = &'a Comm> + Clone, processes:
     roles
 }
 
+/// Whether communicators that share ranks join all of these processes.
+pub(crate) fn joins<'a>(
+    comms: impl Iterator<Item = &'a Comm>,
+    mut processes: impl Iterator<Item = ProcessId>,
+) -> bool {
+    let mut sets = Sets::uniting(comms);
+    let first = processes.next().map(|first| sets.find(first));
+    processes.all(|process| Some(sets.find(process)) == first)
+}
+
 /// Disjoint sets of processes.
 #[derive(Debug, Default)]
 struct Sets {
@@ -105,6 +131,17 @@ struct Sets {
 }
 
 impl Sets {
+    /// The members of each communicator in one set.
+    fn uniting<'a>(comms: impl Iterator<Item = &'a Comm>) -> Self {
+        let mut sets = Self::default();
+        for comm in comms {
+            let mut members = comm.members.values().map(|member| member.process);
+            let Some(first) = members.next() else { continue };
+            members.for_each(|other| sets.unite(first, other));
+        }
+        sets
+    }
+
     fn find(&mut self, id: ProcessId) -> ProcessId {
         let mut root = id;
         while let Some(parent) = self.parents.get(&root) {

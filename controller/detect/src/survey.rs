@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    model::{Comm, Job},
+    model::{Comm, Comms, Job},
     nodes::Nodes,
     observation::{NicClass, Timestamp},
     roles,
@@ -17,7 +17,8 @@ use crate::{
 const SURVEY_US: u64 = 1_000_000;
 /// Iterations of the job before ranks are compared: the first ones take several times as long, unevenly.
 const SETTLED: u64 = 5;
-/// The same as time, where the largest communicator shows no iterations and nothing is under way in it…
+/// The same as time, where the largest communicator shows no iterations, nothing is under way in it, and those that do show
+/// some do not join its members…
 const SETTLED_US: u64 = 60_000_000;
 /// … or whatever is: the first iterations of a large job take minutes.
 const SETTLED_AT_LAST_US: u64 = 600_000_000;
@@ -106,8 +107,8 @@ fn count(job: &mut Job, now: Timestamp) {
     survey.settled = elapsed_us >= SETTLED_AT_LAST_US
         || (size.is_some()
             && largest.all(|comm| {
-                let idle = comm.completed_max == comm.enqueued_max;
-                comm.rhythm.iterations() >= SETTLED || (idle && elapsed_us >= SETTLED_US)
+                let enough = || elapsed_us >= SETTLED_US || is_joined_by_others(comm, &job.comms);
+                iterates(comm) || (is_idle(comm) && enough())
             }));
     let whole = |comm: &&Comm| {
         comm.rhythm
@@ -119,6 +120,24 @@ fn count(job: &mut Job, now: Timestamp) {
         let clock = job.comms.values().filter(whole).max_by_key(|comm| (comm.size, comm.completed_max));
         job.pace.set_clock(clock.map(|comm| comm.id));
     }
+}
+
+/// Whether enough iterations were seen of it.
+fn iterates(comm: &Comm) -> bool {
+    comm.rhythm.iterations() >= SETTLED
+}
+
+/// Whether nothing is under way in it.
+fn is_idle(comm: &Comm) -> bool {
+    comm.completed_max == comm.enqueued_max
+}
+
+/// Whether all members of a communicator iterate together in others, so that it is not one that they use at the end of an
+/// iteration only: many programs use the one of all ranks to begin with, and then never again.
+fn is_joined_by_others(comm: &Comm, comms: &Comms) -> bool {
+    let busy = || comms.values().filter(|other| other.size > 1 && !is_idle(other));
+    let iterating = || comms.values().filter(|other| other.id != comm.id && iterates(other));
+    busy().all(iterates) && roles::joins(iterating(), comm.members.values().map(|member| member.process))
 }
 
 /// Notes which members have NICs of another class than others.

@@ -12,7 +12,7 @@ from .processes import tail
 
 JOB = "gpu"
 LABEL = "C4_GPU_CLUSTER"
-# Ranks of a job whose largest communicator is idle, as that of all ranks of a pipeline is, are compared after a minute.
+# Where no communicators that iterate join all ranks, these are compared after a minute.
 LEARN_TIMEOUT = 80.0
 PLUGIN_FILE = "libnccl_profiler_c4.so"
 PLUGIN_NAME = "libnccl-profiler-c4.so"

@@ -13,8 +13,6 @@ HEALTHY_ITERATIONS = 2000
 LONG_COMPUTE_MS = 300
 # Seconds to start and end a job and its cluster, and those that a fault takes, until it is known better.
 START_SECONDS, DEADLY_SECONDS, LASTING_SECONDS = 20.0, 18.0, 28.0
-# Until ranks are compared in a pipeline (see cluster.LEARN_TIMEOUT).
-PIPELINE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Site:
     def task(self, shape, label, arguments, seconds, alone=False):
         """A task of this site."""
         arguments = ("--shape", shape, "--transport", self.transport, *arguments)
-        start = START_SECONDS + (PIPELINE_SECONDS if "pp" in shape else 0.0)
-        return Task(f"{shape}-{self.transport}-{label}", arguments, start + seconds, self.ranks, self.every_gpu, alone)
+        return Task(f"{shape}-{self.transport}-{label}", arguments, START_SECONDS + seconds, self.ranks, self.every_gpu, alone)
 
     def faults(self, shape, names, first_rank, repeat=1, label="faults", alone=False):
         """Each of these faults, on consecutive ranks; all must be deadly, or none."""

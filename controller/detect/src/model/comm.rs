@@ -334,6 +334,11 @@ impl Comm {
         bytes as f64 / operations.max(1) as f64
     }
 
+    /// Bytes of all operations that each member has told of, in the mean.
+    pub(crate) fn bytes_each(&self) -> f64 {
+        self.moved.1 as f64 / self.members.len().max(1) as f64
+    }
+
     /// Its name as a person knows it.
     pub(crate) fn label(&self) -> String {
         if self.name.is_empty() { format!("communicator {:x}", self.id.0) } else { self.name.clone() }
