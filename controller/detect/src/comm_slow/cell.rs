@@ -23,6 +23,10 @@ const CAP: f64 = 2.0;
 /// So many times as slow, as a logarithm (eightfold), and a sample may count for this much: three of them are enough.
 pub(super) const GROSS: f64 = 2.08;
 const GROSS_CAP: f64 = 3.5;
+/// Where data was on such a link for this part of the time, at both ends, a sample counts for this much: it holds the job up,
+/// and two are enough.
+const HELD: f64 = 0.5;
+const HELD_CAP: f64 = 4.0;
 /// A slow link that becomes so much slower still (fourfold) has another cause than before.
 const STEP: f64 = 1.39;
 /// Of what made a link slow, so much (as logarithms) may remain when it is slow no longer.
@@ -217,6 +221,8 @@ impl Cell {
     /// Judges the sample whose logarithm is `relative` above the reference of its kind. Returns how far it is from the
     /// sample before.
     pub(super) fn judge(&mut self, relative: f64, setting: &Setting, now: Timestamp) -> Option<f64> {
+        let passed_ns = now.micros_since(self.last_judged()) as f64 * 1e3;
+        let under_way = self.sample_cost * self.sample_bytes as f64 / passed_ns.max(1e9);
         self.judged.rotate_left(1);
         self.judged[ENOUGH - 1] = now;
         self.begun.rotate_left(1);
@@ -228,8 +234,11 @@ impl Cell {
         let change = change.map(|(change, _)| change);
         let by_peers = setting.differs.map_or(f64::MIN, |differs| setting.from_middle / differs);
         let excess = if by_change >= by_peers { change.unwrap_or(0.0) } else { setting.from_middle };
-        let cap = if excess >= GROSS { GROSS_CAP } else { CAP };
-        let z = by_change.max(by_peers).clamp(-CAP, cap);
+        let z = match by_change.max(by_peers) {
+            _ if excess >= GROSS && under_way >= HELD => HELD_CAP,
+            z if excess >= GROSS => z.clamp(-CAP, GROSS_CAP),
+            z => z.clamp(-CAP, CAP),
+        };
         self.learn(cost, setting.noise, z, now);
         if self.slow {
             let is_quiet = z < 0.5 || excess < self.numbers.excess * REMAINS;
