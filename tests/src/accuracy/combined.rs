@@ -130,10 +130,12 @@ impl Combination {
             _ => None,
         };
         let until_ns = kind.is_none().then_some(at_ns + 40 * SECOND_NS);
-        let truth: Option<Truth> = match kind {
+        let mut truth: Option<Truth> = match kind {
             Some(kind) => Some(draft.inject(kind, rank, at_ns, None)?),
             None => None,
         };
+        // More than that the node is gone nobody can see.
+        truth.iter_mut().for_each(|truth| truth.nodes.push(format!("node-{node}")));
         draft.spec.happenings.push(Happening::AgentLost { node, from_ns: at_ns, until_ns });
         Some(Expected::Unknown { truth, from_ns: at_ns, until_ns })
     }

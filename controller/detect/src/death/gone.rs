@@ -1,7 +1,7 @@
 //! Ranks whose node went out of sight when their peers failed, and stayed so: its power, kernel or network is gone, and nobody will
 //! tell how they ended. It is taken back if they are seen again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -9,12 +9,12 @@ use super::silence::is_given_up;
 use crate::{
     case::{Draft, Slot},
     config::Config,
-    finding::{CERTAINTY, Finding, Kind},
+    finding::{CERTAINTY, Finding, Kind, Suspect},
     health,
     model::{Fate, Job, Process},
     names,
     nodes::Nodes,
-    observation::{Hearing, ProcessId, Timestamp},
+    observation::{Hearing, NodeName, ProcessId, Timestamp},
     words,
 };
 
@@ -23,10 +23,8 @@ const TOGETHER_US: u64 = 2_500_000;
 /// How sure it is that they were the first, and that the job has lost somebody.
 const CONFIDENCE: f64 = 0.7;
 const CERTAIN: f64 = 0.97;
-/// Ranks accused by name.
-const SHOWN: usize = 16;
 
-/// Names those that went out of sight just before a process failed. Returns whether there are any.
+/// Names the nodes whose ranks went out of sight just before a process failed. Returns whether there are any.
 pub(super) fn accuse(
     job: &mut Job,
     victim: ProcessId,
@@ -46,22 +44,25 @@ pub(super) fn accuse(
         process.seen.is_some_and(|seen| seen <= end.at && end.at.micros_since(seen) <= TOGETHER_US)
     };
     let gone = job.processes.iter().filter(|(_, one)| one.alive() && out_of_sight(one) && went(one));
-    let gone: Vec<ProcessId> = gone.map(|(id, _)| *id).take(SHOWN).collect();
+    let gone: Vec<ProcessId> = gone.map(|(id, _)| *id).collect();
     let last = gone.iter().filter_map(|id| job.process(*id)?.seen).max();
     let Some(last) = last else { return false };
-    let score = CONFIDENCE / gone.len() as f64;
+    let lost: BTreeSet<&NodeName> = gone.iter().filter_map(|id| Some(&job.process(*id)?.info.node)).collect();
+    let score = CONFIDENCE / lost.len() as f64;
+    let suspect = |node: &&NodeName| Suspect { node: Some((*node).clone()), score, ..Suspect::default() };
     let mut evidence = BTreeMap::new();
     evidence.insert(CERTAINTY.into(), json!(CERTAIN));
     evidence.insert("seconds_out_of_sight".into(), json!(now.micros_since(last) as f64 * 1e-6));
     let mut draft = Draft {
         kind: Kind::ProcessDeath,
-        suspects: gone.iter().map(|id| names::suspect(job, *id, score)).collect(),
+        suspects: lost.iter().map(suspect).collect(),
         confidence: CONFIDENCE,
         since: last,
         summary: format!(
-            "{} went out of sight after {} UTC with all of the node, and peers failed then",
-            names::list(job, &gone),
-            words::clock(last)
+            "{} went out of sight after {} UTC with {}, and peers failed then",
+            words::list(&lost.iter().map(|node| node.0.clone()).collect::<Vec<_>>(), 6),
+            words::clock(last),
+            words::list(&gone.iter().map(|id| names::short(job, *id)).collect::<Vec<_>>(), 6)
         ),
         evidence,
         explains: Vec::new(),
