@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{case::Slot, finding::Finding, model::Job, observation::Timestamp};
 
-/// Links whose state is not known yet are waited for, so long or so many iterations.
+/// Links whose state is not known yet are waited for, so long or so many iterations; where the job is held up, whose iterations
+/// are long by that, for so many iterations only.
 const PATIENCE_US: u64 = 30_000_000;
 
 /// Causes that findings are open about.
@@ -44,8 +45,9 @@ impl Incidents {
     }
 
     /// Whether links that are not known yet may be waited for.
-    pub(super) fn may_wait(&self, iteration_us: u64, now: Timestamp) -> bool {
-        let patience_us = PATIENCE_US.max(iteration_us.saturating_mul(PATIENCE_ITERATIONS));
+    pub(super) fn may_wait(&self, iteration_us: u64, holds_up: bool, now: Timestamp) -> bool {
+        let least_us = if holds_up { 0 } else { PATIENCE_US };
+        let patience_us = least_us.max(iteration_us.saturating_mul(PATIENCE_ITERATIONS));
         self.open.is_empty() && self.began.is_some_and(|began| now.micros_since(began) < patience_us)
     }
 }

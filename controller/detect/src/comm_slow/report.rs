@@ -50,9 +50,9 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
         let matrix = Matrix::of(job);
         let slow: Vec<locate::Link> = matrix.slow.keys().copied().collect();
         let causes = locate::locate(&slow, &matrix.fine);
-        // Several causes at once are rather one that does not show yet. What holds the job up leaves others nothing to tell.
-        let is_partial = (!holds_up && !matrix.unknown.is_empty()) || causes.len() > 2;
-        if is_partial && job.network.incidents.may_wait(job.network.pace.now_us(), now) {
+        // Several causes at once are rather one that does not show yet.
+        let is_partial = !matrix.unknown.is_empty() || causes.len() > 2;
+        if is_partial && job.network.incidents.may_wait(job.network.pace.now_us(), holds_up, now) {
             return;
         }
         for found in causes {
