@@ -25,7 +25,7 @@ pub(super) const GROSS: f64 = 2.08;
 const GROSS_CAP: f64 = 3.5;
 /// Where data was on such a link for this part of the time, at both ends, a sample counts for this much: it holds the job up,
 /// and two are enough.
-const HELD: f64 = 0.5;
+pub(super) const HELD: f64 = 0.5;
 const HELD_CAP: f64 = 4.0;
 /// A slow link that becomes so much slower still (fourfold) has another cause than before.
 const STEP: f64 = 1.39;

@@ -2,16 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Key;
+use super::{Key, cell};
 use crate::{model::Job, stats::Histogram};
 
 /// How many times as slow a link has to be, as a logarithm (threefold), for longer iterations to be laid to it where no
 /// collective shows the loss.
 const GROSS: f64 = 1.1;
-/// A link whose data is under way for this part of the time and that is so many times as slow as usual, as a logarithm
-/// (eightfold), in so many samples, holds the job up, whoever else is late.
-const HOLDS_UP: f64 = 0.5;
-const HOLDS_UP_EXCESS: f64 = 2.08;
+/// A link that holds the job up as single samples tell it ([`cell::HELD`]), in so many of them, does so whoever else is late.
 const ENOUGH_SAMPLES: u32 = 2;
 
 /// How long the job's iterations take now, and took before: as one rank tells it, which is as good as another.
@@ -94,6 +91,6 @@ pub(super) fn holds_up_all(job: &Job, key: &Key) -> bool {
     let passed_ns = job.network.examined.micros_since(numbers.since) as f64 * 1e3;
     let carries = numbers.bytes as f64 / passed_ns.max(1e9);
     numbers.samples >= ENOUGH_SAMPLES
-        && numbers.excess >= HOLDS_UP_EXCESS
-        && numbers.cost * comm.bytes_per_ns().max(carries) >= HOLDS_UP
+        && numbers.excess >= cell::GROSS
+        && numbers.cost * comm.bytes_per_ns().max(carries) >= cell::HELD
 }
