@@ -158,6 +158,7 @@ fn plain_window(position: u64) -> v1::CommWindow {
             age_us: 700,
             started_age_us: 600,
             operation: 0,
+            before: None,
         }),
         blocks: vec![v1::Block {
             first: position - 8,

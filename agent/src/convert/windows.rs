@@ -57,6 +57,11 @@ impl Shared {
                 age_us: op.age_us,
                 started_age_us: op.started_age_us,
                 operation: self.operation(op.signature),
+                before: op.before.map(|before| wire::Before {
+                    operation: self.operation(before.signature),
+                    usual: before.usual,
+                    usual_before: before.usual_before,
+                }),
             }),
             blocks: Vec::new(),
             edges: comm.edges.into_iter().map(edge).collect(),
@@ -211,7 +216,8 @@ mod tests {
             beside: 3,
             awaited: 5,
         };
-        let in_flight = InFlight { sequence: 48, signature, started: true, age_us: 2, started_age_us: 1 };
+        let in_flight =
+            InFlight { sequence: 48, signature, started: true, age_us: 2, started_age_us: 1, before: None };
         detect::Window {
             process: ProcessId(process),
             duration_us: 1_000_000,

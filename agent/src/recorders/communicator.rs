@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use c4_detect::{
     aggregate::{Aggregator, CompletedOperation, Coverage},
-    observation::{CommId, CommWindow, Edge, InFlight, OperationSignature, PendingPeer, StepState},
+    observation::{Before, CommId, CommWindow, Edge, InFlight, OperationSignature, PendingPeer, StepState},
 };
 use c4_recorder::snapshot::{self, Communicator, Connection, Operation, OperationKind};
 
@@ -198,7 +198,10 @@ impl CommTrack {
         }
         self.reported = Some(positions);
         let overdue = self.is_overdue(rule, now_ns);
-        let in_flight = self.oldest.as_ref().map(|op| in_flight(op, now_ns));
+        let in_flight = self.oldest.as_ref().map(|op| {
+            let before = overdue.then(|| self.aggregator.before(op.sequence)).flatten();
+            in_flight(op, before, now_ns)
+        });
         let idle_us = match (&in_flight, self.last_done_ns) {
             (None, Some(done_ns)) => now_ns.saturating_sub(done_ns) / 1000,
             _ => 0,
@@ -240,13 +243,14 @@ fn completed(op: &Operation, end_ns: u64) -> CompletedOperation {
     }
 }
 
-fn in_flight(op: &Operation, now_ns: u64) -> InFlight {
+fn in_flight(op: &Operation, before: Option<Before>, now_ns: u64) -> InFlight {
     InFlight {
         sequence: op.sequence,
         signature: signature(op),
         started: op.started_ns.is_some(),
         age_us: now_ns.saturating_sub(op.enqueued_ns) / 1000,
         started_age_us: op.started_ns.map_or(0, |start| now_ns.saturating_sub(start) / 1000),
+        before: before.map(Box::new),
     }
 }
 

@@ -9,7 +9,7 @@ mod overlap;
 mod period;
 
 use crate::{
-    observation::{Block, Iteration, OperationSignature},
+    observation::{Before, Block, Iteration, OperationSignature},
     signature,
 };
 pub use coverage::Coverage;
@@ -59,6 +59,8 @@ pub struct Aggregator {
     iterations: Vec<Iteration>,
     /// The last signature and its hash.
     hashed: Option<(OperationSignature, Hashes)>,
+    /// What was expected in its place.
+    expected: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -104,11 +106,23 @@ impl Aggregator {
         let hashes = self.hashes(&operation.signature);
         let seems = self.overlap.see(self.period.place(), operation.start_ns, gap_ns);
         self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
+        self.expected = self.period.expected();
         if let Some(iteration) = self.period.push(operation.sequence, hashes, operation.start_ns, gap_ns) {
             self.add_iteration(iteration);
         }
         self.rate.push(end_ns);
         self.add(operation, hashes.exact, end_ns, gap_ns, own_ns, seems);
+    }
+
+    /// What came before the operation at a position, if that is the next.
+    #[must_use]
+    pub fn before(&self, sequence: u64) -> Option<Before> {
+        let (signature, _) = self.hashed.as_ref().filter(|_| self.next_sequence == Some(sequence))?;
+        Some(Before {
+            signature: signature.clone(),
+            usual: self.period.expected(),
+            usual_before: self.expected,
+        })
     }
 
     /// The hashes of a signature. Layers repeat, so they are often the ones before.

@@ -22,27 +22,24 @@ pub(crate) fn nobody_finishes(job: &Job, comm: &Comm, stall: &Stall, threshold_u
     let what = format!("{} #{}", stall.function, stall.operation);
     let since = words::duration(stall.longest_us);
     let n = stall.waiting.len();
+    let who = match comm.members.len() - n {
+        0 => format!("all {n} ranks are in {what} since {since}"),
+        _ => format!("{n} of {} ranks are in {what} since {since}", comm.members.len()),
+    };
     let mut evidence = numbers(comm, stall, threshold_us);
     evidence.insert("edges".into(), edges_value(job, comm, &found));
     let strong = found.edges.first().is_some_and(|edge| edge.score >= 0.5);
     let (suspects, accused, confidence, summary) = if strong {
-        link_suspects(
-            job,
-            comm,
-            &found,
-            &format!("all {n} ranks are in {what} since {since} and none finishes"),
-        )
+        link_suspects(job, comm, &found, &format!("{who} and none finishes"))
     } else if (1..=2).contains(&found.stuck_gpus.len()) {
         let suspects = found.stuck_gpus.iter().map(|p| names::suspect(job, *p, 0.7)).collect();
         let names = names::list(job, &found.stuck_gpus);
-        let text = format!(
-            "all {n} ranks are in {what} since {since}; data has arrived for {names}, whose GPU does not take it"
-        );
+        let text = format!("{who}; data has arrived for {names}, whose GPU does not take it");
         (suspects, found.stuck_gpus.clone(), 0.65, text)
     } else {
         let suspects = stall.waiting.iter().map(|p| names::suspect(job, *p, 1.0 / n as f64)).collect();
         let text = format!(
-            "all {n} ranks are in {what} since {since} and none finishes; no connection stands out, so a GPU or the network may be at fault"
+            "{who} and none finishes; no connection stands out, so a GPU or the network may be at fault"
         );
         (suspects, stall.waiting.clone(), 0.3, text)
     };

@@ -136,7 +136,7 @@ pub(crate) fn in_stall(job: &Job, comm: &Comm, stall: &Stall) -> Option<Draft> {
     if groups.len() < 2 {
         return None;
     }
-    let usual = usual(job, comm, stall.operation, 1).and_then(|usual| {
+    let usual = stall.usual.or_else(|| usual(job, comm, stall.operation, 1)).and_then(|usual| {
         let known = stall.entered.values().find(|entered| signature::hash(entered) == usual)?;
         Some(describe(&comparable(known)))
     });

@@ -323,6 +323,24 @@ pub struct InFlight {
     pub age_us: u64,
     /// Time since it started, 0 when it has not.
     pub started_age_us: u64,
+    /// What came before, told when the operation is older than expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Before>>,
+}
+
+/// What a rank called before the operation that it is in, and what it usually calls: where ranks disagree, one that has got past
+/// the operation, and what tells who is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// The operation just before.
+    pub signature: OperationSignature,
+    /// Hash ([`crate::signature::hash`]) of what its iterations have at the place of the operation that it is in; absent where it
+    /// is not known to be in an iteration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<u64>,
+    /// The same, of the operation just before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_before: Option<u64>,
 }
 
 /// Aggregate of the consecutive collectives `first .. first + length` of one rank on one communicator. `length` is a

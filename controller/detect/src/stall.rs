@@ -75,8 +75,10 @@ pub(crate) struct Stall {
     pub(crate) since: Timestamp,
     /// Who holds them up.
     pub(crate) holders: Vec<Holder>,
-    /// Who has entered the operation or is further, by signature of what is entered at this position.
+    /// What they say that the operation is who are in it, or have got out of it into the next.
     pub(crate) entered: BTreeMap<ProcessId, OperationSignature>,
+    /// The hash of what their iterations have at this place, where all who know say the same.
+    pub(crate) usual: Option<u64>,
     /// Members of which nothing can be said, and why: rank in the communicator, reason.
     pub(crate) unseen: Vec<(u32, String)>,
 }
@@ -155,6 +157,7 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         since: Timestamp(u64::MAX),
         holders: Vec::new(),
         entered: BTreeMap::new(),
+        usual: None,
         unseen: Vec::new(),
     };
     for entry in comm.members.iter() {
@@ -167,18 +170,25 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
             stall.since = stall.since.min(began);
         }
     }
+    let mut usual = BTreeSet::new();
     for (comm_rank, member) in comm.members.iter() {
-        if let Some(op) = &member.in_flight
-            && op.sequence == operation
-            && !member.left
-            && !blind.contains_key(&comm_rank)
-        {
+        let Some(op) = member.in_flight.as_ref().filter(|_| !member.left && !blind.contains_key(&comm_rank))
+        else {
+            continue;
+        };
+        if let Some(before) = op.before.as_ref().filter(|_| op.sequence == operation + 1) {
+            stall.entered.insert(member.process, before.signature.clone());
+            usual.extend(before.usual_before);
+        }
+        if op.sequence == operation {
+            usual.extend(op.before.as_ref().and_then(|before| before.usual));
             let kernel_events = job.process(member.process).is_some_and(|process| process.kernel_events);
             stall.shortest_us = stall.shortest_us.min(member.wait_us(kernel_events));
             stall.begun |= op.started;
             stall.entered.insert(member.process, op.signature.clone());
         }
     }
+    stall.usual = usual.first().copied().filter(|_| usual.len() == 1);
     // Windows are taken one after the other: of an operation that ends, some members still seem to be in it.
     let seen = || comm.members.iter().filter(|(rank, _)| !blind.contains_key(rank)).map(|(_, member)| member);
     let in_it = |member: &&Member| {

@@ -107,6 +107,10 @@ pub(crate) fn find(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) ->
 /// The sends and receives that members of a communicator wait in.
 fn peer_waits(job: &Job, comm: &Comm, nodes: &Nodes, config: &Config, now: Timestamp) -> Vec<PeerWait> {
     let mut waits = Vec::new();
+    let stopped = |peer: u32| {
+        let process = comm.members.get(&peer).and_then(|member| job.process(member.process));
+        process.is_some_and(|process| process.alive() && process.state == ProcessState::Stopped)
+    };
     for (comm_rank, member) in comm.members.iter() {
         if member.pending_peers.is_empty() || member.left {
             continue;
@@ -118,7 +122,9 @@ fn peer_waits(job: &Job, comm: &Comm, nodes: &Nodes, config: &Config, now: Times
         }
         let at = member.at.unwrap_or_default();
         for pending in &member.pending_peers {
-            if !pending.started || pending.age_us < PENDING_US || pending.peer == comm_rank {
+            // Of one that has not begun, the rank itself may be to blame, unless its peer is known not to come.
+            let begun = pending.started || stopped(pending.peer);
+            if !begun || pending.age_us < PENDING_US || pending.peer == comm_rank {
                 continue;
             }
             let mut wait = PeerWait {

@@ -47,6 +47,7 @@ fn window(rank: u32, state: ProcessState, completed: u64, waits_us: u64) -> Wind
         started: true,
         age_us: waits_us,
         started_age_us: waits_us,
+        before: None,
     });
     let begun = completed + u64::from(in_flight.is_some());
     let comm = CommWindow {

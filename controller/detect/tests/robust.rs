@@ -57,6 +57,7 @@ fn comm_window() -> impl Strategy<Value = CommWindow> {
                 started,
                 age_us,
                 started_age_us: age_us,
+                before: None,
             }
         });
     let iteration = (number(), small(), number()).prop_map(|(first, operations, duration_ns)| Iteration {

@@ -107,6 +107,7 @@ impl Story {
                     started: true,
                     age_us: us,
                     started_age_us: us,
+                    before: None,
                 }),
                 idle_us: 0,
                 blocks: Vec::new(),

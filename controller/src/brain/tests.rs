@@ -231,6 +231,7 @@ fn window(incarnation: u32, rank: u32, completed: u64, waits_us: u64) -> Window 
         started: true,
         age_us: waits_us,
         started_age_us: waits_us,
+        before: None,
     });
     let begun = completed + u64::from(in_flight.is_some());
     let comm = CommWindow {

@@ -55,6 +55,7 @@ fn comm() -> v1::CommWindow {
             age_us: 1,
             started_age_us: 1,
             operation: 0,
+            before: None,
         }),
         blocks: vec![v1::Block {
             first: 4,
@@ -283,6 +284,7 @@ prop_compose! {
         v1::InFlight {
             sequence, signature: has.then_some(signature), started: has, age_us: ages.0, started_age_us: ages.1,
             operation: (ages.1 % 4) as u32,
+            before: has.then_some(v1::Before { operation: (ages.0 % 3) as u32, usual: Some(ages.1), usual_before: None }),
         }
     }
 }

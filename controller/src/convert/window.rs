@@ -1,8 +1,8 @@
 //! Windows: the bulk of what agents send.
 
 use c4_detect::observation::{
-    Block, CommId, CommWindow, Edge, InFlight, Iteration, LinkTime, OwnTime, PendingPeer, ProcessState,
-    StepState, Window,
+    Before, Block, CommId, CommWindow, Edge, InFlight, Iteration, LinkTime, OwnTime, PendingPeer,
+    ProcessState, StepState, Window,
 };
 use c4_proto::v1;
 
@@ -132,6 +132,18 @@ fn in_flight(message: v1::InFlight, enqueued: u64, shared: &Shared) -> Result<In
         started: message.started,
         age_us: at_most("age_us", message.age_us, limits::AGE_US)?,
         started_age_us: at_most("started_age_us", message.started_age_us, limits::AGE_US)?,
+        before: message
+            .before
+            .map(|m| before(&m, shared).map(Box::new).map_err(within("before")))
+            .transpose()?,
+    })
+}
+
+fn before(message: &v1::Before, shared: &Shared) -> Result<Before, Invalid> {
+    Ok(Before {
+        signature: shared.operation(message.operation)?,
+        usual: message.usual,
+        usual_before: message.usual_before,
     })
 }
 

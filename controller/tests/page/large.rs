@@ -74,6 +74,7 @@ fn window(rank: u32, ranks: u32, stopped: u32, waited_us: u64) -> Window {
         started: true,
         age_us: waited_us + 10_000,
         started_age_us: waited_us + u64::from(rank % 97) * 1_000,
+        before: None,
     };
     let in_tensor = tensor.0 == its_tensor.0;
     let dp = ranks / TP / PP;

@@ -354,6 +354,7 @@ impl<'a> Cursor<'a> {
                 started: started_ns.is_some(),
                 age_us: micros(now, operation.enqueued_ns),
                 started_age_us: started_ns.map_or(0, |started| micros(now, started)),
+                before: self.aggregator.before(operation.sequence).map(Box::new),
             }
         });
         let idle_us = match (in_flight.is_some(), self.last_event()) {

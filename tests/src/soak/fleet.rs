@@ -186,6 +186,7 @@ fn window(process: ProcessId, comm: CommId, progress: &Progress) -> Window {
         started: true,
         age_us: waits_us,
         started_age_us: waits_us,
+        before: None,
     });
     let begun = completed + u64::from(waits_us > 0);
     let comm = CommWindow {

@@ -160,6 +160,18 @@ impl PeriodFinder {
         self.begun.map(|begun| begun.operations)
     }
 
+    /// The hash of the operation that comes next, while the pattern holds.
+    pub(super) fn expected(&self) -> Option<u64> {
+        let hash = match &self.state {
+            State::Locked { pattern, at, .. } => pattern.hashes.get(*at),
+            State::Searching(search) => {
+                let border = search.believed.and(search.prefix.last())?;
+                search.hashes.get(*border as usize)
+            }
+        };
+        hash.copied().filter(|_| !self.inexact)
+    }
+
     /// When the iteration began that goes on.
     pub(super) fn begun_ns(&self) -> Option<u64> {
         self.begun.map(|begun| begun.start_ns)

@@ -371,6 +371,7 @@ impl Sim {
                 started: op.start <= now,
                 age_us: now - *enqueued,
                 started_age_us: now.saturating_sub(op.start),
+                before: me.aggregator.before(op.sequence).map(Box::new),
             })
         });
         let (blocks, iterations) = me.aggregator.take();
@@ -386,6 +387,7 @@ impl Sim {
                     started: false,
                     age_us: now - me.last_end,
                     started_age_us: 0,
+                    before: me.aggregator.before(me.completed).map(Box::new),
                 })
             }
             other => other,

@@ -266,6 +266,7 @@ impl CommTelemetry {
                     .start_ns
                     .filter(|_| started > 0)
                     .map_or(0, |start| now_ns.saturating_sub(start) / 1000),
+                before: self.aggregator.before(self.completed).map(Box::new),
             }),
             idle_us: idle_since_ns.map_or(0, |since| now_ns.saturating_sub(since) / 1000),
             blocks,
