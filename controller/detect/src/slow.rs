@@ -21,6 +21,9 @@
 //! Nor is a rank late by its own doing that spends no more time by itself than it did before ([`own`]). Who comes late since one
 //! moment is found by less than who was never on time ([`step`]).
 //!
+//! Where ranks wait for each other elsewhere, in sends and receives, one that works longer than before is late although it comes
+//! in time, if it is the only one that does ([`own::only_one`]).
+//!
 //! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
 //! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]), and where those ahead
@@ -51,11 +54,11 @@ use crate::{
 };
 use before::{Before, Usual};
 use cells::{Cell, Cells};
-use own::OwnUsual;
+use own::{Change, OwnUsual};
 use phase::Phase;
 pub(crate) use report::{Held, assess, reconsider};
-use sample::Sample;
 pub(crate) use sample::Setting;
+use sample::{Sample, Sum};
 use track::{SCALES, STEP, Scale, Track, Value};
 use turns::Turns;
 
@@ -214,7 +217,9 @@ impl Slowness {
             self.open.add(&cell, setting);
             if setting.completes(&self.open, self.phase.begins_at(cell.first + cell.length)) {
                 let sample = std::mem::take(&mut self.open);
-                self.judge(&sample, setting, config);
+                if !setting.is_hasty(&sample) {
+                    self.judge(&sample, setting, config);
+                }
             }
         }
     }
@@ -342,6 +347,7 @@ impl Slowness {
         if !pause && !someone {
             self.before.push(pace);
         }
+        let slower_alone = self.slower_alone(sample).filter(|_| !pause);
         let mut worst: Option<(u32, f64)> = None;
         let mut noise = None;
         for scale in &mut self.scales {
@@ -360,6 +366,9 @@ impl Slowness {
                 let slower = sum.slower(x, sample, iterations);
                 state.usual.rise(x).map_or(slower, |rise| slower.max(rise.min(longer)))
             };
+            let alone =
+                slower_alone.filter(|(rank, _)| *rank == comm_rank).map(|(_, ns)| ns / sample.wall_ns as f64);
+            let x = alone.map_or(x, |alone| x.max(alone));
             if worst.is_none_or(|(_, most)| x > most) {
                 worst = Some((comm_rank, x));
             }
@@ -391,6 +400,16 @@ impl Slowness {
             let someone = self.ranks.values().any(|state| state.late.is_some());
             self.news.extend(self.turns.take(worst, self.ranks.len(), someone, config));
         }
+    }
+
+    /// The rank that alone works longer than before, where that is known of all, and how much longer the sample took because of it.
+    fn slower_alone(&self, sample: &Sample) -> Option<(u32, f64)> {
+        let change = |(comm_rank, sum): (u32, &Sum)| {
+            let before = self.ranks.get(&comm_rank)?.own.get().filter(|_| sum.tells_own())?;
+            Some((comm_rank, Change::of(before, sum.own_ns, sum.operations, sample.wall_ns)))
+        };
+        let changes: Vec<_> = sample.whole().filter_map(change).collect();
+        own::only_one(&changes).filter(|_| changes.len() == sample.ranks.len())
     }
 
     /// Names ranks whose lateness has lasted, and takes back those whose lateness is gone.

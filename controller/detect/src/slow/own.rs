@@ -4,6 +4,10 @@
 //! that a slow link or a slow stage holds up has more time outside of communication than its peers, though it works no longer:
 //! theirs is hidden, its own is not. But it has little more than it had before: what the job takes longer, it spends in
 //! communication. A rank that is late by its own doing has, by about as much as it is late and as the job takes longer.
+//! Where ranks wait for each other in sends and receives, as the stages of a pipeline do, collectives come after the waits, and who
+//! is slow is hardly late to them. But of all ranks it alone works longer than before, by about as much as the job takes longer
+//! ([`only_one`]).
+//!
 //! Of these two the one is taken that is nearer to what is seen (for equal errors on both sides, the likelier one). Differences
 //! against its peers and against itself are both looked at, as in a comparison of differences before and after an event.
 
@@ -14,6 +18,8 @@ const FOLLOWS: f32 = 0.03;
 const MOST: f32 = 0.25;
 /// Below which part of its lateness a rank works longer by so little that it is late for another reason.
 const BY_ITSELF: f64 = 0.5;
+/// Up to which part of what one works longer the others may, too, for it to be the only one.
+const OTHERS: f64 = 0.25;
 
 /// What is usual for each operation, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -81,6 +87,32 @@ pub(super) fn rise(before: PerOperation, own_ns: [u64; 2], operations: u64) -> f
     more(own_ns[0], before.own[0], operations).min(more(own_ns[1], before.own[1], operations))
 }
 
+/// What changed for a rank against before, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    /// By how much longer it worked.
+    rise: f64,
+    /// By how much longer everything took.
+    longer: f64,
+}
+
+impl Change {
+    pub(super) fn of(before: PerOperation, own_ns: [u64; 2], operations: u64, wall_ns: u64) -> Self {
+        Self { rise: rise(before, own_ns, operations), longer: more(wall_ns, before.wall, operations) }
+    }
+}
+
+/// Which one of several ranks works longer than before, if the others do not, and how much longer the job takes because of that, in
+/// nanoseconds.
+pub(super) fn only_one(changes: &[(u32, Change)]) -> Option<(u32, f64)> {
+    let (rank, change) = changes.iter().max_by(|(_, a), (_, b)| a.rise.total_cmp(&b.rise))?;
+    let others = changes.iter().filter(|(other, _)| other != rank);
+    let most = others.map(|(_, other)| other.rise).max_by(f64::total_cmp)?;
+    let is_why = change.rise >= BY_ITSELF * change.longer && change.longer >= BY_ITSELF * change.rise;
+    let alone = most <= OTHERS * change.rise;
+    (is_why && alone && change.rise > 0.0).then(|| (*rank, change.rise.min(change.longer)))
+}
+
 fn more(ns: u64, usual: f32, operations: u64) -> f64 {
     ns as f64 - f64::from(usual) * operations as f64
 }
@@ -106,6 +138,21 @@ mod tests {
             "most of what the job takes longer is not its own"
         );
         assert!(is_longer(usual, [3_000, 2_000], 4, 4_000, 0.3), "the job got faster, by other means");
+    }
+
+    #[test]
+    fn one_that_works_longer_than_before_is_told_from_all_that_do() {
+        let change = |rise: f64, longer: f64| Change { rise, longer };
+        let ranks = |changes: [Change; 3]| only_one(&[0, 1, 2].map(|rank| (rank as u32, changes[rank])));
+        assert_eq!(ranks([change(1.0, 40.0), change(50.0, 41.0), change(-3.0, 40.0)]), Some((1, 41.0)));
+        assert_eq!(
+            ranks([change(30.0, 40.0), change(50.0, 40.0), change(0.0, 40.0)]),
+            None,
+            "so does another"
+        );
+        assert_eq!(ranks([change(0.0, 40.0), change(9.0, 40.0), change(0.0, 40.0)]), None, "the network");
+        assert_eq!(ranks([change(0.0, 2.0), change(50.0, 2.0), change(0.0, 2.0)]), None, "it costs nothing");
+        assert_eq!(only_one(&[(0, change(9.0, 9.0))]), None, "nobody to compare with");
     }
 
     #[test]

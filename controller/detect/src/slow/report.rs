@@ -196,14 +196,21 @@ fn late(
     let confidence = (0.6 + 0.1 * (excess - 1.0)).min(if kernel_events { 0.9 } else { 0.5 });
     let ms = |ns: u64| (ns as f64 / 1e4).round() / 100.0;
     let percent = |x: f64| (x * 1_000.0).round() / 10.0;
-    let (verb, them) = if accused.len() == 1 { ("comes", "it") } else { ("come", "them") };
+    let (comes, works, them) =
+        if accused.len() == 1 { ("comes", "works", "it") } else { ("come", "work", "them") };
+    // Where others wait for it elsewhere, in sends and receives, it is not late to collectives.
+    let late = if lateness.peers_wait_ns.saturating_mul(2) >= lateness.per_iteration_ns {
+        format!("{comes} late to collectives by")
+    } else {
+        format!("{works} longer than before, by")
+    };
     let often = match lateness.share {
         // Less often is, rounded, one of two or more.
         share if share > 0.66 => "an iteration".to_owned(),
         share => format!("in about one of {:.0} iterations", 1.0 / share.max(1e-3)),
     };
     let summary = format!(
-        "{} {verb} late to collectives by {} {often} ({:.0} % of it) since {} UTC; the other {} wait for {them}",
+        "{} {late} {} {often} ({:.0} % of it) since {} UTC; the other {} wait for {them}",
         names::list(job, &accused),
         words::duration(lateness.per_iteration_ns / 1_000),
         lateness.fraction * 100.0,

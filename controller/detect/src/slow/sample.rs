@@ -7,6 +7,8 @@ use crate::{by_rank::ByRank, rhythm::Shape};
 
 /// Where no iteration is recognised, lateness is summed over this time.
 const FALLBACK_NS: u64 = 1_000_000_000;
+/// What takes less than one in so many parts of an iteration is none.
+const HASTY: u64 = 8;
 /// Members of a class of NICs that can be compared with each other only.
 const COMPARABLE: usize = 3;
 /// Who works for more than so many times as long as the others had to compute beside communication, or they wait for what
@@ -49,6 +51,12 @@ impl Setting<'_> {
         // Nor does the pattern need to be the iteration: where all operations are alike, one of them may be taken for it. Where it
         // is, one that takes less time than those before is an iteration all the same.
         whole && (!self.is_part() || sample.wall_ns / 1_000 * 4 >= self.iteration_us * 3)
+    }
+
+    /// Whether it takes too little time for an iteration: operations that come in quick succession (a check, an evaluation) are
+    /// none, although one of them may be.
+    pub(super) fn is_hasty(&self, sample: &Sample) -> bool {
+        sample.wall_ns / 1_000 * HASTY < self.iteration_us
     }
 
     /// Whether the pattern here is only a part of the job's iteration.
