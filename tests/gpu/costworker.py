@@ -3,7 +3,8 @@
 
 Commands come as JSON lines on standard input; each is answered by one JSON line. {"bytes", "count", "mode"} gives {"us"}, what
 one operation took: mode `latency` waits for each operation (median of single times), `stream` enqueues all and waits once (mean
-of the batch), `graph` replays a CUDA graph that holds all of them (likewise). With "blocks", a list of 0 and 1, it gives the
+of the batch), `graph` replays a CUDA graph that holds all of them (likewise); in mode `train` an operation is a step of a
+transformer's data-parallel training, whatever the bytes (mean of the batch). With "blocks", a list of 0 and 1, it gives the
 "us" of each block, with the plugin switched off or on for it (see tests/switch).
 """
 
@@ -14,6 +15,7 @@ import os
 import statistics
 import sys
 import time
+import types
 from datetime import timedelta
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -32,12 +34,39 @@ class Bench:
         self.torch, self.dist = torch, torch.distributed
         self.switch = switch
         self.tensors, self.graphs = {}, {}
+        self.model = None
 
     def tensor(self, size):
         """A buffer of so many bytes."""
         if size not in self.tensors:
             self.tensors[size] = self.torch.zeros(max(size // 4, 1), device="cuda")
         return self.tensors[size]
+
+    def training(self):
+        """A model to train, made when it is first asked for."""
+        if self.model is None:
+            from c4gpu.transformer import Replicated
+
+            torch = self.torch
+            job = types.SimpleNamespace(
+                torch=torch,
+                device=torch.device("cuda", torch.cuda.current_device()),
+                options=types.SimpleNamespace(layers=4, width=1024, sequence=1024, batch=8, bucket_kib=0),
+                metrics=torch.zeros(1024, device="cuda"),
+                matmuls=0,
+                compute=lambda _: None,
+                marked=lambda count: count,
+            )
+            self.model = Replicated(job)
+            self.model.open()
+        return self.model
+
+    def operation(self, size, mode):
+        """What is measured: enqueues one."""
+        if mode == "train":
+            return self.training().step
+        tensor = self.tensor(size)
+        return lambda: self.dist.all_reduce(tensor)
 
     def graph(self, size, count, on):
         """A captured batch; NCCL asks for the event mask when it is captured, not when it is replayed."""
@@ -59,12 +88,12 @@ class Bench:
 
     def once(self, size, count, mode, on=None):
         """Microseconds of an operation."""
-        tensor, synchronize = self.tensor(size), self.torch.cuda.synchronize
+        operation, synchronize = self.operation(size, mode), self.torch.cuda.synchronize
         if mode == "latency":
             times = []
             for _ in range(count):
                 begin = time.perf_counter()
-                self.dist.all_reduce(tensor)
+                operation()
                 synchronize()
                 times.append(time.perf_counter() - begin)
             return statistics.median(times) * 1e6
@@ -74,14 +103,15 @@ class Bench:
             graph.replay()
         else:
             for _ in range(count):
-                self.dist.all_reduce(tensor)
+                operation()
         synchronize()
         return (time.perf_counter() - begin) / count * 1e6
 
     def warm_up(self, size, count, mode, on=None):
         """Lets everything be set up that is set up once."""
+        operation = self.operation(size, mode)
         for _ in range(count):
-            self.dist.all_reduce(self.tensor(size))
+            operation()
         if mode == "graph":
             self.graph(size, count, on).replay()
         self.torch.cuda.synchronize()
@@ -94,14 +124,14 @@ class Bench:
         if "blocks" not in command:
             self.warm_up(size, WARM_UP, mode)
             return {"us": self.once(size, count, mode)}
-        us, masks = [], set()
+        us, masks, operation = [], set(), self.operation(size, mode)
         for on in command["blocks"]:
             mask = self.switch(on)
             masks.add((on, mask))
             if mode == "graph":
                 self.graph(size, count, on)
             for _ in range(SETTLE):
-                self.dist.all_reduce(self.tensor(size))
+                operation()
             self.torch.cuda.synchronize()
             us.append(self.once(size, count, mode, on))
         self.switch(1)

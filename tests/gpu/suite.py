@@ -62,6 +62,7 @@ def parse_arguments(arguments=None):
     group.add_argument("--sizes", type=parse_numbers, default="4096,1048576,67108864", help="bytes")
     group.add_argument("--modes", type=lambda text: text.split(","), default="latency", help=f"of {','.join(switch.MODES)}")
     group = parser.add_argument_group("cost and switch")
+    group.add_argument("--beside", action="append", default=[], metavar="NAME=LIB", help="another plugin; may be repeated")
     group.add_argument("--starts", type=int, default=12, help="how often all groups are started anew")
     group.add_argument("--rounds", type=int, default=8, help="of turns, for each start")
     group.add_argument("--cost-ranks", type=int, default=0, help="ranks of each group; 0: as --ranks")
@@ -85,6 +86,9 @@ def parse_arguments(arguments=None):
         parser.error(f"unknown mode {', '.join(sorted(unknown))}")
     if any("=" not in setting for setting in options.env):
         parser.error("--env takes NAME=VALUE")
+    if any("=" not in setting for setting in options.beside):
+        parser.error("--beside takes NAME=LIBRARY")
+    options.beside = {name: os.path.abspath(path) for name, path in (setting.split("=", 1) for setting in options.beside)}
     if options.ranks < 2 or options.repeat < 1:
         parser.error("at least 2 ranks and 1 repetition")
     options.bin = os.path.abspath(options.bin)

@@ -4,7 +4,8 @@ A plugin is loaded when a process starts, so the variants are groups of processe
 whatever the machine does in the meantime happens to all of them. The same rank of each variant runs on the same CPUs. Each
 turn is compared with the turn of the group without a plugin in the same round. Where memory and threads came to lie stays
 with a process for its life and changes latencies by several percent, so all groups are started anew several times, and what
-counts is the median over these starts; a second group without a plugin shows how much of a difference is noise.
+counts is the median over these starts; a second group without a plugin shows how much of a difference is noise. Other plugins
+can be put beside it (`--beside NAME=LIBRARY`).
 """
 
 import json
@@ -134,6 +135,7 @@ def execute(run, worker, mps):
     names = [name for name in VARIANTS if not options.variants or name in options.variants]
     if BASE not in names:
         names.insert(0, BASE)
+    names += options.beside
     starts = []
     ranks = options.cost_ranks or options.ranks
     run.results["phases"]["cost"] = {"ranks": ranks, "starts": starts}
@@ -166,7 +168,8 @@ def one_start(run, names, ranks, mps, number):
     groups = []
     try:
         for name in names:
-            groups.append(Group(run, name, VARIANTS[name], ranks, mps, number))
+            beside = {"NCCL_PROFILER_PLUGIN": run.options.beside.get(name)}
+            groups.append(Group(run, name, VARIANTS.get(name, beside), ranks, mps, number))
         for group in groups:
             group.answers(min(START_TIMEOUT, run.remaining()))
         measure(run, groups, samples, number)

@@ -6,6 +6,8 @@ and off-on-on-off in turn, so that neither a drift nor what a block leaves behin
 ratio; what counts is the median of all, with a confidence interval from resampling. Groups of ranks are started anew a few times,
 and a group whose plugin is idle (its switch changes nothing) shows what the method itself takes for a difference.
 
+Other profiler plugins of the same interface can be put beside it (`--beside NAME=LIBRARY`): theirs is the same method.
+
 What cannot be switched is what the plugin costs by being there; cost.py compares processes for that.
 """
 
@@ -39,7 +41,8 @@ QUADS = ([1, 0, 0, 1], [0, 1, 1, 0])
 RESAMPLES = 1000
 # How long a block should last: long against a clock reading, short against what drifts.
 BLOCK_SECONDS = 0.004
-MODES = ("latency", "stream", "graph")
+TRAIN = "train"
+MODES = ("latency", "stream", "graph", TRAIN)
 MAX_OPERATIONS = 64  # in a block
 # A command is answered within this time, so that groups and sizes alternate.
 CHUNK_SECONDS = 1.0
@@ -53,7 +56,7 @@ def execute(run, worker, mps):
     if not worker.needs_gpu:
         run.say("switch: only real NCCL has a cost worth knowing: skipped")
         return True
-    names = [name for name in VARIANTS | PARTS if name in (run.options.variants or VARIANTS)]
+    names = [name for name in VARIANTS | PARTS if name in (run.options.variants or VARIANTS)] + list(run.options.beside)
     ranks = run.options.cost_ranks or run.options.ranks
     starts = []
     result = run.results["phases"]["switch"] = {"ranks": ranks, "transport": run.options.transport, "starts": starts}
@@ -90,19 +93,21 @@ def one_start(run, names, ranks, mps, number):
         "C4_COST_SWITCH": switch,
         "C4_SWITCHED_PROFILER": plugin_path(run.options.bin),
     }
-    counting = {"C4_SWITCHED_PROFILER": os.path.abspath(os.path.join(run.options.bin, COUNTING_FILE))}
+    counting = os.path.abspath(os.path.join(run.options.bin, COUNTING_FILE))
+    others = {**{name: counting for name in PARTS if name.startswith("counting")}, **run.options.beside}
     groups, cells = [], {}
     try:
         for name in names:
-            other = counting if name.startswith("counting") else {}
-            settings = {**behind, **other, **(VARIANTS | PARTS)[name]}
+            other = {"C4_SWITCHED_PROFILER": others[name]} if name in others else {}
+            settings = {**behind, **other, **(VARIANTS | PARTS).get(name, {})}
             groups.append(Group(run, name, settings, ranks, mps, f"switch-{number}"))
         for group in groups:
             group.answers(min(150.0, run.remaining()))
-        for size in run.options.sizes:
-            for mode in run.options.modes:
-                for name, samples in measure(run, groups, size, mode).items():
-                    cells[mode, size, name] = samples
+        # A step of training has no one size.
+        plan = [(size, mode) for size in run.options.sizes for mode in run.options.modes if mode != TRAIN]
+        for size, mode in plan + ([(0, TRAIN)] if TRAIN in run.options.modes else []):
+            for name, samples in measure(run, groups, size, mode).items():
+                cells[mode, size, name] = samples
     finally:
         for group in groups:
             group.close()

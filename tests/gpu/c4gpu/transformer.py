@@ -63,7 +63,8 @@ class Model(Shape):
 
     def open(self):
         self.spread()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LEARNING_RATE)
+        # One tensor after the other: with tensor parallelism, not all are of one kind.
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LEARNING_RATE, foreach=False)
 
     def spread(self):
         """Makes the model one of several processes."""
