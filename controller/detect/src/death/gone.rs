@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::silence::is_given_up;
+use super::silence::{is_given_up, is_out_of_sight};
 use crate::{
     case::{Draft, Slot},
     config::Config,
@@ -14,7 +14,7 @@ use crate::{
     model::{Fate, Job, Process},
     names,
     nodes::Nodes,
-    observation::{Hearing, NodeName, ProcessId, Timestamp},
+    observation::{NodeName, ProcessId, Timestamp},
     words,
 };
 
@@ -37,13 +37,11 @@ pub(super) fn accuse(
     if !is_given_up(&end, now) {
         return false;
     }
-    let out_of_sight = |process: &Process| {
-        nodes.is_lost(&process.info.node) || nodes.hearing(&process.info.node) == Hearing::Away
-    };
     let went = |process: &Process| {
         process.seen.is_some_and(|seen| seen <= end.at && end.at.micros_since(seen) <= TOGETHER_US)
     };
-    let gone = job.processes.iter().filter(|(_, one)| one.alive() && out_of_sight(one) && went(one));
+    let gone =
+        job.processes.iter().filter(|(_, one)| one.alive() && is_out_of_sight(one, nodes) && went(one));
     let gone: Vec<ProcessId> = gone.map(|(id, _)| *id).collect();
     let last = gone.iter().filter_map(|id| job.process(*id)?.seen).max();
     let Some(last) = last else { return false };
@@ -62,7 +60,7 @@ pub(super) fn accuse(
             "{} went out of sight after {} UTC with {}, and peers failed then",
             words::list(&lost.iter().map(|node| node.0.clone()).collect::<Vec<_>>(), 6),
             words::clock(last),
-            words::list(&gone.iter().map(|id| names::short(job, *id)).collect::<Vec<_>>(), 6)
+            names::list(job, &gone)
         ),
         evidence,
         explains: Vec::new(),

@@ -69,8 +69,6 @@ impl Silence {
             seen => seen,
         };
         let alive = || job.processes.values().filter(doubtful);
-        let out_of_sight =
-            |process: &Process| nodes.is_lost(&process.info.node) || hearing(process) != Hearing::AtOnce;
         let first = job.processes.values().map(|process| process.first_seen).min();
         let job_is_new = first.is_some_and(|first| now.micros_since(first) <= COMING_US);
         let begins = now.micros_since(nodes.began()) <= BACK_US;
@@ -78,11 +76,11 @@ impl Silence {
         let catching_up = alive().any(|process| hearing(process) == Hearing::CatchingUp);
         Self {
             any: alive().filter_map(heard).min(),
-            lost: alive().filter(|process| out_of_sight(process)).filter_map(heard).min(),
+            lost: alive().filter(|process| is_out_of_sight(process, nodes)).filter_map(heard).min(),
             coming: (job_is_new || begins) && job.lacks_ranks(),
             catching_up,
             unsettled: (begins && job.lacks_ranks()) || catching_up || alive().any(unheard),
-            unseen: job.lacking_ranks() + alive().filter(|process| out_of_sight(process)).count(),
+            unseen: job.lacking_ranks() + alive().filter(|process| is_out_of_sight(process, nodes)).count(),
         }
     }
 
@@ -102,6 +100,12 @@ impl Silence {
     pub(super) fn is_over(&self, end: &End) -> bool {
         self.any.is_none_or(|seen| seen > end.at)
     }
+}
+
+/// Whether what happens on the node of a process is not told at once: its agent is lost, not connected, or tells of the past still.
+pub(super) fn is_out_of_sight(process: &Process, nodes: &Nodes) -> bool {
+    let node = &process.info.node;
+    nodes.is_lost(node) || nodes.hearing(node) != Hearing::AtOnce
 }
 
 /// Whether nothing more is expected of those that were silent when this end was told.
