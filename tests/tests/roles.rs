@@ -43,7 +43,7 @@ fn watch(
     };
     let workload = Workload { imbalance: uneven.into_iter().collect(), ..Workload::default() };
     let noise = Noise::ordinary();
-    let spec = Spec { layout, model, workload, noise, faults, happenings: Vec::new(), seed };
+    let spec = Spec { layout, model, workload, noise, faults, happenings: Vec::new(), seed, names: true };
     let (mut detector, mut findings) = (Detector::new(Config::default()), BTreeMap::new());
     Telemetry::new(spec).run(seconds * SECOND_NS, |now, observation| {
         for finding in detector.observe(observation, now) {

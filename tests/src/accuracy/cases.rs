@@ -9,11 +9,14 @@ use super::shapes::{self, Shape};
 use crate::simulator::{
     fault::{Fault, FaultKind},
     layout::{Group, Layout},
+    noise::mix,
     program::Sharding,
     telemetry::Spec,
     workload::Workload,
 };
 
+/// What half of all seeds have communicators with names by.
+const NAMES: u64 = 0x6e61_6d65;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
 /// What a case is about; a row of the table.
@@ -174,6 +177,8 @@ impl Draft {
             layout: shape.layout,
             model: shape.model(seconds),
             workload: Workload::default(),
+            // Not drawn, so that it changes nothing else about a seed.
+            names: mix(seed ^ NAMES).is_multiple_of(2),
             noise: shapes::noise(&mut rng),
             faults: Vec::new(),
             happenings: Vec::new(),

@@ -86,6 +86,7 @@ pub fn spec(fleet: &Fleet, seed: u64, broken: Broken, breaks: Duration) -> Spec 
         layout: fleet.simulated,
         model,
         workload: Workload::default(),
+        names: true,
         // A checkpoint in the midst of a measurement of some twenty seconds would be chance, and a minute of compilation
         // only makes the run longer.
         noise: Noise { checkpoint_every: 0, warm_up: (2, 2.0), ..Noise::ordinary() },

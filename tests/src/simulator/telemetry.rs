@@ -47,6 +47,9 @@ pub struct Spec {
     /// How work is spread over ranks and time.
     #[serde(default)]
     pub workload: Workload,
+    /// Whether communicators have names: Megatron and DeepSpeed give them some, PyTorch gives none.
+    #[serde(default)]
+    pub names: bool,
     /// Noise.
     pub noise: Noise,
     /// Faults.

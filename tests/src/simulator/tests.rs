@@ -38,6 +38,7 @@ fn spec(faults: Vec<Fault>) -> Spec {
         layout: LAYOUT,
         model: MODEL,
         workload: Workload::default(),
+        names: true,
         noise: Noise::ordinary(),
         faults,
         happenings: Vec::new(),

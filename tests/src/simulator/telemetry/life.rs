@@ -86,10 +86,11 @@ impl Telemetry {
             };
             sink(now, Observation::ProcessStarted(info));
             for comm in &state.comms {
+                let name = format!("{:?}", comm.group()).to_lowercase();
                 let membership = Membership {
                     process: process(rank),
                     comm: comm.id(),
-                    name: format!("{:?}", comm.group()).to_lowercase(),
+                    name: if self.spec.names { name } else { String::new() },
                     size: layout.group_size(comm.group()),
                     comm_rank: comm.place,
                 };
