@@ -6,6 +6,7 @@
 
 mod coverage;
 mod overlap;
+mod pauses;
 mod period;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
 };
 pub use coverage::Coverage;
 use overlap::{Overlap, Seems};
+use pauses::Gap;
 use period::{Hashes, PeriodFinder};
 
 /// Blocks a second above which a rank makes its blocks longer.
@@ -103,11 +105,13 @@ impl Aggregator {
             };
             (gap_ns.saturating_sub(waiting), gap_ns.saturating_sub(all))
         });
+        let elsewhere = coverage.map(|coverage| coverage.begun(self.last_end_ns, operation.start_ns));
+        let gap = Gap { ns: gap_ns, elsewhere };
         let hashes = self.hashes(&operation.signature);
         let seems = self.overlap.see(self.period.place(), operation.start_ns, gap_ns);
         self.last_end_ns = end_ns.max(if continues { self.last_end_ns } else { 0 });
         self.expected = self.period.expected();
-        if let Some(iteration) = self.period.push(operation.sequence, hashes, operation.start_ns, gap_ns) {
+        if let Some(iteration) = self.period.push(operation.sequence, hashes, operation.start_ns, gap) {
             self.add_iteration(iteration);
         }
         self.rate.push(end_ns);

@@ -44,6 +44,12 @@ impl Coverage {
         (waiting, self.all.as_ref().map_or(waiting, |all| all.within(from_ns, to_ns)))
     }
 
+    /// How often between two moments it began to wait in collectives or receives, one within another counting once.
+    #[must_use]
+    pub fn begun(&self, from_ns: u64, to_ns: u64) -> usize {
+        self.waiting.begun(from_ns, to_ns)
+    }
+
     /// For how long the rank has been in no collective and has received nothing, and the longest such stretch that ended since
     /// `from_ns`. `None` before the first operation.
     #[must_use]
@@ -122,6 +128,11 @@ impl Spans {
             .sum()
     }
 
+    fn begun(&self, from_ns: u64, to_ns: u64) -> usize {
+        let first = self.first_not(|span| span.0 <= from_ns);
+        self.spans.range(first..).take_while(|span| span.0 < to_ns).count()
+    }
+
     fn forget_before(&mut self, ns: u64) {
         while self.spans.front().is_some_and(|span| span.1 < ns) {
             self.spans.pop_front();
@@ -143,6 +154,7 @@ mod tests {
         assert_eq!(coverage.within(0, 100), 35);
         assert_eq!(coverage.within(15, 55), 20);
         assert_eq!(coverage.within(30, 50), 0);
+        assert_eq!((coverage.begun(0, 100), coverage.begun(10, 100), coverage.begun(10, 50)), (2, 1, 0));
         coverage.add(0, 100);
         assert_eq!(coverage.spans, [(0, 100)]);
         coverage.forget_before(101);

@@ -21,8 +21,7 @@
 //! If all operations are alike, the signatures say nothing; then the pauses between operations do, and if they do
 //! not either, one operation is one iteration.
 
-use std::collections::VecDeque;
-
+use super::pauses::{Gap, Pauses};
 use crate::observation::Iteration;
 
 /// Longest search, in operations; the longest iteration that can be learned has a third of it.
@@ -37,13 +36,6 @@ const LEAST: usize = 6;
 const INEXACT: usize = 2048;
 /// … see `INEXACT`.
 const INEXACT_NS: u64 = 120_000_000_000;
-/// Pauses looked at when all operations are alike.
-const PAUSES: usize = 128;
-/// A pause between iterations is at least this many times a pause within one.
-const PAUSE_RATIO: f64 = 1.6;
-/// Ways of splitting pauses into long and short ones that are tried.
-const SPLITS: usize = 4;
-
 /// A period that repeated so often, and takes so long in the mean, is an iteration although it has not been proven.
 const SETTLE_REPEATS: usize = 20;
 /// See `SETTLE_REPEATS`. The layers of large models take some ten milliseconds, iterations hardly less than this.
@@ -183,7 +175,7 @@ impl PeriodFinder {
         sequence: u64,
         hashes: Hashes,
         start_ns: u64,
-        gap_ns: u64,
+        gap: Gap,
     ) -> Option<Iteration> {
         self.since_ns.get_or_insert(start_ns);
         let hash = if self.inexact { hashes.inexact } else { hashes.exact };
@@ -194,14 +186,14 @@ impl PeriodFinder {
                     *at = (*at + 1) % pattern.hashes.len();
                     *run += 1;
                     let alike = pattern.hashes.len() == 1;
-                    Some(if alike { self.pauses.begins(gap_ns, self.inexact) } else { begins })
+                    Some(if alike { self.pauses.begins(gap, self.inexact) } else { begins })
                 } else {
                     let run = *run;
                     self.lose(run);
-                    self.search(hash, start_ns, gap_ns)
+                    self.search(hash, start_ns, gap)
                 }
             }
-            State::Searching(_) => self.search(hash, start_ns, gap_ns),
+            State::Searching(_) => self.search(hash, start_ns, gap),
         };
         self.weigh();
         match boundary {
@@ -283,7 +275,7 @@ impl PeriodFinder {
     }
 
     /// `None` while no period is believed, else whether an iteration begins with this operation.
-    fn search(&mut self, hash: u64, start_ns: u64, gap_ns: u64) -> Option<bool> {
+    fn search(&mut self, hash: u64, start_ns: u64, gap: Gap) -> Option<bool> {
         let State::Searching(search) = &mut self.state else { return None };
         if let Some(known) = &self.known
             && search.returns(known, hash)
@@ -294,7 +286,7 @@ impl PeriodFinder {
             }
             return None;
         }
-        search.push(hash, start_ns, gap_ns);
+        search.push(hash, start_ns, gap.ns);
         let n = search.hashes.len();
         let period = n - search.prefix[n - 1] as usize;
         if n >= LEAST.max(3 * period) {
@@ -303,11 +295,8 @@ impl PeriodFinder {
                 _ => search.phase(period),
             };
             search.believed = Some(Believed { period, phase });
-            let begins = if period == 1 {
-                self.pauses.begins(gap_ns, self.inexact)
-            } else {
-                (n - 1) % period == phase
-            };
+            let begins =
+                if period == 1 { self.pauses.begins(gap, self.inexact) } else { (n - 1) % period == phase };
             if n >= PROVEN.max(6 * period).max(self.patience.min(MAX_SEARCH / 2)) || n >= MAX_SEARCH {
                 let pattern = Pattern::new(&search.hashes[n - period..], (n - period) % period, phase);
                 let at = (n + period - phase) % period;
@@ -393,67 +382,5 @@ impl Pattern {
             search.push(*hash, 0, 0);
         }
         Self { hashes, prefix: search.prefix }
-    }
-}
-
-/// The rhythm of pauses, for jobs whose operations are all alike.
-#[derive(Debug, Default)]
-struct Pauses {
-    gaps: VecDeque<u64>,
-    /// Pauses of at least this separate iterations; absent while they do not tell.
-    threshold_ns: Option<u64>,
-    until_next_look: usize,
-}
-
-impl Pauses {
-    /// Whether an iteration begins after this pause. Where pauses do not tell, each operation is an iteration, unless
-    /// operations are alike in name only.
-    fn begins(&mut self, gap_ns: u64, in_name_only: bool) -> bool {
-        self.gaps.push_back(gap_ns);
-        if self.gaps.len() > PAUSES {
-            self.gaps.pop_front();
-        }
-        if self.until_next_look == 0 {
-            self.threshold_ns = self.look();
-            self.until_next_look = (self.gaps.len() / 2).max(4);
-        }
-        self.until_next_look -= 1;
-        self.threshold_ns.map_or(!in_name_only, |threshold| gap_ns >= threshold)
-    }
-
-    /// Splits the pauses into long and short ones, if they do fall apart and the long ones come evenly.
-    fn look(&self) -> Option<u64> {
-        let mut sorted: Vec<u64> = self.gaps.iter().copied().collect();
-        sorted.sort_unstable();
-        let mut splits: Vec<(f64, u64)> = sorted
-            .windows(2)
-            .map(|pair| (pair[1] as f64 / pair[0].max(1_000) as f64, pair[1]))
-            .filter(|(ratio, _)| *ratio >= PAUSE_RATIO)
-            .collect();
-        // The widest split may be between all pauses and one accident.
-        splits.sort_by(|a, b| b.0.total_cmp(&a.0));
-        splits
-            .into_iter()
-            .take(SPLITS)
-            .map(|(_, threshold)| threshold)
-            .find(|threshold| self.is_even(*threshold))
-            .map(
-                // A little below: the next one may be shorter.
-                |threshold| (threshold as f64 / PAUSE_RATIO.sqrt()) as u64,
-            )
-    }
-
-    fn is_even(&self, threshold: u64) -> bool {
-        let places: Vec<usize> =
-            (0..self.gaps.len()).filter(|i| self.gaps.get(*i).is_some_and(|gap| *gap >= threshold)).collect();
-        let spacings: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        if spacings.len() < 3 {
-            return false;
-        }
-        let mut ordered = spacings.clone();
-        ordered.sort_unstable();
-        let usual = ordered[ordered.len() / 2];
-        let even = spacings.iter().filter(|spacing| **spacing == usual).count();
-        usual > 1 && even * 4 >= spacings.len() * 3
     }
 }

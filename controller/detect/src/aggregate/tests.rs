@@ -258,6 +258,48 @@ fn pauses_tell_iterations_when_all_operations_are_alike() {
     assert_eq!(job.last_iterations(50), vec![(1, 10); 50]);
 }
 
+/// The iterations of a communicator whose operations are all alike, `operations` in each, before which a rank waits elsewhere
+/// `short` times, and `long` times before the first. Every fortieth begins with a checkpoint.
+fn beside_others(operations: usize, short: usize, long: usize) -> Vec<Iteration> {
+    let (mut aggregator, mut coverage) = (Aggregator::default(), Coverage::default());
+    let (mut now_ns, mut sequence) = (0, 0);
+    let mut told = Vec::new();
+    let mut run = |coverage: &mut Coverage, pause_ms: u64| {
+        let start_ns = now_ns + pause_ms * 1_000_000;
+        now_ns = start_ns + 1_000_000;
+        coverage.add(start_ns, now_ns, false);
+        start_ns
+    };
+    for iteration in 0..400 {
+        for i in 0..operations {
+            let elsewhere = if i == 0 { long } else { short };
+            (0..elsewhere).for_each(|_| _ = run(&mut coverage, 40));
+            let pause_ms = if i == 0 && iteration % 40 == 39 { 9_000 } else { 45 };
+            let start_ns = run(&mut coverage, pause_ms);
+            aggregator.push_within(&operation(sequence, 2, start_ns, start_ns + 1_000_000), &coverage);
+            sequence += 1;
+        }
+        told.extend(aggregator.take().1);
+    }
+    told
+}
+
+#[test]
+fn a_pause_in_which_as_little_goes_on_elsewhere_as_in_others_begins_no_iteration() {
+    let is_each_of = |told: &[Iteration], operations| {
+        told.len() >= 300
+            && told[told.len() - 300..].iter().all(|iteration| iteration.operations == operations)
+    };
+    for elsewhere in [1, 3, 20] {
+        let told = beside_others(1, elsewhere, elsewhere);
+        assert!(is_each_of(&told, 1), "{elsewhere}");
+    }
+    for (short, long) in [(0, 3), (1, 6), (4, 20)] {
+        let told = beside_others(6, short, long);
+        assert!(is_each_of(&told, 6), "{short}, {long}");
+    }
+}
+
 #[test]
 fn memory_stays_bounded_without_any_pattern() {
     let mut aggregator = Aggregator::default();
