@@ -24,6 +24,9 @@
 //! Where ranks wait for each other elsewhere, in sends and receives, one that works longer than before is late although it comes
 //! in time, if it is the only one that does ([`own::only_one`]).
 //!
+//! Nor is one of two late who is only slower than the other: GPUs differ, and then the other one may be the fast one. So members of
+//! small communicators are also compared with those of others in which the same work is done, for how long they work.
+//!
 //! Nor does lateness always add up. Where ranks compute beside the operations, or fetch ahead what they need, who is a
 //! little behind stays behind at operation after operation, and a little more at each: the sum says who is last, and is far
 //! more than what it costs the others. There the longest single wait counts ([`sample::Sum::slower`]), and where those ahead
@@ -57,8 +60,8 @@ use cells::{Cell, Cells};
 use own::{Change, OwnUsual};
 use phase::Phase;
 pub(crate) use report::{Held, assess, reconsider};
-pub(crate) use sample::Setting;
 use sample::{Sample, Sum};
+pub(crate) use sample::{Setting, Work};
 use track::{SCALES, STEP, Scale, Track, Value};
 use turns::Turns;
 
@@ -144,6 +147,8 @@ pub(crate) struct Slowness {
     seems: [f64; 2],
     /// Shares of the time that ranks usually work by themselves, in the latest samples.
     work: VecDeque<[f32; 2]>,
+    /// How long ranks worked by themselves for an operation in the latest sample, in the mean.
+    worked: Option<Work>,
     before: Before,
     pub(crate) makeup: Makeup,
     /// How late the latest rank was in the samples since this was last asked, in seconds an iteration.
@@ -166,6 +171,7 @@ impl Default for Slowness {
             agreeing: None,
             seems: [0.0; 2],
             work: VecDeque::new(),
+            worked: None,
             before: Before::default(),
             makeup: Makeup::default(),
             latest: Vec::new(),
@@ -280,6 +286,12 @@ impl Slowness {
         (self.work.len() >= LEAST_WORK).then(|| [median(0), median(1)])
     }
 
+    /// How long ranks here worked by themselves for an operation of late, in the mean, beside sends and without them; where all
+    /// tell.
+    pub(crate) fn worked(&self) -> Option<Work> {
+        self.worked
+    }
+
     /// Whether the rank is called late at the moment.
     pub(crate) fn is_late(&self, comm_rank: u32) -> bool {
         self.ranks.get(&comm_rank).is_some_and(|state| state.late.is_some())
@@ -342,6 +354,9 @@ impl Slowness {
             }
             self.work.push_back(work.map(|share| share as f32));
         }
+        if !pause {
+            self.worked = sample.worked();
+        }
         let someone = self.ranks.values().any(|state| state.late.is_some());
         let longer = self.before.longer(pace);
         if !pause && !someone {
@@ -369,6 +384,7 @@ impl Slowness {
             let alone =
                 slower_alone.filter(|(rank, _)| *rank == comm_rank).map(|(_, ns)| ns / sample.wall_ns as f64);
             let x = alone.map_or(x, |alone| x.max(alone));
+            let x = sum.beyond(setting.work_elsewhere, sample).map_or(x, |beyond| x.min(beyond));
             if worst.is_none_or(|(_, most)| x > most) {
                 worst = Some((comm_rank, x));
             }
@@ -448,3 +464,6 @@ impl Slowness {
         self.ranks.remove(&comm_rank);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,13 @@ const SETTLED_US: u64 = 60_000_000;
 /// … or whatever is: the first iterations of a large job take minutes.
 const SETTLED_AT_LAST_US: u64 = 600_000_000;
 
+/// Up to so many members there are few to compare with each other: what they differ by may be any one's doing. Then it takes so many
+/// communicators, of which one may hold a slow rank, to know how long others work; those count in which that is less than so many times as
+/// long or as short, since communicators without names are not known to be of one kind.
+const FEW: u32 = 3;
+const ENOUGH_ALIKE: usize = 4;
+const NEAR: f32 = 4.0 / 3.0;
+
 /// What was seen at the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
@@ -83,6 +90,7 @@ pub(crate) fn look(job: &mut Job, nodes: &Nodes, now: Timestamp) {
         }
     }
     count(job, now);
+    compare_work(job);
     job.pace.explain(&job.comms, now);
 }
 
@@ -140,6 +148,34 @@ fn is_joined_by_others(comm: &Comm, comms: &Comms) -> bool {
     busy().all(iterates) && roles::joins(iterating(), comm.members.values().map(|member| member.process))
 }
 
+/// Notes for each small communicator how long ranks work that do the same as its members.
+fn compare_work(job: &mut Job) {
+    for role in &job.stages.roles {
+        let small = || role.comms.iter().filter_map(|id| job.comms.get(id)).filter(|comm| comm.size <= FEW);
+        let mut kinds: HashMap<u64, [Vec<f32>; 2]> = HashMap::new();
+        for (kind, worked) in small().filter_map(|comm| Some((comm.kind, comm.slowness.worked()?))) {
+            let known = kinds.entry(kind).or_default();
+            known.iter_mut().zip(worked).for_each(|(known, worked)| known.push(worked));
+        }
+        kinds.values_mut().flatten().for_each(|known| known.sort_unstable_by(f32::total_cmp));
+        for id in &role.comms {
+            let Some(comm) = job.comms.get_mut(id) else { continue };
+            let known = kinds.get(&comm.kind).zip(comm.slowness.worked());
+            comm.work_elsewhere = known.and_then(|(known, worked)| {
+                Some([usual_near(&known[0], worked[0])?, usual_near(&known[1], worked[1])?])
+            });
+        }
+    }
+}
+
+/// The median of those among sorted values that are near one of them, if there are enough.
+fn usual_near(sorted: &[f32], one: f32) -> Option<f32> {
+    let low = sorted.partition_point(|value| value * NEAR < one);
+    let high = sorted.partition_point(|value| *value <= one * NEAR);
+    let near = sorted.get(low..high)?;
+    (near.len() >= ENOUGH_ALIKE).then(|| near[near.len() / 2])
+}
+
 /// Notes which members have NICs of another class than others.
 fn compare_classes(job: &mut Job, nodes: &Nodes) {
     let mut numbers: BTreeMap<Option<&NicClass>, u16> = BTreeMap::new();
@@ -162,5 +198,20 @@ fn compare_classes(job: &mut Job, nodes: &Nodes) {
 fn add(total: &mut Counts, more: &Counts) {
     for (total, more) in total.iter_mut().zip(more) {
         *total = (total.0 + more.0, total.1 + more.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_compared_with_what_is_near_it() {
+        let sorted = [0.1, 0.1, 9.0, 9.5, 10.0, 10.5, 11.0, 40.0];
+        assert_eq!(usual_near(&sorted, 10.5), Some(10.0));
+        assert_eq!(usual_near(&sorted, 9.0), Some(10.0));
+        assert_eq!(usual_near(&sorted, 0.1), None, "others do something else");
+        assert_eq!(usual_near(&sorted, 40.0), None, "nobody works for nearly as long");
+        assert_eq!(usual_near(&[0.0; 4], 0.0), Some(0.0));
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     observation::{Block, CommId, CommWindow, Edge, InFlight, PendingPeer, ProcessId, Timestamp},
     rhythm::{Prior, Rhythm},
     signature,
-    slow::{Counts, Setting, Slowness},
+    slow::{Counts, Setting, Slowness, Work},
     survey::Survey,
 };
 
@@ -147,6 +147,8 @@ pub(crate) struct Comm {
     /// The class of NICs of each member; empty where all have the same.
     pub(crate) classes: BTreeMap<u32, u16>,
     pub(crate) counted: Counts,
+    /// How long members of others like it work, which do the same, if it has few members.
+    pub(crate) work_elsewhere: Option<Work>,
     /// Functions seen in it.
     pub(crate) functions: BTreeSet<String>,
     /// Operations and bytes told of, by all members.
@@ -174,6 +176,7 @@ impl Comm {
             first: None,
             classes: BTreeMap::new(),
             counted: Counts::default(),
+            work_elsewhere: None,
             functions: BTreeSet::new(),
             moved: (0, 0),
         }
@@ -248,6 +251,7 @@ impl Comm {
                 judged: self.judged && survey.settled,
                 first: self.first,
                 elsewhere: survey.elsewhere(self.kind, &self.counted),
+                work_elsewhere: self.work_elsewhere,
                 classes: &self.classes,
             };
             self.slowness.take(comm_rank, &window.blocks, &setting, config, now);

@@ -33,9 +33,15 @@ pub(crate) struct Setting<'a> {
     pub(crate) first: Option<u32>,
     /// How often ranks were late in the job's other communicators of the kind.
     pub(crate) elsewhere: Counts,
+    /// How long members of other communicators work by themselves for an operation where they do the same; only where there are few
+    /// here to compare with each other.
+    pub(crate) work_elsewhere: Option<Work>,
     /// The class of NICs of each rank; empty where all have the same.
     pub(crate) classes: &'a BTreeMap<u32, u16>,
 }
+
+/// How long ranks work by themselves for an operation, in nanoseconds: beside sends, and without them.
+pub(crate) type Work = [f32; 2];
 
 impl Setting<'_> {
     /// Whether a sample is complete; `ends` says whether an iteration ends with it, where that is known.
@@ -126,6 +132,14 @@ impl Sum {
     /// operations.
     pub(super) fn tells_own(&self) -> bool {
         self.told == self.cells
+    }
+
+    /// The part of the time by which it worked longer than ranks do elsewhere where they do the same; nothing where that is not known.
+    pub(super) fn beyond(&self, elsewhere: Option<Work>, sample: &Sample) -> Option<f64> {
+        let elsewhere = elsewhere.filter(|_| self.tells_own())?;
+        let longer =
+            |which: usize| self.own_ns[which] as f64 - f64::from(elsewhere[which]) * self.operations as f64;
+        Some(longer(0).min(longer(1)) / sample.wall_ns as f64)
     }
 
     /// The part of an iteration by which it was late by its own doing.
@@ -245,6 +259,16 @@ impl Sample {
         Some([median(0)?, median(1)?])
     }
 
+    /// How long ranks worked by themselves for an operation, in the mean, where all tell.
+    pub(super) fn worked(&self) -> Option<Work> {
+        let told = || self.whole().filter(|(_, sum)| sum.tells_own());
+        let ranks = told().count();
+        let operations = ranks as f64 * self.operations as f64;
+        let mean =
+            |which: usize| (told().map(|(_, sum)| sum.own_ns[which] as f64).sum::<f64>() / operations) as f32;
+        (ranks == self.ranks.len() && operations > 0.0).then(|| [mean(0), mean(1)])
+    }
+
     /// Up to which own time the excess over that of the peers says how much longer a rank worked; no limit where that is
     /// not told.
     pub(super) fn credible_ns(&self) -> f64 {
@@ -330,6 +354,7 @@ mod tests {
             judged: true,
             first: None,
             elsewhere: Counts::default(),
+            work_elsewhere: None,
             classes,
         };
         let mut sample = Sample::default();
@@ -350,6 +375,17 @@ mod tests {
         assert!((late(&known, 7) - 0.2).abs() < 0.03, "{known:?}");
         let unknown = sample(&ranks, &BTreeMap::new());
         assert!(late(&unknown, 7) > 0.25 && late(&unknown, 4) > 0.05, "{unknown:?}");
+    }
+
+    #[test]
+    fn work_is_compared_with_that_of_others_elsewhere() {
+        let two = sample(&[(600, 400, 100), (400, 600, 100)], &BTreeMap::new());
+        assert_eq!(two.worked(), Some([500.0 / 8.0; 2]));
+        let beyond = |rank: u32, elsewhere| two.ranks.get(&rank).expect("there").beyond(elsewhere, &two);
+        assert!(
+            beyond(1, Some([550.0 / 8.0, 500.0 / 8.0])).is_some_and(|beyond| (beyond - 0.05).abs() < 1e-6)
+        );
+        assert_eq!(beyond(1, None), None);
     }
 
     #[test]
