@@ -35,6 +35,10 @@ const PRIOR_WEIGHT: f64 = 100.0;
 /// Part of the threshold from which on a value counts in how often ranks are late by chance: where all are now and then late by
 /// about as much, one whose values are just beyond the threshold is no different from others whose values are just below.
 const NEARLY: f64 = 0.8;
+/// From which part of the threshold on a rank is behind all along, and by which part of it values have to be apart from what is usual for
+/// their rank to count for one that is: healthy ones that are behind are late by chance about as often as others are apart by that.
+const BEHIND: f64 = 0.25;
+const APART: f64 = 0.5;
 /// Most that is assumed of how often a late value is followed by another where it is not known where iterations begin: what
 /// made it late may lie in two samples then.
 const SPILLS: f64 = 0.5;
@@ -93,6 +97,8 @@ pub(super) struct Scale {
     noise: f64,
     late_weight: f64,
     weight: f64,
+    /// Weighted number of values that are apart from what is usual for their rank.
+    apart_weight: f64,
     /// Weighted number of late values, and of all, after one late value of the same rank, and after more in a row.
     runs: [(f64, f64); RUN],
 }
@@ -114,6 +120,7 @@ impl Scale {
             noise: 0.0,
             late_weight: 0.0,
             weight: 0.0,
+            apart_weight: 0.0,
             runs: Default::default(),
         }
     }
@@ -138,6 +145,7 @@ impl Scale {
             self.usual = (config.slow_floor * few * self.floor).max(self.noise * config.slow_noise);
             self.threshold = self.usual * self.factor;
             (self.late_weight, self.weight) = (self.late_weight * FADE, self.weight * FADE);
+            self.apart_weight *= FADE;
             self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
         }
         of_first.or(Some(self.noise))
@@ -163,9 +171,12 @@ impl Scale {
             after - (after * (1.0 - after) / (of + 1.0)).max(0.0).sqrt()
         });
         let usually = rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1));
+        let is_behind = track.usual > self.threshold * BEHIND;
+        let apart =
+            if is_behind { rate((self.apart_weight - track.apart_weight).max(0.0), weight) } else { 0.0 };
         let spills = spills && self.group == 1 && self.factor <= 1.0;
         let spilt = if spills && track.in_a_row == 1 { SPILLS } else { 0.0 };
-        usually.clamp(least, most).max(after.min(MOST_AFTER)).max(spilt)
+        usually.max(apart).clamp(least, most).max(after.min(MOST_AFTER)).max(spilt)
     }
 }
 
@@ -228,8 +239,9 @@ pub(super) struct Track {
     before: Option<f64>,
     /// How late it is usually, which may be a little: GPUs differ.
     usual: f64,
-    /// Weighted values in which it was late.
+    /// Weighted values in which it was late, and in which it was apart from what is usual for it.
     late_weight: f64,
+    apart_weight: f64,
     /// Late values in a row, and its part in what the scale counts of these.
     in_a_row: usize,
     runs: [(f64, f64); RUN],
@@ -286,6 +298,9 @@ impl Track {
             self.late_weight = self.late_weight * FADE + late;
             scale.late_weight += late;
             scale.weight += 1.0;
+            let apart = if beyond_usual > scale.threshold * APART { 1.0 } else { 0.0 };
+            self.apart_weight = self.apart_weight * FADE + apart;
+            scale.apart_weight += apart;
             self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
             if let Some(run) = self.run() {
                 for (sum, of) in [&mut self.runs[run], &mut scale.runs[run]] {
@@ -345,6 +360,7 @@ impl Track {
     /// The rank was found late: that it was is no longer counted as chance.
     pub(super) fn explain(&mut self, scale: &mut Scale) {
         scale.late_weight = (scale.late_weight - std::mem::take(&mut self.late_weight)).max(0.0);
+        scale.apart_weight = (scale.apart_weight - std::mem::take(&mut self.apart_weight)).max(0.0);
         for (all, (late, of)) in scale.runs.iter_mut().zip(std::mem::take(&mut self.runs)) {
             *all = ((all.0 - late).max(0.0), (all.1 - of).max(0.0));
         }
@@ -637,6 +653,20 @@ mod tests {
         let behind = |n: u64| if n.is_multiple_of(12) { 0.11 } else { 0.06 };
         let told = judged(0, 3_000, |n, rank| if rank == 2 { behind(n) } else { noise(n, rank) });
         assert_eq!(told, []);
+    }
+
+    #[test]
+    fn who_is_behind_all_along_is_beyond_the_threshold_by_chance_more_often_than_others() {
+        // Uneven work, nearly normal, by which others never are; one rank's GPU is slower by less than the threshold.
+        let uneven = |n: u64, rank: usize| {
+            let sum: usize = (0..4).map(|draw| random(n * 16 + rank as u64 * 4 + draw)).sum();
+            0.011 * (sum as f64 - 6.0)
+        };
+        let behind = |n, rank| uneven(n, rank) + if rank == 2 { 0.05 } else { 0.0 };
+        assert_eq!(judged(0, 20_000, behind), []);
+        let late = |n, rank| behind(n, rank) + if rank == 2 && n > 900 { 0.15 } else { 0.0 };
+        let told = judged(0, 1_000, late);
+        assert!(matches!(told[..], [(903..912, 2, true)]), "{told:?}");
     }
 
     #[test]
