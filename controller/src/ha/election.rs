@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     runtime::Handle,
     sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_stream::StreamExt;
 use tonic::{Response, Status};
@@ -302,28 +302,37 @@ async fn give_back(etcd: Etcd, id: i64) {
     }
 }
 
-/// Renews a lease until it is gone.
+/// Renews a lease until it is gone. A renewal that takes long does not hold up the next: whichever is answered in time counts.
 async fn renew(etcd: Etcd, id: i64, ttl: Duration, fence: Fence) {
+    let mut renewals = JoinSet::new();
+    let mut turns = interval(ttl / RENEWALS);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while fence.holds() {
-        sleep(ttl / RENEWALS).await;
-        let asked = Instant::now();
-        match etcd.race(|channel| keep_alive(channel, id)).await {
-            Ok(left) if left > 0 => fence.renew(fence::until(asked, ttl)),
-            Ok(_) => fence.lose(),
-            // It is asked again until the time is up.
-            Err(error) => tracing::debug!(%error, "the lease was not renewed"),
+        tokio::select! {
+            _ = turns.tick() => drop(renewals.spawn(renew_once(etcd.clone(), id, ttl, fence.clone()))),
+            Some(_) = renewals.join_next() => {}
         }
     }
 }
 
-/// Renews a lease once; seconds that it has left.
-async fn keep_alive(channel: tonic::transport::Channel, id: i64) -> Result<Response<i64>, Status> {
+async fn renew_once(etcd: Etcd, id: i64, ttl: Duration, fence: Fence) {
+    let asked = Instant::now();
+    match etcd.race(|channel| keep_alive(channel, id)).await {
+        Ok(()) => fence.renew(fence::until(asked, ttl)),
+        Err(EtcdError::Refused(_)) => fence.lose(),
+        // It is asked again until the time is up.
+        Err(error) => tracing::debug!(%error, "the lease was not renewed"),
+    }
+}
+
+/// Has a member renew a lease, which says without an error that there is none.
+async fn keep_alive(channel: tonic::transport::Channel, id: i64) -> Result<Response<()>, Status> {
     let once = tokio_stream::once(LeaseKeepAliveRequest { id });
     // The stream stays open until the answer has come.
     let asked = once.chain(tokio_stream::pending());
     let mut answers = LeaseClient::new(channel).lease_keep_alive(asked).await?.into_inner();
     let answer = answers.message().await?.ok_or_else(|| Status::unavailable("no answer"))?;
-    Ok(Response::new(answer.ttl))
+    if answer.ttl > 0 { Ok(Response::new(())) } else { Err(Status::not_found("no such lease")) }
 }
 
 pub(crate) async fn range(

@@ -1,8 +1,10 @@
 //! Calls to etcd, whichever of its members answers.
 //!
-//! A member that is gone, cut off or slow must not hold anybody up: each attempt has a limit, after which the next member is
-//! asked. Where order does not matter ([`Etcd::race`]), all are asked at once. A call that got no answer may have been
-//! carried out, now or later: callers make sure that this does no harm.
+//! A member that is gone, cut off or slow must not hold anybody up: where one has not answered for a while, the next is asked
+//! beside it. Where order does not matter ([`Etcd::race`]), all are asked at once. Nobody is hung up on for being slow: a
+//! member that is asked again instead has all the more to do, and where all are slow nobody would ever hear an answer. A call
+//! that got no answer may have been carried out, now or later, and one that several were asked for may be carried out twice:
+//! callers make sure that this does no harm.
 
 use std::{
     future::Future,
@@ -15,7 +17,10 @@ use std::{
 
 use c4_tls::{ClientFiles, FileError};
 use thiserror::Error;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint},
@@ -62,83 +67,117 @@ struct Member {
     channel: Mutex<Channel>,
 }
 
+/// How long a member is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Before the next one is asked, too.
+    pub alone: Duration,
+    /// Altogether: a later answer would be of no use. The member is called over a connection of its own next time.
+    pub limit: Duration,
+}
+
 /// See the module. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Etcd {
     members: Arc<[Member]>,
     tls: Option<Arc<ClientFiles>>,
     first: Arc<AtomicUsize>,
-    attempt: Duration,
+    patience: Patience,
 }
 
 impl Etcd {
-    /// Connects to members when they are needed. One attempt at one member may take `attempt`.
+    /// Connects to members when they are needed.
     ///
     /// # Errors
     /// There is something wrong with an address or a file.
     pub fn new(
         addresses: &[String],
         tls: Option<ClientFiles>,
-        attempt: Duration,
+        patience: Patience,
     ) -> Result<Self, SetupError> {
         let mut members = Vec::new();
         for address in addresses {
             let endpoint = Endpoint::from_shared(address.clone())
                 .map_err(|source| SetupError::Address { address: address.clone(), source })?
-                .connect_timeout(attempt)
+                .connect_timeout(patience.limit)
                 .tcp_nodelay(true);
             let channel = Mutex::new(connect(&endpoint, tls.as_ref())?);
             members.push(Member { endpoint, channel });
         }
-        Ok(Self { members: members.into(), tls: tls.map(Arc::new), first: Arc::default(), attempt })
+        Ok(Self { members: members.into(), tls: tls.map(Arc::new), first: Arc::default(), patience })
     }
 
-    /// Asks one member after the other, once, beginning with the one that answered last.
+    /// Asks one member after the other, once, beginning with the one that answered last. The first answer counts.
     ///
     /// # Errors
-    /// As the last of them.
+    /// One refuses, or as the last of them.
     pub async fn ask<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, EtcdError>
     where
-        F: Future<Output = Result<Response<T>, Status>>,
+        T: Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
-        let first = self.first.load(Ordering::Relaxed);
+        let (first, count) = (self.first.load(Ordering::Relaxed), self.members.len());
+        let mut left = (0..count).map(|offset| (first + offset) % count);
+        let mut asked = JoinSet::new();
         let mut last = EtcdError::Away("there are no members".into());
-        for index in (0..self.members.len()).map(|offset| (first + offset) % self.members.len()) {
-            match self.attempt(index, call(self.channel(index))).await {
-                Ok(answer) => {
+        loop {
+            match left.next() {
+                Some(index) => self.spawn(&mut asked, index, &call),
+                None if asked.is_empty() => return Err(last),
+                None => {}
+            }
+            let answer = tokio::select! {
+                Some(answer) = asked.join_next() => answer,
+                () = sleep(self.patience.alone), if left.len() > 0 => continue,
+            };
+            match answer {
+                Ok((index, Ok(answer))) => {
                     self.first.store(index, Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Err(refused @ EtcdError::Refused(_)) => return Err(refused),
-                Err(away) => last = away,
+                Ok((_, Err(refused @ EtcdError::Refused(_)))) => return Err(refused),
+                Ok((_, Err(away))) => last = away,
+                Err(error) => last = EtcdError::Away(error.to_string()),
             }
         }
-        Err(last)
     }
 
-    /// Asks all members at once; the first answer counts.
+    /// Asks all members at once; the first that does it counts, since one that has slept may refuse what it has not heard of.
     ///
     /// # Errors
-    /// As the last of them.
+    /// None did it. One refuses, or as the last of them.
     pub async fn race<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, EtcdError>
     where
         T: Send + 'static,
         F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
-        let mut attempts = JoinSet::new();
-        for index in 0..self.members.len() {
-            let (etcd, call) = (self.clone(), call(self.channel(index)));
-            attempts.spawn(async move { etcd.attempt(index, call).await });
-        }
+        let mut asked = JoinSet::new();
+        (0..self.members.len()).for_each(|index| self.spawn(&mut asked, index, &call));
         let mut last = EtcdError::Away("there are no members".into());
-        while let Some(attempt) = attempts.join_next().await {
-            match attempt {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => last = error,
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok((_, Ok(answer))) => return Ok(answer),
+                Ok((_, Err(refused @ EtcdError::Refused(_)))) => last = refused,
+                Ok((_, Err(_))) | Err(_) if matches!(last, EtcdError::Refused(_)) => {}
+                Ok((_, Err(away))) => last = away,
                 Err(error) => last = EtcdError::Away(error.to_string()),
             }
         }
         Err(last)
+    }
+
+    /// Asks one member. Dropping the set takes the question back.
+    fn spawn<T, F>(
+        &self,
+        asked: &mut JoinSet<(usize, Result<T, EtcdError>)>,
+        index: usize,
+        call: &impl Fn(Channel) -> F,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    {
+        let (etcd, call) = (self.clone(), call(self.channel(index)));
+        asked.spawn(async move { (index, etcd.attempt(index, call).await) });
     }
 
     async fn attempt<T>(
@@ -146,12 +185,16 @@ impl Etcd {
         index: usize,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, EtcdError> {
-        let why = match timeout(self.attempt, call).await {
+        let why = match timeout(self.patience.limit, call).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Ok(Err(status)) if is_final(&status) => return Err(EtcdError::Refused(status)),
             Ok(Err(status)) => status.message().to_owned(),
             Err(_) => {
-                format!("{} has not answered for {:?}", self.members[index].endpoint.uri(), self.attempt)
+                format!(
+                    "{} has not answered for {:?}",
+                    self.members[index].endpoint.uri(),
+                    self.patience.limit
+                )
             }
         };
         // The next attempt makes a connection of its own, with the certificates as they are then.
@@ -193,4 +236,71 @@ fn is_final(status: &Status) -> bool {
             | Code::OutOfRange
             | Code::NotFound
     ) && !status.message().contains("too many requests")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience { alone: Duration::from_millis(500), limit: Duration::from_secs(2) };
+
+    /// Members whose answers are made up: nobody is connected to.
+    fn etcd() -> Etcd {
+        let addresses = ["a", "b", "c"].map(|host| format!("http://{host}:1"));
+        Etcd::new(&addresses, None, PATIENCE).expect("addresses")
+    }
+
+    type Answer = Pin<Box<dyn Future<Output = Result<Response<u8>, Status>> + Send>>;
+
+    /// What members answer in turn, each after so many milliseconds.
+    fn answers(of: [(u64, Result<u8, Status>); 3]) -> impl Fn(Channel) -> Answer {
+        let turn = AtomicUsize::new(0);
+        move |_| {
+            let (after, answer) = of[turn.fetch_add(1, Ordering::Relaxed)].clone();
+            Box::pin(async move {
+                sleep(Duration::from_millis(after)).await;
+                answer.map(Response::new)
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_is_waited_for_while_others_are_asked() {
+        let began = Instant::now();
+        let all_slow = answers([(1_300, Ok(1)), (1_300, Ok(2)), (1_300, Ok(3))]);
+        assert_eq!(etcd().ask(all_slow).await.expect("an answer"), 1);
+        assert_eq!(began.elapsed(), Duration::from_millis(1_300));
+        let began = Instant::now();
+        let one_stands_still = answers([(3_600_000, Ok(1)), (100, Ok(2)), (100, Ok(3))]);
+        assert_eq!(etcd().ask(one_stands_still).await.expect("an answer"), 2);
+        assert_eq!(began.elapsed(), PATIENCE.alone + Duration::from_millis(100));
+        let gone = || Err(Status::unavailable("gone"));
+        let two_are_gone = answers([(0, gone()), (0, gone()), (100, Ok(3))]);
+        assert_eq!(etcd().ask(two_are_gone).await.expect("an answer"), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_for_ever() {
+        let began = Instant::now();
+        let nobody = || answers([(3_600_000, Ok(1)), (3_600_000, Ok(2)), (3_600_000, Ok(3))]);
+        assert!(matches!(etcd().ask(nobody()).await, Err(EtcdError::Away(_))));
+        assert_eq!(began.elapsed(), PATIENCE.limit + PATIENCE.alone * 2);
+        let began = Instant::now();
+        assert!(matches!(etcd().race(nobody()).await, Err(EtcdError::Away(_))));
+        assert_eq!(began.elapsed(), PATIENCE.limit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_ends_a_question_but_not_a_race() {
+        let refused = || Err(Status::not_found("no such lease"));
+        let one_refuses = || answers([(0, refused()), (100, Ok(2)), (100, Ok(3))]);
+        assert!(matches!(etcd().ask(one_refuses()).await, Err(EtcdError::Refused(_))));
+        assert_eq!(etcd().race(one_refuses()).await.expect("an answer"), 2);
+        let all_refuse = answers([(0, refused()), (0, refused()), (50, Err(Status::unavailable("gone")))]);
+        assert!(matches!(etcd().race(all_refuse).await, Err(EtcdError::Refused(_))));
+    }
 }

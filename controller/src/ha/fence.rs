@@ -55,10 +55,11 @@ impl Fence {
             && Instant::now() < *lease.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lease was renewed until then. One that was lost stays so.
+    /// The lease was renewed until then, at least. One that was lost stays so.
     pub fn renew(&self, until: Instant) {
         if let Some(lease) = &self.lease {
-            *lease.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+            let mut lasts = lease.until.lock().unwrap_or_else(PoisonError::into_inner);
+            *lasts = until.max(*lasts);
         }
     }
 
@@ -107,6 +108,8 @@ mod tests {
         fence.renew(until(Instant::now(), ttl));
         tokio::time::advance(Duration::from_millis(8_900)).await;
         assert!(fence.holds());
+        fence.renew(Instant::now());
+        assert!(fence.holds(), "answers overtake each other");
         fence.lost().await;
         assert!(!fence.holds());
         fence.renew(until(Instant::now(), ttl));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     election::{Candidate, Identity, Keys, Leadership, View, members},
-    etcd::{Etcd, SetupError},
+    etcd::{Etcd, Patience, SetupError},
     standby::{self, Standby},
 };
 use crate::{
@@ -25,8 +25,8 @@ use crate::{
 
 /// How often the leader looks who stands by.
 const LOOK: Duration = Duration::from_secs(2);
-/// Attempts at one member of etcd in the time of a lease.
-const ATTEMPTS: u32 = 4;
+/// Members of etcd that are asked one after the other, where none of them answers, in the time of a lease.
+const ASKED: u32 = 4;
 
 /// A controller that leads or stands by.
 pub struct Member {
@@ -174,7 +174,8 @@ impl Life {
 
 fn candidate(ha: &Ha, identity: Identity) -> Result<Candidate, SetupError> {
     let ttl = Duration::from_secs(u64::from(ha.lease_seconds));
-    let etcd = Etcd::new(&ha.etcd, ha.tls.as_ref().map(EtcdTls::files), ttl / ATTEMPTS)?;
+    let patience = Patience { alone: ttl / ASKED, limit: ttl };
+    let etcd = Etcd::new(&ha.etcd, ha.tls.as_ref().map(EtcdTls::files), patience)?;
     Ok(Candidate { etcd, keys: Keys::new(&ha.prefix), identity, ttl })
 }
 

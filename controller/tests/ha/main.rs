@@ -130,6 +130,25 @@ async fn a_leader_that_is_cut_off_from_etcd_steps_down_and_another_one_leads() {
 }
 
 #[tokio::test]
+async fn an_etcd_that_takes_its_time_keeps_its_leader_and_gets_a_new_one() {
+    let site = Site::start(0, None).await;
+    site.sees_all(0).await;
+    let term = site.status(0).await.expect("it leads").term;
+    // A question and its answer are four pieces of data at most: 0.7 s on average and no more than 1.4 s, of 2 s that a lease lasts.
+    site.slow(Duration::from_millis(350));
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(site.status(0).await.map(|status| status.term), Some(term), "{}", site.logs());
+    site.signal(0, Signal::KILL);
+    let begin = Instant::now();
+    site.world().dead = true;
+    let next = site.leader(&[1, 2]).await;
+    site.sees_all(next).await;
+    let back = begin.elapsed();
+    println!("killed while etcd is slow: agents are back with the next leader: {:.2} s", back.as_secs_f64());
+    site.restarted_once(next).await;
+}
+
+#[tokio::test]
 async fn without_a_quorum_nothing_is_done_and_with_it_everything_is() {
     let mut site = Site::start(0, None).await;
     site.sees_all(0).await;

@@ -223,6 +223,11 @@ impl Site {
         }
     }
 
+    /// Has whatever controllers and etcd say to each other take a random time up to this, each way.
+    pub(crate) fn slow(&self, delay: Duration) {
+        self.proxies.iter().flatten().for_each(|proxy| proxy.delay(delay));
+    }
+
     /// Keeps everything that a leader must not forget; where.
     pub(crate) async fn backup(&self, index: usize) -> PathBuf {
         let mut client = BackupsClient::connect(self.grpc(index)).await.expect("connects");
