@@ -70,7 +70,7 @@ pub struct Config {
     pub overdue: Overdue,
     /// Recorders of dead processes. Default: an hour, 64 files: time to look at them, without filling the memory.
     pub evidence: Retention,
-    /// What is kept for a controller that is away. Default 10,000 messages, 32 MiB: twenty minutes of eight ranks.
+    /// What is kept for a controller that is away. Default 10,000 messages, 48 MiB: an hour of eight ranks.
     pub spool: SpoolLimits,
     /// Reconnects. Default: from 250 ms, doubling to 10 s: a restarted controller is found at once, and thousands of
     /// agents do not trample on one that struggles.
@@ -132,7 +132,7 @@ impl Default for Config {
             window: Duration::from_secs(1),
             overdue: Overdue { floor_ns: 1_000_000_000, factor: 4 },
             evidence: Retention { keep: Duration::from_secs(3600), files: 64 },
-            spool: SpoolLimits { messages: 10_000, bytes: 32 << 20 },
+            spool: SpoolLimits { messages: 10_000, bytes: 48 << 20 },
             reconnect: BackoffPolicy {
                 first: Duration::from_millis(250),
                 max: Duration::from_secs(10),

@@ -44,7 +44,7 @@ impl Desk {
 
     pub(super) fn absorb(&mut self, captured: Captured) {
         let body = convert::body(captured.report);
-        let sequence = self.spool.push(body.clone(), captured.at);
+        let sequence = self.spool.push(&body, captured.at);
         self.roster.note(sequence, captured.at, &body);
         self.metrics.spool(&self.spool);
     }
@@ -68,10 +68,12 @@ impl Desk {
         if let Some((captured, body)) = introduction.pop_front() {
             return Some(self.unnumbered(now.saturating_duration_since(captured), body));
         }
-        let entry = self.spool.after(*last_sent)?;
-        *last_sent = entry.sequence;
-        self.metrics.sent(entry.body());
-        Some(AgentMessage { sent_us: self.clock_us(), ..entry.message(now) })
+        let message = self.spool.after(*last_sent)?.message(now);
+        *last_sent = message.sequence;
+        if let Some(body) = &message.body {
+            self.metrics.sent(body);
+        }
+        Some(AgentMessage { sent_us: self.clock_us(), ..message })
     }
 
     /// A message that is not numbered, as it is sent now.

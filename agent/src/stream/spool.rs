@@ -1,4 +1,5 @@
-//! What the controller has not acknowledged yet, bounded by messages and by bytes.
+//! What the controller has not acknowledged yet, bounded by messages and by bytes. It is kept as it is sent, which takes a part of the
+//! memory that its parts would.
 //!
 //! When it is full the oldest *window* goes first: windows are many and the next one says nearly the same, while a
 //! process's start or end, a health event or a command's result is said once. In the place of what was dropped stays a
@@ -27,11 +28,42 @@ pub struct Entry {
     pub sequence: u64,
     /// When what it says was captured.
     pub captured: Instant,
-    body: Body,
-    bytes: usize,
+    kind: Kind,
+    /// What it says: an `AgentMessage` that has nothing but a body.
+    encoded: Box<[u8]>,
+}
+
+/// What a full spool has to know of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Window,
+    /// Neither later messages nor an introduction say it again.
+    SaidOnce,
+    /// So many are missing.
+    Loss(u64),
+    Other,
+}
+
+impl From<&Body> for Kind {
+    fn from(body: &Body) -> Self {
+        match body {
+            Body::Window(_) | Body::Windows(_) => Self::Window,
+            Body::ProcessEnded(_) | Body::Health(_) | Body::CommandResult(_) | Body::EvidenceSaved(_) => {
+                Self::SaidOnce
+            }
+            Body::SpoolLoss(loss) => Self::Loss(loss.dropped),
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Entry {
+    fn new(sequence: u64, captured: Instant, body: &Body) -> Self {
+        let mut encoded = Vec::with_capacity(body.encoded_len());
+        body.encode(&mut encoded);
+        Self { sequence, captured, kind: body.into(), encoded: encoded.into() }
+    }
+
     /// The message as it is sent at `now`.
     #[must_use]
     pub fn message(&self, now: Instant) -> AgentMessage {
@@ -39,34 +71,13 @@ impl Entry {
         AgentMessage {
             sequence: self.sequence,
             age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
-            body: Some(self.body.clone()),
-            ..AgentMessage::default()
+            // It was encoded here.
+            ..AgentMessage::decode(&*self.encoded).unwrap_or_default()
         }
-    }
-
-    /// What it says.
-    #[must_use]
-    pub fn body(&self) -> &Body {
-        &self.body
-    }
-
-    fn is_window(&self) -> bool {
-        matches!(self.body, Body::Window(_) | Body::Windows(_))
-    }
-
-    /// Whether it says what neither later messages nor an introduction say again.
-    fn is_said_once(&self) -> bool {
-        matches!(
-            self.body,
-            Body::ProcessEnded(_) | Body::Health(_) | Body::CommandResult(_) | Body::EvidenceSaved(_)
-        )
     }
 
     fn losses(&self) -> u64 {
-        match &self.body {
-            Body::SpoolLoss(loss) => loss.dropped,
-            _ => 0,
-        }
+        if let Kind::Loss(dropped) = self.kind { dropped } else { 0 }
     }
 }
 
@@ -108,11 +119,11 @@ impl Spool {
     /// is said again and again anyway, it is not: agents that come back all at once have enough to say.
     pub fn rewind(&mut self, now: Instant) {
         self.forget(now);
-        if !self.acknowledged.iter().any(Entry::is_said_once) {
+        if !self.acknowledged.iter().any(|entry| entry.kind == Kind::SaidOnce) {
             return;
         }
         while let Some(entry) = self.acknowledged.pop_back() {
-            self.bytes += entry.bytes;
+            self.bytes += entry.encoded.len();
             self.entries.push_front(entry);
         }
     }
@@ -133,13 +144,12 @@ impl Spool {
     }
 
     /// Appends a message and returns its number.
-    pub fn push(&mut self, body: Body, captured: Instant) -> u64 {
+    pub fn push(&mut self, body: &Body, captured: Instant) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let bytes =
-            AgentMessage { sequence, body: Some(body.clone()), ..AgentMessage::default() }.encoded_len();
-        self.bytes += bytes;
-        self.entries.push_back(Entry { sequence, captured, body, bytes });
+        let entry = Entry::new(sequence, captured, body);
+        self.bytes += entry.encoded.len();
+        self.entries.push_back(entry);
         while self.entries.len() > self.limits.messages || self.bytes > self.limits.bytes {
             if !self.drop_one() {
                 break;
@@ -152,7 +162,8 @@ impl Spool {
     fn drop_one(&mut self) -> bool {
         let candidates = self.entries.len().saturating_sub(1);
         let oldest_of = |wanted: fn(&Entry) -> bool| self.entries.iter().take(candidates).position(wanted);
-        let index = oldest_of(Entry::is_window).or_else(|| oldest_of(|entry| entry.losses() == 0));
+        let index =
+            oldest_of(|entry| entry.kind == Kind::Window).or_else(|| oldest_of(|entry| entry.losses() == 0));
         // Only a marker and the newest message are left.
         let Some(index) = index else { return false };
         self.dropped += 1;
@@ -177,11 +188,10 @@ impl Spool {
         }
         let body = Body::SpoolLoss(SpoolLoss { dropped: total });
         let (sequence, captured) = (self.entries[last].sequence, self.entries[first].captured);
-        let freed: usize = self.entries.drain(first..=last).map(|entry| entry.bytes).sum();
-        let bytes =
-            AgentMessage { sequence, body: Some(body.clone()), ..AgentMessage::default() }.encoded_len();
-        self.bytes = self.bytes.saturating_sub(freed) + bytes;
-        self.entries.insert(first, Entry { sequence, captured, body, bytes });
+        let freed: usize = self.entries.drain(first..=last).map(|entry| entry.encoded.len()).sum();
+        let marker = Entry::new(sequence, captured, &body);
+        self.bytes = self.bytes.saturating_sub(freed) + marker.encoded.len();
+        self.entries.insert(first, marker);
     }
 
     /// Everything up to and including `sequence` is taken. Returns false for a number that was never given out.
@@ -192,7 +202,7 @@ impl Spool {
         while let Some(entry) = self.entries.front()
             && entry.sequence <= sequence
         {
-            self.bytes = self.bytes.saturating_sub(entry.bytes);
+            self.bytes = self.bytes.saturating_sub(entry.encoded.len());
             self.acknowledged.extend(self.entries.pop_front());
         }
         self.forget(now);
@@ -262,10 +272,10 @@ mod tests {
             last = entry.sequence;
             shape.push((
                 last,
-                match entry.body() {
-                    Body::Window(window) => format!("window {}", window.process),
-                    Body::ProcessEnded(end) => format!("ended {}", end.process),
-                    Body::SpoolLoss(loss) => format!("lost {}", loss.dropped),
+                match entry.message(entry.captured).body {
+                    Some(Body::Window(window)) => format!("window {}", window.process),
+                    Some(Body::ProcessEnded(end)) => format!("ended {}", end.process),
+                    Some(Body::SpoolLoss(loss)) => format!("lost {}", loss.dropped),
                     other => format!("{other:?}"),
                 },
             ));
@@ -280,9 +290,9 @@ mod tests {
     #[test]
     fn windows_go_first_and_a_marker_says_how_many() {
         let (mut spool, now) = spool(4);
-        spool.push(ended(1), now);
+        spool.push(&ended(1), now);
         for process in 2..=6 {
-            spool.push(window(process), now);
+            spool.push(&window(process), now);
         }
         assert_eq!(shape(&spool), expect(&[(1, "ended 1"), (4, "lost 3"), (5, "window 5"), (6, "window 6")]));
         assert_eq!((spool.depth(), spool.dropped()), (4, 3));
@@ -292,7 +302,7 @@ mod tests {
     fn a_spool_of_precious_messages_still_keeps_its_bound_and_its_count() {
         let (mut spool, now) = spool(3);
         for process in 1..=50 {
-            spool.push(ended(process), now);
+            spool.push(&ended(process), now);
             assert!(spool.depth() <= 3);
         }
         let kept = shape(&spool);
@@ -307,7 +317,7 @@ mod tests {
     fn mixed_floods_never_break_order_bound_or_count() {
         let (mut spool, now) = spool(8);
         for n in 1..=1000_u64 {
-            spool.push(if n % 3 == 0 { ended(n) } else { window(n) }, now);
+            spool.push(&if n % 3 == 0 { ended(n) } else { window(n) }, now);
             if n % 17 == 0 {
                 assert!(spool.acknowledge(spool.first_sequence(), now));
             }
@@ -321,7 +331,7 @@ mod tests {
         let now = Instant::now();
         let mut spool = Spool::new(SpoolLimits { messages: 1000, bytes: 200 });
         for process in 0..500 {
-            spool.push(window(u64::MAX - process), now);
+            spool.push(&window(u64::MAX - process), now);
             assert!(spool.bytes() <= 200, "{}", spool.bytes());
         }
         assert!(spool.acknowledge(500, now));
@@ -331,7 +341,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_of_the_future_is_refused() {
         let (mut spool, now) = spool(4);
-        spool.push(window(1), now);
+        spool.push(&window(1), now);
         assert!(!spool.acknowledge(2, now));
         assert_eq!(spool.depth(), 1);
         assert!(spool.acknowledge(1, now) && spool.acknowledge(1, now));
@@ -344,10 +354,10 @@ mod tests {
         let limits = SpoolLimits { messages: 100, bytes: 1 << 20 };
         let mut spool = Spool::new(limits).remembering(Duration::from_secs(15));
         for process in 1..=2 {
-            spool.push(window(process), now + Duration::from_secs(process));
+            spool.push(&window(process), now + Duration::from_secs(process));
         }
-        spool.push(ended(3), now + Duration::from_secs(3));
-        spool.push(window(4), now + Duration::from_secs(4));
+        spool.push(&ended(3), now + Duration::from_secs(3));
+        spool.push(&window(4), now + Duration::from_secs(4));
         let later = now + Duration::from_secs(17);
         assert!(spool.acknowledge(3, later));
         // The first two were captured 15 s ago or more.
@@ -360,7 +370,7 @@ mod tests {
         spool.rewind(later + Duration::from_secs(60));
         assert_eq!((spool.depth(), spool.bytes(), spool.settled()), (0, 0, 4));
         // Windows alone are not worth it.
-        spool.push(window(5), later + Duration::from_secs(60));
+        spool.push(&window(5), later + Duration::from_secs(60));
         assert!(spool.acknowledge(5, later + Duration::from_secs(61)));
         spool.rewind(later + Duration::from_secs(61));
         assert_eq!((spool.depth(), spool.last_sequence()), (0, 0));
