@@ -55,6 +55,12 @@ fn an_empty_document_is_the_defaults() {
 }
 
 #[test]
+fn after_an_outage_of_any_length_an_agent_is_back_within_ten_seconds() {
+    let config = Config::default();
+    assert!(config.reconnect.max + config.connect_timeout <= Duration::from_secs(10));
+}
+
+#[test]
 fn things_can_be_turned_off() {
     let document = "{controller: null, http: null, sensors: {host: {enabled: false}, nvml: {enabled: false}, nic: {enabled: false}, kmsg: {enabled: false}}}";
     let config = Config::parse(document).unwrap();

@@ -66,7 +66,7 @@ impl GateLayer {
             Ok(_) => {}
             Err(denied) => {
                 self.metrics.denied.with_label_values(&[denied.name()]).inc();
-                // Attempts at what is privileged are rare and worth a line; a misconfigured agent asks every ten seconds.
+                // Attempts at what is privileged are rare and worth a line; a misconfigured agent asks every few seconds.
                 if need.is_privileged() && *denied != Denied::TooFast {
                     tracing::warn!(target: "c4::audit", from = %peer.address, call, why = denied.name(), trace, "denied");
                 } else {

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use c4_agent::{
+    config::Config,
     metrics::Metrics,
     report::{Captured, ProcessStart, Report},
-    stream::{BackoffPolicy, SpoolLimits, Stream, StreamSettings, Tcp},
+    stream::{SpoolLimits, Stream, StreamSettings, Tcp},
 };
 use c4_detect::observation::{
     CommId, CommWindow, InFlight, Membership, OperationSignature, ProcessEnd, ProcessId, ProcessState, Window,
@@ -74,11 +75,7 @@ fn agent(job: u32, rank: u32, controllers: &str, state: watch::Receiver<State>) 
         token_file: None,
         nic_class: None,
         limits: SpoolLimits { messages: 10_000, bytes: 4 << 20 },
-        backoff: BackoffPolicy {
-            first: Duration::from_millis(250),
-            max: Duration::from_secs(10),
-            stable: Duration::from_secs(5),
-        },
+        backoff: Config::default().reconnect,
         connect_timeout: limit,
         drain: Duration::from_secs(1),
     };

@@ -21,7 +21,7 @@ const OVERDUE_US: u64 = 1_100_000;
 /// How long a rank that was never heard of may still be on its way. After so long, nothing is expected of a process either that
 /// was announced and of which no window ever came.
 const COMING_US: u64 = 10_000_000;
-/// Agents are back after this time, if they can be, and have found a controller that has only just begun: they call again after ten seconds
+/// Agents are back after this time, if they can be, and have found a controller that has only just begun: they call again after five seconds
 /// at most, and each call is given up after five.
 const BACK_US: u64 = 20_000_000;
 
