@@ -122,6 +122,27 @@ class Packages(unittest.TestCase):
             self.assertIn("glibc >= 2.28", run("rpm", "-qp", "--requires", rpm))
 
 
+@needs("cargo")
+class Components(unittest.TestCase):
+    def test_every_crate_that_is_built_in_is_listed_with_licence_and_checksum(self) -> None:
+        text = run(ROOT / "deploy/package/sbom")
+        self.assertEqual(text, run(ROOT / "deploy/package/sbom"), "the same commit gives the same bytes")
+        document = json.loads(text)
+        self.assertEqual((document["bomFormat"], document["specVersion"]), ("CycloneDX", "1.6"))
+        components = {component["bom-ref"]: component for component in document["components"]}
+        names = {component["name"] for component in components.values()}
+        self.assertLessEqual({"c4-agent", "c4-controller", "c4ctl", "c4-detect", "tonic", "rustls", "redb"}, names)
+        self.assertFalse({"criterion", "proptest", "c4-tests", "protox"} & names, "what only tests and builds need")
+        for component in components.values():
+            self.assertIn("licenses", component)
+            if not component["name"].startswith("c4"):
+                [checksum] = component["hashes"]
+                self.assertRegex(checksum["content"], "^[0-9a-f]{64}$")
+        self.assertEqual(set(components), {entry["ref"] for entry in document["dependencies"]})
+        for entry in document["dependencies"]:
+            self.assertLessEqual(set(entry["dependsOn"]), set(components), entry["ref"])
+
+
 class Units(unittest.TestCase):
     @needs("systemd-analyze")
     def test_units_are_as_closed_as_is_said(self) -> None:

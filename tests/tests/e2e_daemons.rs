@@ -1,8 +1,10 @@
 //! What a service manager sees of the daemons: ready, alive, told to reload, told to end.
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration,
+};
 
-use c4_tests::cluster::{Child, Programs, wait_for};
+use c4_tests::cluster::{Child, Cluster, Programs, Spec, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -73,4 +75,28 @@ fn the_agent_plays_its_part() {
     let programs = Programs::built().expect("programs");
     let config = "controller: null\nhttp: null\nrecorder_dir: DIR/recorders";
     plays_its_part("agent", &programs.agent(), config, "filter");
+}
+
+/// What all programs of a cluster have logged.
+fn logs(dir: &Path) -> BTreeMap<String, String> {
+    let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("a file").path());
+    let logs = files.filter(|path| path.extension().is_some_and(|end| end == "log"));
+    logs.map(|path| (path.display().to_string(), fs::read_to_string(&path).expect("a log"))).collect()
+}
+
+#[test]
+fn nothing_is_logged_while_nothing_happens() {
+    let mut spec = Spec::eight_ranks("quiet");
+    spec.nodes = vec![("node-0".into(), 0..2), ("node-1".into(), 2..4)];
+    // What becomes of the machine that this runs on is told, as it should be.
+    spec.agent_yaml = "sensors: {host: {enabled: false}, kmsg: {enabled: false}}\n".into();
+    let cluster = Cluster::start(spec).expect("a cluster");
+    cluster.ctl().wait_healthy("quiet", 0, LIMIT).expect("healthy");
+    let iteration = || Ok(cluster.faults().read_iteration(0).map(|(iteration, _)| iteration));
+    let reached = wait_for("an iteration", LIMIT, iteration).expect("it iterates");
+    let before = logs(cluster.dir());
+    assert_eq!(before.len(), 3, "{:?}", before.keys());
+    wait_for("a hundred more", LIMIT, || Ok(iteration()?.filter(|now| *now > reached + 100)))
+        .expect("it goes on");
+    assert_eq!(logs(cluster.dir()), before);
 }

@@ -174,11 +174,13 @@ fn a_providers_tokens_count_for_what_their_groups_may_also_after_its_keys_have_c
     }
     let paused = ask(&provider.token("c4", "on-call", 600), &pause);
     assert!(paused.status.success(), "{}", said(&paused));
-    wait_for("the audit trail", LIMIT, || {
-        let log = site.log();
-        Ok((log.contains("eve@c4.example") && log.contains("oidc")).then_some(()))
-    })
-    .expect("who it was is written down");
+    let written = |words: &[&str]| {
+        let holds = |line: &str| line.contains("c4::audit") && words.iter().all(|word| line.contains(word));
+        wait_for("the audit trail", LIMIT, || Ok(site.log().lines().any(holds).then_some(())))
+            .unwrap_or_else(|error| panic!("{words:?}: {error:#}"));
+    };
+    written(&["allowed", "eve@c4.example", "oidc", "from=127.0.0.1", "Steering/Decide"]);
+    written(&["WARN", "denied", "from=127.0.0.1", "Steering/Decide"]);
 
     provider.rotate("second");
     wait_for("the new key", LIMIT, || {
