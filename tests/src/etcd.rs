@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
@@ -72,6 +72,12 @@ impl Etcd {
     #[must_use]
     pub fn url(&self, index: usize) -> String {
         format!("{}://{}", self.scheme(), self.address(index))
+    }
+
+    /// Where its members' data and logs are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     fn scheme(&self) -> &'static str {

@@ -39,6 +39,8 @@ use wounds::Open;
 
 /// Longest time until all is told after the last fault.
 const SETTLE: Duration = Duration::from_secs(120);
+/// Longest time for a leader to say at the end what was found: a soak is not to be in vain since a machine has too much to do.
+const TOLD: Duration = Duration::from_secs(600);
 /// What is false may come a little later than what is true.
 const AFTERTHOUGHT: Duration = Duration::from_secs(3);
 /// Shortest and longest pause between two faults of C4's own parts, in milliseconds; and in a hurry.
@@ -282,7 +284,7 @@ impl Soak {
 
     async fn finish(mut self) -> anyhow::Result<Report> {
         self.site.look()?;
-        let until = Instant::now() + SETTLE;
+        let until = Instant::now() + TOLD;
         self.report.verdict = loop {
             match self.judge().await {
                 Ok(verdict) => break verdict,
@@ -303,7 +305,7 @@ impl Soak {
     /// What went wrong is to be looked into: logs outlive the soak.
     fn keep_logs(&self) -> anyhow::Result<()> {
         let kept = tempfile::Builder::new().prefix("c4-soak-logs-").tempdir()?.keep();
-        for dir in [self.site.dir(), self.nodes.dir()] {
+        for dir in [self.site.dir(), self.site.etcd.dir(), self.nodes.dir()] {
             for entry in std::fs::read_dir(dir)?.flatten() {
                 if entry.path().extension().is_some_and(|end| end == "log") {
                     std::fs::copy(entry.path(), kept.join(entry.file_name()))?;

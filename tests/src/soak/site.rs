@@ -122,7 +122,7 @@ impl Site {
             let request = v1::ListFindingsRequest { include_cleared: true, ..Default::default() };
             Ok(client.list_findings(request).await?.into_inner().findings)
         };
-        timeout(Duration::from_secs(10), ask).await.context("the leader does not answer")?
+        timeout(Duration::from_secs(30), ask).await.context("the leader does not answer")?
     }
 
     /// Process ids of the controllers that run.
