@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
+    departure::{departed, watch},
     echo::{Receiver, SIZE, Sent, decode},
     mailbox::{Mailbox, Reader},
     trains::{Step, Tally, Trains, Way},
@@ -259,6 +260,10 @@ impl Prober {
         for _ in 0..64 {
             match socket.recv(&mut bytes) {
                 Ok(length) => {
+                    // The kernel has told by now when that probe left, and those before it.
+                    for left in departed(socket, self.session) {
+                        self.trains.left(path, left.sequence, left.at_ns);
+                    }
                     if let Some(heard) = decode(&bytes[..length], self.session) {
                         self.trains.heard(path, &heard, now_us());
                     }
@@ -317,6 +322,8 @@ fn connected(way: &Way, port: u16) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(SocketAddr::new(way.from, way.port))?;
     socket.connect(way.target(port))?;
     socket.set_nonblocking(true)?;
+    // Where the kernel does not tell, a probe is on its way from when it is sent.
+    let _ = watch(&socket);
     Ok(socket)
 }
 

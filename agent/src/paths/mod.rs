@@ -7,9 +7,10 @@
 //! [`service`] keeps the table true. Orders come from a file or, through the [`mailbox`], from the controller.
 //!
 //! Beside that, agents [`measure`] whether packets get through: by [`trains`] of probes from agent to agent over all paths
-//! to some destinations ([`ways`]), which the other end answers ([`echo`]). What planned connections have [`carried`], by path, the kernel counts.
+//! to some destinations ([`ways`]), which the other end answers ([`echo`]), from when they have left this host ([`departure`]). What planned connections have [`carried`], by path, the kernel counts.
 
 pub mod carried;
+pub mod departure;
 pub mod diag;
 pub mod discovery;
 pub mod echo;

@@ -7,7 +7,8 @@
 //! Full queues lose packets, too, and a network that is used well has full queues. But a queue that is full also delays
 //! what gets through, and a bad link delays nobody. So probes go in *trains*, a few milliseconds from each other: what is
 //! lost between two that came without waiting was not lost to a queue. Of a train that found a long queue, nothing is
-//! concluded.
+//! concluded. The host's own queue is none of the network: where the kernel tells when probes leave, they are on their way
+//! from then on, and what never left was not lost on it.
 
 use std::{collections::VecDeque, net::IpAddr};
 
@@ -106,6 +107,8 @@ struct Train {
     sent_us: u64,
     /// Bit `i` stands for the probe `first + i`.
     arrived: u8,
+    /// When each left the host, as far as the kernel has told.
+    left_ns: [Option<i64>; LENGTH as usize],
     longest_ns: Option<i64>,
     answers: u32,
     /// What is missing may have been lost by the receiver.
@@ -146,6 +149,8 @@ struct Track {
     delays: Extremes,
     tally: Tally,
     overflow: Option<u32>,
+    /// The kernel tells when probes leave.
+    is_watched: bool,
 }
 
 /// See the module.
@@ -182,6 +187,13 @@ impl Trains {
         Step::Send(at, sequence)
     }
 
+    /// The kernel has told when a probe on this path left the host.
+    pub fn left(&mut self, path: usize, sequence: u64, at_ns: i64) {
+        if let Some(track) = self.tracks.get_mut(path) {
+            track.left(sequence, at_ns);
+        }
+    }
+
     /// A receiver has said something of this path.
     pub fn heard(&mut self, path: usize, heard: &Heard, now_us: u64) {
         if let Some(track) = self.tracks.get_mut(path) {
@@ -215,13 +227,35 @@ impl Track {
         sequence
     }
 
+    /// The train that a probe belongs to, and its place there.
+    fn place(&self, sequence: u64) -> Option<(usize, usize)> {
+        let first = self.trains.front()?.first;
+        let number = usize::try_from(sequence.checked_sub(first)? / LENGTH).ok()?;
+        let train = self.trains.get(number)?;
+        Some((number, usize::try_from(sequence - train.first).ok()?))
+    }
+
+    fn left(&mut self, sequence: u64, at_ns: i64) {
+        self.is_watched = true;
+        if let Some((train, probe)) = self.place(sequence) {
+            self.trains[train].left_ns[probe] = Some(at_ns);
+        }
+    }
+
+    fn departure(&self, sequence: u64) -> Option<i64> {
+        self.place(sequence).and_then(|(train, probe)| self.trains[train].left_ns[probe])
+    }
+
     fn heard(&mut self, heard: &Heard, now_us: u64) {
         // What was not sent cannot have come.
         if heard.newest >= self.sent || heard.sequence > heard.newest {
             return;
         }
-        let delay = heard.received_ns.saturating_sub(heard.sent_ns);
-        self.delays.add(delay, now_us);
+        let began_ns = if self.is_watched { self.departure(heard.sequence) } else { Some(heard.sent_ns) };
+        let delay = began_ns.map(|began_ns| heard.received_ns.saturating_sub(began_ns));
+        if let Some(delay) = delay {
+            self.delays.add(delay, now_us);
+        }
         // Somebody who had no room lost them, and not the network.
         let overflowed = self.overflow.replace(heard.overflow).is_some_and(|before| before != heard.overflow);
         for train in &mut self.trains {
@@ -254,7 +288,7 @@ impl Track {
             Outcome::Busy
         } else if train.arrived == u8::MAX {
             Outcome::Good
-        } else if train.has_gap() {
+        } else if train.has_gap() && (!self.is_watched || train.has_left()) {
             Outcome::Bad
         } else {
             Outcome::Unknown
@@ -269,13 +303,18 @@ impl Train {
         inner.count_ones() + inner.leading_zeros() < u8::BITS
     }
 
-    fn take(&mut self, heard: &Heard, delay: i64) {
+    /// Whether all left the host that did not arrive.
+    fn has_left(&self) -> bool {
+        (0..LENGTH as usize).all(|place| self.arrived >> place & 1 == 1 || self.left_ns[place].is_some())
+    }
+
+    fn take(&mut self, heard: &Heard, delay: Option<i64>) {
         for place in 0..LENGTH {
             let back = heard.newest.checked_sub(self.first + place);
             let arrived = back.is_some_and(|back| back < TOLD && heard.arrived >> back & 1 == 1);
             self.arrived |= u8::from(arrived) << place;
         }
-        if (self.first..self.first + LENGTH).contains(&heard.sequence) {
+        if let Some(delay) = delay.filter(|_| (self.first..self.first + LENGTH).contains(&heard.sequence)) {
             self.longest_ns = self.longest_ns.max(Some(delay));
             self.answers += 1;
         }

@@ -7,11 +7,20 @@ struct Road {
     receiver: Receiver,
     now_us: u64,
     seed: u64,
+    /// What a probe waits for in the host's own queue, by a chance between 0 and 1; none if there was no room. Without this, the kernel
+    /// does not tell when probes leave.
+    own_queue: Option<fn(f64) -> Option<i64>>,
 }
 
 impl Road {
     fn new() -> Self {
-        Self { trains: Trains::new(1, 5_000), receiver: Receiver::default(), now_us: 1, seed: 9 }
+        Self {
+            trains: Trains::new(1, 5_000),
+            receiver: Receiver::default(),
+            now_us: 1,
+            seed: 9,
+            own_queue: None,
+        }
     }
 
     fn chance(&mut self) -> f64 {
@@ -32,9 +41,18 @@ impl Road {
             };
             let (fate, back) = (self.chance(), self.chance());
             let sent_ns = (self.now_us * 1000).cast_signed();
+            let waited = match self.own_queue {
+                Some(queue) => {
+                    let chance = self.chance();
+                    let Some(waited) = queue(chance) else { continue };
+                    self.trains.left(0, sequence, sent_ns + waited);
+                    waited
+                }
+                None => 0,
+            };
             // The receiver's clock goes five minutes before.
             let Some(delay) = road(self.now_us, fate) else { continue };
-            let received_ns = sent_ns + delay + 300_000_000_000;
+            let received_ns = sent_ns + waited + delay + 300_000_000_000;
             let sent = Sent { session: 1, sequence, sent_ns };
             let from = ([10, 0, 0, 1], 20_000).into();
             let answer = self.receiver.came(from, &sent, received_ns, 0, self.now_us).expect("room");
@@ -125,4 +143,33 @@ fn what_the_receiver_had_no_room_for_is_not_the_networks_fault() {
         }
         assert_eq!(trains.tallies().next().expect("a path").bad, 0, "{train}");
     }
+}
+
+#[test]
+fn what_waits_in_the_hosts_own_queue_shows_what_the_network_loses() {
+    let road = |_, chance: f64| (chance > 0.01).then_some(BASE);
+    let mut own = Road { own_queue: Some(|chance| Some((chance * 9e6) as i64)), ..Road::new() };
+    let tally = own.run(10_000, 0.0, road);
+    assert_eq!(tally.busy, 0, "{tally:?}");
+    assert!((500..660).contains(&tally.bad), "{tally:?}");
+    // Where the kernel does not tell when probes leave, it looks like a queue of the network.
+    let mut seed = 5u64;
+    let mut road = Road::new();
+    let delays: Vec<i64> = (0..65_536)
+        .map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 40) as i64 % 9_000_000
+        })
+        .collect();
+    let tally = road.run(10_000, 0.0, |now, _| Some(BASE + delays[(now / 5_000 % 65_536) as usize]));
+    assert!(tally.busy > 9_000, "{tally:?}");
+}
+
+#[test]
+fn what_never_left_was_not_lost_by_the_network() {
+    let own_queue: fn(f64) -> Option<i64> = |chance| (chance > 0.02).then_some(1_000);
+    let mut road = Road { own_queue: Some(own_queue), ..Road::new() };
+    let tally = road.run(5_000, 0.0, |_, _| Some(BASE));
+    assert_eq!(tally.bad, 0, "{tally:?}");
+    assert!(tally.unknown > 400 && tally.good > 3_500, "{tally:?}");
 }
