@@ -201,6 +201,8 @@ struct Prober {
     reports: mpsc::Sender<Captured>,
     session: u64,
     epoch: u64,
+    /// What is to be measured, and of it what can be.
+    ways: Vec<Way>,
     paths: Vec<(Way, UdpSocket)>,
     trains: Trains,
     told: Vec<Tally>,
@@ -209,9 +211,9 @@ struct Prober {
 
 impl Prober {
     fn new(settings: MeasureSettings, metrics: Metrics, reports: mpsc::Sender<Captured>) -> Self {
-        let (paths, told) = (Vec::new(), Vec::new());
+        let (ways, paths, told) = (Vec::new(), Vec::new(), Vec::new());
         let trains = Trains::new(0, 1);
-        Self { settings, metrics, reports, session: 0, epoch: 0, paths, trains, told, told_us: 0 }
+        Self { settings, metrics, reports, session: 0, epoch: 0, ways, paths, trains, told, told_us: 0 }
     }
 
     fn run(mut self, mailbox: &Mailbox<Measured>) {
@@ -234,17 +236,22 @@ impl Prober {
     }
 
     fn take(&mut self, epoch: u64, ways: Vec<Way>) {
+        // What is known of paths would be lost.
+        if epoch == self.epoch && ways == self.ways {
+            return;
+        }
         // The sockets of before have the ports of those to come.
         self.paths.clear();
         self.epoch = epoch;
         self.session = now_ns().cast_unsigned();
         let mut busy = 0;
-        for way in ways {
-            match connected(&way, self.settings.port) {
-                Ok(socket) => self.paths.push((way, socket)),
+        for way in &ways {
+            match connected(way, self.settings.port) {
+                Ok(socket) => self.paths.push((way.clone(), socket)),
                 Err(_) => busy += 1,
             }
         }
+        self.ways = ways;
         if busy > 0 {
             warn!(paths = busy, "cannot measure some paths: their ports are in use, or addresses are gone");
         }

@@ -9,10 +9,17 @@
 //! lost between two that came without waiting was not lost to a queue. Of a train that found a long queue, nothing is
 //! concluded. The host's own queue is none of the network: where the kernel tells when probes leave, they are on their way
 //! from then on, and what never left was not lost on it.
+//!
+//! All paths take turns. Paths that have lost something take every other turn besides, until as much has come through as it
+//! takes to believe them again: so a link that is suspected is told from a good one soon, at no more probes in a second.
 
 use std::{collections::VecDeque, net::IpAddr};
 
 use super::discovery::Hops;
+
+mod turns;
+
+use turns::Turns;
 
 /// Probes in a train.
 pub const LENGTH: u64 = 8;
@@ -27,6 +34,9 @@ const REMEMBERED_US: u64 = 30_000_000;
 const ACQUAINTED: u64 = 4;
 /// Trains that nobody has told of for so long are given up.
 const PATIENCE_US: u64 = 120_000_000;
+/// Trains that come through until a path that has lost something is no more suspected than others: as many as the controller
+/// wants to see before it takes an accusation back.
+const SUSPECTED: u64 = 256;
 
 /// A path that is to be measured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,12 +161,15 @@ struct Track {
     overflow: Option<u32>,
     /// The kernel tells when probes leave.
     is_watched: bool,
+    /// Trains that have to come through until it is suspected no more.
+    suspected: u64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Trains {
     tracks: Vec<Track>,
+    turns: Turns,
     at: usize,
     pace_us: u64,
     due_us: u64,
@@ -167,7 +180,7 @@ impl Trains {
     #[must_use]
     pub fn new(paths: usize, pace_us: u64) -> Self {
         let tracks = std::iter::repeat_with(Track::default).take(paths).collect();
-        Self { tracks, at: 0, pace_us, due_us: 0 }
+        Self { tracks, turns: Turns::default(), at: 0, pace_us, due_us: 0 }
     }
 
     /// What to do at this time: the paths take turns, each with a train.
@@ -182,7 +195,7 @@ impl Trains {
         let at = self.at;
         let sequence = self.tracks[at].launch(now_us);
         if (sequence + 1).is_multiple_of(LENGTH) {
-            self.at = (at + 1) % self.tracks.len();
+            self.at = self.turns.next(self.tracks.len(), |path| self.tracks[path].suspected > 0);
         }
         Step::Send(at, sequence)
     }
@@ -265,6 +278,11 @@ impl Track {
         while let Some(train) = self.trains.front().filter(|train| train.first + LENGTH - 1 <= heard.newest) {
             let told = heard.newest - train.first < TOLD && !train.spoilt;
             let outcome = if told { self.outcome(train) } else { Outcome::Unknown };
+            self.suspected = match outcome {
+                Outcome::Good => self.suspected.saturating_sub(1),
+                Outcome::Bad => SUSPECTED,
+                Outcome::Busy | Outcome::Unknown => self.suspected,
+            };
             let count = match outcome {
                 Outcome::Good => &mut self.tally.good,
                 Outcome::Bad => &mut self.tally.bad,

@@ -173,3 +173,47 @@ fn what_never_left_was_not_lost_by_the_network() {
     assert_eq!(tally.bad, 0, "{tally:?}");
     assert!(tally.unknown > 400 && tally.good > 3_500, "{tally:?}");
 }
+
+/// Which part of a second's trains each of three paths gets; one of them loses so much.
+fn shares(
+    trains: &mut Trains,
+    now_us: &mut u64,
+    seconds: u64,
+    lost: impl Fn(usize, u64) -> bool,
+) -> [f64; 3] {
+    let (mut arrived, mut sent) = ([0u64; 3], [0u64; 3]);
+    let until = *now_us + seconds * 1_000_000;
+    while *now_us < until {
+        match trains.next(*now_us) {
+            Step::Wait(at) => *now_us = at,
+            Step::Send(path, sequence) => {
+                sent[path] += 1;
+                arrived[path] <<= 1;
+                if !lost(path, sequence) {
+                    arrived[path] |= 1;
+                    let (received_ns, arrived) = (BASE, arrived[path]);
+                    let heard =
+                        Heard { sequence, sent_ns: 0, received_ns, newest: sequence, arrived, overflow: 0 };
+                    trains.heard(path, &heard, *now_us);
+                }
+            }
+        }
+    }
+    let all: u64 = sent.iter().sum();
+    sent.map(|own| own as f64 / all as f64)
+}
+
+#[test]
+fn a_path_that_has_lost_something_is_looked_at_closely_until_it_loses_no_more() {
+    let (mut trains, mut now) = (Trains::new(3, 5_000), 0);
+    let near = |shares: [f64; 3], expected: [f64; 3]| {
+        let off = shares.iter().zip(expected).map(|(own, at)| (own - at).abs()).fold(0.0, f64::max);
+        assert!(off < 0.05, "{shares:?}");
+    };
+    near(shares(&mut trains, &mut now, 30, |_, _| false), [1.0 / 3.0; 3]);
+    let loses = |path: usize, sequence: u64| path == 1 && sequence % 96 == 3;
+    near(shares(&mut trains, &mut now, 30, loses), [1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0]);
+    // 256 trains at two thirds of 25 in a second.
+    shares(&mut trains, &mut now, 16, |_, _| false);
+    near(shares(&mut trains, &mut now, 30, |_, _| false), [1.0 / 3.0; 3]);
+}
