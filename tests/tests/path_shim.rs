@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU16, Ordering},
@@ -122,6 +122,40 @@ fn connections_take_their_paths_in_turn_and_another_port_where_one_is_in_use() {
             assert_eq!(said.ports[..4], [ports[0], ports[2], ports[1], ports[3]]);
         }
         assert!(said.ports[4..].iter().all(|port| !ports.contains(port)), "{said:?}");
+    }
+}
+
+/// A connection of somebody else, from this port of the loopback.
+fn connection_from(port: u16) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("free");
+    let to = TcpStream::connect(("127.0.0.1", port)).expect("listened on");
+    (listener.accept().expect("connected").0, to)
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_passed_over() {
+    for args in [&["--count=3"][..], &["--count=3", "--nonblocking"], &["--count=3", "--reuse"]] {
+        let (scene, to, ports) = (Scene::new(), server("127.0.0.1"), range(6));
+        scene.publish(&plan(to.ip(), ANY_PORT, ANY_RANK, [&ports[..3], &ports[3..]]), FOR_EVER);
+        let _here = TcpListener::bind(("127.0.0.1", ports[0])).expect("free");
+        let _connected = connection_from(ports[1]);
+        let _everywhere = TcpListener::bind(("0.0.0.0", ports[3])).expect("free");
+        let _connected_too = connection_from(ports[4]);
+        let said = &scene.run(to, args)[0];
+        assert!(said.errors.is_empty(), "{:?}", said.errors);
+        assert_eq!((said.echoed, &said.ports[..2]), (3, &[ports[2], ports[5]][..]), "{args:?}");
+        assert!(!ports.contains(&said.ports[2]), "no port of its path is left: {said:?}");
+    }
+}
+
+#[test]
+fn where_others_have_all_planned_ports_connections_have_any() {
+    let (scene, to, ports) = (Scene::new(), server("127.0.0.1"), range(4));
+    scene.publish(&plan(to.ip(), ANY_PORT, ANY_RANK, [&ports[..2], &ports[2..]]), FOR_EVER);
+    let _taken: Vec<TcpListener> =
+        ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).expect("free")).collect();
+    for args in [&["--count=3"][..], &["--count=3", "--nonblocking"], &["--count=3", "--reuse"]] {
+        untouched(&scene.run(to, args), &ports);
     }
 }
 
