@@ -6,7 +6,7 @@ use c4_tests::{
     fabric::{
         Shape, acquire_rights,
         experiment::{Outcome, Trial, run},
-        jobs::{self, JobsCut, JobsTrial},
+        jobs::{self, JobsCut, JobsLossy, JobsTrial},
         traffic,
     },
     nccl::built,
@@ -178,7 +178,7 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
             if let Some(lossy) = &outcome.lossy {
                 println!(
                     "    leaf{}–spine{} lost one packet in {}: {:.3} s; named ({}) after {:.1} s, avoided after {:.1}, then {:.3} s, \
-                     {:.3} ideal; cleared {:.1} s after it was mended",
+                     {:.3} ideal; cleared {:.1} s after it was mended; {} findings of other links",
                     lossy.link.0,
                     lossy.link.1,
                     lossy.one_in,
@@ -188,7 +188,8 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
                     lossy.seconds,
                     lossy.planned_slowest,
                     lossy.ideal,
-                    lossy.cleared
+                    lossy.cleared,
+                    lossy.innocent
                 );
             }
             if let Some(cut) = &outcome.cut {
@@ -213,6 +214,12 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
     let cut_of_ideal = median(cuts.iter().map(|cut| cut.ideal / cut.planned_slowest));
     let worst = |seconds: fn(&JobsCut) -> f64| cuts.iter().map(|cut| seconds(cut)).fold(0.0, f64::max);
     let (known, back) = (worst(|cut| cut.seconds), worst(|cut| cut.back));
+    let lossy: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.lossy.as_ref()).collect();
+    let lossy_median = |seconds: fn(&JobsLossy) -> f64| median(lossy.iter().map(|lossy| seconds(lossy)));
+    let lossy_worst =
+        |seconds: fn(&JobsLossy) -> f64| lossy.iter().map(|lossy| seconds(lossy)).fold(0.0, f64::max);
+    let (found, cleared) = (lossy_median(|lossy| lossy.found), lossy_median(|lossy| lossy.cleared));
+    let (found_worst, cleared_worst) = (lossy_worst(|lossy| lossy.found), lossy_worst(|lossy| lossy.cleared));
     if args.json {
         let mut summary = json!({"ideal_over_planned_median": of_ideal, "hashed_over_planned_median": gain});
         if args.cut {
@@ -220,12 +227,24 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
             summary["cut_seconds_worst"] = json!(known);
             summary["cut_back_worst"] = json!(back);
         }
+        if !lossy.is_empty() {
+            summary["lossy_found_median"] = json!(found);
+            summary["lossy_found_worst"] = json!(found_worst);
+            summary["lossy_cleared_median"] = json!(cleared);
+            summary["lossy_cleared_worst"] = json!(cleared_worst);
+        }
         println!("{}", json!({"summary": summary, "trials": outcomes}));
     } else {
         println!("median: iterations planned {gain:.2} times as fast as hashed, {of_ideal:.2} of ideal");
         if args.cut {
             println!(
                 "a link died: median {cut_of_ideal:.2} of ideal; new paths known after {known:.1} s at most, taken after {back:.1}"
+            );
+        }
+        if !lossy.is_empty() {
+            println!(
+                "a link lost packets: named after {found:.1} s (median; {found_worst:.1} at most), cleared {cleared:.1} s after it was \
+                 mended ({cleared_worst:.1} at most)"
             );
         }
     }

@@ -47,6 +47,8 @@ pub struct JobsLossy {
     pub ideal: f64,
     /// From its mending until it was cleared.
     pub cleared: f64,
+    /// Findings of other links, all the time.
+    pub innocent: usize,
 }
 
 /// The link between switches that has most to carry.
@@ -120,12 +122,19 @@ impl Scene<'_> {
         let link = fullest(plan)?;
         let began = clock::now();
         self.fabric.lose(link.0, link.1, one_in)?;
-        let lossy = self.iterations("planned")?;
-        let named =
-            self.wait_faults(|open| open.iter().any(|ends| is_link(link, [&ends["src"], &ends["dst"]])))?;
-        let found = began.elapsed().as_secs_f64();
-        let (paths, _) = self.wait_planned(self.trial.jobs, |paths| is_avoided(paths, link))?;
-        let seconds = began.elapsed().as_secs_f64();
+        let (lossy, avoided) = thread::scope(|scope| {
+            let lossy = scope.spawn(|| self.iterations("planned"));
+            let is_named =
+                |open: &[Value]| open.iter().any(|ends| is_link(link, [&ends["src"], &ends["dst"]]));
+            let avoided = self.wait_faults(is_named).and_then(|named| {
+                let found = began.elapsed().as_secs_f64();
+                let (paths, _) = self.wait_planned(self.trial.jobs, |paths| is_avoided(paths, link))?;
+                Ok((named, found, paths, began.elapsed().as_secs_f64()))
+            });
+            (lossy.join(), avoided)
+        });
+        let lossy = lossy.map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        let (named, found, paths, seconds) = avoided?;
         drop(running);
         let running = self.all_jobs("avoiding", 2)?;
         let planned = self.iterations("avoiding")?;
@@ -145,8 +154,20 @@ impl Scene<'_> {
             planned_slowest: slowest(&planned),
             ideal: ideal(alone, paths["max_fabric_utilisation"].as_f64().unwrap_or(1.0)),
             cleared: mended.elapsed().as_secs_f64(),
+            innocent: self.innocent(link)?,
         };
         Ok((lossy, running))
+    }
+
+    /// How many findings accused links of something, and not this one.
+    fn innocent(&self, link: (usize, usize)) -> anyhow::Result<usize> {
+        let said = self.ask(&["findings", "--all"]).context("the controller does not answer")?;
+        let all = said["findings"].as_array().context("no list of findings")?;
+        let accuses = |of: &&Value| {
+            let suspects = of["suspects"].as_array().map_or(&[][..], Vec::as_slice);
+            suspects.iter().any(|of| is_link(link, [&of["link"]["src"], &of["link"]["dst"]]))
+        };
+        Ok(all.iter().filter(|of| of["kind"] == "path_fault").filter(|of| !accuses(of)).count())
     }
 
     /// Waits until the links that are accused are such; says which they are.
