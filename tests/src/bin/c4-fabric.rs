@@ -120,11 +120,13 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
     let gain = median(outcomes.iter().map(|outcome| outcome.planned.slowest / outcome.hashed.slowest));
     let after_cut = outcomes.iter().filter_map(|outcome| outcome.cut.as_ref());
     let cut_of_ideal = median(after_cut.clone().map(|cut| cut.planned.slowest / cut.ideal));
+    let cut_of_fresh = median(after_cut.clone().map(|cut| cut.planned.slowest / cut.fresh.slowest));
     let cut_seconds = after_cut.map(|cut| cut.seconds).fold(0.0, f64::max);
     if args.json {
         let mut summary = json!({"slowest_of_ideal_median": of_ideal, "planned_over_hashed_median": gain});
         if args.cut {
             summary["cut_slowest_of_ideal_median"] = json!(cut_of_ideal);
+            summary["cut_slowest_of_fresh_median"] = json!(cut_of_fresh);
             summary["cut_seconds_worst"] = json!(cut_seconds);
         }
         let shape = json!({"leaves": leaves, "spines": spines, "hosts": hosts, "slow_spines": args.slow_spines, "flows": args.flows, "mbit": mbit});
@@ -133,7 +135,8 @@ fn experiments(args: &Args) -> anyhow::Result<()> {
         println!("median: slowest flow planned {of_ideal:.2} of ideal, {gain:.2} times hashed");
         if args.cut {
             println!(
-                "a link died: median {cut_of_ideal:.2} of ideal, on new paths after {cut_seconds:.1} s at most"
+                "a link died: median {cut_of_ideal:.2} of ideal, {cut_of_fresh:.2} of the same paths with all connections new; on new \
+                 paths after {cut_seconds:.1} s at most"
             );
         }
     }
@@ -276,13 +279,15 @@ fn say(outcome: &Outcome) {
     );
     if let Some(cut) = &outcome.cut {
         println!(
-            "    leaf{}–spine{} died: slowest {:.1} by routing alone, {:.1} planned anew after {:.1} s ({} moves), {:.1} ideal",
+            "    leaf{}–spine{} died: slowest {:.1} by routing alone, {:.1} planned anew after {:.1} s ({} moves), {:.1} with all \
+             connections new, {:.1} ideal",
             cut.link.0,
             cut.link.1,
             cut.routed.slowest,
             cut.planned.slowest,
             cut.seconds,
             cut.moves,
+            cut.fresh.slowest,
             cut.ideal
         );
     }

@@ -93,6 +93,8 @@ pub struct Cut {
     pub ideal: f64,
     /// On new paths.
     pub planned: Rates,
+    /// On the same paths, when all connections are new: what congestion control makes of them where nothing is left of before.
+    pub fresh: Rates,
 }
 
 /// What came out.
@@ -241,7 +243,7 @@ impl Scene<'_> {
         &mut self,
         before: &Planned,
         spines: &[usize],
-        senders: &mut [Sender],
+        mut senders: Vec<Sender>,
         seed: u64,
     ) -> anyhow::Result<Cut> {
         let used: BTreeSet<_> =
@@ -273,10 +275,21 @@ impl Scene<'_> {
             let own = after.ports[number].get(&new[number]);
             ensure!(own.is_some_and(|own| own.contains(&port)), "a flow has not got its new port");
         }
-        let _ = self.receivers.measure(&self.flows, SETTLE_SHARED);
+        let planned = self.shared_rates();
+        drop(senders);
+        let senders = self.start(&self.flows, true)?;
+        self.check_ports(&after.ports, &new)?;
+        let fresh = self.shared_rates();
+        drop(senders);
         let moves = new.iter().zip(spines).filter(|(new, old)| new != old).count();
         let (ideal, learned) = (self.ideal(&after), after.learned);
-        Ok(Cut { link, routed, seconds, learned, moves, ideal, planned: self.rates() })
+        Ok(Cut { link, routed, seconds, learned, moves, ideal, planned, fresh })
+    }
+
+    /// Rates once flows that share a link are used to it.
+    fn shared_rates(&self) -> Rates {
+        let _ = self.receivers.measure(&self.flows, SETTLE_SHARED);
+        self.rates()
     }
 }
 
@@ -300,11 +313,10 @@ pub fn run(trial: &Trial, shim: &Path) -> anyhow::Result<Outcome> {
     let first = scene.plan(20_000, None)?;
     let spines = scene.tables.publish(&scene.fabric, &scene.flows, &first.ports, &first.plan)?;
     scene.measure_alone(spines[0])?;
-    let mut senders = scene.start(&scene.flows, true)?;
+    let senders = scene.start(&scene.flows, true)?;
     scene.check_ports(&first.ports, &spines)?;
     let planned = scene.rates();
-    let cut = if trial.cut { Some(scene.cut(&first, &spines, &mut senders, trial.seed)?) } else { None };
-    drop(senders);
+    let cut = if trial.cut { Some(scene.cut(&first, &spines, senders, trial.seed)?) } else { None };
 
     let link = f64::from(trial.shape.mbit) * PAYLOAD;
     let (alone, ideal, learned) = (scene.alone, scene.ideal(&first), first.learned);
