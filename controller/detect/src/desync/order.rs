@@ -95,9 +95,10 @@ impl Order {
         let alike = self.pieces.iter().filter(|piece| {
             piece.log_length == log_length && piece.signature == signature && piece.told >= KNOWN
         });
-        let here: Vec<u32> = alike
-            .map(|piece| (self.shift + self.operations + piece.place - place) % self.operations)
-            .collect();
+        let [shift, operations, place] = [self.shift, self.operations, place].map(u64::from);
+        // Less than an iteration, which is of 32 bits.
+        let off = |other: u32| ((shift + operations + u64::from(other) - place) % operations) as u32;
+        let here: Vec<u32> = alike.map(|piece| off(piece.place)).collect();
         let search = match self.search.take() {
             Some(mut search) if search.shifts.iter().any(|shift| here.contains(shift)) => {
                 search.shifts.retain(|shift| here.contains(shift));
