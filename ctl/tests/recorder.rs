@@ -58,6 +58,7 @@ fn operation(recorder: &Recorder, number: u64, ends: bool) {
         count: 1 << (number % 4),
         bytes: 4 << (number % 4),
         root_or_peer: 0,
+        peer_number: 0,
         enqueued: clock.now(),
     };
     let slot = recorder.operation(index);

@@ -76,6 +76,7 @@ pub unsafe fn init(api: u32, told: &Told, mask: *mut c_int, log: Log) -> (Handle
     recorder.live().communicators.fetch_max(slot as u32 + 1, Relaxed);
     state.masks[slot].store(mask, Relaxed);
     state.networked[slot].store(false, Relaxed);
+    state.peers.forget(slot);
     state.live[slot].store(generation, Release);
     let first = state.depth.first_mask();
     recorder.set_mask(first.cast_unsigned(), first != 0);

@@ -16,6 +16,7 @@ mod handle;
 mod init;
 mod log;
 mod names;
+mod peers;
 mod settings;
 mod state;
 mod version;

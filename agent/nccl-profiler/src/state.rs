@@ -20,6 +20,7 @@ use c4_recorder::writer::Recorder;
 use crate::connections::Connections;
 use crate::depth::Depth;
 use crate::names::NameCache;
+use crate::peers::Peers;
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 
@@ -42,6 +43,8 @@ pub struct State {
     pub names: NameCache,
     /// Connections by what they connect.
     pub connections: Connections,
+    /// Sends and receives by peer.
+    pub peers: Peers,
     recorder: MaybeUninit<Recorder>,
 }
 

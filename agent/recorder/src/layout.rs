@@ -266,8 +266,8 @@ pub struct Operation {
     pub bytes: AtomicU64,
     /// Root, or peer.
     pub root_or_peer: AtomicU32,
-    /// Unused, 0.
-    pub reserved: AtomicU32,
+    /// Which one of the sends to, or receives from, its peer, from 1; 0 if not counted.
+    pub peer_number: AtomicU32,
     /// When the host began to enqueue it, in ticks.
     pub enqueued: AtomicU64,
 

@@ -144,6 +144,9 @@ pub struct Operation {
     pub bytes: u64,
     /// Root of a collective or peer of a point-to-point operation.
     pub root_or_peer: u32,
+    /// Which one it is of the sends to (or receives from) its peer on the communicator, from 1: the peer's receive (or send) of
+    /// the same number is its other end. `None` if it was not counted.
+    pub peer_number: Option<u32>,
     /// "RING", "TREE", …; may be empty.
     pub algorithm: String,
     /// "LL", "LL128", "SIMPLE"; may be empty.

@@ -115,6 +115,7 @@ fn write_one(recorder: &Recorder, index: u64) {
         count: number,
         bytes: !number,
         root_or_peer: (number >> 32) as u32,
+        peer_number: number as u32,
         enqueued: clock.now(),
         ..OperationFacts::default()
     };
@@ -149,6 +150,7 @@ fn assert_operation(operation: &Operation) {
     assert_eq!(operation.comm_generation, number as u32, "{operation:?}");
     assert_eq!(operation.sequence, number & 0xFFFF_FFFF, "{operation:?}");
     assert_eq!(operation.root_or_peer, (number >> 32) as u32, "{operation:?}");
+    assert_eq!(operation.peer_number.unwrap_or(0), number as u32, "{operation:?}");
     assert_eq!(operation.function, if number & 1 == 1 { "AllReduce" } else { "" }, "{operation:?}");
     if let (Some(started), Some(completed)) = (operation.started_ns, operation.completed_ns) {
         assert_eq!(completed - started, number % 1000 * 2, "{operation:?}");

@@ -27,22 +27,28 @@ fn recorder(directory: &Path) -> Recorder {
 
 /// Enqueues a collective on communicator 0.
 fn collective(recorder: &Recorder, flags: u8, channels: u16) -> u64 {
+    enqueue(recorder, operation_kind::COLLECTIVE, flags, channels)
+}
+
+/// The same, of any kind; with rank 0 if it is a send or receive.
+fn enqueue(recorder: &Recorder, kind: u8, flags: u8, channels: u16) -> u64 {
     let names = recorder.names();
     let index = recorder.next_operation();
     let facts = OperationFacts {
         comm_slot: 0,
         comm_generation: 1,
-        kind: operation_kind::COLLECTIVE,
+        kind,
         function: names.add(b"AllReduce").expect("the table has room"),
         datatype: names.add(b"ncclFloat32").expect("the table has room"),
         algorithm: names.add(b"RING").expect("the table has room"),
         protocol: 0,
         flags,
         channels,
-        sequence: recorder.communicator(0).next_sequence(true),
+        sequence: recorder.communicator(0).next_sequence(kind == operation_kind::COLLECTIVE),
         count: 256,
         bytes: 1024,
         root_or_peer: 0,
+        peer_number: 0,
         enqueued: recorder.tick_source().now(),
     };
     recorder.operation(index).publish(index, &facts);
@@ -125,6 +131,41 @@ fn without_kernel_events_the_network_decides() {
     assert_eq!(operation().completed_ns, None);
     assert!(slot.proxy_stopped(clock));
     assert!(operation().completed_ns >= operation().started_ns);
+}
+
+#[test]
+fn a_receive_has_not_ended_before_the_network_where_that_is_seen_to_end() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let recorder = recorder(directory.path());
+    let mut reader = Reader::open(recorder.path()).expect("opens");
+    let clock = recorder.tick_source();
+    let mut cursor = 0;
+    let mut ends = |reader: &mut Reader| {
+        let poll = reader.poll(cursor).expect("polls");
+        cursor = poll.next_cursor;
+        poll.operations.iter().map(|operation| operation.completed_ns).collect::<Vec<_>>()
+    };
+    // Its kernel is said to have stopped, its network operation goes on.
+    let begin = |kind: u8| {
+        let slot = recorder.operation(enqueue(&recorder, kind, operation_flag::KERNEL_EVENTS, 1));
+        slot.proxy_started(true, clock);
+        slot.kernel_started(0, 1_000_000, clock);
+        slot.kernel_stop_time(0, 1_001_000);
+        assert_eq!(slot.kernel_stopped(0, clock), Some(true));
+        slot
+    };
+    let first = begin(operation_kind::RECEIVE);
+    assert!(ends(&mut reader)[0].is_some(), "perhaps network operations never end here");
+    assert!(first.proxy_stopped(clock));
+    let (second, _send) = (begin(operation_kind::RECEIVE), begin(operation_kind::SEND));
+    assert!(second.proxy_stopped(clock));
+    assert!(ends(&mut reader).iter().all(Option::is_some), "a send ends with its kernel");
+    let third = begin(operation_kind::RECEIVE);
+    assert_eq!(ends(&mut reader), [None]);
+    let before = recorder.now_ns();
+    assert!(third.proxy_stopped(clock));
+    let [Some(end)] = ends(&mut reader)[..] else { panic!("it has ended") };
+    assert!(end + 1_000_000 > before, "when the network had: {end} {before}");
 }
 
 /// A collective of which old kernel events are told when it is enqueued, as after replays of CUDA graphs.

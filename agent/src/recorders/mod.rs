@@ -12,34 +12,34 @@ mod exits;
 mod files;
 mod identity;
 mod links;
+mod look;
 mod owner;
 mod peers;
 mod source;
 mod tracked;
+mod transfers;
 
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use c4_detect::observation::{ProcessEnd, ProcessState};
 pub use collectives::Collectives;
 pub use communicator::Overdue;
 pub use evidence::Retention;
 pub use exits::{ExitStatus, Exits, Known};
 pub use files::RecorderDirectory;
 pub use identity::{describe, named_job, process_id};
+use look::Look;
 pub use owner::Origin;
 use owner::Owners;
 pub use peers::PeerSums;
 pub use source::{RecorderHandle, RecorderSource, Sample, SourceError};
 use tracing::{info, warn};
 use tracked::Tracked;
+use transfers::Transfers;
 
-use crate::{
-    procfs,
-    report::{Report, TimeSteps},
-};
+use crate::report::{Report, TimeSteps};
 
 /// A recorder that cannot be read is reported after this time: one that is just being created is none of the bad ones.
 const PATIENCE_NS: u64 = 1_000_000_000;
@@ -111,6 +111,7 @@ pub struct Sampler<S: RecorderSource> {
     first_scan: bool,
     list_failed: bool,
     tracked: BTreeMap<String, Tracked<S::Recorder>>,
+    transfers: Transfers,
     unreadable: BTreeMap<String, Unreadable>,
     evidence: evidence::Evidence,
     window_opened_ns: u64,
@@ -137,6 +138,7 @@ impl<S: RecorderSource> Sampler<S> {
             first_scan: true,
             list_failed: false,
             tracked: BTreeMap::new(),
+            transfers: Transfers::default(),
             unreadable: BTreeMap::new(),
             evidence: evidence::Evidence::default(),
             window_opened_ns: now_ns,
@@ -205,8 +207,10 @@ impl<S: RecorderSource> Sampler<S> {
         let mut alive: Vec<String> = self.tracked.keys().cloned().collect();
         loop {
             let mut ends = Vec::new();
-            for name in &alive {
-                match self.look(name, now_ns, &mut reports) {
+            // All are read before any is looked at: when a receive has ended, its sender tells.
+            let reads: Vec<_> = alive.iter().filter_map(|name| Some((name, self.read(name)?))).collect();
+            for (name, read) in reads {
+                match self.look(name, read, now_ns, &mut reports) {
                     Look::Alive { urgent: now } => urgent |= now,
                     Look::Ended => ends.push(name.clone()),
                 }
@@ -235,6 +239,7 @@ impl<S: RecorderSource> Sampler<S> {
         for name in ended {
             reports.extend(self.bury(name, now_ns));
         }
+        self.transfers.retain(&self.tracked.values().flat_map(Tracked::memberships).collect());
         for name in self.evidence.expired(self.settings.retention, now_ns) {
             if let Err(error) = self.source.remove(&name) {
                 warn!(recorder = %name, %error, "cannot remove the recorder of a dead process");
@@ -316,89 +321,4 @@ impl<S: RecorderSource> Sampler<S> {
             }
         }
     }
-
-    fn look(&mut self, name: &str, now_ns: u64, reports: &mut Vec<Report>) -> Look {
-        let Some(tracked) = self.tracked.get_mut(name) else { return Look::Alive { urgent: false } };
-        // Life first, contents second: what is read after the death is everything there will ever be.
-        let alive = tracked.handle.alive();
-        let (pid, start_ticks) = (tracked.identity.pid, tracked.identity.start_ticks);
-        let stat = procfs::find(&self.settings.proc_root, pid, start_ticks);
-        let looked = tracked.look(&self.settings.node, now_ns);
-        if let Err(error) = alive.as_ref().map(|_| ()).and(looked.as_ref().map(|_| ())) {
-            self.errors += 1;
-            let since = *tracked.failing_since_ns.get_or_insert(now_ns);
-            if now_ns.saturating_sub(since) >= PATIENCE_NS
-                && !std::mem::replace(&mut tracked.failure_reported, true)
-            {
-                warn!(recorder = %name, %error, "cannot read this recorder any more");
-            }
-        } else {
-            tracked.failing_since_ns = None;
-            tracked.failure_reported = false;
-        }
-        reports.extend(looked.unwrap_or_default());
-        if let Some((job, collectives)) = tracked.take_collectives() {
-            self.collectives.entry(job).or_default().merge(&collectives);
-        }
-        let (signal, code) = stat.map_or((None, None), |stat| (stat.signal(), stat.exit_code()));
-        // One that was killed holds its lock until its GPU has given everything back, and its peers may be faster to
-        // end of its loss.
-        if signal.is_some() || !alive.unwrap_or(true) {
-            tracked.ended_by = ExitStatus { code, signal };
-            // The lock goes a moment before the parent hears of it: wait one sample for the exit status.
-            // Windows are not to show it as one that lives.
-            tracked.state = ProcessState::Zombie;
-            if let Some(since_ns) = self.unwatched_since_ns
-                && tracked.lived_ns.is_none()
-                && !tracked.waited_for_exit
-            {
-                let lived_ns = tracked.lived_until(now_ns).max(since_ns);
-                tracked.lived_ns = Some(lived_ns);
-            }
-            let unknown = tracked.ended_by == ExitStatus::default() && self.exits.get(pid) == Known::Running;
-            if unknown && !std::mem::replace(&mut tracked.waited_for_exit, true) {
-                return Look::Alive { urgent: false };
-            }
-            return Look::Ended;
-        }
-        let before = tracked.state;
-        tracked.state = stat.map_or(ProcessState::Unknown, |stat| stat.state);
-        let stopped = tracked.state == ProcessState::Stopped && before != ProcessState::Stopped;
-        Look::Alive { urgent: tracked.becomes_urgent(self.settings.overdue, now_ns) || stopped }
-    }
-
-    fn bury(&mut self, name: String, now_ns: u64) -> Option<Report> {
-        let tracked = self.tracked.remove(&name)?;
-        let (dropped, unread) = tracked.losses();
-        self.buried_losses.0 = self.buried_losses.0.saturating_add(dropped);
-        self.buried_losses.1 = self.buried_losses.1.saturating_add(unread);
-        self.evidence.add(name, now_ns);
-        let process = tracked.process?;
-        let status = match self.exits.get(tracked.identity.pid) {
-            Known::Ended(status) => status,
-            Known::Stranger | Known::Running => tracked.ended_by,
-        };
-        let (finalized, found) = (tracked.finalized(), tracked.lived_ns.is_some());
-        info!(
-            pid = tracked.identity.pid,
-            finalized,
-            exit_code = status.code,
-            signal = status.signal,
-            found,
-            "a training process ended"
-        );
-        Some(Report::ProcessEnded(ProcessEnd {
-            process,
-            ago_us: now_ns.saturating_sub(tracked.lived_ns.unwrap_or(now_ns)) / 1_000,
-            finalized,
-            exit_code: status.code,
-            signal: status.signal,
-            found,
-        }))
-    }
-}
-
-enum Look {
-    Alive { urgent: bool },
-    Ended,
 }

@@ -9,7 +9,7 @@ use std::{
 
 use c4_detect::{
     aggregate::Coverage,
-    observation::{CommId, Membership, Window},
+    observation::{CommId, Membership, ProcessEnd, ProcessState, Window},
 };
 use c4_recorder::snapshot::{
     Communicator, Connection, Identity, Operation, OperationKind, StepState as RawStep,
@@ -138,6 +138,7 @@ fn operation(sequence: u64, start_ms: u64, end_ms: Option<u64>) -> Operation {
         count: 256,
         bytes: 1024,
         root_or_peer: 0,
+        peer_number: None,
         algorithm: String::new(),
         protocol: String::new(),
         channels: 1,
@@ -589,4 +590,55 @@ fn collectives_are_counted_once_by_job_the_last_ones_of_the_dead_too() {
         .collect();
     assert_eq!(counts, [("all_reduce", "64KiB", 4)]);
     assert!(sampler.take_collectives().is_empty());
+}
+
+/// A send to, or a receive from, the other rank of two: which one it is, from 0.
+fn transfer(kind: OperationKind, n: u64, peer: u32, start_ms: u64, end_ms: u64) -> Operation {
+    let (function, peer_number) = (format!("{kind:?}"), Some(n as u32 + 1));
+    Operation { kind, function, root_or_peer: peer, peer_number, ..operation(n, start_ms, Some(end_ms)) }
+}
+
+/// The time by itself, in ms, between the first collective, until 10 ms, and the second, from 290 ms on, of a rank that receives
+/// from 20 ms on, said to have ended at 25 ms, and perhaps again, while the other rank has sent once before and does this.
+fn own_ms_of_a_receiver(again: &[Operation], sender: &[Operation]) -> u64 {
+    let table = Table::default();
+    for (name, n) in [("a.c4r", 0), ("b.c4r", 1)] {
+        table.with(name, |fake| *fake = rank(n));
+    }
+    let tell = |name: &str, parts: &[&[Operation]]| {
+        let operations = parts.concat().into_iter().zip(0..);
+        let operations: Vec<_> = operations.map(|(op, index)| Operation { index, ..op }).collect();
+        table.with(name, |fake| {
+            fake.sample.next_cursor = operations.len() as u64;
+            fake.sample.operations = operations;
+        });
+    };
+    let mut sampler = sampler(&table, &Exits::default());
+    let first = [operation(0, 0, Some(10)), transfer(OperationKind::Receive, 1, 1, 20, 25)];
+    let before = [operation(0, 0, Some(10)), transfer(OperationKind::Send, 0, 0, 2, 3)];
+    tell("a.c4r", &[&first]);
+    let begun = |op: &&Operation| op.started_ns.is_some_and(|ns| ns < START + 100 * MS);
+    tell("b.c4r", &[&before, &sender.iter().filter(begun).cloned().collect::<Vec<_>>()]);
+    watch(&mut sampler, 0, 100);
+    tell("a.c4r", &[&first, again, &[operation(1, 290, Some(295))]]);
+    tell("b.c4r", &[&before, sender]);
+    let told = watch(&mut sampler, 200, 1_000);
+    let receiver = windows(&told)[0].1.process;
+    let blocks = windows(&told).into_iter().filter(|(_, window)| window.process == receiver);
+    let mut blocks = blocks.flat_map(|(_, window)| &window.comms[0].blocks);
+    blocks.find(|block| block.first == 1).and_then(|block| block.own_ns).expect("it is told") / MS
+}
+
+#[test]
+fn a_receive_that_is_said_to_have_ended_lasts_until_its_sender_begins() {
+    let send = |start_ms| transfer(OperationKind::Send, 1, 0, start_ms, start_ms + 5);
+    assert_eq!(own_ms_of_a_receiver(&[], &[send(230)]), 10 + 60, "until 20 ms, and from 230 ms on");
+    assert_eq!(own_ms_of_a_receiver(&[], &[send(12)]), 10 + 265, "it had begun before");
+}
+
+#[test]
+fn ranks_that_do_not_count_alike_are_not_believed() {
+    // At 100 ms nothing contradicts it. Then another receive has begun, while the sender tells of no send.
+    let again = [transfer(OperationKind::Receive, 2, 1, 150, 155)];
+    assert_eq!(own_ms_of_a_receiver(&again, &[]), 10 + 50 + 135);
 }

@@ -15,6 +15,7 @@ use super::{
     identity::{self, KERNEL_EVENTS},
     owner::Owners,
     source::{RecorderHandle, Sample, SourceError},
+    transfers::{Receives, Transfers},
 };
 use crate::report::{PeerTraffic, ProcessStart, Report};
 
@@ -58,6 +59,7 @@ pub(super) struct Tracked<H> {
     unread: u64,
     comms: BTreeMap<(u32, u32), CommTrack>,
     coverage: Coverage,
+    receives: Receives,
     window_opened_ns: u64,
     read_since_window: bool,
 }
@@ -91,18 +93,33 @@ impl<H: RecorderHandle> Tracked<H> {
             unread: 0,
             comms: BTreeMap::new(),
             coverage: Coverage::default(),
+            receives: Receives::default(),
             window_opened_ns: now_ns,
             read_since_window: false,
         })
     }
 
-    /// Looks at what changed and says what is new about the process's identity.
+    /// Reads what changed.
     ///
     /// # Errors
     /// The recorder cannot be read.
-    pub(super) fn look(&mut self, node: &str, now_ns: u64) -> Result<Vec<Report>, SourceError> {
+    pub(super) fn read(&mut self) -> Result<Sample, SourceError> {
         let sample = self.handle.poll(self.cursor)?;
         self.cursor = sample.next_cursor;
+        Ok(sample)
+    }
+
+    /// Takes in what was read, and what all processes of the node send, and says what is new about the process's identity.
+    ///
+    /// # Errors
+    /// The recorder cannot be read.
+    pub(super) fn look(
+        &mut self,
+        sample: &Sample,
+        transfers: &Transfers,
+        node: &str,
+        now_ns: u64,
+    ) -> Result<Vec<Report>, SourceError> {
         self.profiling = sample.profiling;
         self.event_mask = sample.event_mask;
         let losses = sample.losses;
@@ -127,7 +144,7 @@ impl<H: RecorderHandle> Tracked<H> {
                 news.push(Report::ProcessStarted(start));
             }
         }
-        self.follow(&sample, now_ns, &mut news);
+        self.follow(sample, transfers, now_ns, &mut news);
         Ok(news)
     }
 
@@ -145,7 +162,7 @@ impl<H: RecorderHandle> Tracked<H> {
         *self.lived_ns.insert(last_ns.min(now_ns))
     }
 
-    fn follow(&mut self, sample: &Sample, now_ns: u64, news: &mut Vec<Report>) {
+    fn follow(&mut self, sample: &Sample, transfers: &Transfers, now_ns: u64, news: &mut Vec<Report>) {
         let Some(process) = self.process else { return };
         // A slot that was used again belongs to another communicator; what was known of the old one is told by now.
         self.comms
@@ -163,7 +180,7 @@ impl<H: RecorderHandle> Tracked<H> {
             let key = (connection.comm_slot, connection.comm_generation);
             connections.entry(key).or_default().push(connection);
         }
-        self.cover(sample, now_ns);
+        self.cover(sample, transfers, now_ns);
         for comm in sample.communicators.iter().filter(|comm| comm.is_known()) {
             let key = (comm.slot, comm.generation);
             let track = self.comms.entry(key).or_insert_with(|| {
@@ -187,7 +204,7 @@ impl<H: RecorderHandle> Tracked<H> {
     }
 
     /// Notes when the process was in any communication. What has not ended covers everything until now.
-    fn cover(&mut self, sample: &Sample, now_ns: u64) {
+    fn cover(&mut self, sample: &Sample, transfers: &Transfers, now_ns: u64) {
         self.coverage.forget_before(now_ns.saturating_sub(REMEMBERED_NS));
         for op in sample.operations.iter().filter(|op| op.observable) {
             if let Some(started_ns) = op.started_ns {
@@ -198,6 +215,13 @@ impl<H: RecorderHandle> Tracked<H> {
                 );
             }
         }
+        let (comms, operations) = (&sample.communicators, &sample.operations);
+        self.receives.cover(self.uid, comms, operations, transfers, &mut self.coverage, now_ns);
+    }
+
+    /// The communicators that it is in: user, communicator, rank.
+    pub(super) fn memberships(&self) -> impl Iterator<Item = (Option<u32>, u64, u32)> {
+        self.comms.values().map(|comm| (self.uid, comm.last.id, comm.last.rank))
     }
 
     /// True once for each collective that has been in flight for longer than usual.

@@ -156,6 +156,14 @@ fn group_of_collectives_and_point_to_point() {
             assert_eq!((send.root_or_peer, send.count, send.bytes), (4, 512, 1_024), "v{version}");
             assert_eq!(by_kind(OperationKind::Receive).root_or_peer, 2);
             assert_eq!(by_kind(OperationKind::Collective).function, "AllReduce");
+            comm.group(&[p2p(true, 2), p2p(true, 4), p2p(false, 3)]).enqueued();
+            let snapshot = sandbox.snapshot();
+            let numbers = snapshot.operations.iter().map(|operation| operation.peer_number);
+            assert_eq!(
+                numbers.collect::<Vec<_>>(),
+                [None, Some(1), Some(1), Some(1), Some(2), None],
+                "v{version}: by peer and direction; what it sends itself is not counted"
+            );
         });
     }
 }

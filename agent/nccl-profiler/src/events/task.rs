@@ -37,7 +37,8 @@ pub(super) unsafe fn task_start<E: Event>(
     // SAFETY: as above.
     let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
     let mask = state.mask(comm.slot).map_or(0, |mask| mask.load(Relaxed));
-    let to_itself = !is_collective && task.root_or_peer.cast_unsigned() == comm.record.rank.load(Relaxed);
+    let root_or_peer = task.root_or_peer.cast_unsigned();
+    let to_itself = !is_collective && root_or_peer == comm.record.rank.load(Relaxed);
     let mut flags = 0;
     let parent = event.parent();
     if parent.is_of(cookie) && parent.is(Kind::Token) && parent.payload() & 1 != 0 {
@@ -53,6 +54,10 @@ pub(super) unsafe fn task_start<E: Event>(
             flags |= operation_flag::UNOBSERVABLE;
         }
     }
+    // One that is captured is told of once, and runs with each replay.
+    let is_counted = !is_collective && !to_itself && flags & operation_flag::GRAPH_CAPTURED == 0;
+    let is_send = kind == operation_kind::SEND;
+    let peer_number = if is_counted { state.peers.next(comm.slot, root_or_peer, is_send) } else { 0 };
     if task.channels == 0 || !task.channels_exact {
         flags |= operation_flag::CHANNELS_UNKNOWN;
     }
@@ -69,7 +74,8 @@ pub(super) unsafe fn task_start<E: Event>(
         sequence: comm.record.next_sequence(is_collective),
         count: task.count as u64,
         bytes: (task.count as u64).saturating_mul(state.names.element_bytes(datatype)),
-        root_or_peer: task.root_or_peer.cast_unsigned(),
+        root_or_peer,
+        peer_number,
         enqueued,
     };
     let index = recorder.next_operation();

@@ -135,7 +135,7 @@ const OPERATION: &[Field] = fields!(Operation:
     count "elements",
     bytes "bytes",
     root_or_peer "rank",
-    reserved "0",
+    peer_number "which one of the sends to, or receives from, its peer on the communicator, from 1; 0 if not counted",
     enqueued "in ticks",
     kernel_version "of the fields up to `kernel_reserved2`: odd while they are written",
     kernel_reserved "0",

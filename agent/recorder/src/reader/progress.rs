@@ -3,7 +3,9 @@
 //! The rules, from the strongest:
 //! 1. With kernel events, the kernel decides: started when it started on the first channel, completed when it stopped on
 //!    all of them. The times are the GPU's, exact among each other. Network operations do not matter then: some
-//!    transports start them and never stop them, and a sender's last transfer may outlive its kernel.
+//!    transports start them and never stop them, and a sender's last transfer may outlive its kernel. But a receive is not complete
+//!    before its network operations have ended, where those from its peer were seen to end: NCCL 2.28 tells of a send and a
+//!    receive in one group that both kernels have stopped once the send has.
 //! 2. Without, the network decides: started when the first network operation began to move, completed when all that were
 //!    started have ended.
 //! 3. The kernels of one communicator run one after the other. So a collective is complete when a later one of its communicator
@@ -37,6 +39,8 @@ pub(super) struct GpuClocks {
     too_early: BTreeMap<CommKey, u32>,
     /// Communicators with network operations.
     networked: BTreeSet<CommKey>,
+    /// Of these, peers from which receives were seen to end in the network.
+    ending: BTreeSet<(CommKey, u32)>,
 }
 
 /// Kernels cannot start before they are enqueued, but the clocks' difference is known only so well.
@@ -82,6 +86,9 @@ impl GpuClocks {
             let key = (operation.comm_slot, operation.comm_generation);
             if operation.proxy_started > 0 {
                 self.networked.insert(key);
+                if operation.kind == OperationKind::Receive && has_ended(operation) {
+                    self.ending.insert((key, operation.root_or_peer));
+                }
             }
             let started = host_ns(operation.gpu_start, self.difference(key, clock.ns(operation.host_start)));
             let enqueued = clock.ns(operation.enqueued);
@@ -104,6 +111,7 @@ impl GpuClocks {
         let live = |key: &CommKey| communicators.iter().any(|comm| (comm.slot, comm.generation) == *key);
         self.too_early.retain(|key, _| live(key));
         self.networked.retain(live);
+        self.ending.retain(|(key, _)| live(key));
     }
 
     /// What to add to the GPU's time of an operation whose start was heard of at `heard_ns`.
@@ -112,6 +120,11 @@ impl GpuClocks {
         let near = (key, span.saturating_sub(1))..=(key, span);
         self.least.range(near).map(|(_, difference)| *difference).min()
     }
+}
+
+/// Whether the network operations that were started have ended.
+fn has_ended(raw: &RawOperation) -> bool {
+    raw.proxy_started != 0 && raw.proxy_stopped >= raw.proxy_started
 }
 
 /// A moment of the GPU's clock as host time.
@@ -154,19 +167,23 @@ fn own_progress(raw: &RawOperation, context: &Context<'_>) -> Progress {
         let difference = context.gpu.difference(key, context.clock.ns(raw.host_start));
         let gpu_start = host_ns(raw.gpu_start, difference);
         let gpu_stop = host_ns(raw.gpu_stop, difference);
+        let stopped = heard(raw.host_stop).map(|heard| gpu_stop.unwrap_or(heard));
+        let waits = raw.kind == OperationKind::Receive
+            && raw.proxy_started != 0
+            && context.gpu.ending.contains(&(key, raw.root_or_peer));
+        let received = if waits { heard(raw.proxy_last).filter(|_| has_ended(raw)) } else { stopped };
         return Progress {
             started_ns: gpu_start.or(heard(raw.host_start)),
             started_on_gpu: gpu_start.is_some(),
-            completed_ns: heard(raw.host_stop).map(|heard| gpu_stop.unwrap_or(heard)),
+            completed_ns: stopped.zip(received).map(|(stopped, received)| stopped.max(received)),
             observable: !flag(operation_flag::UNOBSERVABLE) || kernel_seen,
             last_heard_ns: gpu_stop.or(heard(raw.host_start)),
         };
     }
-    let ended = raw.proxy_started != 0 && raw.proxy_stopped >= raw.proxy_started;
     Progress {
         started_ns: heard(raw.proxy_first),
         started_on_gpu: false,
-        completed_ns: heard(raw.proxy_last).filter(|_| ended),
+        completed_ns: heard(raw.proxy_last).filter(|_| has_ended(raw)),
         observable: raw.proxy_started != 0,
         last_heard_ns: heard(raw.proxy_last).or(heard(raw.proxy_first)),
     }
@@ -273,6 +290,7 @@ impl Order {
             count: raw.count,
             bytes: raw.bytes,
             root_or_peer: raw.root_or_peer,
+            peer_number: (raw.peer_number != 0).then_some(raw.peer_number),
             algorithm: name(raw.algorithm),
             protocol: name(raw.protocol),
             channels: u32::from(raw.channels),

@@ -62,6 +62,7 @@ fn operation(n: u64, completed_ns: Option<u64>) -> snapshot::Operation {
         count: 1 << (n % 4),
         bytes: 4 << (n % 4),
         root_or_peer: 0,
+        peer_number: None,
         algorithm: String::new(),
         protocol: String::new(),
         channels: 2,

@@ -36,6 +36,8 @@ pub struct OperationFacts {
     pub bytes: u64,
     /// Root or peer.
     pub root_or_peer: u32,
+    /// Which one of the sends to, or receives from, its peer, from 1; 0 if not counted.
+    pub peer_number: u32,
     /// When, in ticks.
     pub enqueued: u64,
 }
@@ -78,6 +80,7 @@ impl Operation {
         self.count.store(facts.count, Relaxed);
         self.bytes.store(facts.bytes, Relaxed);
         self.root_or_peer.store(facts.root_or_peer, Relaxed);
+        self.peer_number.store(facts.peer_number, Relaxed);
         self.enqueued.store(facts.enqueued, Relaxed);
         for word in [&self.kernel_version, &self.proxy_version] {
             // A version that was left odd by a broken rule is mended; otherwise it stays.
