@@ -30,6 +30,10 @@ const MAX_BESIDE: u8 = 3;
 /// How long after the first finding another cause of the same standstill is still believed.
 const BESIDE_US: u64 = 10_000_000;
 
+/// How long after a process was first shown as ended its end may be told: an agent tells it at the same look or the next, and may
+/// be held up. Until then it is no hang.
+const ENDING_US: u64 = 2_000_000;
+
 /// What an end of the waits amounts to.
 enum Judgement {
     /// This is wrong, and ranks wait in that communicator because of it.
@@ -114,6 +118,7 @@ fn judge(job: &Job, waits: &Waits, root: &Root, config: &Config) -> Judgement {
         None => Judgement::Wait,
     };
     match root {
+        Root::Held { holders, .. } if holders.iter().any(|holder| is_ending(job, holder)) => Judgement::Wait,
         Root::Held { stall, holders } => match stall.as_ref().and_then(at) {
             Some((comm, stall)) => match held_up(job, comm, stall, holders, config) {
                 // Others may have waited for them for longer, in sends and receives.
@@ -135,6 +140,12 @@ fn judge(job: &Job, waits: &Waits, root: &Root, config: &Config) -> Judgement {
             wrong(deadlock::draft(job, waits, ranks, stalls, config), stalls.first().copied())
         }
     }
+}
+
+fn is_ending(job: &Job, holder: &Holder) -> bool {
+    let process = job.process(holder.process).filter(|process| process.alive());
+    let shown = process.and_then(|process| process.zombie);
+    shown.is_some_and(|shown| job.examined.micros_since(shown) <= ENDING_US)
 }
 
 fn held_up(job: &Job, comm: &Comm, stall: &Stall, holders: &[Holder], config: &Config) -> Judgement {

@@ -382,3 +382,43 @@ fn a_hang_lasts_while_those_in_it_cannot_be_seen() {
         assert_eq!((finding.cleared, &finding.id), (None, &first.id), "{finding:#?}");
     }
 }
+
+#[test]
+fn one_that_is_shown_as_ended_does_not_hang_before_its_end_is_told() {
+    for told_after_us in [0, 1_000 * MS, u64::MAX] {
+        let mut detector = Detector::new(Config { learning_hang_ms: 5_000, ..Config::default() });
+        let mut findings = Vec::new();
+        let mut say = |observation, now| findings.extend(detector.observe(observation, now));
+        for rank in 0..4 {
+            identity(rank).into_iter().for_each(|observation| say(observation, DIED));
+        }
+        // An agent that begins anew shows what it finds, and then tells that it has ended.
+        let begins = DIED.after(6_400 * MS);
+        for rank in [0, 1, 3] {
+            say(Observation::Window(window(rank, ProcessState::Running, 40, 6_390 * MS)), begins);
+        }
+        for ms in (0..5_000).step_by(100) {
+            let (since_us, now) = (ms * MS, begins.after(ms * MS));
+            if ms.is_multiple_of(1_000) && since_us <= told_after_us {
+                for rank in [0, 1, 3] {
+                    let waits_us = 6_390 * MS + since_us;
+                    say(Observation::Window(window(rank, ProcessState::Running, 40, waits_us)), now);
+                }
+                say(Observation::Window(window(CAUSE, ProcessState::Zombie, 40, 0)), now);
+            }
+            if since_us == told_after_us {
+                let (process, ago_us) = (process(CAUSE), now.micros_since(DIED));
+                let signal = Some(9);
+                let end =
+                    ProcessEnd { found: true, process, ago_us, finalized: false, exit_code: None, signal };
+                say(Observation::ProcessEnded(end), now);
+            }
+            say(Observation::Tick, now);
+        }
+        let kinds: Vec<Kind> = findings.iter().map(|finding| finding.kind).collect();
+        // One whose end is never told is stuck in ending, and holds the others up all the same.
+        let expected = if told_after_us == u64::MAX { Kind::NonCommHang } else { Kind::ProcessDeath };
+        assert!(!kinds.is_empty() && kinds.iter().all(|kind| *kind == expected), "{findings:#?}");
+        assert_eq!(findings[0].suspects[0].rank, Some(CAUSE));
+    }
+}
