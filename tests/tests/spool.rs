@@ -8,9 +8,7 @@ use c4_agent::{
     report::{Captured, ProcessStart, Report},
     stream::{Spool, Stream, StreamSettings, Tcp},
 };
-use c4_detect::observation::{
-    CommId, CommWindow, InFlight, Membership, OperationSignature, ProcessEnd, ProcessId, ProcessState, Window,
-};
+use c4_detect::observation::{CommId, Membership, ProcessEnd, ProcessId, Window};
 use c4_proto::v1::{Finding, ListFindingsRequest, operations_client::OperationsClient};
 use c4_tests::{
     cluster::{Child, Programs},
@@ -21,6 +19,7 @@ use c4_tests::{
         fleet::Fleet,
         source::{self, Said},
     },
+    soak::{self, Progress},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -88,45 +87,7 @@ fn started(rank: u32) -> [Report; 2] {
 fn window(rank: u32, second: u64) -> Window {
     let waits_us = second.saturating_sub(DIES) * 1_000_000;
     let completed = second.min(DIES) * PACE;
-    let function = OperationSignature {
-        function: "AllReduce".into(),
-        count: 1024,
-        datatype: "ncclFloat32".into(),
-        root: 0,
-    };
-    let in_flight = (waits_us > 0).then_some(InFlight {
-        sequence: completed,
-        signature: function,
-        started: true,
-        age_us: waits_us,
-        started_age_us: waits_us,
-        before: None,
-    });
-    let begun = completed + u64::from(waits_us > 0);
-    let comm = CommWindow {
-        comm: COMM,
-        enqueued: begun,
-        started: begun,
-        completed,
-        in_flight,
-        idle_us: 0,
-        blocks: Vec::new(),
-        edges: Vec::new(),
-        iterations: Vec::new(),
-        pending_peers: Vec::new(),
-        links: Vec::new(),
-    };
-    Window {
-        process: process(rank),
-        duration_us: 1_000_000,
-        state: ProcessState::Running,
-        kernel_events: true,
-        profiling: true,
-        dropped: 0,
-        unread: 0,
-        own: None,
-        comms: vec![comm],
-    }
+    soak::window(process(rank), COMM, &Progress { completed, waits_us, idle_us: 0 })
 }
 
 /// What an agent said in an hour in which nobody heard it, and when.

@@ -146,12 +146,13 @@ async fn live(job: u32, rank: u32, state: watch::Receiver<State>, reports: mpsc:
 
 /// How far a rank is.
 #[derive(Debug)]
-struct Progress {
-    completed: u64,
+pub struct Progress {
+    /// Collectives that it has completed.
+    pub completed: u64,
     /// How long it has waited in the next collective for the others.
-    waits_us: u64,
+    pub waits_us: u64,
     /// How long it has done nothing.
-    idle_us: u64,
+    pub idle_us: u64,
 }
 
 impl State {
@@ -169,7 +170,9 @@ impl State {
     }
 }
 
-fn window(process: ProcessId, comm: CommId, progress: &Progress) -> Window {
+/// What it tells of a second on its only communicator.
+#[must_use]
+pub fn window(process: ProcessId, comm: CommId, progress: &Progress) -> Window {
     let Progress { completed, waits_us, idle_us } = *progress;
     let signature = OperationSignature {
         function: "AllReduce".into(),

@@ -25,6 +25,7 @@ mod site;
 pub(crate) mod truth;
 mod wounds;
 
+pub use fleet::{Progress, window};
 pub use memory::Course;
 pub use truth::{Count, Verdict};
 pub use wounds::Wound;
