@@ -38,7 +38,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--devices", type=parse_numbers, default="0", help="GPUs the ranks use in turn, such as 0,1")
     parser.add_argument("--transport", choices=(NETWORK, LOCAL), default=NETWORK, help="local: NVLink or shared memory, one rank a GPU")
-    parser.add_argument("--nodes", type=int, default=2, help="agents the ranks are shared out to")
+    parser.add_argument("--nodes", type=int, help="agents the ranks are shared out to (default: 2; 1 where NCCL knows one node only)")
     parser.add_argument("--deadline", type=float, default=0, help="seconds after which no new work is begun; 0: none")
     parser.add_argument("--compute-ms", type=float, default=25.0, help="compute part of an iteration")
     parser.add_argument("--bucket-kib", type=int, default=16384, help="size of the large gradient buckets")
@@ -91,6 +91,8 @@ def parse_arguments(arguments=None):
     options.beside = {name: os.path.abspath(path) for name, path in (setting.split("=", 1) for setting in options.beside)}
     if options.ranks < 2 or options.repeat < 1:
         parser.error("at least 2 ranks and 1 repetition")
+    if options.nodes is None:
+        options.nodes = 1 if options.transport == LOCAL else 2
     options.bin = os.path.abspath(options.bin)
     if not os.path.isdir(options.bin):
         parser.error(f"--bin {options.bin}: no such directory")
