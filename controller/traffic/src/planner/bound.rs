@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::{fabric::Fabric, routes::Routes};
+use super::{
+    fabric::{Fabric, Up},
+    routes::Routes,
+};
 use crate::flows::Flows;
 
 /// How many different ports or leaves one end of a flow may have for cuts through several of them to be looked at.
@@ -26,8 +29,8 @@ pub(crate) struct Bounds {
 impl Bounds {
     pub(crate) fn new(fabric: &Fabric, routes: &Routes, flows: &Flows) -> Self {
         let pods = Pods::new(fabric);
-        let mut ports = [Cuts::default(), Cuts::default()];
-        let mut leaves = [Cuts::default(), Cuts::default()];
+        let mut ports = [(); 2].map(|()| Cuts::new(fabric.ports.len()));
+        let mut leaves = [(); 2].map(|()| Cuts::new(fabric.is_spine.len()));
         let mut across = [vec![(0.0, false); pods.count], vec![(0.0, false); pods.count]];
         let mut ends: Vec<u32> = Vec::new();
         for (number, flow) in flows.as_slice().iter().enumerate() {
@@ -88,7 +91,8 @@ fn whole(fabric: &Fabric, routes: &Routes, flows: &Flows) -> f64 {
             }
         }
     }
-    let mut bound: f64 = 0.0;
+    // The highest limit so far that is too low for some leaf, and the one just above it that is not.
+    let (mut bound, mut enough): (f64, f64) = (0.0, 0.0);
     for (leaf, sides) in leaves.iter().enumerate() {
         for (side, (count, least, lenient)) in sides.iter().enumerate().filter(|(_, side)| side.0 > 0) {
             let ups = fabric.ups(*lenient).of(leaf as u32);
@@ -102,7 +106,7 @@ fn whole(fabric: &Fabric, routes: &Routes, flows: &Flows) -> f64 {
             };
             let fits = |limit: f64| room(limit) >= f64::from(*count);
             // Most leaves are like one that was looked at before.
-            if fits(bound) {
+            if fits(enough) {
                 continue;
             }
             let (mut low, mut high) = (0.0, least * f64::from(*count) / total(ups, fabric, side) * 2.0 + 1.0);
@@ -114,13 +118,13 @@ fn whole(fabric: &Fabric, routes: &Routes, flows: &Flows) -> f64 {
                 if fits(middle) { high = middle } else { low = middle }
             }
             // From below, so that it stays a bound.
-            bound = bound.max(low);
+            (bound, enough) = (bound.max(low), enough.max(high));
         }
     }
     bound
 }
 
-fn total(ups: &[super::fabric::Up], fabric: &Fabric, side: usize) -> f64 {
+fn total(ups: &[Up], fabric: &Fabric, side: usize) -> f64 {
     ups.iter().map(|up| fabric.capacity[up.first as usize + side]).sum()
 }
 
@@ -143,18 +147,24 @@ fn above(fabric: &Fabric, switch: u32, side: usize, lenient: bool) -> f64 {
 }
 
 /// Traffic by the set of ports or leaves that it has to choose from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cuts {
-    single: HashMap<u32, (f64, bool)>,
+    /// By the one port or leaf that there is.
+    single: Vec<(f64, bool)>,
     several: HashMap<Vec<u32>, (f64, bool)>,
 }
 
 impl Cuts {
+    /// Of so many ports or switches.
+    fn new(count: usize) -> Self {
+        Self { single: vec![(0.0, false); count], several: HashMap::new() }
+    }
+
     fn add(&mut self, ends: &mut Vec<u32>, demand: f64, lenient: bool) {
         ends.sort_unstable();
         ends.dedup();
         let cut = match ends.as_slice() {
-            [one] => self.single.entry(*one).or_default(),
+            [one] => &mut self.single[*one as usize],
             several if several.len() <= MOST_CHOICES => match self.several.get_mut(several) {
                 Some(cut) => cut,
                 None => self.several.entry(several.to_vec()).or_default(),
@@ -167,8 +177,8 @@ impl Cuts {
 
     fn bound(&self, capacity: impl Fn(u32, bool) -> f64) -> f64 {
         let mut bound: f64 = 0.0;
-        for (end, (demand, lenient)) in &self.single {
-            bound = bound.max(demand / capacity(*end, *lenient));
+        for (end, (demand, lenient)) in self.single.iter().enumerate().filter(|(_, cut)| cut.0 > 0.0) {
+            bound = bound.max(demand / capacity(end as u32, *lenient));
         }
         for ends in self.several.keys() {
             // All that has to choose among these or fewer of these.
@@ -177,7 +187,7 @@ impl Cuts {
                 let chosen = ends.iter().enumerate().filter(|(index, _)| subset >> index & 1 == 1);
                 let chosen: Vec<u32> = chosen.map(|(_, end)| *end).collect();
                 let cut = match chosen.as_slice() {
-                    [one] => self.single.get(one),
+                    [one] => self.single.get(*one as usize),
                     several => self.several.get(several),
                 };
                 if let Some((more, avoid)) = cut {

@@ -241,8 +241,24 @@ impl<'a> Colouring<'a> {
         used.filter(|used| used.is_finite()).fold(0.0, f64::max)
     }
 
+    /// How full some set is with its largest item alone.
+    fn largest(&self) -> f64 {
+        let widest = |set: &[f64]| set.iter().copied().fold(0.0, f64::max);
+        let widest: Vec<f64> = self.capacity.chunks(self.colours).map(widest).collect();
+        let alone = self.items.iter().zip(&self.colour).filter(|(_, colour)| **colour != NONE).flat_map(
+            |(item, _)| {
+                let sets = item.sets.into_iter().filter(|set| *set != NO_SET);
+                sets.map(|set| item.demand / widest[set as usize])
+            },
+        );
+        alone.fold(0.0, f64::max)
+    }
+
     fn improve(&mut self) {
         let (mut low, mut high) = (self.floor(), self.fullest());
+        if high <= self.largest() * (1.0 + ROUNDING) {
+            return;
+        }
         let mut limit = low;
         for _ in 0..ROUNDS {
             if high <= low * (1.0 + 1e-3) {

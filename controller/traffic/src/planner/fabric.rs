@@ -6,7 +6,7 @@
 //! earlier plan pinned pieces to its links it is both, lanes link by link and a lane over all. A trunk that is not whole
 //! has a lane for each link that is left: how a switch would spread over those is nobody's promise.
 
-use std::collections::HashSet;
+use std::{cell::LazyCell, collections::HashSet};
 
 use crate::{
     plan::Previous,
@@ -234,7 +234,8 @@ fn lanes(topology: &Topology, previous: Option<&Previous>, capacity: &mut Vec<f6
         let (low, high) = ends(topology, link);
         (low, high, link.index)
     });
-    let pinned = previous.map(Previous::pinned).unwrap_or_default();
+    // Asked only where links run side by side.
+    let pinned = LazyCell::new(|| previous.map(Previous::pinned).unwrap_or_default());
     let mut lanes = Vec::new();
     for trunk in links.chunk_by(|a, b| (link(a).a, link(a).b) == (link(b).a, link(b).b)) {
         let first = link(&trunk[0]);

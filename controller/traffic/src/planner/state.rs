@@ -319,9 +319,10 @@ impl<'a> State<'a> {
     /// All resources over their limits, the fullest first.
     pub(crate) fn overfull(&self, limits: Limits) -> Vec<Resource> {
         let all = 0..self.fabric.capacity.len() as Resource;
-        let mut over: Vec<Resource> = all.filter(|resource| self.is_over(*resource, limits)).collect();
-        over.sort_by(|a, b| self.loads.used(*b).total_cmp(&self.loads.used(*a)).then(a.cmp(b)));
-        over
+        let over = all.filter(|resource| self.is_over(*resource, limits));
+        let mut over: Vec<_> = over.map(|resource| (self.loads.used(resource), resource)).collect();
+        over.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        over.into_iter().map(|(_, resource)| resource).collect()
     }
 
     /// The best path for so much more of a flow: within limits where that can be, then with the emptiest fabric.
