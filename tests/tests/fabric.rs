@@ -74,6 +74,42 @@ fn a_controller_without_a_topology_learns_it_and_plans_on_it() {
 }
 
 #[test]
+fn a_link_of_the_file_that_is_not_there_is_told_with_its_line_and_planned_around() {
+    let args =
+        ["--leaves", "3", "--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "3", "--seconds", "1"];
+    let Some(said) = run(&[&args[..], &["--wrong-file"]].concat()) else { return };
+    let trial = &said["trials"][0];
+    // That jobs are planned, and agents know ports for all of it, is why there are figures at all.
+    assert!(trial["planned_slowest"].as_f64().is_some_and(|s| s > 0.0), "{trial}");
+    let mistakes = trial["mistakes"].as_array().expect("a list");
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    let told = mistakes[0].as_str().expect("a sentence");
+    let (place, what) = told.split_once(": ").expect("a place");
+    assert!(what.starts_with("leaf0–spine0 is in the file, no probe ever crosses it"), "{told}");
+    // Behind three leaves and two spines, and what stands over them and over the links.
+    assert!(place.ends_with("topology.yaml:8"), "{told}");
+}
+
+#[test]
+fn where_namespaces_may_not_be_had_it_is_said_what_is_in_the_way() {
+    let own = ["--user", "--map-root-user"];
+    let probe = Command::new("unshare").args(own).arg("true").status();
+    if !probe.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        println!("not on this machine: no user namespaces ({probe:?})");
+        return;
+    }
+    // Root of a user namespace may take network namespaces away from itself.
+    let script = "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$0\"";
+    let mut command = Command::new("unshare");
+    command.args(own).args(["sh", "-c", script, env!("CARGO_BIN_EXE_c4-fabric")]);
+    let Output { status, stderr, .. } = command.output().expect("runs");
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("network namespaces need root (CAP_SYS_ADMIN), or unprivileged user"), "{said}");
+    assert!(said.contains("neither is there: user.max_net_namespaces is 0"), "{said}");
+}
+
+#[test]
 fn a_link_that_loses_packets_is_found_avoided_and_cleared() {
     let args =
         ["--leaves", "3", "--spines", "2", "--hosts", "2", "--jobs", "2", "--ranks", "3", "--seconds", "1"];

@@ -59,6 +59,9 @@ struct Args {
     /// With --jobs, give the controller no topology: it has to learn it from what agents' probes see.
     #[arg(long, requires = "jobs", conflicts_with_all = ["cut", "lose_one_in"])]
     learned: bool,
+    /// With --jobs, give the controller a file with a link that is not there: leaf0–spine0.
+    #[arg(long, requires = "jobs", conflicts_with = "learned")]
+    wrong_file: bool,
     /// With --jobs, also have a link lose one in so many packets until that is found out, and mend it.
     #[arg(long)]
     lose_one_in: Option<u32>,
@@ -156,6 +159,7 @@ fn all_jobs(args: &Args, shape: Shape, measure: Duration, shim: &Path) -> anyhow
             lose: args.lose_one_in,
             silent: args.silent,
             learned: args.learned,
+            wrong_file: args.wrong_file,
         };
         let outcome = jobs::run(&trial, shim)?;
         if !args.json {

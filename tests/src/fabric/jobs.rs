@@ -56,6 +56,8 @@ pub struct JobsTrial {
     pub silent: bool,
     /// Whether the controller is given no topology, and has to learn it from what the agents' probes see.
     pub learned: bool,
+    /// Whether the controller's file has a link, leaf0–spine0, that is not there.
+    pub wrong_file: bool,
     /// Whether a link begins to lose one in so many packets, and is mended later.
     pub lose: Option<u32>,
 }
@@ -183,8 +185,8 @@ impl Scene<'_> {
         self.dir.join(format!("recorders-{leaf}-{host}"))
     }
 
-    /// Starts a controller, and an agent on each host of the jobs.
-    fn control(&self) -> anyhow::Result<Running> {
+    /// Starts a controller that plans on what this file says, and an agent on each host of the jobs.
+    fn control(&self, file: &str) -> anyhow::Result<Running> {
         let mut programs = Running::default();
         let config = self.dir.join("controller.yaml");
         let topology = if self.trial.learned {
@@ -192,7 +194,7 @@ impl Scene<'_> {
             format!("learned\n  assumed_gbps: {}", f64::from(self.trial.shape.mbit) / 1000.0)
         } else {
             let topology = self.dir.join("topology.yaml");
-            fs::write(&topology, steering::topology_yaml(&self.fabric))?;
+            fs::write(&topology, file)?;
             topology.display().to_string()
         };
         let text = format!(
@@ -357,7 +359,11 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
     if trial.learned {
         scene.fabric.sign_by_links()?;
     }
-    let _control = scene.control()?;
+    let file = steering::topology_yaml(&scene.fabric);
+    if trial.wrong_file {
+        scene.fabric.set_link(0, 0, false)?;
+    }
+    let _control = scene.control(&file)?;
     let learned = if trial.learned { Some(scene.wait_learned()?) } else { None };
     let (mut seconds, mut alone) = (0.0f64, 0.0);
     let mut running = Vec::new();
@@ -388,7 +394,12 @@ pub fn run(trial: &JobsTrial, shim: &Path) -> anyhow::Result<JobsOutcome> {
     };
     let cut = if trial.cut { Some(scene.cut(&plan, running, alone)?) } else { None };
 
-    let said = scene.paths().context("the controller does not answer")?;
+    // What is only in the file shows by and by, where connections do not miss it.
+    let is_told = |paths: &Value| paths["mistakes"].as_array().is_some_and(|told| !told.is_empty());
+    let said = match trial.wrong_file {
+        true => scene.wait_planned(trial.jobs, is_told)?.0,
+        false => scene.paths().context("the controller does not answer")?,
+    };
     let mistakes = said["mistakes"].as_array().into_iter().flatten();
     let mistakes = mistakes.filter_map(|line| line.as_str().map(str::to_owned)).collect();
     let accused = scene.wait_faults(|_| true)?.len();

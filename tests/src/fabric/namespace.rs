@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::Command,
     thread,
 };
@@ -99,10 +100,12 @@ pub fn acquire_rights() -> anyhow::Result<()> {
     }
     let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     // SAFETY: no pointers; this process has one thread.
-    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) }).context(
-        "network namespaces need root (CAP_SYS_ADMIN), or unprivileged user namespaces (user.max_user_namespaces above 0, \
-         and no kernel.apparmor_restrict_unprivileged_userns or kernel.unprivileged_userns_clone in the way); neither is there",
-    )?;
+    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) }).with_context(|| {
+        format!(
+            "network namespaces need root (CAP_SYS_ADMIN), or unprivileged user namespaces; neither is there: {}",
+            in_the_way()
+        )
+    })?;
     // Not there on old kernels, where it is not needed either.
     let _ = fs::write("/proc/self/setgroups", "deny");
     fs::write("/proc/self/uid_map", format!("0 {user} 1"))
@@ -110,7 +113,30 @@ pub fn acquire_rights() -> anyhow::Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {group} 1"))
         .context("cannot become root of a user namespace")?;
     if let Err(error) = Namespace::new() {
-        bail!("a user namespace was had, but no network namespace in it: {error}");
+        bail!("a user namespace was had, but no network namespace in it: {error}; {}", in_the_way());
     }
     Ok(())
+}
+
+/// Settings of kernels, and the values that forbid namespaces to those who are not root.
+const FORBIDDING: [(&str, &str); 4] = [
+    ("user.max_user_namespaces", "0"),
+    ("user.max_net_namespaces", "0"),
+    ("kernel.unprivileged_userns_clone", "0"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+];
+
+/// What forbids them here.
+fn in_the_way() -> String {
+    let forbids = |(name, value): &(&str, &str)| {
+        let text = fs::read_to_string(Path::new("/proc/sys").join(name.replace('.', "/")));
+        text.is_ok_and(|text| text.trim() == *value)
+    };
+    let found = FORBIDDING.iter().filter(|setting| forbids(setting));
+    let found: Vec<String> = found.map(|(name, value)| format!("{name} is {value}")).collect();
+    match found.is_empty() {
+        true => "no setting of the kernel forbids it, but a container's filter or a security module may"
+            .to_owned(),
+        false => found.join(", "),
+    }
 }
