@@ -7,8 +7,8 @@ use c4_proto::v1 as wire;
 use thiserror::Error;
 
 use crate::report::{
-    Assignment, Command, CommandAction, GroupState, GroupStatus, Health, Part, PeerTraffic, ProcessStart,
-    Report, SensorStatus, TimeSteps,
+    Assignment, Command, CommandAction, GroupState, GroupStatus, Health, OwnNic, Part, PeerTraffic,
+    ProcessStart, Report, SensorStatus, TimeSteps,
 };
 
 mod paths;
@@ -25,6 +25,9 @@ const MAX_TIMING: Duration = Duration::from_secs(60);
 
 /// Longest name a controller takes, in bytes.
 const MAX_NAME: usize = 256;
+
+/// Addresses of NICs of one process that are told, at most: far more than a node has.
+const MAX_NICS: usize = 256;
 
 /// A command that makes no sense.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -140,7 +143,13 @@ fn process_started(start: ProcessStart) -> wire::ProcessStarted {
         uid: Some(start.uid.unwrap_or(u32::MAX)),
         found_ended: start.found_ended,
         labels: start.labels.into_iter().map(|(key, value)| (clean(key), clean(value))).collect(),
+        nics: start.nics.into_iter().take(MAX_NICS).map(own_nic).collect(),
     }
+}
+
+fn own_nic(nic: OwnNic) -> wire::NicPort {
+    let address = nic.address.map(|address| address.to_string()).unwrap_or_default();
+    wire::NicPort { nic: clean(nic.name), address, gbps: 0.0 }
 }
 
 fn health(health: Health) -> wire::Health {

@@ -291,6 +291,7 @@ fn sampler(config: &Config, exits: Exits) -> Sampler<RecorderDirectory> {
         overdue: config.overdue,
         retention: config.evidence,
         proc_root: "/proc".into(),
+        sys_root: config.sensors.nic.as_ref().map_or_else(|| "/sys".into(), |nic| nic.sys_root.clone()),
     };
     let source = RecorderDirectory::new(&config.recorder_dir);
     Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns())

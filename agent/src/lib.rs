@@ -14,6 +14,7 @@ pub mod diagnosis;
 mod directories;
 pub mod driver;
 pub mod http;
+mod interfaces;
 pub mod metrics;
 pub mod paths;
 pub mod plugin;

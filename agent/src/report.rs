@@ -215,6 +215,17 @@ pub struct ProcessStart {
     pub blind_spots: Vec<String>,
     /// Labels from its environment.
     pub labels: BTreeMap<String, String>,
+    /// NICs that its NCCL may use, where its own variables say so.
+    pub nics: Vec<OwnNic>,
+}
+
+/// A NIC of this node that a process may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnNic {
+    /// The RDMA device, or the interface.
+    pub name: String,
+    /// An address of it, where it has one.
+    pub address: Option<IpAddr>,
 }
 
 /// Something a sensor saw.

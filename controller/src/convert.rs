@@ -20,7 +20,8 @@ mod window;
 
 use limits::{at_most, flat, name, text};
 pub use paths::{
-    CarriedPath, Explored, MeasuredPath, PathReport, PathTrains, PeerTraffic, SeenPath, explore, orders,
+    CarriedPath, Explored, MeasuredPath, OwnNic, PathReport, PathTrains, PeerTraffic, SeenPath, explore,
+    orders,
 };
 use shared::Shared;
 
@@ -93,7 +94,7 @@ pub struct Incoming {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// A process appeared.
-    ProcessStarted(ProcessInfo),
+    ProcessStarted(ProcessInfo, Vec<OwnNic>),
     /// A process joined a communicator.
     CommunicatorJoined(Membership),
     /// What a process did.
@@ -129,7 +130,7 @@ impl Body {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Body::ProcessStarted(_) => "process_started",
+            Body::ProcessStarted(..) => "process_started",
             Body::CommunicatorJoined(_) => "communicator_joined",
             Body::Window(_) => "window",
             Body::Windows(_) => "windows",
@@ -273,7 +274,10 @@ impl Incoming {
             .ok_or_else(|| Invalid::new("body", "is missing or of an unknown kind"))?
         {
             Wire::Hello(_) => return Err(Invalid::new("hello", "may only be the first message of a stream")),
-            Wire::ProcessStarted(m) => Body::ProcessStarted(process_started(m, node)?),
+            Wire::ProcessStarted(mut m) => {
+                let nics = paths::own_nics(std::mem::take(&mut m.nics))?;
+                Body::ProcessStarted(process_started(m, node)?, nics)
+            }
             Wire::CommunicatorJoined(m) => Body::CommunicatorJoined(communicator_joined(m)?),
             Wire::Window(m) => Body::Window(
                 window::window(m, &Shared::default()).map_err(|invalid| invalid.within("window"))?,

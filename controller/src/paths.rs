@@ -31,7 +31,7 @@ use c4_traffic::{
 
 use crate::{
     config,
-    convert::{Explored, PathReport, PathTrains, PeerTraffic},
+    convert::{Explored, OwnNic, PathReport, PathTrains, PeerTraffic},
     registry::Registry,
 };
 
@@ -238,6 +238,11 @@ impl Paths {
     pub fn written(mut self, written: Written) -> Self {
         self.links.written = Some(written);
         self
+    }
+
+    /// A process has started: these NICs it may use, if it was told which.
+    pub fn started(&mut self, process: ProcessId, nics: Vec<OwnNic>) {
+        self.evidence.started(process, nics);
     }
 
     /// A process tells whom it sends to.

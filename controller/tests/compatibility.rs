@@ -127,6 +127,7 @@ fn process(rank: u32) -> v1::ProcessStarted {
         labels: [("pod".to_owned(), format!("llm-{rank}"))].into(),
         uid: Some(1000),
         found_ended: false,
+        ..v1::ProcessStarted::default()
     }
 }
 

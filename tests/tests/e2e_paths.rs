@@ -1,5 +1,5 @@
 //! `c4ctl paths` while a job runs under agents and a controller: its flows and when they are used next, from what its own
-//! processes tell, and over a restart of the controller.
+//! processes tell, over a restart of the controller, and by the NICs that the job's environment names.
 
 use std::{fs, process::Output, time::Duration};
 
@@ -51,6 +51,44 @@ fn next_column(ctl: &Ctl) -> String {
     let row = text.lines().find(|line| line.starts_with(JOB)).unwrap_or_else(|| panic!("{text}"));
     let at = cells(header).iter().position(|cell| cell == "NEXT").expect("a column");
     cells(row)[at].clone()
+}
+
+#[test]
+fn flows_are_of_the_nics_that_the_jobs_environment_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let topology = dir.path().join("topology.yaml");
+    let two = |n: u8| {
+        format!(
+            "eth0, ports: [{{switch: leaf{n}, gbps: 10, address: 10.0.{n}.2}}]}}, \
+             {{name: lo, ports: [{{switch: leaf{n}, gbps: 10, address: 10.0.{n}.3}}]}}]}}"
+        )
+    };
+    let one = |n: u8| format!("eth0, ports: [{{switch: leaf{n}, gbps: 10, address: 10.0.{n}.2}}]}}]}}");
+    let text = [0, 1].into_iter().fold(TOPOLOGY.to_owned(), |text, n| text.replace(&one(n), &two(n)));
+    assert_eq!(text.matches("name: lo").count(), 2);
+    fs::write(&topology, text).expect("written");
+    // The first of the GPUs gets the first of the NICs, unless the job has another for it: one that every machine has.
+    for (variables, nic) in [(&[][..], "eth0"), (&[("NCCL_SOCKET_IFNAME", "=lo")], "lo")] {
+        let mut spec = Spec::eight_ranks(JOB);
+        spec.nodes = vec![("node-0".into(), 0..1), ("node-1".into(), 1..2)];
+        spec.netfault = false;
+        spec.ring_args = ["--compute-us", "1000000", "--noise", "0"].map(str::to_owned).into();
+        spec.ring_env = vec![("NCCL_IB_DISABLE".into(), "1".into())];
+        spec.ring_env.extend(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        spec.controller_yaml = format!("paths: {{topology: {}}}\n", topology.display());
+        let cluster = Cluster::start(spec).expect("a cluster");
+        let ctl = cluster.ctl();
+        let flows = wait_for("flows", LIMIT, || {
+            let flows = ctl.json(&["paths"])?["flows"].clone();
+            Ok(flows.as_array().filter(|flows| flows.len() == 2).cloned())
+        })
+        .expect("in time");
+        let ends: Vec<(&Value, &Value)> = flows.iter().map(|flow| (&flow["from"], &flow["to"])).collect();
+        let [a, b] = [0, 1].map(|n| Value::from(format!("node-{n}/{nic}")));
+        assert_eq!(ends, [(&a, &b), (&b, &a)], "{variables:?}");
+        let (iteration, _) = cluster.faults().read_iteration(0).expect("it runs");
+        assert!(iteration < 3, "planned within the job's first three iterations, not after {iteration}");
+    }
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn started(rank: u32) -> [Report; 2] {
         profiler_api: 5,
         blind_spots: Vec::new(),
         labels: std::collections::BTreeMap::new(),
+        nics: Vec::new(),
     };
     let membership =
         Membership { process: process(rank), comm: COMM, name: "dp".into(), size: RANKS, comm_rank: rank };

@@ -32,18 +32,28 @@ const LABELS: [&str; 18] = [
     "C4_GPU",
 ];
 
+/// What says which network NCCL uses. The configuration file's values are among the environment's by the time of `init`.
+const NETWORK: [&str; 4] = ["NCCL_IB_HCA", "NCCL_SOCKET_IFNAME", "NCCL_IB_DISABLE", "NCCL_NET"];
+
 /// Longest label kept; a job's own variables are shorter.
 const LONGEST: usize = 256;
+/// Longest list of names that is kept: one that was cut off would name others.
+const LONGEST_LIST: usize = 1024;
 
 fn variable(name: &str) -> Option<String> {
-    let value = env::var_os(name)?.to_string_lossy().into_owned();
-    Some(prefix(&value, LONGEST).to_owned())
+    Some(prefix(&value(name)?, LONGEST).to_owned())
+}
+
+fn value(name: &str) -> Option<String> {
+    Some(env::var_os(name)?.to_string_lossy().into_owned())
 }
 
 /// This process.
 pub fn process() -> NewRecorder {
+    let cut = LABELS.iter().map(|name| (*name, variable(name)));
+    let whole = NETWORK.iter().map(|name| (*name, value(name).filter(|list| list.len() <= LONGEST_LIST)));
     let labels: BTreeMap<_, _> =
-        LABELS.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect();
+        cut.chain(whole).filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     let host_id = variable("NCCL_HOSTID").or_else(host_name).unwrap_or_default();
     let gpu = gpu_index(&labels);
     NewRecorder { host_id, gpu, labels }

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use nix::ifaddrs::getifaddrs;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -25,7 +24,10 @@ use super::{
     nics::{NicPort, ports},
     probe::{Protocol, Target, ask, at_once},
 };
-use crate::report::{Captured, ExploredPath, ExploredReport, Report};
+use crate::{
+    interfaces::addresses,
+    report::{Captured, ExploredPath, ExploredReport, Report},
+};
 
 /// Switches on a path, at most: from leaf over spine and core to leaf there are five.
 const MOST_HOPS: u8 = 8;
@@ -105,23 +107,17 @@ fn explore(settings: &ExploreSettings, reports: &mpsc::Sender<Captured>, wishes:
 
 /// The ports of this host that take part.
 fn own_ports(settings: &ExploreSettings) -> Vec<NicPort> {
-    let addresses = match getifaddrs() {
+    let addresses = match addresses() {
         Ok(addresses) => addresses,
         Err(error) => {
             warn!(%error, "cannot list addresses: the ports of NICs are not told");
             return Vec::new();
         }
     };
-    let address = |interface: nix::ifaddrs::InterfaceAddress| {
-        let address = interface.address?;
-        let own = address.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
-        let own = own.or_else(|| address.as_sockaddr_in6().map(|own| own.ip().into()))?;
-        Some((interface.interface_name, own))
-    };
     let sysfs = Path::new("/sys/class/net");
     let speed = |name: &str| fs::read_to_string(sysfs.join(name).join("speed")).ok();
     let device = |name: &str| fs::canonicalize(sysfs.join(name).join("device")).ok();
-    ports(addresses.filter_map(address), &settings.interfaces, speed, device)
+    ports(addresses, &settings.interfaces, speed, device)
 }
 
 /// All paths between these ends; none when there is a newer wish.

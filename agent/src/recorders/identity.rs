@@ -94,6 +94,7 @@ pub fn describe(
         profiler_api: identity.profiler_api,
         blind_spots: blind_spots(identity, event_mask),
         labels: identity.labels.clone(),
+        nics: Vec::new(),
     })
 }
 

@@ -13,6 +13,7 @@ mod files;
 mod identity;
 mod links;
 mod look;
+mod nics;
 mod owner;
 mod peers;
 mod source;
@@ -31,6 +32,7 @@ pub use exits::{ExitStatus, Exits, Known};
 pub use files::RecorderDirectory;
 pub use identity::{describe, named_job, process_id};
 use look::Look;
+use nics::Nics;
 pub use owner::Origin;
 use owner::Owners;
 pub use peers::PeerSums;
@@ -73,6 +75,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Where processes show: `/proc`.
     pub proc_root: PathBuf,
+    /// Where NICs show: `/sys`.
+    pub sys_root: PathBuf,
 }
 
 /// Figures for the metrics.
@@ -105,6 +109,7 @@ struct Unreadable {
 pub struct Sampler<S: RecorderSource> {
     source: S,
     owners: Owners,
+    nics: Nics,
     settings: Settings,
     exits: Exits,
     started_ns: u64,
@@ -132,6 +137,7 @@ impl<S: RecorderSource> Sampler<S> {
         Self {
             source,
             owners: Owners::new(&settings.proc_root),
+            nics: Nics::new(&settings.sys_root),
             settings,
             exits,
             started_ns: now_ns,

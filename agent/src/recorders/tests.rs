@@ -161,16 +161,20 @@ fn put(table: &Table, name: &str, operations: Vec<Operation>) {
     });
 }
 
-fn sampler(table: &Table, exits: &Exits) -> Sampler<Table> {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         node: "n0".to_owned(),
         interval: Duration::from_millis(100),
         window: Duration::from_secs(1),
         overdue: Overdue { floor_ns: 1000 * MS, factor: 4 },
         retention: Retention { keep: Duration::from_secs(60), files: 2 },
         proc_root: PathBuf::from("/nonexistent"),
-    };
-    Sampler::new(table.clone(), settings, exits.clone(), START)
+        sys_root: PathBuf::from("/nonexistent"),
+    }
+}
+
+fn sampler(table: &Table, exits: &Exits) -> Sampler<Table> {
+    Sampler::new(table.clone(), settings(), exits.clone(), START)
 }
 
 /// Looks every 100 ms from `from_ms` to `to_ms` and says what was told when.
@@ -202,6 +206,40 @@ fn windows(reports: &[(u64, Report)]) -> Vec<(u64, &Window)> {
         )
         .flat_map(|(at, windows)| windows.iter().map(move |window| (at, window)))
         .collect()
+}
+
+#[test]
+fn the_nics_that_a_process_was_told_to_use_are_looked_up_when_it_is_announced() {
+    let sys = tempfile::tempdir().unwrap();
+    for device in ["mlx5_0", "mlx5_1"] {
+        let device = sys.path().join("class/infiniband").join(device);
+        // The one interface that every host has.
+        std::fs::create_dir_all(device.join("device/net/lo")).unwrap();
+        std::fs::create_dir_all(device.join("ports/1")).unwrap();
+        std::fs::write(device.join("ports/1/state"), "4: ACTIVE\n").unwrap();
+    }
+    let told = |variables: &[(&str, &str)]| -> Vec<(String, Option<std::net::IpAddr>)> {
+        let table = Table::default();
+        table.with("0.c4r", |fake| {
+            *fake = rank(0);
+            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            fake.identity.labels.extend(variables);
+        });
+        let settings = Settings { sys_root: sys.path().to_owned(), ..settings() };
+        let mut sampler = Sampler::new(table, settings, Exits::default(), START);
+        let start = watch(&mut sampler, 0, 100).into_iter().find_map(|(_, report)| match report {
+            Report::ProcessStarted(start) => Some(start),
+            _ => None,
+        });
+        start.unwrap().nics.into_iter().map(|nic| (nic.name, nic.address)).collect()
+    };
+    let loopback = Some([127, 0, 0, 1].into());
+    assert_eq!(told(&[]), []);
+    let hca = ("NCCL_IB_HCA", "=mlx5_1:1");
+    assert!(told(&[hca]).contains(&("mlx5_1".to_owned(), loopback)));
+    assert!(told(&[hca]).iter().all(|(name, _)| name == "mlx5_1"));
+    let sockets = [hca, ("NCCL_IB_DISABLE", "1"), ("NCCL_SOCKET_IFNAME", "=lo")];
+    assert_eq!(told(&sockets), [("lo".to_owned(), loopback)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{
     collectives::Collectives,
     communicator::{CommTrack, Overdue},
     identity::{self, KERNEL_EVENTS},
+    nics::Nics,
     owner::Owners,
     source::{RecorderHandle, Sample, SourceError},
     transfers::{Receives, Transfers},
@@ -118,6 +119,7 @@ impl<H: RecorderHandle> Tracked<H> {
         sample: &Sample,
         transfers: &Transfers,
         node: &str,
+        nics: &Nics,
         now_ns: u64,
     ) -> Result<Vec<Report>, SourceError> {
         self.profiling = sample.profiling;
@@ -137,7 +139,8 @@ impl<H: RecorderHandle> Tracked<H> {
             {
                 // Whose process the dead were is not seen any more, but whose file they left.
                 let uid = if self.found { Some(self.handle.origin()?.uid) } else { self.uid };
-                let start = ProcessStart { uid, found_ended: self.found, ..start };
+                let nics = nics.of(&start.labels);
+                let start = ProcessStart { uid, found_ended: self.found, nics, ..start };
                 self.process = Some(start.process);
                 self.job.clone_from(&start.job);
                 self.window_opened_ns = now_ns;

@@ -12,6 +12,7 @@ mod limits;
 mod nic;
 mod nic_class;
 mod nvml;
+mod rdma;
 mod reading;
 mod transitions;
 
@@ -31,6 +32,7 @@ pub use limits::{GainLimit, ShareLimit};
 pub use nic::{CounterRule, FlapLimit, NicReading, NicSensor, NicSettings, read_all as read_nics};
 pub use nic_class::nic_class;
 pub use nvml::{NvmlSensor, NvmlSettings};
+pub use rdma::{RdmaPort, rdma_ports};
 pub use reading::{Declared, READINGS, Reading};
 use tokio::{
     sync::{mpsc, watch},

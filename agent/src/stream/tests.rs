@@ -230,6 +230,7 @@ impl Rig {
             profiler_api: 5,
             blind_spots: Vec::new(),
             labels: std::collections::BTreeMap::new(),
+            nics: Vec::new(),
         }))
         .await;
         let membership = Membership {

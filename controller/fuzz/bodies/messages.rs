@@ -14,7 +14,7 @@ use prost::Message;
 /// What the detector is told of a message, if anything.
 fn observation(body: Body) -> Option<Observation> {
     Some(match body {
-        Body::ProcessStarted(info) => Observation::ProcessStarted(info),
+        Body::ProcessStarted(info, _) => Observation::ProcessStarted(info),
         Body::CommunicatorJoined(membership) => Observation::CommunicatorJoined(membership),
         Body::Window(window) => Observation::Window(window),
         Body::ProcessEnded(end) => Observation::ProcessEnded(end),

@@ -125,7 +125,7 @@ impl Brain {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         match body {
-            Body::ProcessStarted(info) => {
+            Body::ProcessStarted(info, nics) => {
                 let announced = self.registry.announce(&info)?;
                 if announced == Announced::Gone {
                     return Ok(());
@@ -141,6 +141,9 @@ impl Brain {
                 self.ledger.seen(&info.job, now);
                 if let Some(ranks) = info.world_size {
                     self.ledger.sized(&info.job, ranks);
+                }
+                if let Some(paths) = &mut self.paths {
+                    paths.started(info.process, nics);
                 }
                 self.observe(Observation::ProcessStarted(info), now);
             }

@@ -139,7 +139,7 @@ impl World {
                 pid: 100 + rank,
                 blind_spots: Vec::new(),
             };
-            self.say(node, Body::ProcessStarted(info));
+            self.say(node, Body::ProcessStarted(info, Vec::new()));
             let comm = CommId(900 + u64::from(incarnation));
             let member = Membership { process, comm, name: String::new(), size: RANKS, comm_rank: rank };
             self.say(node, Body::CommunicatorJoined(member));
@@ -399,7 +399,7 @@ fn while_a_rank_is_claimed_twice_nobody_is_accused_and_nothing_is_done() {
         pid: 7,
         blind_spots: Vec::new(),
     };
-    world.say(0, Body::ProcessStarted(twin));
+    world.say(0, Body::ProcessStarted(twin, Vec::new()));
     let end = ProcessEnd {
         found: false,
         process: process(0, 2),

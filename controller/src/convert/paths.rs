@@ -129,6 +129,25 @@ pub struct Explored {
     pub traces: Vec<Trace>,
 }
 
+/// A NIC that a process may use, where its NCCL was told which.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnNic {
+    /// The RDMA device, or the interface.
+    pub name: String,
+    /// An address of it, where it has one.
+    pub address: Option<IpAddr>,
+}
+
+pub(super) fn own_nics(nics: Vec<v1::NicPort>) -> Result<Vec<OwnNic>, Invalid> {
+    at_most("process_started.nics", nics.len() as u64, limits::NIC_PORTS)?;
+    let nic = |nic: v1::NicPort| {
+        let own = (!nic.address.is_empty()).then_some(nic.address);
+        let own = own.map(|own| address("process_started.nics.address", &own)).transpose()?;
+        Ok(OwnNic { name: limits::name("process_started.nics.nic", nic.nic)?, address: own })
+    };
+    nics.into_iter().map(nic).collect()
+}
+
 /// Where a path begins and ends, and who answers on it.
 fn path(
     field: &str,

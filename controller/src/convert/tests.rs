@@ -80,10 +80,15 @@ fn what_is_right_arrives() {
     let taken = Hello::try_from(hello()).unwrap();
     assert_eq!((taken.node, taken.sensors.len()), (node(), 1));
     assert_eq!(taken.nic_class, Some(NicClass("roce-200".into())));
-    let Body::ProcessStarted(info) = take(v1::agent_message::Body::ProcessStarted(started())).unwrap() else {
+    let nic = |address: &str| v1::NicPort { nic: "mlx5_1".into(), address: address.into(), gbps: 0.0 };
+    let started = v1::ProcessStarted { nics: vec![nic("10.0.0.1"), nic("")], ..started() };
+    let Body::ProcessStarted(info, nics) = take(v1::agent_message::Body::ProcessStarted(started)).unwrap()
+    else {
         panic!("another body")
     };
     assert_eq!((info.node, info.rank), (node(), Some(1)));
+    let addresses: Vec<_> = nics.iter().map(|nic| nic.address).collect();
+    assert_eq!(addresses, [Some([10, 0, 0, 1].into()), None]);
     let Body::Window(taken) = take(v1::agent_message::Body::Window(window(vec![comm()]))).unwrap() else {
         panic!("another body")
     };
@@ -117,7 +122,10 @@ fn a_wrong_hello_names_the_field() {
 
 #[test]
 fn a_wrong_announcement_names_the_field() {
-    let cases: [Spoiled<v1::ProcessStarted>; 7] = [
+    fn nic(address: &str) -> v1::NicPort {
+        v1::NicPort { nic: "eth0".into(), address: address.into(), gbps: 0.0 }
+    }
+    let cases: [Spoiled<v1::ProcessStarted>; 10] = [
         ("process_started.process", |m| m.process = 0),
         ("process_started.job", |m| m.job = String::new()),
         ("process_started.rank", |m| m.rank = Some(2)),
@@ -125,6 +133,9 @@ fn a_wrong_announcement_names_the_field() {
         ("process_started.world_size", |m| m.world_size = Some(u32::MAX)),
         ("process_started.gpu", |m| m.gpu = Some(9999)),
         ("process_started.blind_spots", |m| m.blind_spots = vec![String::new(); 100]),
+        ("process_started.nics", |m| m.nics = vec![v1::NicPort::default(); 1000]),
+        ("process_started.nics.nic", |m| m.nics = vec![v1::NicPort::default()]),
+        ("process_started.nics.address", |m| m.nics = vec![nic("10.0.0.256")]),
     ];
     for (field, spoil) in cases {
         let mut message = started();
@@ -378,7 +389,7 @@ proptest! {
     #[test]
     fn hostile_names_are_refused_or_harmless(job in "\\PC{0,300}|.{0,20}", rank in number32(), size in number32()) {
         let message = v1::ProcessStarted { job, rank: Some(rank), world_size: Some(size), ..started() };
-        if let Ok(Body::ProcessStarted(info)) = take(v1::agent_message::Body::ProcessStarted(message)) {
+        if let Ok(Body::ProcessStarted(info, _)) = take(v1::agent_message::Body::ProcessStarted(message)) {
             prop_assert!(info.job.0.len() <= limits::NAME_BYTES && !info.job.0.chars().any(char::is_control));
             prop_assert!(info.rank < info.world_size);
         }

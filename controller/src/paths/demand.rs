@@ -115,10 +115,20 @@ impl Nics {
         Self { by_host, gpus }
     }
 
-    /// GPUs and NICs of a host are numbered alike, by their place on the bus, and NCCL gives a GPU the nearest.
+    /// GPUs and NICs of a host are numbered alike, by their place on the bus, and NCCL gives a GPU the nearest, of those that the job
+    /// allows.
     fn of(&self, topology: &Topology, place: &Place) -> Option<NicId> {
         let host = topology.find_host(&place.node.0)?;
-        let nics = self.by_host.get(&host)?;
+        let all = self.by_host.get(&host)?;
+        let allowed = |id: &&NicId| {
+            let nic = topology.nic(**id);
+            let ports = 0..nic.ports.len() as u32;
+            let has = |own| ports.clone().any(|port| topology.port_address(**id, port) == Some(own));
+            place.nics.iter().any(|own| own.address.is_some_and(has) || own.name == nic.name)
+        };
+        let allowed: Vec<NicId> = all.iter().filter(allowed).copied().collect();
+        // What the topology does not name says nothing.
+        let nics = if allowed.is_empty() { all } else { &allowed };
         let gpus = self.gpus.max(nics.len() as u32);
         let index = u64::from(place.gpu.unwrap_or(0)) * nics.len() as u64 / u64::from(gpus);
         nics.get(index as usize).copied()
@@ -129,6 +139,8 @@ impl Nics {
 mod tests {
     use c4_detect::observation::{JobId, NodeName};
     use c4_traffic::document::parse_topology;
+
+    use crate::convert::OwnNic;
 
     use super::*;
 
@@ -145,7 +157,8 @@ mod tests {
     }
 
     fn stream(from: (&str, u32), to: (&str, u32), weight: f64) -> Stream {
-        let place = |(node, gpu): (&str, u32)| Place { node: NodeName(node.into()), gpu: Some(gpu) };
+        let place =
+            |(node, gpu): (&str, u32)| Place { node: NodeName(node.into()), gpu: Some(gpu), nics: [].into() };
         Stream {
             job: JobId("j".into()),
             from: place(from),
@@ -170,5 +183,34 @@ mod tests {
             flows.as_slice().iter().map(|flow| (flow.id.as_str(), flow.demand.get().round())).collect();
         assert_eq!(found, [("j: a/n0→b/n0", 71.0), ("j: a/n0→c/n0", 25.0), ("j: a/n3→b/n3", 100.0)]);
         assert_eq!(unplanned.nodes, BTreeSet::from(["nowhere".to_owned()]));
+    }
+
+    #[test]
+    fn the_nics_that_a_job_allows_are_shared_by_its_gpus() {
+        let port = |n: usize| format!("{{switch: l0, gbps: 100, address: 10.0.0.{n}}}");
+        let host = |name: &str, first: usize| {
+            let nic = |n: usize| format!("{{name: n{n}, ports: [{}]}}", port(first + n));
+            format!("  - {{name: {name}, nics: [{}]}}\n", (0..4).map(nic).collect::<Vec<_>>().join(", "))
+        };
+        let hosts = host("a", 1) + &host("b", 11);
+        let text = format!("switches: [{{name: l0, tier: leaf}}]\nlinks: []\nhosts:\n{hosts}");
+        let topology = parse_topology(&text).expect("sound");
+        let own = |name: &str, address: Option<&str>| OwnNic {
+            name: name.into(),
+            address: address.map(|text| text.parse().expect("an address")),
+        };
+        let ids = |nics: &[OwnNic], gpu: u32| {
+            let mut stream = stream(("a", gpu), ("b", 0), 1.0);
+            stream.from.nics = nics.into();
+            let eighth = self::stream(("b", 7), ("a", 7), 1.0);
+            flows(&topology, &[stream, eighth]).flows.as_slice()[0].id.clone()
+        };
+        assert_eq!(ids(&[], 0), "j: a/n0→b/n0");
+        let two = [own("mlx5_1", Some("10.0.0.2")), own("mlx5_1", Some("fd00::2")), own("n3", None)];
+        assert_eq!(ids(&two, 0), "j: a/n1→b/n0", "by its address");
+        assert_eq!(ids(&two, 7), "j: a/n3→b/n0", "by its name");
+        assert_eq!(ids(&two[..1], 7), "j: a/n1→b/n0", "there is no other");
+        let elsewhere = [own("mlx5_9", Some("10.0.0.12")), own("eth0", None)];
+        assert_eq!(ids(&elsewhere, 7), "j: a/n3→b/n0", "that is another host's, and this no NIC of the file");
     }
 }

@@ -4,11 +4,17 @@
 //! remembered for a while after its processes have ended: it is restarted on the same hosts more often than not, and its
 //! connections are on planned paths from the beginning if the plan still has them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use c4_detect::observation::{CommId, JobId, NodeName, ProcessId, ProcessInfo, Timestamp};
 
-use crate::{convert::PeerTraffic, registry::Registry};
+use crate::{
+    convert::{OwnNic, PeerTraffic},
+    registry::Registry,
+};
 
 /// A new incarnation shows all its connections within this time (10 s); until then those of the one before stand in for
 /// what it has not shown, or a plan in between would forget where its flows were.
@@ -23,12 +29,8 @@ pub struct Place {
     pub node: NodeName,
     /// The GPU, where it is known.
     pub gpu: Option<u32>,
-}
-
-impl Place {
-    fn of(info: &ProcessInfo) -> Self {
-        Self { node: info.node.clone(), gpu: info.gpu }
-    }
+    /// The NICs that its NCCL was told to use; empty where it was not.
+    pub nics: Arc<[OwnNic]>,
 }
 
 /// What processes of a job send from one place to another.
@@ -78,15 +80,34 @@ struct Sum {
 #[derive(Debug, Default)]
 pub struct Evidence {
     senders: HashMap<ProcessId, Sender>,
+    nics: Nics,
+}
+
+/// The NICs of processes that were told which to use, until they end.
+#[derive(Debug, Default)]
+struct Nics(HashMap<ProcessId, Arc<[OwnNic]>>);
+
+impl Nics {
+    fn place(&self, info: &ProcessInfo) -> Place {
+        let nics = self.0.get(&info.process).cloned().unwrap_or_default();
+        Place { node: info.node.clone(), gpu: info.gpu, nics }
+    }
 }
 
 impl Evidence {
+    /// A process may use these NICs, and no others; all, if there are none.
+    pub fn started(&mut self, process: ProcessId, nics: Vec<OwnNic>) {
+        if !nics.is_empty() {
+            self.nics.0.insert(process, nics.into());
+        }
+    }
+
     /// Takes in what a process sends. Returns whether it has a peer or a channel that was not known.
     pub fn traffic(&mut self, info: &ProcessInfo, told: PeerTraffic, now: Timestamp) -> bool {
         let sender = self.senders.entry(told.process).or_insert_with(|| Sender {
             job: info.job.clone(),
             incarnation: info.incarnation,
-            place: Place::of(info),
+            place: self.nics.place(info),
             began: now,
             ended: None,
             turned: None,
@@ -106,6 +127,7 @@ impl Evidence {
 
     /// A process has ended.
     pub fn ended(&mut self, process: ProcessId, now: Timestamp) {
+        self.nics.0.remove(&process);
         if let Some(sender) = self.senders.get_mut(&process) {
             sender.ended.get_or_insert(now);
         }
@@ -191,7 +213,8 @@ impl Evidence {
         for sender in self.senders.values_mut().filter(|sender| wanted(sender)) {
             for ((comm, rank), peer) in &mut sender.peers {
                 if peer.to.is_none() {
-                    peer.to = registry.at(*comm, *rank).filter(|info| info.job == sender.job).map(Place::of);
+                    let info = registry.at(*comm, *rank).filter(|info| info.job == sender.job);
+                    peer.to = info.map(|info| self.nics.place(info));
                 }
                 // Inside a host nothing crosses the network.
                 let Some(to) = peer.to.as_ref().filter(|to| to.node != sender.place.node) else { continue };
@@ -348,6 +371,22 @@ mod tests {
         evidence.ended(ProcessId(20), Timestamp(20));
         assert!(evidence.prune(Timestamp(30), 10));
         assert_eq!(evidence.streams(&registry, Timestamp(30)).0, []);
+    }
+
+    #[test]
+    fn streams_tell_the_nics_that_either_end_was_told_to_use() {
+        let (mut registry, mut evidence) = (Registry::default(), Evidence::default());
+        let own = [OwnNic { name: "mlx5_1".into(), address: None }];
+        evidence.started(ProcessId(11), own.to_vec());
+        evidence.started(ProcessId(10), Vec::new());
+        run(&mut registry, &mut evidence, 0, 2);
+        let (streams, _) = evidence.streams(&registry, Timestamp(4));
+        let nics: Vec<_> = streams.iter().map(|s| (s.from.nics.as_ref(), s.to.nics.as_ref())).collect();
+        assert_eq!(nics, [(&[][..], &own[..]), (&own[..], &[][..])]);
+        // It is remembered where they were, not who they were.
+        evidence.ended(ProcessId(11), Timestamp(5));
+        assert_eq!(evidence.streams(&registry, Timestamp(6)).0[1].from.nics.as_ref(), own);
+        assert!(evidence.nics.0.is_empty());
     }
 
     #[test]

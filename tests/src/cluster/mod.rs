@@ -55,6 +55,8 @@ pub struct Spec {
     pub agent_yaml: String,
     /// Further arguments of the ring job.
     pub ring_args: Vec<String>,
+    /// Further variables of the ring job's environment.
+    pub ring_env: Vec<(String, String)>,
     /// Whether the ring job's connections can be broken.
     pub netfault: bool,
 }
@@ -72,6 +74,7 @@ impl Spec {
             controller_env: Vec::new(),
             agent_yaml: String::new(),
             ring_args: Vec::new(),
+            ring_env: Vec::new(),
             netfault: true,
         }
     }

@@ -66,9 +66,11 @@ impl AgentPlace {
         arguments.extend(["--recorder-dir".into(), text(&recorders)]);
         arguments.extend(["--checkpoint-marker".into(), text(&dir.join(format!("{node}.checkpoint")))]);
         arguments.extend(["--plugin".into(), text(&programs.plugin()), "--".into()]);
+        arguments.push("env".into());
+        arguments.extend(spec.ring_env.iter().map(|(name, value)| format!("{name}={value}")));
         if spec.netfault {
             // Only the job is preloaded, not its agent.
-            arguments.extend(["env".into(), format!("LD_PRELOAD={}", programs.netfault().display())]);
+            arguments.push(format!("LD_PRELOAD={}", programs.netfault().display()));
         }
         arguments.push(text(&programs.ringjob()));
         arguments.extend(["--rendezvous".into(), text(&dir.join("rendezvous"))]);

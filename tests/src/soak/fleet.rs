@@ -109,6 +109,7 @@ async fn live(job: u32, rank: u32, state: watch::Receiver<State>, reports: mpsc:
         profiler_api: 5,
         blind_spots: Vec::new(),
         labels: std::collections::BTreeMap::new(),
+        nics: Vec::new(),
     };
     let membership = Membership { process, comm, name: "dp".to_owned(), size: RANKS, comm_rank: rank };
     let mut say =

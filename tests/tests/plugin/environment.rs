@@ -141,6 +141,23 @@ fn settings_that_make_no_sense_are_the_defaults() {
 }
 
 #[test]
+fn what_says_which_network_is_used_is_kept_whole_or_not_at_all() {
+    // Longer than labels are kept.
+    let list = format!("={}", (0..40).map(|n| format!("mlx5_{n}:1")).collect::<Vec<_>>().join(","));
+    let absurd = "e".repeat(2_000);
+    let variables =
+        [("NCCL_IB_HCA", list.as_str()), ("NCCL_SOCKET_IFNAME", &absurd), ("NCCL_IB_DISABLE", "0")];
+    isolated(&variables, |sandbox| {
+        let _comm = init(&nccl(), 1);
+        let labels = sandbox.snapshot().identity.labels;
+        let label = |name: &str| labels.get(name).map(String::as_str);
+        assert_eq!(label("NCCL_IB_HCA"), std::env::var("NCCL_IB_HCA").ok().as_deref());
+        assert!(label("NCCL_IB_HCA").is_some_and(|list| list.ends_with(",mlx5_39:1")));
+        assert_eq!((label("NCCL_SOCKET_IFNAME"), label("NCCL_IB_DISABLE")), (None, Some("0")));
+    });
+}
+
+#[test]
 fn numbers_out_of_range() {
     for value in ["-1", "99999999999999999999", "1.5", " 4"] {
         isolated(&[("C4_STEP_SAMPLING", value)], |sandbox| {

@@ -130,7 +130,7 @@ impl Agent {
         };
         let (process, comm) = (process(0, rank), CommId(900));
         let member = Membership { process, comm, name: String::new(), size: RANKS, comm_rank: rank };
-        [Body::ProcessStarted(info), Body::CommunicatorJoined(member)]
+        [Body::ProcessStarted(info, Vec::new()), Body::CommunicatorJoined(member)]
     }
 
     /// Looks at the ranks of its node.
