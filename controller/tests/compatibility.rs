@@ -290,7 +290,12 @@ fn answered() -> Vec<ControllerMessage> {
             processes: vec![11, 12],
             duration_us: 2_000_000,
         }),
-        controller_message::Body::PathOrders(v1::PathOrders { revision: 7, epoch: 8, orders: vec![order] }),
+        controller_message::Body::PathOrders(v1::PathOrders {
+            revision: 7,
+            epoch: 8,
+            orders: vec![order],
+            ..v1::PathOrders::default()
+        }),
         command(
             "stop",
             command::Body::StopGroup(v1::StopGroup { job: JOB.into(), incarnation: 3, grace_us: 5_000_000 }),

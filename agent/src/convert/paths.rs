@@ -54,9 +54,9 @@ impl TryFrom<wire::PathOrders> for Instructions {
             }
             Ok(order)
         };
-        let (revision, epoch) = (orders.revision, orders.epoch);
+        let (revision, epoch, trusted_after) = (orders.revision, orders.epoch, orders.trusted_after);
         let orders = orders.orders.into_iter().enumerate().map(sound).collect::<Result<_, _>>()?;
-        Ok(Self { revision, epoch, orders })
+        Ok(Self { revision, epoch, orders, trusted_after })
     }
 }
 
@@ -190,13 +190,15 @@ mod tests {
             to: to.into(),
             routes: vec![route("172.16.0.1"), route("fd00::1")],
         };
-        wire::PathOrders { revision: 7, epoch: 3, orders: vec![order("10.0.1.1"), order("10.0.1.2")] }
+        let orders = vec![order("10.0.1.1"), order("10.0.1.2")];
+        wire::PathOrders { revision: 7, epoch: 3, orders, trusted_after: 253 }
     }
 
     #[test]
     fn sound_orders_are_taken() {
         let taken = Instructions::try_from(orders()).expect("sound");
         assert_eq!((taken.revision, taken.epoch, taken.orders.len()), (7, 3, 2));
+        assert_eq!(taken.trusted_after, 253);
         assert_eq!(taken.orders[0].paths[0].bond, 1);
         assert_eq!(taken.orders[0].paths[1].via, [["fd00::1".parse::<IpAddr>().expect("an address")]]);
     }

@@ -21,6 +21,8 @@ pub struct Instructions {
     pub epoch: u64,
     /// What connections are to do.
     pub orders: Vec<Order>,
+    /// How many trains have to come through a path that has lost something until it is suspected no more.
+    pub trusted_after: u32,
 }
 
 #[derive(Debug)]

@@ -64,8 +64,16 @@ pub struct Measurer {
     answerer: Option<JoinHandle<()>>,
 }
 
-/// Paths that are to be measured, and the state of the network in which they were learned.
-type Measured = (u64, Vec<Way>);
+/// What is to be measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// The state of the network in which these paths were learned.
+    pub epoch: u64,
+    /// The paths.
+    pub ways: Vec<Way>,
+    /// How many trains have to come through a path that has lost something until it is suspected no more.
+    pub trusted_after: u32,
+}
 
 impl Measurer {
     /// Starts it. What it finds goes to `reports`.
@@ -89,8 +97,8 @@ impl Measurer {
     }
 
     /// These paths, and no others, are to be measured from now on.
-    pub fn measure(&self, epoch: u64, ways: Vec<Way>) {
-        self.prober.mailbox().put((epoch, ways));
+    pub fn measure(&self, measured: Measured) {
+        self.prober.mailbox().put(measured);
     }
 }
 
@@ -200,9 +208,8 @@ struct Prober {
     metrics: Metrics,
     reports: mpsc::Sender<Captured>,
     session: u64,
-    epoch: u64,
     /// What is to be measured, and of it what can be.
-    ways: Vec<Way>,
+    measured: Measured,
     paths: Vec<(Way, UdpSocket)>,
     trains: Trains,
     told: Vec<Tally>,
@@ -211,15 +218,15 @@ struct Prober {
 
 impl Prober {
     fn new(settings: MeasureSettings, metrics: Metrics, reports: mpsc::Sender<Captured>) -> Self {
-        let (ways, paths, told) = (Vec::new(), Vec::new(), Vec::new());
+        let (measured, paths, told) = (Measured::default(), Vec::new(), Vec::new());
         let trains = Trains::new(0, 1);
-        Self { settings, metrics, reports, session: 0, epoch: 0, ways, paths, trains, told, told_us: 0 }
+        Self { settings, metrics, reports, session: 0, measured, paths, trains, told, told_us: 0 }
     }
 
     fn run(mut self, mailbox: &Mailbox<Measured>) {
         while !mailbox.is_stopped() {
-            if let Some((epoch, ways)) = mailbox.take() {
-                self.take(epoch, ways);
+            if let Some(measured) = mailbox.take() {
+                self.take(measured);
             }
             let now = now_us();
             match self.trains.next(now) {
@@ -235,28 +242,27 @@ impl Prober {
         }
     }
 
-    fn take(&mut self, epoch: u64, ways: Vec<Way>) {
+    fn take(&mut self, measured: Measured) {
         // What is known of paths would be lost.
-        if epoch == self.epoch && ways == self.ways {
+        if measured == self.measured {
             return;
         }
         // The sockets of before have the ports of those to come.
         self.paths.clear();
-        self.epoch = epoch;
         self.session = now_ns().cast_unsigned();
         let mut busy = 0;
-        for way in &ways {
+        for way in &measured.ways {
             match connected(way, self.settings.port) {
                 Ok(socket) => self.paths.push((way.clone(), socket)),
                 Err(_) => busy += 1,
             }
         }
-        self.ways = ways;
         if busy > 0 {
             warn!(paths = busy, "cannot measure some paths: their ports are in use, or addresses are gone");
         }
         let pace_us = 1_000_000 / u64::from(self.settings.per_second.max(1));
-        self.trains = Trains::new(self.paths.len(), pace_us);
+        self.trains = Trains::new(self.paths.len(), pace_us).trusting_after(measured.trusted_after);
+        self.measured = measured;
         self.told = vec![Tally::default(); self.paths.len()];
     }
 
@@ -315,7 +321,8 @@ impl Prober {
             }
         };
         let ways = changed.iter().map(measured).collect();
-        let report = Report::Ways(Box::new(WaysReport { epoch: self.epoch, ways, ..WaysReport::default() }));
+        let report =
+            Report::Ways(Box::new(WaysReport { epoch: self.measured.epoch, ways, ..WaysReport::default() }));
         if self.reports.try_send(Captured::now(report)).is_ok() {
             for path in changed {
                 self.metrics.trains(&tallies[path].since(&self.told[path]));

@@ -115,6 +115,7 @@ struct Worker {
     /// What is measured, if anything is.
     measurer: Option<Measurer>,
     ways: Ways,
+    trusted_after: u32,
     generation: u64,
     /// What is said of the orders in every report.
     about: PathReport,
@@ -144,6 +145,7 @@ impl Worker {
             knowledge: Knowledge::default(),
             measurer: None,
             ways: Ways::default(),
+            trusted_after: 0,
             // Tables of an earlier agent on this host had smaller numbers.
             generation: boot_ns(),
             about: PathReport::default(),
@@ -191,6 +193,7 @@ impl Worker {
                     self.forget();
                 }
                 self.about.revision = sent.revision;
+                self.trusted_after = sent.trusted_after;
                 sent.orders
             }),
         };

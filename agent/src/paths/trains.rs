@@ -34,9 +34,6 @@ const REMEMBERED_US: u64 = 30_000_000;
 const ACQUAINTED: u64 = 4;
 /// Trains that nobody has told of for so long are given up.
 const PATIENCE_US: u64 = 120_000_000;
-/// Trains that come through until a path that has lost something is no more suspected than others: as many as the controller
-/// wants to see before it takes an accusation back.
-const SUSPECTED: u64 = 256;
 
 /// A path that is to be measured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +159,7 @@ struct Track {
     /// The kernel tells when probes leave.
     is_watched: bool,
     /// Trains that have to come through until it is suspected no more.
-    suspected: u64,
+    suspected: u32,
 }
 
 /// See the module.
@@ -173,6 +170,7 @@ pub struct Trains {
     at: usize,
     pace_us: u64,
     due_us: u64,
+    trusted_after: u32,
 }
 
 impl Trains {
@@ -180,7 +178,14 @@ impl Trains {
     #[must_use]
     pub fn new(paths: usize, pace_us: u64) -> Self {
         let tracks = std::iter::repeat_with(Track::default).take(paths).collect();
-        Self { tracks, turns: Turns::default(), at: 0, pace_us, due_us: 0 }
+        Self { tracks, turns: Turns::default(), at: 0, pace_us, due_us: 0, trusted_after: 0 }
+    }
+
+    /// Suspects paths that have lost something until so many trains have come through: as many as whoever accuses links wants to
+    /// see before an accusation is taken back.
+    #[must_use]
+    pub fn trusting_after(self, trains: u32) -> Self {
+        Self { trusted_after: trains, ..self }
     }
 
     /// What to do at this time: the paths take turns, each with a train.
@@ -210,7 +215,7 @@ impl Trains {
     /// A receiver has said something of this path.
     pub fn heard(&mut self, path: usize, heard: &Heard, now_us: u64) {
         if let Some(track) = self.tracks.get_mut(path) {
-            track.heard(heard, now_us);
+            track.heard(heard, now_us, self.trusted_after);
         }
     }
 
@@ -259,7 +264,7 @@ impl Track {
         self.place(sequence).and_then(|(train, probe)| self.trains[train].left_ns[probe])
     }
 
-    fn heard(&mut self, heard: &Heard, now_us: u64) {
+    fn heard(&mut self, heard: &Heard, now_us: u64, trusted_after: u32) {
         // What was not sent cannot have come.
         if heard.newest >= self.sent || heard.sequence > heard.newest {
             return;
@@ -280,7 +285,7 @@ impl Track {
             let outcome = if told { self.outcome(train) } else { Outcome::Unknown };
             self.suspected = match outcome {
                 Outcome::Good => self.suspected.saturating_sub(1),
-                Outcome::Bad => SUSPECTED,
+                Outcome::Bad => trusted_after,
                 Outcome::Busy | Outcome::Unknown => self.suspected,
             };
             let count = match outcome {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use c4_detect::observation::{CommId, ProcessId};
 use c4_proto::v1;
-use c4_traffic::{learned::Trace, orders::Order, topology::Gbps};
+use c4_traffic::{learned::Trace, losses, orders::Order, topology::Gbps};
 
 use super::{
     Invalid,
@@ -288,7 +288,8 @@ pub fn orders(revision: u64, epoch: u64, orders: &[Order]) -> v1::PathOrders {
             })
             .collect(),
     };
-    v1::PathOrders { revision, epoch, orders: orders.iter().map(order).collect() }
+    let orders = orders.iter().map(order).collect();
+    v1::PathOrders { revision, epoch, orders, trusted_after: losses::trusted_after() }
 }
 
 #[cfg(test)]

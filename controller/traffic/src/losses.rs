@@ -95,6 +95,13 @@ const MOST_AT_ONCE: f64 = ALARM / 5.0;
 const ALIKE: f64 = 4.6;
 /// So much has to speak for who is accused until that is taken back (a factor of a million).
 const CLEAR: f64 = 14.0;
+/// How many trains have to come through a part, and none be lost, until an accusation of it is taken back.
+#[must_use]
+pub fn trusted_after() -> u32 {
+    let good = Trains { good: 1, bad: 0 };
+    (CLEAR / -good.evidence(BAD, GOOD)).ceil() as u32
+}
+
 /// Trains are remembered for so long, and up to as long again.
 const WINDOW_US: u64 = 60_000_000;
 

@@ -10,7 +10,7 @@ use crate::{
     paths::{
         diag::connections,
         discovery::Discovery,
-        measure::Measurer,
+        measure::{Measured, Measurer},
         probe::{Protocol, Target, ask, at_once},
         ways::{Ends, Ways},
     },
@@ -37,7 +37,8 @@ impl Worker {
     /// Has measured what is known.
     pub(super) fn measure(&self) {
         if let Some(measurer) = &self.measurer {
-            measurer.measure(self.about.epoch, self.ways.all());
+            let (epoch, ways, trusted_after) = (self.about.epoch, self.ways.all(), self.trusted_after);
+            measurer.measure(Measured { epoch, ways, trusted_after });
         }
     }
 

@@ -205,7 +205,7 @@ fn shares(
 
 #[test]
 fn a_path_that_has_lost_something_is_looked_at_closely_until_it_loses_no_more() {
-    let (mut trains, mut now) = (Trains::new(3, 5_000), 0);
+    let (mut trains, mut now) = (Trains::new(3, 5_000).trusting_after(256), 0);
     let near = |shares: [f64; 3], expected: [f64; 3]| {
         let off = shares.iter().zip(expected).map(|(own, at)| (own - at).abs()).fold(0.0, f64::max);
         assert!(off < 0.05, "{shares:?}");

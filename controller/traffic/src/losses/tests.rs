@@ -135,6 +135,22 @@ fn links_that_nothing_tells_apart_are_named_together() {
 }
 
 #[test]
+fn an_accusation_is_taken_back_after_as_many_trains_as_agents_are_told() {
+    let mut losses = Losses::default();
+    let mut told = |good: u64, bad: u64, times: u64| {
+        let verdicts = (0..times).map(|_| {
+            losses.observe(&[up(0, 1)], Trains { good, bad });
+            losses.judge(1, |_| false)
+        });
+        verdicts.flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(told(0, 1, 300).len(), 1, "accused");
+    let enough = u64::from(trusted_after());
+    assert_eq!(told(1, 0, enough - 1), []);
+    assert_eq!(told(1, 0, 1), [Verdict::Cleared(vec![up(0, 1)])]);
+}
+
+#[test]
 fn what_is_mended_is_cleared_and_may_break_again() {
     let mut fabric = Fabric::new(4, 4, 3, 3);
     let bad = |part| if part == up(1, 2) { 0.02 } else { 0.0 };
