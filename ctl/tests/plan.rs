@@ -157,6 +157,44 @@ fn all_mistakes_are_told_with_file_line_and_field() {
 }
 
 #[test]
+fn a_mistake_hides_no_other_one_beside_it() {
+    let files = Files::new();
+    let wrong = [
+        ("{name: leaf1, tier: leaf}", "{name: leaf0, tier: leaf, addresses: [10.0.0.256]}"),
+        ("b: spine0, gbps: 100}", "b: spine9, gbps: 0, count: 0, state: dead, a_address: x, b_address: 1}"),
+        (
+            "name: n, ports: [{switch: leaf0, gbps: 100}]}",
+            "name: n, ports: [{switch: leaf9, gbps: 0, state: dead, address: y}]}",
+        ),
+    ];
+    let topology = wrong.iter().fold(TOPOLOGY.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    });
+    files.write("t.yaml", &topology);
+    let output = files.plan(&[]);
+    assert_eq!(output.status.code(), Some(64));
+    let told = text(&output.stderr);
+    let expected = [
+        "t.yaml:4: switches[1].name",
+        "t.yaml:4: switches[1].addresses[0]",
+        "t.yaml:8: links[0].b",
+        "t.yaml:8: links[0].gbps",
+        "t.yaml:8: links[0].count",
+        "t.yaml:8: links[0].state",
+        "t.yaml:8: links[0].a_address",
+        "t.yaml:8: links[0].b_address",
+        "t.yaml:13: hosts[0].nics[0].ports[0].switch",
+        "t.yaml:13: hosts[0].nics[0].ports[0].gbps",
+        "t.yaml:13: hosts[0].nics[0].ports[0].state",
+        "t.yaml:13: hosts[0].nics[0].ports[0].address",
+    ];
+    for mistake in expected {
+        assert_eq!(told.matches(&format!("{mistake}: ")).count(), 1, "{mistake}: {told}");
+    }
+}
+
+#[test]
 fn mistakes_in_flows_and_in_the_previous_plan_are_told_too() {
     let files = Files::new();
     files.write("f.json", &json!({"flows": [flow("f0", "a", "a"), flow("f1", "b", "x")]}).to_string());

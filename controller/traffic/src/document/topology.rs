@@ -85,8 +85,10 @@ fn from_tree(tree: &Tree<'_>) -> Result<(Topology, Lines), Problems> {
     }
 }
 
-/// A port, where it stands, and its address and where that stands.
-type PlacedPort = (Port, u32, Option<(u32, IpAddr)>);
+/// An address and where it stands.
+type PlacedAddress = (u32, IpAddr);
+/// A port, where it stands, and its address.
+type PlacedPort = (Port, u32, Option<PlacedAddress>);
 
 struct Reading<'t> {
     reader: Reader<'t>,
@@ -109,6 +111,8 @@ impl<'t> Reading<'t> {
                     None
                 }
             };
+            let addresses_at = at.field("addresses");
+            let addresses = self.addresses(fields.get(2), &addresses_at);
             let Some(name) = name else { continue };
             let line = self.reader.line(fields.place);
             if let Some(first) = seen.again(name, line) {
@@ -119,21 +123,25 @@ impl<'t> Reading<'t> {
             match self.builder.switch(name, tier.unwrap_or(Tier::Leaf)) {
                 Ok(switch) => {
                     self.lines.switches.insert(switch, line);
-                    self.addresses(switch, fields.get(2), &at.field("addresses"));
+                    for (index, (place, address)) in addresses {
+                        if let Err(error) = self.builder.switch_address(switch, address) {
+                            self.reader.wrong(place, &addresses_at.item(index), error);
+                        }
+                    }
                 }
                 Err(error) => self.reader.wrong(fields.place, &at, error),
             }
         }
     }
 
-    fn addresses(&mut self, switch: SwitchId, node: Option<&'t Node<'t>>, at: &At<'_>) {
-        for (index, node) in self.reader.list(node, at).iter().enumerate() {
-            let at = at.item(index);
-            let Some(address) = self.reader.address(node, &at) else { continue };
-            if let Err(error) = self.builder.switch_address(switch, address) {
-                self.reader.wrong(node.place, &at, error);
-            }
-        }
+    fn address(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) -> Option<PlacedAddress> {
+        node.and_then(|node| Some((node.place, self.reader.address(node, at)?)))
+    }
+
+    /// Those that are addresses, by their places in the list.
+    fn addresses(&mut self, node: Option<&'t Node<'t>>, at: &At<'_>) -> Vec<(usize, PlacedAddress)> {
+        let items = self.reader.list(node, at).iter().enumerate();
+        items.filter_map(|(index, node)| Some((index, self.address(Some(node), &at.item(index))?))).collect()
     }
 
     fn duplicate(&mut self, place: u32, at: &At<'_>, what: &str, name: &str, first: u32) {
@@ -169,25 +177,21 @@ impl<'t> Reading<'t> {
                 None => Some(1),
             };
             let state = self.state(fields.get(4), &at.field("state"));
+            let own = [(5, "a_address"), (6, "b_address")];
+            let own = own.map(|(field, name)| (name, self.address(fields.get(field), &at.field(name))));
             let (Some(a), Some(b), Some(rate), Some(count)) = (a, b, rate, count) else { continue };
             if let Err(error) = self.builder.links(a, b, rate, count, state) {
                 self.reader.wrong(fields.place, &at, error);
                 continue;
             }
             self.lines.links.entry((a.min(b), a.max(b))).or_insert(self.reader.line(fields.place));
-            for (field, name, of, to) in [(5, "a_address", a, b), (6, "b_address", b, a)] {
-                let at = at.field(name);
-                let Some(node) = fields.get(field) else { continue };
+            for ((name, address), (of, to)) in own.into_iter().zip([(a, b), (b, a)]) {
+                let Some((place, address)) = address else { continue };
                 if count > 1 {
-                    self.reader.wrong(
-                        node.place,
-                        &at,
-                        "parallel links with addresses are written one by one",
-                    );
-                } else if let Some(address) = self.reader.address(node, &at)
-                    && let Err(error) = self.builder.link_address(of, to, address)
-                {
-                    self.reader.wrong(node.place, &at, error);
+                    let what = "parallel links with addresses are written one by one";
+                    self.reader.wrong(place, &at.field(name), what);
+                } else if let Err(error) = self.builder.link_address(of, to, address) {
+                    self.reader.wrong(place, &at.field(name), error);
                 }
             }
         }
@@ -265,6 +269,7 @@ impl<'t> Reading<'t> {
             let switch = self.switch(fields.get(0), &switch_at, fields.place);
             let rate = self.reader.required_gbps(fields.get(1), &at.field("gbps"), fields.place);
             let state = self.state(fields.get(2), &at.field("state"));
+            let address = self.address(fields.get(3), &at.field("address"));
             let (Some(switch), Some(rate)) = (switch, rate) else { continue };
             let attached = self.builder.topology().switch(switch);
             if attached.tier != Tier::Leaf {
@@ -273,9 +278,6 @@ impl<'t> Reading<'t> {
                 self.reader.wrong(fields.get(0).map_or(fields.place, |node| node.place), &switch_at, what);
                 continue;
             }
-            let address_at = at.field("address");
-            let address =
-                fields.get(3).and_then(|node| Some((node.place, self.reader.address(node, &address_at)?)));
             ports.push((Port { switch, rate, state }, fields.place, address));
         }
         (ports.len() == items.len()).then_some(ports)
