@@ -199,6 +199,9 @@ async fn when_etcd_is_full_nothing_is_done_that_cannot_be_written_down() {
     };
     assert!(tokio::time::timeout(support::PATIENCE, wait).await.is_ok(), "{}", site.logs());
     site.told_once();
+    // It is done, though, if that was still being written down when there was room again: a busy etcd may take that long.
+    let written = site.rows("steer.actions");
     let world = site.world();
-    assert!(world.stops.is_empty() && world.starts.is_empty(), "{world:#?}");
+    let is_done = !world.stops.is_empty() || !world.starts.is_empty();
+    assert!(!is_done || written.iter().any(|row| row.contains("restart-")), "{written:#?} {world:#?}");
 }
