@@ -413,6 +413,7 @@ impl Slowness {
         }
         self.convict();
         if let Some(worst) = worst.filter(|_| self.samples > LEARN) {
+            let worst = (worst.0, if sample.is_slow_all_along(worst) { worst.1 } else { 0.0 });
             let someone = self.ranks.values().any(|state| state.late.is_some());
             self.news.extend(self.turns.take(worst, self.ranks.len(), someone, config));
         }
@@ -434,7 +435,8 @@ impl Slowness {
         for (comm_rank, state) in self.ranks.iter_mut() {
             if let Some(i) = state.late {
                 if state.tracks[i].has_recovered() {
-                    **state = RankState::default();
+                    // What it usually worked was learned while it was well: all ranks are to be measured by the same iterations.
+                    **state = RankState { own: std::mem::take(&mut state.own), ..RankState::default() };
                     self.news.push(News::Recovered(comm_rank));
                 }
                 continue;

@@ -89,22 +89,33 @@ fn medians(of: &[PerOperation]) -> PerOperation {
 }
 
 /// Whether a rank that was late by a part of the time worked longer than it did before, which is what makes it late by its own
-/// doing; also if that is not known.
+/// doing; also if that is not known. `stretches_ns` are its longest stretches by itself and those of its peers, where they are told.
 pub(super) fn is_longer(
     before: Option<PerOperation>,
     own_ns: [u64; 2],
     operations: u64,
     wall_ns: u64,
     late: f64,
+    stretches_ns: Option<[u64; 2]>,
 ) -> bool {
     let Some(before) = before else { return true };
     let (longer, late_ns) = (more(wall_ns, before.wall, operations), late * wall_ns as f64);
     // Whatever makes it late makes the job take that much longer. If it does not, something else has changed meanwhile, and what
     // was usual before that is no measure.
     if !is_costly(before, operations, wall_ns, late) {
-        return true;
+        return is_all_along(own_ns[0], late_ns, stretches_ns);
     }
     rise(before, own_ns, operations) >= BY_ITSELF * longer.max(late_ns)
+}
+
+/// Whether a rank that was late works longer also in its longest stretch by itself, by about the same part; also if that is not known.
+/// Whose host is only a step behind the others' is behind at every operation, since it launches each a little later, and seems to work longer in
+/// every gap between two, though nobody loses time by it. In a long one it does not: there it is the GPU that takes its time.
+pub(super) fn is_all_along(own_ns: u64, late_ns: f64, stretches_ns: Option<[u64; 2]>) -> bool {
+    stretches_ns.is_none_or(|[own, peers]| {
+        let longer = own as f64 - peers as f64;
+        longer * own_ns as f64 >= BY_ITSELF * late_ns * own as f64
+    })
 }
 
 /// Whether the job takes longer than before by about the part of the time by which a rank is late.
@@ -166,18 +177,32 @@ mod tests {
         let mut usual = OwnUsual::default();
         (0..KNOWN - 1).for_each(|_| usual.push([4_000, 3_000], 5_000, 4));
         assert_eq!(usual.get(), None, "too little was seen");
-        assert!(is_longer(usual.get(), [0, 0], 4, 5_000, 0.3));
+        assert!(is_longer(usual.get(), [0, 0], 4, 5_000, 0.3, None));
         usual.push([4_000, 3_000], 5_000, 4);
         let usual = usual.get();
         // A third longer, and late by as much.
-        assert!(is_longer(usual, [5_300, 4_300], 4, 6_300, 0.2));
-        assert!(!is_longer(usual, [4_100, 3_100], 4, 6_300, 0.2), "the others wait, and hide what they do");
-        assert!(!is_longer(usual, [5_300, 3_000], 4, 6_300, 0.2), "it sends for longer");
+        assert!(is_longer(usual, [5_300, 4_300], 4, 6_300, 0.2, None));
         assert!(
-            !is_longer(usual, [4_700, 3_700], 4, 9_000, 0.08),
+            !is_longer(usual, [4_100, 3_100], 4, 6_300, 0.2, None),
+            "the others wait, and hide what they do"
+        );
+        assert!(!is_longer(usual, [5_300, 3_000], 4, 6_300, 0.2, None), "it sends for longer");
+        assert!(
+            !is_longer(usual, [4_700, 3_700], 4, 9_000, 0.08, None),
             "most of what the job takes longer is not its own"
         );
-        assert!(is_longer(usual, [3_000, 2_000], 4, 4_000, 0.3), "the job got faster, by other means");
+        assert!(is_longer(usual, [3_000, 2_000], 4, 4_000, 0.3, None), "the job got faster, by other means");
+    }
+
+    #[test]
+    fn whose_host_is_a_step_behind_works_no_longer_in_long_stretches() {
+        assert!(is_all_along(2_000, 1_000.0, Some([200, 110])), "twice as long in all");
+        assert!(!is_all_along(2_000, 1_000.0, Some([102, 100])), "between operations only");
+        assert!(is_all_along(2_000, 1_000.0, Some([1_100, 100])), "it sleeps");
+        assert!(is_all_along(2_000, 1_000.0, None));
+        let usual = Some(PerOperation { own: [1_000.0; 2], wall: 3_000.0 });
+        let faster = |stretches| is_longer(usual, [4_800; 2], 4, 10_000, 0.3, Some(stretches));
+        assert!(faster([700, 350]) && !faster([700, 690]), "the job got faster");
     }
 
     #[test]

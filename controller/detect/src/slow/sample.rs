@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Counts, cells::Cell};
+use super::{
+    Counts,
+    cells::{Cell, Part},
+    own,
+};
 use crate::{by_rank::ByRank, rhythm::Shape};
 
 /// Where no iteration is recognised, lateness is summed over this time.
@@ -109,6 +113,9 @@ pub(super) struct Sum {
     told: u32,
     /// The longest stretch of it, where the agent tells.
     longest_ns: Option<u64>,
+    /// The longest stretches of all cells, its own and the median of its peers', in as many cells as tell.
+    stretches_ns: [u64; 2],
+    stretches: u32,
 }
 
 impl Sum {
@@ -123,6 +130,9 @@ impl Sum {
         self.operations = self.operations.saturating_add(other.operations);
         self.own_ns = [0, 1].map(|which| self.own_ns[which].saturating_add(other.own_ns[which]));
         self.told += other.told;
+        self.stretches_ns =
+            [0, 1].map(|whose| self.stretches_ns[whose].saturating_add(other.stretches_ns[whose]));
+        self.stretches += other.stretches;
         self.lateness_ns += other.lateness_ns;
         self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
         self.peers_waited_ns = self.peers_waited_ns.saturating_add(other.peers_waited_ns);
@@ -132,6 +142,11 @@ impl Sum {
     /// operations.
     pub(super) fn tells_own(&self) -> bool {
         self.told == self.cells
+    }
+
+    /// Its longest stretches by itself and those of its peers, in nanoseconds, where all tell.
+    pub(super) fn stretches(&self) -> Option<[u64; 2]> {
+        (self.stretches == self.cells).then_some(self.stretches_ns)
     }
 
     /// The part of the time by which it worked longer than ranks do elsewhere where they do the same; nothing where that is not known.
@@ -166,6 +181,7 @@ struct Peers {
     waits: Vec<u64>,
     longest: Vec<u64>,
     owns: [Option<Vec<u64>>; 2],
+    stretches: Option<Vec<u64>>,
 }
 
 impl Peers {
@@ -175,13 +191,14 @@ impl Peers {
         waits.sort_unstable();
         let mut longest: Vec<u64> = parts().map(|part| part.max_wait_ns).collect();
         longest.sort_unstable();
-        let owns = [0, 1].map(|which| {
-            let mut owns: Vec<u64> =
-                parts().map(|part| part.own_ns.map(|own| own[which])).collect::<Option<_>>()?;
-            owns.sort_unstable();
-            Some(owns)
-        });
-        Self { waits, longest, owns }
+        let told = |of: &dyn Fn(&Part) -> Option<u64>| {
+            let mut told: Vec<u64> = parts().map(of).collect::<Option<_>>()?;
+            told.sort_unstable();
+            Some(told)
+        };
+        let owns = [0, 1].map(|which| told(&|part| part.own_ns.map(|own| own[which])));
+        let stretches = told(&|part| part.longest_ns);
+        Self { waits, longest, owns, stretches }
     }
 }
 
@@ -238,6 +255,11 @@ impl Sample {
                 sum.own_ns = [0, 1].map(|which| sum.own_ns[which].saturating_add(own[which]));
             }
             sum.longest_ns = sum.longest_ns.max(part.longest_ns);
+            if let Some((peers, own)) = peers.stretches.as_ref().zip(part.longest_ns) {
+                sum.stretches += 1;
+                let both = [own, median_without(peers, own)];
+                sum.stretches_ns = [0, 1].map(|whose| sum.stretches_ns[whose].saturating_add(both[whose]));
+            }
             self.seems = [0, 1].map(|which| self.seems[which].saturating_add(part.seems[which]));
         }
     }
@@ -279,6 +301,13 @@ impl Sample {
             return f64::INFINITY;
         }
         *owns.select_nth_unstable(middle).1 as f64 * CREDIBLE
+    }
+
+    /// Whether a rank that was late by a part of the time worked longer in its longest stretch, too ([`own::is_all_along`]).
+    pub(super) fn is_slow_all_along(&self, (comm_rank, late): (u32, f64)) -> bool {
+        let told = self.ranks.get(&comm_rank).filter(|sum| sum.tells_own());
+        let late_ns = late * self.wall_ns as f64;
+        told.is_none_or(|sum| own::is_all_along(sum.own_ns[0], late_ns, sum.stretches()))
     }
 
     /// Whether a rank worked longer than its peers all along, and did not only pause once. Not known of agents that do

@@ -456,7 +456,7 @@ impl Test {
     fn is_by_itself(&self) -> bool {
         let (own_ns, operations) = (self.total.own_ns, self.total.operations);
         let before = self.own_before.filter(|_| self.total.tells_own());
-        own::is_longer(before, own_ns, operations, self.late_ns, self.mean())
+        own::is_longer(before, own_ns, operations, self.late_ns, self.mean(), self.total.stretches())
     }
 
     /// Whether the job takes longer than before by about as much as the rank is late; not if that is not known.
