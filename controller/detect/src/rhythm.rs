@@ -44,7 +44,7 @@ pub(crate) enum Manner {
     Busy,
     /// Its host sleeps.
     Asleep,
-    /// Its host is done and its GPU is not; or nothing is known of it.
+    /// Its host is done and its GPU is not, or its GPU spins; or nothing is known of it.
     OnGpu,
 }
 
@@ -59,8 +59,11 @@ pub(crate) struct Shape {
 pub(crate) struct Rhythm {
     durations_us: Histogram,
     operations: u32,
-    /// Iterations in a row that had another number of operations.
+    /// For how long iterations had this number of operations, in all.
+    lasted_ns: u64,
+    /// What was told in a row of iterations with another number of operations: how often, and how long they lasted together.
     others: u32,
+    others_ns: u64,
     iterations: u64,
     first_progress: Option<Timestamp>,
     /// From which position on waits count.
@@ -80,7 +83,9 @@ impl Rhythm {
         Self {
             durations_us: Histogram::new(DURATIONS),
             operations: 0,
+            lasted_ns: 0,
             others: 0,
+            others_ns: 0,
             iterations: 0,
             first_progress: None,
             learned_from: None,
@@ -106,7 +111,7 @@ impl Rhythm {
             if iteration.operations == 0 {
                 continue;
             }
-            self.follow(iteration.operations);
+            self.follow(iteration);
             if self.is_like(iteration.operations) {
                 self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
             }
@@ -135,11 +140,20 @@ impl Rhythm {
         }
     }
 
-    /// When iterations turn out to be something else, their durations so far were those of something else, too.
-    fn follow(&mut self, operations: u32) {
-        self.others = if operations == self.operations { 0 } else { self.others + 1 };
-        if self.others >= ANOTHER || self.operations == 0 {
-            (self.operations, self.others) = (operations, 0);
+    /// When iterations turn out to be something else, their durations so far were those of something else, too. That is so at once if
+    /// some others have lasted longer than all before: a job may begin with a check, the same operation some times in a row.
+    fn follow(&mut self, iteration: &Iteration) {
+        let ns = iteration.duration_ns.saturating_mul(u64::from(iteration.count));
+        if iteration.operations == self.operations {
+            self.lasted_ns = self.lasted_ns.saturating_add(ns);
+            (self.others, self.others_ns) = (0, 0);
+            return;
+        }
+        (self.others, self.others_ns) = (self.others + 1, self.others_ns.saturating_add(ns));
+        let longer = self.others > 1 && self.others_ns > self.lasted_ns;
+        if self.others >= ANOTHER || longer || self.operations == 0 {
+            (self.operations, self.lasted_ns) = (iteration.operations, self.others_ns);
+            (self.others, self.others_ns) = (0, 0);
             self.durations_us = Histogram::new(DURATIONS);
         }
     }
@@ -246,5 +260,18 @@ mod tests {
         let known = (0..ANOTHER).map(|_| tell(6, 676_000_000)).last().flatten();
         assert!(known.is_some_and(|(n, us)| n == 6 && (620_000..730_000).contains(&us)), "{known:?}");
         assert_eq!(tell(7, 690_000_000).map(|(operations, _)| operations), Some(6));
+    }
+
+    #[test]
+    fn a_check_at_the_beginning_is_no_iteration() {
+        let mut rhythm = Rhythm::new(None);
+        let iteration =
+            |operations, duration_ns, count| Iteration { first: 0, operations, duration_ns, count };
+        let check = iteration(1, 1_000_000, 8);
+        let ended = [check.clone(), iteration(25, 45_000_000, 2), check, iteration(25, 45_000_000, 2)];
+        rhythm.take(&ended, &[], 20, 200, &Config::default(), Timestamp(0));
+        assert_eq!(rhythm.shape().map(|shape| shape.operations), Some(1), "not sure yet");
+        rhythm.take(&[iteration(25, 46_000_000, 3)], &[], 23, 300, &Config::default(), Timestamp(0));
+        assert_eq!(rhythm.shape().map(|shape| shape.operations), Some(25));
     }
 }
