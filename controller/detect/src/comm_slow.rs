@@ -44,6 +44,8 @@ pub use watch::Wish;
 const MIN_STEP_BYTES: u64 = 4_096;
 /// Links of which one can stand out.
 const ENOUGH: usize = 6;
+/// What links of a kind cost is remembered for so long.
+const REMEMBER_US: u64 = 60_000_000;
 /// Least time between two looks.
 const EXAMINE_US: u64 = 1_000_000;
 /// A link that is ready waits this long for the others of its kind.
@@ -96,11 +98,19 @@ struct Group {
     ready: Vec<Key>,
     ready_since: Timestamp,
     links: usize,
+    /// What several links were last measured against: logarithms of what the lower quartile and the median of them cost, and when.
+    last: Option<([f64; 2], Timestamp)>,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { differences: Histogram::new(4_096), ready: Vec::new(), ready_since: Timestamp(0), links: 0 }
+        Self {
+            differences: Histogram::new(4_096),
+            ready: Vec::new(),
+            ready_since: Timestamp(0),
+            links: 0,
+            last: None,
+        }
     }
 }
 
@@ -273,13 +283,18 @@ fn nics(src: &Place<'_>, dst: &Place<'_>) -> u64 {
 fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, config: &Config, now: Timestamp) {
     let costs: Vec<(Key, f64)> =
         ready.iter().filter_map(|key| Some((*key, cells.get_mut(key)?.cost()?))).collect();
-    if costs.len() < 2 {
-        return;
-    }
     let mut sorted: Vec<f64> = costs.iter().map(|(_, cost)| cost.ln()).collect();
     sorted.sort_by(f64::total_cmp);
-    let reference = sorted[((sorted.len() - 1) as f64 * REFERENCE) as usize];
-    let middle = sorted[sorted.len() / 2];
+    let lately = group.last.filter(|(_, at)| now.micros_since(*at) < REMEMBER_US);
+    // Where all others wait for one link, it may be the only one that has anything to tell for a while.
+    let [reference, middle] = match (sorted.as_slice(), lately) {
+        ([], _) | ([_], None) => return,
+        ([_], Some((last, _))) => last,
+        (all, _) => [all[((all.len() - 1) as f64 * REFERENCE) as usize], all[all.len() / 2]],
+    };
+    if sorted.len() > 1 {
+        group.last = Some(([reference, middle], now));
+    }
     // How far healthy links of this kind are apart: what lies below the middle is certainly not slow.
     let spread = middle - sorted[sorted.len() / 10];
     let noise = group.differences.median().unwrap_or(0.0) * cell::DIFFERENCE_TO_SIGMA;
