@@ -9,7 +9,8 @@
 //! The steps of the other operations are recorded too, without times, so that a link that blocks can be named whenever it
 //! does. That costs a call for each step, which operations of microseconds feel and operations of milliseconds do not. So it
 //! follows the pace: while operations come thick and fast on communicators that use the network, only the picked ones have steps, and
-//! where kernel events tell the progress of the others, only the picked ones have network operations at all.
+//! where kernel events tell the progress of the others, only the picked ones have network operations at all. While they come slowly, more are
+//! picked: else a pipeline that hands on something eight times a second would tell of each of its links once in some seconds.
 //! Communicators without network have no steps, so their pace says nothing: a tensor-parallel group over NVLink must not take
 //! the steps away from the data-parallel group beside it.
 
@@ -26,6 +27,8 @@ const STEP: i32 = event::PROXY_STEP as i32;
 const NETWORK: i32 = STEP | event::PROXY_OP as i32;
 const KERNEL: i32 = event::KERNEL_CH as i32;
 
+/// So many times as many operations are picked while they come slowly.
+const MORE: u64 = 4;
 /// Groups of operations over which the pace is taken.
 const PACE_GROUPS: u32 = 64;
 /// Thick and fast: so many groups in less than this time, which is one in a millisecond. A call for each step then costs
@@ -39,7 +42,7 @@ pub struct Depth {
     pub mask: AtomicI32,
     /// Bits that the chained plugin wants.
     pub chained_mask: AtomicI32,
-    /// Steps are timed for one operation in so many; 0 for none.
+    /// Steps are timed for one operation in so many, and for more where they come slowly; 0 for none.
     pub one_in: AtomicU32,
     /// Whether steps of the other operations are recorded too, without times.
     pub untimed_steps: AtomicBool,
@@ -56,7 +59,8 @@ impl Depth {
     /// Whether the steps of the operation or group with this number are timed.
     #[inline]
     fn picks(&self, number: u64) -> bool {
-        let one_in = u64::from(self.one_in.load(Relaxed));
+        let slowly = self.follows_pace.load(Relaxed) && self.untimed_steps.load(Relaxed);
+        let one_in = u64::from(self.one_in.load(Relaxed)).div_ceil(if slowly { MORE } else { 1 });
         let (Some(block), Some(place)) = (number.checked_div(one_in), number.checked_rem(one_in)) else {
             return false;
         };
@@ -193,6 +197,18 @@ mod tests {
         }
         assert!((0..1000).all(|number| depth(1).picks(number)));
         assert!(!(0..1000).any(|number| depth(0).picks(number)));
+    }
+
+    #[test]
+    fn more_are_picked_while_they_come_slowly() {
+        let depth = depth(16);
+        depth.follows_pace.store(true, Relaxed);
+        let picked = || (0..4_096).filter(|number| depth.picks(*number)).count();
+        assert_eq!(picked(), 256);
+        depth.untimed_steps.store(true, Relaxed);
+        assert_eq!(picked(), 1_024);
+        depth.follows_pace.store(false, Relaxed);
+        assert_eq!(picked(), 256, "as the user wants it");
     }
 
     #[test]
