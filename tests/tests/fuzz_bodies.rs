@@ -102,6 +102,7 @@ targets! {
     agent_config: "agent" "config" "../../agent/fuzz/bodies/config.rs";
     agent_discovery: "agent" "discovery" "../../agent/fuzz/bodies/discovery.rs";
     agent_kmsg: "agent" "kmsg" "../../agent/fuzz/bodies/kmsg.rs";
+    agent_nics: "agent" "nics" "../../agent/fuzz/bodies/nics.rs";
     agent_orders: "agent" "orders" "../../agent/fuzz/bodies/orders.rs";
     agent_sysfs: "agent" "sysfs" "../../agent/fuzz/bodies/sysfs.rs";
     agent_table: "agent" "table" "../../agent/fuzz/bodies/table.rs";

@@ -33,6 +33,7 @@ pub use files::RecorderDirectory;
 pub use identity::{describe, named_job, process_id};
 use look::Look;
 use nics::Nics;
+pub use nics::{HostNics, chosen as chosen_nics};
 pub use owner::Origin;
 use owner::Owners;
 pub use peers::PeerSums;

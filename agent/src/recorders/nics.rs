@@ -60,16 +60,18 @@ fn leading_number(text: &str) -> u32 {
     text[..digits].parse().unwrap_or(0)
 }
 
-/// What this host has.
+/// What a host has.
 #[derive(Debug, Default)]
-struct Host {
-    rdma: Vec<RdmaPort>,
-    /// In the kernel's order.
-    addresses: Vec<(String, IpAddr)>,
+pub struct HostNics {
+    /// Ports of RDMA devices.
+    pub rdma: Vec<RdmaPort>,
+    /// Addresses and their interfaces, in the kernel's order.
+    pub addresses: Vec<(String, IpAddr)>,
 }
 
-/// The NICs that a process with these variables may use; none where they leave it to NCCL.
-fn chosen(labels: &BTreeMap<String, String>, host: &Host) -> Vec<OwnNic> {
+/// The NICs of the host that a process with these variables (names and values) may use; none where they leave it to NCCL.
+#[must_use]
+pub fn chosen(labels: &BTreeMap<String, String>, host: &HostNics) -> Vec<OwnNic> {
     let variable = |name: &str| labels.get(name).map(String::as_str).filter(|text| !text.is_empty());
     let network = variable("NCCL_NET").unwrap_or_default();
     let is = |name: &str| network.eq_ignore_ascii_case(name);
@@ -136,7 +138,7 @@ impl Nics {
                 return Vec::new();
             }
         };
-        chosen(labels, &Host { rdma: rdma_ports(&self.sys_root), addresses })
+        chosen(labels, &HostNics { rdma: rdma_ports(&self.sys_root), addresses })
     }
 }
 
@@ -150,7 +152,7 @@ mod tests {
     type Choice<'t> = (&'t [(&'t str, &'t str)], &'t [&'t str]);
 
     /// Two HCAs of two ports each for training, one for storage, one that is down; Ethernet for meeting.
-    fn host() -> Host {
+    fn host() -> HostNics {
         let port = |device: &str, port, active, interfaces: &[&str]| RdmaPort {
             device: device.to_owned(),
             port,
@@ -169,7 +171,7 @@ mod tests {
             ("eth0", "fe80::7"),
             ("ens1np0", "fd00::7"),
         ];
-        Host {
+        HostNics {
             rdma: vec![
                 port("mlx5_1", 1, true, &["ens1np0"]),
                 port("mlx5_2", 1, true, &["ens2np0"]),
@@ -184,7 +186,7 @@ mod tests {
     }
 
     /// What is chosen, as `name address` in order.
-    fn said(host: &Host, variables: &[(&str, &str)]) -> Vec<String> {
+    fn said(host: &HostNics, variables: &[(&str, &str)]) -> Vec<String> {
         let labels = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let word = |nic: OwnNic| match nic.address {
             Some(address) => format!("{} {address}", nic.name),
@@ -244,7 +246,7 @@ mod tests {
 
     #[test]
     fn without_rdma_interfaces_do() {
-        let host = Host { rdma: Vec::new(), ..host() };
+        let host = HostNics { rdma: Vec::new(), ..host() };
         let all: [Choice<'_>; 7] = [
             (&[("NCCL_IB_HCA", "=mlx5_1")], &[]),
             (&[("NCCL_SOCKET_IFNAME", "ens1")], &["ens1np0 10.0.0.7", "ens10np0 10.9.0.7"]),
