@@ -42,6 +42,8 @@ def parse_arguments(arguments=None):
     parser.add_argument("--deadline", type=float, default=0, help="seconds after which no new work is begun; 0: none")
     parser.add_argument("--compute-ms", type=float, default=25.0, help="compute part of an iteration")
     parser.add_argument("--bucket-kib", type=int, default=16384, help="size of the large gradient buckets")
+    parser.add_argument("--width", type=int, default=1024, help="of a transformer's layers")
+    parser.add_argument("--batch", type=int, default=8, help="sequences that a transformer's rank computes at once")
     parser.add_argument("--no-mps", action="store_true", help="let the ranks take turns on the GPU")
     parser.add_argument("--work", help="directory for working files (default: the system's; keep it short)")
     parser.add_argument("--keep", action="store_true", help="leave the working files")

@@ -64,6 +64,10 @@ class TorchWorker(Worker):
             ",".join(str(device) for device in options.devices),
             "--bucket-kib",
             options.bucket_kib,
+            "--width",
+            options.width,
+            "--batch",
+            options.batch,
             *(["--abort-on-term"] if getattr(options, "abort_on_term", False) else []),
             *arguments,
         ]
