@@ -19,7 +19,7 @@ use tracing::{Instrument, Span};
 
 use crate::{
     report::{Captured, Report},
-    sensors::{HostSensor, KmsgSensor, NicSensor, NvmlSensor, Sensor, SensorSettings},
+    sensors::{HostSensor, KmsgSensor, NicSensor, NvmlSensor, Sensor, SensorSettings, Spinning},
 };
 
 /// Written to the disk and read back.
@@ -80,7 +80,10 @@ pub async fn run(settings: CheckSettings) -> Vec<CheckResult> {
         .push(blocking("host", limit, move || sensor(host.map(|host| boxed(HostSensor::open(host))))).await);
     let nvml = sensors.nvml.clone();
     results.push(
-        blocking("gpu", limit, move || sensor(nvml.map(|nvml| boxed(NvmlSensor::open(&nvml, false))))).await,
+        blocking("gpu", limit, move || {
+            sensor(nvml.map(|nvml| boxed(NvmlSensor::open(&nvml, false, Spinning::default()))))
+        })
+        .await,
     );
     let nic = sensors.nic.clone();
     results.push(blocking("nic", limit, move || sensor(nic.map(|nic| boxed(NicSensor::open(nic))))).await);

@@ -40,7 +40,7 @@ use crate::{
     paths::{explore::Explorer, service::Service},
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
     report::{Captured, Command, CommandAction, Report, TimeSteps},
-    sensors::{Sensors, nic_class},
+    sensors::{Sensors, Spinning, nic_class},
     stream::{Stream, StreamSettings, Tcp},
     supervise::ledger::{Ledger, Verdict},
 };
@@ -109,7 +109,7 @@ impl Agent {
         let mut sensors =
             Sensors::start(&config.sensors, config.recorder_dir.display().to_string(), &reports, &metrics);
         let sampler = tokio::spawn(sample(
-            sampler(config, exits.clone()),
+            sampler(config, exits.clone(), sensors.spinning.clone()),
             exits,
             config.sample_interval,
             reports.clone(),
@@ -283,7 +283,7 @@ async fn bind(config: &Config) -> Result<Option<Accepting>> {
     Ok(Some(http::protect(listener, config)?))
 }
 
-fn sampler(config: &Config, exits: Exits) -> Sampler<RecorderDirectory> {
+fn sampler(config: &Config, exits: Exits, spinning: Spinning) -> Sampler<RecorderDirectory> {
     let settings = Settings {
         node: config.node.clone(),
         interval: config.sample_interval,
@@ -294,7 +294,7 @@ fn sampler(config: &Config, exits: Exits) -> Sampler<RecorderDirectory> {
         sys_root: config.sensors.nic.as_ref().map_or_else(|| "/sys".into(), |nic| nic.sys_root.clone()),
     };
     let source = RecorderDirectory::new(&config.recorder_dir);
-    Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns())
+    Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns()).with_spinning(spinning)
 }
 
 fn stream_settings(config: &Config, session: &str) -> StreamSettings {

@@ -40,7 +40,11 @@ impl Shared {
             unread: window.unread,
             comms: window.comms.into_iter().map(|comm| self.comm_window(comm)).collect(),
             profiling: window.profiling,
-            own: window.own.map(|own| wire::OwnTime { now_us: own.now_us, longest_us: own.longest_us }),
+            own: window.own.map(|own| wire::OwnTime {
+                now_us: own.now_us,
+                longest_us: own.longest_us,
+                gpu_spins_us: own.gpu_spins_us,
+            }),
         }
     }
 
@@ -226,7 +230,7 @@ mod tests {
             profiling: true,
             dropped: 0,
             unread: 0,
-            own: Some(detect::OwnTime { now_us: 7, longest_us: 9 }),
+            own: Some(detect::OwnTime { now_us: 7, longest_us: 9, gpu_spins_us: 8 }),
             comms: vec![detect::CommWindow {
                 comm: CommId(3),
                 enqueued: 50,

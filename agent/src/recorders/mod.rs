@@ -42,7 +42,10 @@ use tracing::{info, warn};
 use tracked::Tracked;
 use transfers::Transfers;
 
-use crate::report::{Report, TimeSteps};
+use crate::{
+    report::{Report, TimeSteps},
+    sensors::Spinning,
+};
 
 /// A recorder that cannot be read is reported after this time: one that is just being created is none of the bad ones.
 const PATIENCE_NS: u64 = 1_000_000_000;
@@ -113,6 +116,7 @@ pub struct Sampler<S: RecorderSource> {
     nics: Nics,
     settings: Settings,
     exits: Exits,
+    spinning: Spinning,
     started_ns: u64,
     first_scan: bool,
     list_failed: bool,
@@ -141,6 +145,7 @@ impl<S: RecorderSource> Sampler<S> {
             nics: Nics::new(&settings.sys_root),
             settings,
             exits,
+            spinning: Spinning::default(),
             started_ns: now_ns,
             first_scan: true,
             list_failed: false,
@@ -156,6 +161,12 @@ impl<S: RecorderSource> Sampler<S> {
             buried_losses: (0, 0),
             collectives: BTreeMap::new(),
         }
+    }
+
+    /// The same, which tells of processes whose GPU spins.
+    #[must_use]
+    pub fn with_spinning(self, spinning: Spinning) -> Self {
+        Self { spinning, ..self }
     }
 
     /// Figures for the metrics.
@@ -236,8 +247,17 @@ impl<S: RecorderSource> Sampler<S> {
         let window_ns = u64::try_from(self.settings.window.as_nanos()).unwrap_or(u64::MAX);
         if urgent || now_ns.saturating_sub(self.window_opened_ns) >= window_ns {
             self.window_opened_ns = now_ns;
+            self.transfers.retain(&self.tracked.values().flat_map(Tracked::memberships).collect());
             let rule = self.settings.overdue;
-            let windows = self.tracked.values_mut().filter_map(|tracked| tracked.close_window(rule, now_ns));
+            let spins = self.spins(now_ns);
+            let windows = self.tracked.values_mut().filter_map(|tracked| {
+                let mut window = tracked.close_window(rule, now_ns)?;
+                if let Some(own) = &mut window.own {
+                    own.gpu_spins_us =
+                        tracked.identity.gpu.and_then(|gpu| spins.get(&gpu)).copied().unwrap_or(0);
+                }
+                Some(window)
+            });
             let windows: Vec<_> = windows.collect();
             reports.extend(windows.chunks(MAX_TOGETHER).map(|some| Report::Windows(some.to_vec())));
         }
@@ -246,7 +266,6 @@ impl<S: RecorderSource> Sampler<S> {
         for name in ended {
             reports.extend(self.bury(name, now_ns));
         }
-        self.transfers.retain(&self.tracked.values().flat_map(Tracked::memberships).collect());
         for name in self.evidence.expired(self.settings.retention, now_ns) {
             if let Err(error) = self.source.remove(&name) {
                 warn!(recorder = %name, %error, "cannot remove the recorder of a dead process");
@@ -254,6 +273,17 @@ impl<S: RecorderSource> Sampler<S> {
         }
         self.first_scan = false;
         reports
+    }
+
+    /// For how long GPUs have spun, in microseconds. Of one that several processes use it is not known whose kernel it is.
+    fn spins(&self, now_ns: u64) -> BTreeMap<u32, u64> {
+        let mut users: BTreeMap<u32, usize> = BTreeMap::new();
+        for gpu in self.tracked.values().filter_map(|tracked| tracked.identity.gpu) {
+            *users.entry(gpu).or_default() += 1;
+        }
+        let alone = users.into_iter().filter(|(_, users)| *users == 1);
+        let spins_us = |gpu| Some((gpu, now_ns.saturating_sub(self.spinning.since_ns(gpu)?) / 1_000));
+        alone.filter_map(|(gpu, _)| spins_us(gpu)).collect()
     }
 
     fn scan(&mut self, now_ns: u64) {

@@ -680,3 +680,27 @@ fn ranks_that_do_not_count_alike_are_not_believed() {
     let again = [transfer(OperationKind::Receive, 2, 1, 150, 155)];
     assert_eq!(own_ms_of_a_receiver(&again, &[]), 10 + 50 + 135);
 }
+
+#[test]
+fn a_gpu_that_spins_is_told_of_the_one_process_that_uses_it() {
+    let spinning = Spinning::default();
+    let table = Table::default();
+    for (name, number, gpu) in [("0.c4r", 0, 0), ("1.c4r", 1, 1), ("2.c4r", 2, 2), ("3.c4r", 3, 2)] {
+        table.with(name, |fake| {
+            *fake = rank(number);
+            fake.identity.gpu = Some(gpu);
+        });
+    }
+    let mut sampler = sampler(&table, &Exits::default()).with_spinning(spinning.clone());
+    for name in ["0.c4r", "1.c4r", "2.c4r", "3.c4r"] {
+        put(&table, name, vec![operation(0, 10, Some(20))]);
+    }
+    watch(&mut sampler, 0, 2_000);
+    [1, 2].into_iter().for_each(|gpu| spinning.note(gpu, true, START + 2_000 * MS));
+    let told = watch(&mut sampler, 2_000, 4_000);
+    let last = windows(&told).into_iter().rev().take(4).map(|(_, window)| window.own.unwrap().gpu_spins_us);
+    let mut last: Vec<u64> = last.collect();
+    last.sort_unstable();
+    assert_eq!(last[..3], [0, 0, 0], "not known of two on one GPU");
+    assert!(last[3] >= 1_000_000, "{last:?}");
+}

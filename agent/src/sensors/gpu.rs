@@ -78,6 +78,8 @@ pub(super) struct GpuReading {
     pub sm_mhz: Option<u32>,
     /// Time its SMs were busy, in percent.
     pub busy_percent: Option<u32>,
+    /// Time its memory was read or written, in percent.
+    pub memory_percent: Option<u32>,
     /// Temperature in °C.
     pub celsius: Option<u32>,
     /// Power in mW.
@@ -98,6 +100,11 @@ pub(super) struct GpuReading {
 impl GpuReading {
     fn busy(&self) -> bool {
         self.busy_percent.is_some_and(|percent| percent >= BUSY_PERCENT)
+    }
+
+    /// Whether its SMs were busy all the time and its memory never.
+    pub(super) fn spins(&self) -> bool {
+        self.busy_percent.is_some_and(|percent| percent >= 99) && self.memory_percent == Some(0)
     }
 
     /// What people look at.

@@ -14,6 +14,7 @@ mod nic_class;
 mod nvml;
 mod rdma;
 mod reading;
+mod spinning;
 mod transitions;
 
 use std::{
@@ -34,6 +35,7 @@ pub use nic_class::nic_class;
 pub use nvml::{NvmlSensor, NvmlSettings};
 pub use rdma::{RdmaPort, rdma_ports};
 pub use reading::{Declared, READINGS, Reading};
+pub use spinning::Spinning;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -99,6 +101,8 @@ pub struct Sensors {
     stop: Arc<AtomicBool>,
     /// State of every sensor.
     pub status: watch::Receiver<Vec<SensorStatus>>,
+    /// GPUs whose kernels touch no memory.
+    pub spinning: Spinning,
 }
 
 type Opened = Result<(Box<dyn Sensor>, String), String>;
@@ -118,6 +122,8 @@ impl Sensors {
         let stop = Arc::new(AtomicBool::new(false));
         let first = SensorStatus { name: "recorder", present: true, detail: recorder };
         let (status, receiver) = watch::channel(vec![first]);
+        let spinning = Spinning::default();
+        let noted = spinning.clone();
         let kernel_log = settings.kmsg.clone();
         // An XID shows in the kernel log and in NVML. The log has the better text; NVML is for where there is no log.
         let xid_events = kernel_log.as_ref().is_none_or(|log| KmsgSensor::open(log.clone()).is_err());
@@ -132,7 +138,8 @@ impl Sensors {
                 "nvml",
                 settings.nvml.clone().map(|nvml| -> Open {
                     Box::new(move || {
-                        NvmlSensor::open(&nvml, xid_events).map(|(sensor, detail)| (sensor.boxed(), detail))
+                        NvmlSensor::open(&nvml, xid_events, noted)
+                            .map(|(sensor, detail)| (sensor.boxed(), detail))
                     })
                 }),
             ),
@@ -167,7 +174,7 @@ impl Sensors {
                 set(&status, name, false, format!("cannot start its thread: {error}"));
             }
         }
-        Self { stop, status: receiver }
+        Self { stop, status: receiver, spinning }
     }
 
     /// Waits until every sensor has said whether it is there, or for the time given: NVML may take seconds.

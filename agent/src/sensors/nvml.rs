@@ -27,7 +27,7 @@ use nvml_wrapper::{
 use tokio::time::Instant;
 
 use super::{
-    Sampled, Sensor,
+    Sampled, Sensor, Spinning,
     gpu::{GpuLimits, GpuReading, Judge},
 };
 use crate::report::Health;
@@ -58,15 +58,20 @@ pub struct NvmlSensor {
     /// `None` where NVML has no events (as in some virtual machines), or somebody else reports XIDs.
     events: Option<EventSet<'static>>,
     judge: Judge,
+    spinning: Spinning,
     turn: u32,
 }
 
 impl NvmlSensor {
-    /// Loads the library. With `xid_events` it also reports XIDs as NVML sees them.
+    /// Loads the library. With `xid_events` it also reports XIDs as NVML sees them; which GPUs spin is noted in `spinning`.
     ///
     /// # Errors
     /// No library, no driver, no GPU: why.
-    pub fn open(settings: &NvmlSettings, xid_events: bool) -> Result<(Self, String), String> {
+    pub fn open(
+        settings: &NvmlSettings,
+        xid_events: bool,
+        spinning: Spinning,
+    ) -> Result<(Self, String), String> {
         let load = |name: &OsStr| Nvml::builder().lib_path(name).init();
         let loaded = match settings.library.as_deref() {
             Some(path) => load(Path::as_os_str(path)),
@@ -87,7 +92,7 @@ impl NvmlSensor {
         let nvml: &'static Nvml = Box::leak(Box::new(nvml));
         let events = if xid_events { listen(nvml, gpus) } else { None };
         let judge = Judge::default();
-        Ok((Self { nvml, gpus, limits: settings.limits, events, judge, turn: 0 }, detail))
+        Ok((Self { nvml, gpus, limits: settings.limits, events, judge, spinning, turn: 0 }, detail))
     }
 
     pub(super) fn boxed(self) -> Box<dyn Sensor> {
@@ -152,6 +157,7 @@ fn field(device: &Device<'_>, id: u32) -> Option<u64> {
 }
 
 fn read(device: &Device<'_>) -> GpuReading {
+    let utilization = device.utilization_rates().ok();
     let temperature = device.temperature(TemperatureSensor::Gpu);
     if let Err(NvmlError::GpuLost) = temperature {
         return GpuReading { lost: Some("says its driver".to_owned()), ..GpuReading::default() };
@@ -166,7 +172,8 @@ fn read(device: &Device<'_>) -> GpuReading {
         remap_failed: field(device, NVML_FI_DEV_REMAPPED_FAILURE).map(|value| value != 0),
         slowdown: device.current_throttle_reasons().ok().and_then(slowdown),
         sm_mhz: device.clock_info(Clock::SM).ok(),
-        busy_percent: device.utilization_rates().ok().map(|utilization| utilization.gpu),
+        busy_percent: utilization.as_ref().map(|utilization| utilization.gpu),
+        memory_percent: utilization.map(|utilization| utilization.memory),
         celsius: temperature.ok(),
         milliwatts: device.power_usage().ok(),
         pcie_replays: device.pcie_replay_counter().ok(),
@@ -200,6 +207,8 @@ fn slowdown(reasons: ThrottleReasons) -> Option<&'static str> {
 impl Sensor for NvmlSensor {
     fn sample(&mut self, now: Instant, interval: Duration) -> Sampled {
         let readings = self.read_all();
+        let now_ns = c4_recorder::monotonic_now_ns();
+        readings.iter().for_each(|(gpu, reading)| self.spinning.note(*gpu, reading.spins(), now_ns));
         let shown = readings.iter().flat_map(|(gpu, reading)| reading.shown(*gpu)).collect();
         let mut health = self.judge.update(&self.limits, &readings, now);
         let mut waited = false;
@@ -234,7 +243,8 @@ mod tests {
     #[test]
     fn no_library_is_a_missing_sensor_with_a_reason() {
         let library = Some(PathBuf::from("/nonexistent/libnvidia-ml.so"));
-        let Err(why) = NvmlSensor::open(&NvmlSettings { library, ..NvmlSettings::default() }, false) else {
+        let settings = NvmlSettings { library, ..NvmlSettings::default() };
+        let Err(why) = NvmlSensor::open(&settings, false, Spinning::default()) else {
             panic!("there is no such library");
         };
         assert_eq!(why, "no NVIDIA driver (libnvidia-ml is not there)");

@@ -8,7 +8,7 @@ use crate::{
     case::Draft,
     config::Config,
     finding::{CERTAINTY, Kind},
-    model::{Comm, Job},
+    model::{Comm, Job, Process},
     names,
     observation::{ProcessId, ProcessState},
     patience,
@@ -43,7 +43,9 @@ pub(crate) fn is_busy(job: &Job, holders: &[Holder]) -> bool {
     let works = |state| matches!(state, ProcessState::Running | ProcessState::DiskWait);
     holders.iter().any(|holder| match holder.why {
         Why::Arriving => true,
-        Why::NotEntered => job.process(holder.process).is_some_and(|process| works(process.state)),
+        Why::NotEntered => {
+            job.process(holder.process).is_some_and(|process| works(process.state) && !process.gpu_spins())
+        }
         _ => false,
     })
 }
@@ -143,7 +145,11 @@ fn held_up(job: &Job, comm: &Comm, stall: &Stall, holders: &[Holder], threshold_
 }
 
 pub(crate) fn doing(job: &Job, process: ProcessId) -> &'static str {
-    match job.process(process).map(|p| p.state) {
+    let process = job.process(process);
+    if process.is_some_and(Process::gpu_spins) {
+        return "; its GPU is busy and touches no memory";
+    }
+    match process.map(|p| p.state) {
         Some(ProcessState::DiskWait) => "; the process waits for a device (state D)",
         Some(ProcessState::Zombie) => "; the process has ended and was not reaped",
         Some(ProcessState::Sleeping) => "; the process sleeps",

@@ -210,6 +210,10 @@ pub struct OwnTime {
     pub now_us: u64,
     /// The longest stretch of it that ended in the window, 0 if none did.
     pub longest_us: u64,
+    /// For how long its GPU has been busy all the time and touched no memory, which nothing does that computes; 0 if it has not, or
+    /// nobody knows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gpu_spins_us: u64,
 }
 
 /// One communicator as one process saw it. Positions count collectives on the communicator since its creation;
@@ -401,9 +405,8 @@ pub struct Iteration {
     pub count: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
+fn is_zero<N: PartialEq + Default>(number: &N) -> bool {
+    *number == N::default()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]

@@ -7,7 +7,8 @@
 //!   hangs; and where nothing is known of that, an iteration is the measure. Agents tell it best: for how long a rank has been
 //!   by itself, in no collective and receiving nothing, against how long ranks of the job usually are at a stretch.
 //! * Pauses excuse what looks like them. Waits that resolved by themselves are remembered by how those looked that were
-//!   waited for: rank 0 writing checkpoints for ten seconds says nothing of a GPU that is busy, or of a host that sleeps.
+//!   waited for: rank 0 writing checkpoints for ten seconds says nothing of a GPU that is busy, or of a host that sleeps. A host on
+//!   a CPU may only wait for its GPU there, as drivers do: where that is busy and touches no memory, nobody writes a checkpoint or computes.
 //!
 //! Until a communicator's rhythm is known, all of this takes as long as a warm-up may take.
 
@@ -119,6 +120,7 @@ impl Manner {
     fn seen(job: &Job, holders: &[Holder]) -> Self {
         let manner = |holder: &Holder| match holder.why {
             Why::Queued => Self::OnGpu,
+            _ if job.process(holder.process).is_some_and(Process::gpu_spins) => Self::OnGpu,
             _ if job.process(holder.process).is_some_and(|process| process.asleep.is_some()) => Self::Asleep,
             _ => Self::Busy,
         };
@@ -133,6 +135,7 @@ impl Manner {
         };
         let manner = |holder: &Holder| match holder.why {
             Why::Queued => Self::OnGpu,
+            Why::NotEntered if job.process(holder.process).is_some_and(Process::gpu_spins) => Self::OnGpu,
             Why::NotEntered if job.process(holder.process).is_some_and(sleeps) => Self::Asleep,
             _ => Self::Busy,
         };

@@ -234,6 +234,20 @@ fn a_busy_gpu_is_told_from_a_rank_that_does_not_come() {
 }
 
 #[test]
+fn a_host_that_waits_for_its_gpu_on_a_cpu_writes_no_checkpoint() {
+    each_shape(|shape, rank, seed| {
+        let at = 20 * S + seed * 1_237 % S;
+        let outcome = run(seed, shape.clone(), vec![Fault::Spins { rank, at }], 60 * S);
+        expect(&outcome, Kind::NonCommHang, rank, at, 5.5, &format!("seed {seed}"));
+        let summary = &outcome.opened[0].summary;
+        assert!(summary.contains("its GPU is busy and touches no memory"), "{summary}");
+        let stuck = Fault::Stuck { rank, at, until: Some(at + 12 * S), state: ProcessState::Running };
+        let outcome = run(seed, shape, vec![stuck], 60 * S);
+        assert!(outcome.opened.is_empty(), "it may write: {}", outcome.describe());
+    });
+}
+
+#[test]
 fn a_rank_that_stands_still_is_named_as_soon_where_iterations_take_long() {
     for (iteration_us, seed) in [(2_000_000, 1), (2_800_000, 2), (3_500_000, 3)] {
         let at = 60 * S + seed * 1_237 % S;

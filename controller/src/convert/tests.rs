@@ -352,7 +352,7 @@ proptest! {
     ) {
         let message = v1::Window {
             process, duration_us: n, state, kernel_events: true, dropped: n, unread: n, comms, profiling: true,
-            own: Some(v1::OwnTime { now_us: n, longest_us: n }),
+            own: Some(v1::OwnTime { now_us: n, longest_us: n, gpu_spins_us: n }),
         };
         match take(v1::agent_message::Body::Window(message)) {
             Ok(Body::Window(window)) => holds(&window),

@@ -59,6 +59,7 @@ fn own_time(message: v1::OwnTime) -> Result<OwnTime, Invalid> {
     Ok(OwnTime {
         now_us: at_most("now_us", message.now_us, limits::AGE_US)?,
         longest_us: at_most("longest_us", message.longest_us, limits::AGE_US)?,
+        gpu_spins_us: at_most("gpu_spins_us", message.gpu_spins_us, limits::AGE_US)?,
     })
 }
 

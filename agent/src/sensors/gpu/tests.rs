@@ -117,3 +117,11 @@ fn a_link_recovers_now_and_then_but_not_at_every_other_look() {
     assert_eq!(told((0..60).map(|look| with(look / 3))), []);
     assert_eq!(told((0..20).map(with)), [one(16, "nvlink-errors", false)]);
 }
+
+#[test]
+fn what_is_busy_and_touches_no_memory_spins() {
+    let at = |busy_percent, memory_percent| GpuReading { busy_percent, memory_percent, ..well() }.spins();
+    assert!(at(Some(100), Some(0)));
+    assert!(!at(Some(100), Some(1)), "it computes");
+    assert!(!at(Some(60), Some(0)) && !at(None, Some(0)) && !at(Some(100), None));
+}

@@ -59,7 +59,7 @@ impl Coverage {
         let pairs = spans.iter().rev().zip(spans.iter().rev().skip(1));
         let ended = pairs.take_while(|(after, _)| after.0 > from_ns);
         let longest_ns = ended.map(|(after, before)| after.0 - before.1).max();
-        Some(OwnTime { now_us, longest_us: longest_ns.unwrap_or(0) / 1_000 })
+        Some(OwnTime { now_us, longest_us: longest_ns.unwrap_or(0) / 1_000, gpu_spins_us: 0 })
     }
 
     /// Forgets everything that ended before `ns`.
@@ -178,7 +178,7 @@ mod tests {
             coverage.add(start_us * 1_000, end_us * 1_000, false);
         }
         coverage.add(9_000, 20_000, true);
-        let own = |now_us, longest_us| Some(OwnTime { now_us, longest_us });
+        let own = |now_us, longest_us| Some(OwnTime { now_us, longest_us, gpu_spins_us: 0 });
         assert_eq!(coverage.own(0, 12_000), own(3, 3));
         assert_eq!(coverage.own(5_500, 12_000), own(3, 1), "the longest had ended before");
         assert_eq!(coverage.own(8_000, 12_000), own(3, 0));

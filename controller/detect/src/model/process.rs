@@ -11,6 +11,9 @@ use crate::{
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
 pub(super) const LEVEL_WINDOWS: u32 = 5;
 
+/// A GPU has spun for so long if two looks of its sensor, a second apart, show it.
+const SPINS_US: u64 = 1_500_000;
+
 /// How a process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct End {
@@ -86,6 +89,11 @@ impl Process {
 
     pub(crate) fn alive(&self) -> bool {
         self.end.is_none()
+    }
+
+    /// Whether its GPU has been busy for a while with a kernel that waits or does not end, whatever its host does.
+    pub(crate) fn gpu_spins(&self) -> bool {
+        self.own.is_some_and(|own| own.gpu_spins_us >= SPINS_US)
     }
 
     /// Takes in a window that ended at `taken`.

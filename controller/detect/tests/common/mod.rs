@@ -22,7 +22,8 @@ use c4_detect::{
     aggregate::{Aggregator, CompletedOperation, Coverage},
     observation::{
         CommId, CommWindow, Edge, InFlight, JobId, Membership, NicClass, NodeName, Observation,
-        OperationSignature, ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp, Window,
+        OperationSignature, OwnTime, ProcessEnd, ProcessId, ProcessInfo, ProcessState, StepState, Timestamp,
+        Window,
     },
 };
 use rand::{RngExt, SeedableRng};
@@ -231,7 +232,11 @@ impl Sim {
     fn delayed(&self, rank: usize, mut at: u64, turn: usize) -> u64 {
         for fault in &self.faults {
             match *fault {
-                Fault::Kill { rank: r, at: t, .. } if r == rank && self.start + t < at => return NEVER,
+                Fault::Kill { rank: r, at: t, .. } | Fault::Spins { rank: r, at: t }
+                    if r == rank && self.start + t < at =>
+                {
+                    return NEVER;
+                }
                 Fault::Stuck { rank: r, at: t, until, .. } | Fault::Stop { rank: r, at: t, until }
                     if r == rank && self.start + t < at =>
                 {
@@ -320,6 +325,9 @@ impl Sim {
                 {
                     return state;
                 }
+                Fault::Spins { rank: r, at } if r == rank && self.start + at <= now => {
+                    return ProcessState::Running;
+                }
                 _ => {}
             }
         }
@@ -337,12 +345,18 @@ impl Sim {
         let (kernel_events, duration_us) = (self.shape.kernel_events, self.shape.window_us);
         // Where the host stands still, or the program is over, nothing is enqueued ahead.
         let held = has(&|f| match *f {
-            Fault::Stuck { rank: r, at, .. } | Fault::Stop { rank: r, at, .. } => {
-                r == rank && start + at <= now
-            }
+            Fault::Stuck { rank: r, at, .. }
+            | Fault::Stop { rank: r, at, .. }
+            | Fault::Spins { rank: r, at } => r == rank && start + at <= now,
             Fault::End { at, .. } => start + at <= now,
             _ => false,
         }) || (rank == 0 && self.shape.checkpoint.is_some());
+        // Its sensor looks once a second.
+        let spins_us = |fault: &Fault| match *fault {
+            Fault::Spins { rank: r, at } if r == rank => now.saturating_sub(start + at + 2_000_000),
+            _ => 0,
+        };
+        let gpu_spins_us = self.faults.iter().map(spins_us).max().unwrap_or(0);
         let me = &mut self.ranks[rank];
         while let Some(op) = me.operations.front()
             && op.end <= now
@@ -364,6 +378,7 @@ impl Sim {
             me.coverage.add(op.start * 1_000, now * 1_000, false);
         }
         let own = me.coverage.own(now.saturating_sub(duration_us) * 1_000, now * 1_000);
+        let own = own.map(|own| OwnTime { gpu_spins_us, ..own });
         let in_flight = me.operations.front().zip(me.enqueued.front()).and_then(|(op, enqueued)| {
             (*enqueued <= now).then(|| InFlight {
                 sequence: op.sequence,

@@ -87,6 +87,8 @@ pub enum Fault {
     Kill { rank: usize, at: u64, supervised: bool },
     /// SIGSTOP.
     Stop { rank: usize, at: u64, until: Option<u64> },
+    /// A kernel that does not end keeps the GPU busy, and the driver waits for it on a CPU before anything more is enqueued.
+    Spins { rank: usize, at: u64 },
     /// Stuck outside of collectives.
     Stuck { rank: usize, at: u64, until: Option<u64>, state: ProcessState },
     /// Late by so much each iteration.
