@@ -266,6 +266,11 @@ fn a_node_that_never_comes_hides_nothing_for_ever() {
 /// Node 0 loses its power, if it does, or else only its agent; the ranks of node 1 fail 30 ms later. The agent is back after a while, if
 /// at all, and the ranks of node 0 live on then, if they do. What was told, in order.
 fn out_of_sight(back_ms: Option<u64>, lives: bool) -> Vec<Finding> {
+    out_of_sight_until(30, 0, back_ms, lives)
+}
+
+/// The same where the ranks of node 1 fail so long after node 0 went out of sight, and so long after the job stands still.
+fn out_of_sight_until(fail_ms: u64, on_ms: u64, back_ms: Option<u64>, lives: bool) -> Vec<Finding> {
     let mut detector = Detector::new(Config::default());
     let mut findings = Vec::new();
     for ms in (0..120_000).step_by(20) {
@@ -287,14 +292,17 @@ fn out_of_sight(back_ms: Option<u64>, lives: bool) -> Vec<Finding> {
             say(Observation::NodeHeard { node: node(), hearing: Hearing::AtOnce });
         }
         for rank in 0..4 {
-            let seen = if rank % 2 == 0 { ms < 40_000 || (back && lives) } else { ms < 40_040 };
+            let seen = if rank % 2 == 0 { ms < 40_000 || (back && lives) } else { ms < 40_010 + fail_ms };
             if ms % 1_000 == u64::from(rank) * 20 && seen {
-                say(Observation::Window(window(rank, ProcessState::Running, ms.min(40_000) / 100, 0)));
+                let waits_us = ms.saturating_sub(40_000 + on_ms) * MS;
+                let completed = ms.min(40_000 + on_ms) / 100;
+                say(Observation::Window(window(rank, ProcessState::Running, completed, waits_us)));
             }
         }
-        if ms == 40_040 {
+        if ms == (40_010 + fail_ms) / 20 * 20 {
             for rank in [1, 3] {
-                say(Observation::Window(window(rank, ProcessState::Zombie, 400, 20 * MS)));
+                let (completed, waits_us) = ((40_000 + on_ms) / 100, (fail_ms - on_ms) * MS);
+                say(Observation::Window(window(rank, ProcessState::Zombie, completed, waits_us)));
                 let (process, exit_code) = (process(rank), Some(1));
                 let (ago_us, finalized, signal, found) = (10 * MS, false, None, false);
                 let end = ProcessEnd { process, ago_us, finalized, exit_code, signal, found };
@@ -322,6 +330,22 @@ fn a_node_that_is_gone_for_good_is_named_and_not_those_who_failed_of_that() {
         assert!(finding.confidence < 0.8 && finding.certainty() > 0.9, "{finding:#?}");
     }
     assert!(findings.last().unwrap().explains.iter().any(|text| text.contains("rank 1 ended as well")));
+}
+
+#[test]
+fn a_node_for_which_the_job_has_stood_still_is_named_however_late_its_peers_fail() {
+    let findings = out_of_sight_until(12_000, 0, None, false);
+    let named = findings.iter().filter(|finding| finding.kind == Kind::ProcessDeath);
+    let nodes: Vec<_> = named.map(|finding| finding.suspects[0].node.clone()).collect();
+    assert!(
+        !nodes.is_empty() && nodes.iter().all(|node| *node == Some(NodeName("node-0".into()))),
+        "{findings:#?}"
+    );
+    assert!(findings.iter().all(|finding| finding.suspects.iter().all(|suspect| suspect.rank.is_none())));
+    // Where the others went on for long after, its ranks were there, and one of those that failed was the first.
+    let findings = out_of_sight_until(12_000, 11_900, None, true);
+    let first = findings.first().expect("it is told");
+    assert_eq!((first.kind, first.suspects[0].rank), (Kind::ProcessDeath, Some(1)), "{first:#?}");
 }
 
 #[test]

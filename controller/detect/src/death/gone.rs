@@ -1,5 +1,9 @@
 //! Ranks whose node went out of sight when their peers failed, and stayed so: its power, kernel or network is gone, and nobody will
 //! tell how they ended. It is taken back if they are seen again.
+//!
+//! Peers fail when their connections time out, which takes milliseconds or minutes. So a node was there last either just before
+//! they did, or else the job has stood still from then until they failed: they waited, somebody waited for ranks of that node,
+//! and no collective in which these take part has ended since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +15,7 @@ use crate::{
     config::Config,
     finding::{CERTAINTY, Finding, Kind, Suspect},
     health,
-    model::{Fate, Job, Process},
+    model::{Fate, Job, Member, Process},
     names,
     nodes::Nodes,
     observation::{NodeName, ProcessId, Timestamp},
@@ -37,12 +41,15 @@ pub(super) fn accuse(
     if !is_given_up(&end, now) {
         return false;
     }
-    let went = |process: &Process| {
-        process.seen.is_some_and(|seen| seen <= end.at && end.at.micros_since(seen) <= TOGETHER_US)
+    let went = |one: &Process| {
+        one.seen.is_some_and(|seen| seen <= end.at && end.at.micros_since(seen) <= TOGETHER_US)
     };
-    let gone =
-        job.processes.iter().filter(|(_, one)| one.alive() && is_out_of_sight(one, nodes) && went(one));
-    let gone: Vec<ProcessId> = gone.map(|(id, _)| *id).collect();
+    let missed = if waits(job, victim) { missed(job, nodes, end.at) } else { BTreeSet::new() };
+    let is_gone = |one: &Process| {
+        one.alive() && is_out_of_sight(one, nodes) && (went(one) || missed.contains(&one.info.node))
+    };
+    let gone: Vec<ProcessId> =
+        job.processes.iter().filter(|(_, one)| is_gone(one)).map(|(id, _)| *id).collect();
     let last = gone.iter().filter_map(|id| job.process(*id)?.seen).max();
     let Some(last) = last else { return false };
     let lost: BTreeSet<&NodeName> = gone.iter().filter_map(|id| Some(&job.process(*id)?.info.node)).collect();
@@ -72,6 +79,52 @@ pub(super) fn accuse(
     let (name, incarnation) = (job.id.clone(), job.incarnation);
     job.cases.tell(Slot::Death, draft, &name, incarnation, now, out);
     true
+}
+
+/// Nodes out of sight whose ranks were last seen before then, and for some of which the job has stood still since.
+fn missed<'a>(job: &'a Job, nodes: &Nodes, before: Timestamp) -> BTreeSet<&'a NodeName> {
+    let (mut missed, mut there) = (BTreeSet::new(), BTreeSet::new());
+    for comm in job.comms.values() {
+        let members =
+            || comm.members.iter().filter_map(|(rank, one)| Some((rank, one, job.process(one.process)?)));
+        let is_out = |process: &Process| process.alive() && is_out_of_sight(process, nodes);
+        let in_sight =
+            || members().filter(|(_, one, process)| !one.left && !is_out(process)).map(|(_, one, _)| one);
+        let ended = in_sight().filter_map(ended_at).max();
+        let waits = in_sight().filter(|one| is_in_collective(one)).filter_map(|one| one.at).max();
+        let exchanges = |one: &'a Member| {
+            one.pending_peers.iter().filter(|open| open.started).zip(std::iter::repeat(one.at))
+        };
+        let awaited: BTreeMap<u32, Option<Timestamp>> =
+            in_sight().flat_map(exchanges).map(|(open, at)| (open.peer, at)).collect();
+        for (rank, _, process) in members().filter(|(_, _, process)| is_out(process)) {
+            let Some(seen) = process.seen.filter(|seen| *seen <= before) else { continue };
+            if waits.max(awaited.get(&rank).copied().flatten()) > Some(seen) {
+                missed.insert(&process.info.node);
+            }
+            if ended > Some(seen.after(TOGETHER_US)) {
+                there.insert(&process.info.node);
+            }
+        }
+    }
+    missed.difference(&there).copied().collect()
+}
+
+/// Whether a process was last seen waiting for others.
+fn waits(job: &Job, id: ProcessId) -> bool {
+    let memberships = job.process(id).into_iter().flat_map(|process| &process.memberships);
+    let mut members = memberships.filter_map(|(comm, rank)| job.comms.get(comm)?.members.get(rank));
+    members.any(|member| is_in_collective(member) || member.pending_peers.iter().any(|open| open.started))
+}
+
+fn is_in_collective(member: &Member) -> bool {
+    member.in_flight.as_ref().is_some_and(|op| op.started)
+}
+
+/// When the last collective of a member ended, where that is known: not while the next one waits for the GPU.
+fn ended_at(member: &Member) -> Option<Timestamp> {
+    let is_known = member.in_flight.as_ref().is_none_or(|op| op.started);
+    (member.completed > 0 && is_known).then(|| member.completed_at())
 }
 
 /// Takes it back if any of them is seen to live: their peers are judged again.
