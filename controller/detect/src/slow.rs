@@ -254,10 +254,13 @@ impl Slowness {
         self.seems[1] >= self.seems[0]
     }
 
-    /// How late any rank is at the moment that was not found late before.
-    pub(crate) fn worst(&self) -> f64 {
+    /// How late the latest rank is at the moment of those that were not found late before, and by how much longer than before it
+    /// works, where that is known.
+    pub(crate) fn worst(&self) -> Option<(f64, Option<f64>)> {
         let suspected = self.ranks.values().filter(|state| state.late.is_none());
-        suspected.filter_map(|state| state.tracks[0].lasting()).fold(0.0, f64::max)
+        let late =
+            suspected.filter_map(|state| Some((state.tracks[0].lasting()?, state.tracks[0].own_rise())));
+        late.max_by(|(a, _), (b, _)| a.total_cmp(b))
     }
 
     /// How late the rank is again and again, or was when it was found late.
@@ -268,7 +271,7 @@ impl Slowness {
     /// By how much longer the rank works than before, as a share of the time, if it was found late or has come late of late.
     pub(crate) fn own_rise(&self, comm_rank: u32) -> Option<f64> {
         let state = self.ranks.get(&comm_rank)?;
-        state.own_rise.or_else(|| state.tracks[STEP].own_rise())
+        state.own_rise.or_else(|| state.tracks[0].own_rise()).or_else(|| state.tracks[STEP].own_rise())
     }
 
     /// Whether stragglers take turns here.

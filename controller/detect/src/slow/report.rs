@@ -251,17 +251,19 @@ fn late(
 
 /// Whether somebody else in the job is later, in a communicator beside which ranks compute: there it cannot be seen whether
 /// a rank was made late by others. That one will be found. Where the same place is late in a communicator of the same kind,
-/// both are parts of one pipeline, and the lag is largest where it comes from; anybody else has to be later by far.
+/// both are parts of one pipeline, and it comes from where a rank works longer than before by more, or, if that is not known, is
+/// later; anybody else has to by far.
 fn made_late(job: &Job, comm: &Comm, comm_rank: u32, lateness: &Lateness) -> bool {
+    // Bubbles and computation ahead may leave more lateness elsewhere than where it comes from: but there the time is spent.
+    let is_more = |late: f64, rise: Option<f64>, times: f64| match rise.zip(lateness.own_rise) {
+        Some((known, own)) => known > own * times,
+        None => late > lateness.fraction * times,
+    };
     let later = |other: &Comm| {
         let slowness = &other.slowness;
-        let later = slowness.repeated(comm_rank).is_some_and(|late| late > lateness.fraction);
-        // Of a little lateness, bubbles may leave more elsewhere than where it comes from: but there the time is spent.
-        let same_place = match slowness.own_rise(comm_rank).zip(lateness.own_rise) {
-            Some((known, own)) if lateness.is_step => known > own,
-            _ => later,
-        };
-        (other.kind == comm.kind && same_place) || slowness.worst() > lateness.fraction * BY_FAR
+        let repeated = slowness.repeated(comm_rank).unwrap_or(0.0);
+        let same_place = other.kind == comm.kind && is_more(repeated, slowness.own_rise(comm_rank), 1.0);
+        same_place || slowness.worst().is_some_and(|(late, rise)| is_more(late, rise, BY_FAR))
     };
     let mut others = job.comms.values().filter(|other| other.judged && other.id != comm.id);
     !comm.slowness.is_awaited() && others.any(later)
