@@ -186,11 +186,12 @@ impl Network {
         }
     }
 
-    /// Takes in iterations that one rank tells of; those of a part of the job's iteration are left out.
-    pub(crate) fn pace(&mut self, iterations: &[Iteration], whole_us: u64, undisturbed: bool) {
+    /// Takes in iterations of a communicator that one rank tells of.
+    pub(crate) fn pace(&mut self, comm: CommId, iterations: &[Iteration], whole_us: u64, undisturbed: bool) {
         let undisturbed = undisturbed && self.suspicious.is_empty();
-        for iteration in iterations.iter().filter(|i| whole_us > 0 && i.duration_ns / 500 >= whole_us) {
-            self.pace.push(iteration.duration_ns, !undisturbed);
+        for iteration in iterations.iter().filter(|_| whole_us > 0) {
+            let is_whole = iteration.duration_ns / 500 >= whole_us;
+            self.pace.take(comm, iteration, is_whole, !undisturbed, self.examined);
         }
     }
 
@@ -303,9 +304,14 @@ fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, conf
     // One of few: in a group of another NIC class, each has many like itself.
     let apart = sorted.iter().filter(|cost| **cost > middle + differs).count();
     let few = costs.len() >= ENOUGH && apart * 4 <= costs.len();
+    // Of a part of its kind that is no more than a few, all may have the same cause.
+    let is_part = costs.len() < ENOUGH && costs.len() * 4 < group.links * 3;
     for (key, cost) in &costs {
         let Some(cell) = cells.get_mut(key) else { continue };
         let relative = cost.ln() - reference;
+        if is_part && cell.rose_with_others(relative, changed) {
+            continue;
+        }
         let setting = cell::Setting {
             changed,
             differs: few.then_some(differs),

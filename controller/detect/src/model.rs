@@ -232,7 +232,8 @@ impl Job {
                 told.push((comm.id, *comm_rank, std::mem::take(&mut comm_window.links)));
             }
             if paces {
-                self.network.pace(&comm_window.iterations, self.survey.iteration_us, self.cases.is_empty());
+                let (whole_us, undisturbed) = (self.survey.iteration_us, self.cases.is_empty());
+                self.network.pace(comm.id, &comm_window.iterations, whole_us, undisturbed);
             }
             comm.note_busy(*comm_rank, &comm_window.blocks, window.duration_us);
             if self.pace.clock() == Some(comm.id) {

@@ -354,7 +354,20 @@ impl Cell {
 
     /// Whether a change since then would show in it.
     pub(super) fn tells_of(&self, since: Timestamp) -> bool {
-        self.learned.is_some_and(|learned| learned < since) && self.heard >= since.before(WAIT_US)
+        self.learned.is_some_and(|learned| learned < since) && self.is_used_since(since)
+    }
+
+    /// Whether it was heard of since then, or little before.
+    pub(super) fn is_used_since(&self, since: Timestamp) -> bool {
+        self.heard >= since.before(WAIT_US)
+    }
+
+    /// Whether it costs more than it did by itself, but not more than the links it was compared with: if these were few, they may
+    /// have become slower with it.
+    pub(super) fn rose_with_others(&self, relative: f64, changed: f64) -> bool {
+        self.usual().is_some_and(|(usual, _)| {
+            self.sample_cost.ln() - usual.alone >= changed && relative - usual.relative.max(0.0) < changed
+        })
     }
 
     /// Whether its last sample was near what the faster ones of its kind take. Then it is not slow, whatever it was before.

@@ -79,7 +79,7 @@ impl Matrix {
             let tells = cell.tells_of(since);
             if cell.known_since(surely_since) && (tells || cell.is_as_fast_as_its_kind()) {
                 fine.insert(link);
-            } else if tells && slow.keys().any(|slow| slow.may_share_cause(&link)) {
+            } else if cell.is_used_since(since) && slow.keys().any(|slow| slow.may_share_cause(&link)) {
                 unknown.insert(link);
             }
         }

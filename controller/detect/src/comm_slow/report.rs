@@ -46,13 +46,14 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
     let slow_now: BTreeSet<Pair> = job.network.slow.iter().filter_map(|key| ends(job, key)).collect();
     let holds_up = job.network.slow.iter().any(|key| holds_up_all(job, key));
     let settle_us = if holds_up { SETTLE_SOON_US } else { SETTLE_US };
-    if job.network.incidents.settled(&slow_now, settle_us, now) && !slow_now.is_empty() {
+    let ended = job.network.pace.ended();
+    if job.network.incidents.settled(&slow_now, settle_us, ended, now) && !slow_now.is_empty() {
         let matrix = Matrix::of(job);
         let slow: Vec<locate::Link> = matrix.slow.keys().copied().collect();
         let causes = locate::locate(&slow, &matrix.fine);
         // Several causes at once are rather one that does not show yet.
         let is_partial = !matrix.unknown.is_empty() || causes.len() > 2;
-        if is_partial && job.network.incidents.may_wait(job.network.pace.now_us(), holds_up, now) {
+        if is_partial && job.network.incidents.may_wait(&job.network.pace, holds_up, now) {
             return;
         }
         for found in causes {

@@ -5,18 +5,18 @@ use super::*;
 #[test]
 fn the_pace_is_compared_with_what_was_usual_before_anything_was_wrong() {
     let mut pace = Pace::default();
-    (0..40).for_each(|i| pace.push(100_000_000 + i % 3, false));
+    (0..40).for_each(|i| pace.push(100_000_000 + i % 3, false, Timestamp(0)));
     assert!(pace.loss() < 0.05, "{}", pace.loss());
-    (0..100).for_each(|_| pace.push(150_000_000, true));
+    (0..100).for_each(|_| pace.push(150_000_000, true, Timestamp(0)));
     assert!((0.25..0.4).contains(&pace.loss()), "a third of the iteration is lost: {}", pace.loss());
-    (0..20).for_each(|_| pace.push(100_000_000, false));
+    (0..20).for_each(|_| pace.push(100_000_000, false, Timestamp(0)));
     assert!(pace.loss() < 0.05, "{}", pace.loss());
 }
 
 #[test]
 fn a_pace_that_is_not_known_tells_of_no_loss() {
     let mut pace = Pace::default();
-    (0..10).for_each(|i| pace.push(1_000 * (i + 1), false));
+    (0..10).for_each(|i| pace.push(1_000 * (i + 1), false, Timestamp(0)));
     assert_eq!(pace.loss(), 0.0);
 }
 
@@ -208,6 +208,22 @@ fn a_slow_link_that_becomes_much_slower_is_as_slow_as_it_is_now() {
     ring.run(3, |src| if src == 2 { (100.0, 100.0) } else { (1.0, 1.0) });
     let after = worst(&ring);
     assert!(after.excess.exp() > 50.0 && after.since > before.since, "{before:?} {after:?}");
+}
+
+#[test]
+fn links_that_became_slow_together_are_not_fine_because_they_are_compared_with_each_other() {
+    let slow = |src: u32| if src == 3 || src == 4 { (50.0, 50.0) } else { (1.0, 1.0) };
+    let mut ring = Links::ring(8);
+    ring.run(30, |_| (1.0, 1.0));
+    let all = ring.pairs.clone();
+    for _ in 0..4 {
+        // Now and then all are timed, and most of the time those two alone.
+        ring.pairs.clone_from(&all);
+        ring.run(1, slow);
+        ring.pairs.retain(|(src, _)| *src == 3 || *src == 4);
+        ring.run(24, slow);
+    }
+    assert_eq!(ring.slow(), [(3, 4), (4, 5)]);
 }
 
 #[test]

@@ -3,12 +3,15 @@
 //! Timing costs the job little, but not nothing, so it is bounded: it is wished for while links are suspicious or the job has become
 //! slower and nobody is late, for so many processes, and for so much of the time. What of that is not used is saved up for
 //! when it is needed (a token bucket), so a link that was suspected for a moment an hour ago leaves enough for one that is
-//! slow now. Agents stop by themselves; a wish is said again as long as it stands.
+//! slow now. In a busy fabric some link is always suspected for a moment: half of what can be saved up is only used where a link
+//! is slow for certain or the job has become slower. Agents stop by themselves; a wish is said again as long as it stands.
+//!
+//! A link is judged against others of its kind that were timed at the same time, so some of these are timed, too.
 
 use std::collections::BTreeSet;
 
 use super::{
-    Key,
+    Key, Kin,
     matrix::{Pair, ends},
 };
 use crate::{
@@ -24,6 +27,8 @@ const AGAIN_US: u64 = 20_000_000;
 /// Longest time that a job's steps are timed at a stretch, which is saved up within so many times as long.
 const STRETCH_US: u64 = 180_000_000;
 const SAVED_UP_IN: u64 = 4;
+/// Of that, what is kept back for more than a suspicion.
+const KEPT_US: u64 = STRETCH_US / 2;
 /// How much longer an iteration has to take for the network to be looked at closely, without a late rank.
 const SLOWER: f64 = 0.1;
 /// Processes timed at once.
@@ -31,6 +36,9 @@ const MOST: usize = 64;
 /// Suspects whose other links are looked at, and links of a communicator that are looked through for them.
 const CENTRAL: usize = 32;
 const LOOKED_THROUGH: usize = 4_096;
+/// Links that suspects are compared with, if they were heard of within this time.
+const COMPARED: usize = 12;
+const HEARD_US: u64 = 60_000_000;
 
 /// All network steps of these processes should be timed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +68,14 @@ impl Default for Watch {
 }
 
 impl Watch {
-    /// What to wish for, given whose links are suspicious at the moment: the worst first.
-    pub(super) fn next(&mut self, suspects: &[(ProcessId, NodeName)], now: Timestamp) -> Vec<Wish> {
+    /// What to wish for, given whose links are suspicious at the moment, the worst first, and whether it is certain that something
+    /// is slow.
+    pub(super) fn next(
+        &mut self,
+        suspects: &[(ProcessId, NodeName)],
+        certain: bool,
+        now: Timestamp,
+    ) -> Vec<Wish> {
         let suspects = &suspects[..suspects.len().min(MOST)];
         let passed_us = now.micros_since(std::mem::replace(&mut self.at, now));
         self.left_us = self.left_us.saturating_add(passed_us / SAVED_UP_IN).min(STRETCH_US);
@@ -72,8 +86,11 @@ impl Watch {
         }
         // The last wish stands until then anyway.
         let longer_us = now.micros_since(self.said).min(LENGTH_US);
-        let Some(left_us) = self.left_us.checked_sub(longer_us) else { return Vec::new() };
-        self.left_us = left_us;
+        let kept_us = if certain { 0 } else { KEPT_US };
+        if self.left_us < longer_us.saturating_add(kept_us) {
+            return Vec::new();
+        }
+        self.left_us -= longer_us;
         self.said = now;
         self.watched = suspects.iter().map(|(process, _)| *process).collect();
         let mut wishes: Vec<Wish> = Vec::new();
@@ -113,8 +130,18 @@ pub(super) fn look_closer(job: &mut Job, now: Timestamp) {
         others.extend(own.filter_map(|key| ends(job, key)).flat_map(|(src, dst)| [src, dst]));
     }
     add(&mut processes, others);
+    let kinds: BTreeSet<Kin> =
+        keys.iter().filter_map(|(key, _)| Some(network.cells.get(key)?.kin)).take(CENTRAL).collect();
+    let cells = network.cells.iter().take(LOOKED_THROUGH);
+    let alike = cells.filter(|(key, cell)| kinds.contains(&cell.kin) && !network.suspicious.contains(key));
+    let alike = alike.filter(|(_, cell)| now.micros_since(cell.heard) < HEARD_US);
+    add(
+        &mut processes,
+        alike.take(COMPARED).filter_map(|(key, _)| ends(job, key)).flat_map(|(src, dst)| [src, dst]),
+    );
     let late = job.cases.iter().any(|(slot, _)| matches!(slot, Slot::Slow(_) | Slot::Imbalance(_)));
-    if keys.is_empty() && !late && network.pace.loss() > SLOWER {
+    let slower = !late && network.pace.loss() > SLOWER;
+    if keys.is_empty() && slower {
         let busiest = job.comms.values().max_by(|a, b| a.busy().total_cmp(&b.busy()));
         let members = busiest.into_iter().flat_map(|comm| comm.members.values());
         add(&mut processes, members.map(|member| member.process));
@@ -123,7 +150,8 @@ pub(super) fn look_closer(job: &mut Job, now: Timestamp) {
         .into_iter()
         .filter_map(|process| Some((process, job.process(process)?.info.node.clone())))
         .collect();
-    let wishes = job.network.watch.next(&suspects, now);
+    let certain = slower || !job.network.slow.is_empty();
+    let wishes = job.network.watch.next(&suspects, certain, now);
     if !wishes.is_empty() {
         job.network.wishes = wishes;
     }
@@ -154,15 +182,15 @@ mod tests {
     fn a_wish_is_said_again_and_ends_by_itself() {
         let mut watch = Watch::default();
         let suspects = [suspect(0), suspect(1), suspect(5)];
-        let wishes = watch.next(&suspects, at(0));
+        let wishes = watch.next(&suspects, true, at(0));
         let said: Vec<(&str, usize)> =
             wishes.iter().map(|w| (w.node.0.as_str(), w.processes.len())).collect();
         assert_eq!(said, [("node-0", 2), ("node-2", 1)]);
-        assert_eq!(watch.next(&suspects, at(1)), [], "it stands");
-        assert_eq!(watch.next(&[suspect(7)], at(2)).len(), 1, "somebody else");
-        assert_eq!(watch.next(&[suspect(7)], at(21)), []);
-        assert_eq!(watch.next(&[suspect(7)], at(23)).len(), 1, "said again");
-        let said = (24..2_000).filter(|s| !watch.next(&[suspect(7)], at(*s)).is_empty()).count();
+        assert_eq!(watch.next(&suspects, true, at(1)), [], "it stands");
+        assert_eq!(watch.next(&[suspect(7)], true, at(2)).len(), 1, "somebody else");
+        assert_eq!(watch.next(&[suspect(7)], true, at(21)), []);
+        assert_eq!(watch.next(&[suspect(7)], true, at(23)).len(), 1, "said again");
+        let said = (24..2_000).filter(|s| !watch.next(&[suspect(7)], true, at(*s)).is_empty()).count();
         // 180 seconds, and then a quarter of the time: of each wish, a stretch of 20 to 30 seconds counts.
         assert!((22..34).contains(&said), "{said}");
     }
@@ -170,18 +198,29 @@ mod tests {
     #[test]
     fn a_short_suspicion_leaves_enough_for_a_long_one() {
         let mut watch = Watch::default();
-        assert_eq!(watch.next(&[suspect(0)], at(0)).len(), 1);
+        assert_eq!(watch.next(&[suspect(0)], true, at(0)).len(), 1);
         // Five minutes later another link is slow, for good.
-        let said: Vec<u64> = (300..480).filter(|s| !watch.next(&[suspect(3)], at(*s)).is_empty()).collect();
+        let said: Vec<u64> =
+            (300..480).filter(|s| !watch.next(&[suspect(3)], true, at(*s)).is_empty()).collect();
         assert!(said.len() >= 8 && said[0] == 300, "{said:?}");
         assert!(said.windows(2).all(|pair| pair[1] - pair[0] <= 20), "{said:?}");
     }
 
     #[test]
+    fn what_is_only_suspected_leaves_enough_for_what_is_certain() {
+        // All the time some link is suspected, and none is slow.
+        let mut watch = Watch::default();
+        (0..3_600).for_each(|s| drop(watch.next(&[suspect(s / 7)], false, at(s))));
+        let said: Vec<u64> =
+            (3_600..3_690).filter(|s| !watch.next(&[suspect(3)], true, at(*s)).is_empty()).collect();
+        assert!(said.len() >= 4 && said.windows(2).all(|pair| pair[1] - pair[0] <= 20), "{said:?}");
+    }
+
+    #[test]
     fn many_are_not_all_watched() {
         let suspects: Vec<_> = (0..1_000).map(suspect).collect();
-        let wishes = Watch::default().next(&suspects, at(0));
+        let wishes = Watch::default().next(&suspects, true, at(0));
         assert_eq!(wishes.iter().map(|wish| wish.processes.len()).sum::<usize>(), MOST);
-        assert_eq!(Watch::default().next(&[], at(0)), []);
+        assert_eq!(Watch::default().next(&[], true, at(0)), []);
     }
 }
