@@ -187,12 +187,15 @@ impl Draft {
         Self { spec, iteration_ns: (seconds * 1e9) as u64, rng }
     }
 
-    /// A moment at which the job has found its rhythm.
+    /// A moment at which the job has found its rhythm: its first iterations, which take several times as long, are over by then.
     pub(super) fn onset_ns(&mut self) -> u64 {
         // What a simulated second costs grows with the job.
         let most = if self.spec.layout.ranks() > 4_096 { 30 } else { 60 };
         let iterations = self.rng.random_range(25..most);
-        (self.iteration_ns * iterations).max(self.rng.random_range(60 * SECOND_NS..120 * SECOND_NS))
+        let onset_ns =
+            (self.iteration_ns * iterations).max(self.rng.random_range(60 * SECOND_NS..120 * SECOND_NS));
+        let (slow, times) = self.spec.noise.warm_up;
+        onset_ns + (slow as f64 * (times - 1.0) * self.iteration_ns as f64) as u64
     }
 
     pub(super) fn any_rank(&mut self) -> u32 {
