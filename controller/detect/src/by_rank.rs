@@ -1,56 +1,98 @@
 //! What is known of each rank of a communicator.
 //!
 //! Of a job of a hundred thousand ranks there are half a million such entries for each thing that is known, and most are looked up
-//! once a second. Ranks are numbers in a row, so they are kept in rows of eight, as many as most communicators have: few nodes to
-//! search, and none that is half empty. Rows are found by a tree, since whoever claims to be rank 1,000,000 is not to have a
-//! million places made for him.
+//! once a second. Ranks are numbers in a row, so they are kept in rows of eight, as many as most communicators have, and these by
+//! their number: what is looked up is where it is expected, and a communicator of five has room for five. Whoever claims to be rank
+//! 1,000,000 is not to have a million places made for him: rows far beyond those that are filled are found by a tree.
 
 use std::collections::BTreeMap;
 
 /// Ranks of a row.
 const ROW: u32 = 8;
+/// Rows for which there may always be places; beyond, one for each rank that is known.
+const NEAR: usize = 64;
 
-type Row<T> = [Option<T>; ROW as usize];
+type Row<T> = Box<[Option<T>]>;
 
 /// See the module. In the order of the ranks, and used like any other map.
 #[derive(Clone, Debug)]
 pub(crate) struct ByRank<T> {
-    rows: BTreeMap<u32, Box<Row<T>>>,
-    len: usize,
+    /// By number; a row that holds nobody is empty.
+    rows: Vec<Row<T>>,
+    /// Rows with greater numbers than these.
+    far: Option<Box<BTreeMap<u32, Row<T>>>>,
+    /// How many ranks are expected: a row has no places beyond, until one is needed. 0: nobody knows.
+    expected: u32,
+    len: u32,
 }
 
 impl<T> Default for ByRank<T> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), len: 0 }
+        Self::of(0)
     }
 }
 
 impl<T> ByRank<T> {
+    /// An empty map that so many ranks are expected in.
+    pub(crate) fn of(expected: u32) -> Self {
+        Self { rows: Vec::new(), far: None, expected, len: 0 }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     pub(crate) fn get(&self, rank: &u32) -> Option<&T> {
-        self.rows.get(&(rank / ROW))?[place(*rank)].as_ref()
+        let row = match self.rows.get((rank / ROW) as usize) {
+            Some(row) => row,
+            None => self.far.as_ref()?.get(&(rank / ROW))?,
+        };
+        row.get(place(*rank))?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, rank: &u32) -> Option<&mut T> {
-        self.rows.get_mut(&(rank / ROW))?[place(*rank)].as_mut()
+        let row = match self.rows.get_mut((rank / ROW) as usize) {
+            Some(row) => row,
+            None => self.far.as_mut()?.get_mut(&(rank / ROW))?,
+        };
+        row.get_mut(place(*rank))?.as_mut()
     }
 
     pub(crate) fn contains_key(&self, rank: &u32) -> bool {
         self.get(rank).is_some()
     }
 
-    /// The place of a rank, to be filled or read.
+    /// The place of a rank, to be filled.
     fn slot(&mut self, rank: u32) -> &mut Option<T> {
-        let row = self.rows.entry(rank / ROW).or_insert_with(|| Box::new(std::array::from_fn(|_| None)));
+        let number = rank / ROW;
+        let near = number as usize;
+        if near >= self.rows.len() && near < NEAR.max(self.len as usize) {
+            self.rows.resize_with(near + 1, Row::default);
+            if let Some(far) = &mut self.far {
+                let beyond = far.split_off(&(number + 1));
+                for (number, row) in std::mem::replace(&mut **far, beyond) {
+                    self.rows[number as usize] = row;
+                }
+            }
+        }
+        let row = match self.rows.get_mut(near) {
+            Some(row) => row,
+            None => self.far.get_or_insert_default().entry(number).or_default(),
+        };
+        if row.len() <= place(rank) {
+            let expected = self.expected.saturating_sub(number * ROW).min(ROW) as usize;
+            let width = if place(rank) < expected { expected } else { ROW as usize };
+            let mut wide = std::mem::take(row).into_vec();
+            wide.reserve_exact(width - wide.len());
+            wide.resize_with(width, || None);
+            *row = wide.into_boxed_slice();
+        }
         &mut row[place(rank)]
     }
 
     pub(crate) fn insert(&mut self, rank: u32, value: T) -> Option<T> {
         let before = self.slot(rank).replace(value);
-        self.len += usize::from(before.is_none());
+        self.len += u32::from(before.is_none());
         before
     }
 
@@ -58,49 +100,66 @@ impl<T> ByRank<T> {
     where
         T: Default,
     {
-        if !self.contains_key(&rank) {
-            self.len += 1;
-        }
+        self.len += u32::from(!self.contains_key(&rank));
         self.slot(rank).get_or_insert_default()
     }
 
     pub(crate) fn remove(&mut self, rank: &u32) -> Option<T> {
-        let before = self.rows.get_mut(&(rank / ROW))?[place(*rank)].take()?;
+        let number = rank / ROW;
+        let near = self.rows.get_mut(number as usize);
+        let is_near = near.is_some();
+        let row = near.or_else(|| self.far.as_mut()?.get_mut(&number))?;
+        let before = row.get_mut(place(*rank))?.take()?;
         self.len -= 1;
-        if self.rows.get(&(rank / ROW)).is_some_and(|row| row.iter().all(Option::is_none)) {
-            self.rows.remove(&(rank / ROW));
+        if row.iter().all(Option::is_none) {
+            *row = Row::default();
+            if let Some(far) = self.far.as_mut().filter(|_| !is_near) {
+                far.remove(&number);
+            }
         }
         Some(before)
     }
 
     pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        self.rows.retain(|_, row| {
+        let sift = |row: &mut Row<T>| {
             row.iter_mut().for_each(|slot| drop(slot.take_if(|value| !keep(value))));
-            row.iter().any(Option::is_some)
-        });
-        self.len = self.iter().count();
+            let any = row.iter().any(Option::is_some);
+            if !any {
+                *row = Row::default();
+            }
+            any
+        };
+        self.rows.iter_mut().for_each(|row| _ = sift(row));
+        if let Some(far) = &mut self.far {
+            far.retain(|_, row| sift(row));
+        }
+        self.len = u32::try_from(self.values().count()).unwrap_or(u32::MAX);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.rows.iter().flat_map(|(number, row)| {
-            ranks(*number).zip(row.iter()).filter_map(|(rank, slot)| Some((rank, slot.as_ref()?)))
+        let far = self.far.iter().flat_map(|far| far.iter()).map(|(number, row)| (*number, row));
+        (0..).zip(&self.rows).chain(far).flat_map(|(number, row)| {
+            ranks(number).zip(row.iter()).filter_map(|(rank, slot)| Some((rank, slot.as_ref()?)))
         })
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
-        self.rows.iter_mut().flat_map(|(number, row)| {
-            ranks(*number).zip(row.iter_mut()).filter_map(|(rank, slot)| Some((rank, slot.as_mut()?)))
+        let far = self.far.iter_mut().flat_map(|far| far.iter_mut()).map(|(number, row)| (*number, row));
+        (0..).zip(&mut self.rows).chain(far).flat_map(|(number, row)| {
+            ranks(number).zip(row.iter_mut()).filter_map(|(rank, slot)| Some((rank, slot.as_mut()?)))
         })
     }
 
     pub(crate) fn into_pairs(self) -> impl Iterator<Item = (u32, T)> {
-        self.rows
-            .into_iter()
-            .flat_map(|(number, row)| ranks(number).zip(*row).filter_map(|(rank, slot)| Some((rank, slot?))))
+        let far = self.far.into_iter().flat_map(|far| far.into_iter());
+        (0..).zip(self.rows).chain(far).flat_map(|(number, row)| {
+            ranks(number).zip(row.into_vec()).filter_map(|(rank, slot)| Some((rank, slot?)))
+        })
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> + Clone {
-        self.rows.values().flat_map(|row| row.iter().flatten())
+        let far = self.far.iter().flat_map(|far| far.values());
+        self.rows.iter().chain(far).flat_map(|row| row.iter().flatten())
     }
 }
 
@@ -128,7 +187,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let rank = || prop_oneof![0..40_u32, u32::MAX - 9..=u32::MAX];
+        let rank = || prop_oneof![0..40_u32, 480..600_u32, u32::MAX - 9..=u32::MAX];
         prop_oneof![
             (rank(), 0..9_u8).prop_map(|(rank, value)| Step::Insert(rank, value)),
             rank().prop_map(Step::Count),
@@ -139,8 +198,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec(step(), 0..200)) {
-            let (mut ours, mut model) = (ByRank::default(), BTreeMap::new());
+        fn it_is_a_map(expected in 0..20_u32, steps in prop::collection::vec(step(), 0..200)) {
+            let (mut ours, mut model) = (ByRank::of(expected), BTreeMap::new());
+            let mut most = 0;
             for step in steps {
                 match step {
                     Step::Insert(rank, value) => {
@@ -158,7 +218,11 @@ mod tests {
                 }
                 prop_assert_eq!(ours.len(), model.len());
                 prop_assert!(ours.values().eq(model.values()));
-                prop_assert!(ours.rows.values().all(|row| row.iter().any(Option::is_some)));
+                let far = ours.far.iter().flat_map(|far| far.keys());
+                prop_assert!(far.clone().all(|number| *number as usize >= ours.rows.len()));
+                prop_assert!(ours.far.iter().flat_map(|far| far.values()).all(|row| !row.is_empty()));
+                most = most.max(model.len());
+                prop_assert!(ours.rows.len() <= NEAR.max(most));
             }
             let pairs: Vec<(u32, u8)> = model.iter().map(|(rank, value)| (*rank, *value)).collect();
             prop_assert!(ours.iter().map(|(rank, value)| (rank, *value)).eq(pairs.iter().copied()));

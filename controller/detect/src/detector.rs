@@ -3,7 +3,10 @@
 //! A window costs a few map look-ups and as much work as it has blocks. Ranks are only compared with each other when
 //! somebody has waited for long, and then at most a few times a second, however many windows arrive.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     case::{Cases, Slot},
@@ -36,8 +39,8 @@ const MAX_WAITING_EVENTS: usize = 1_024;
 #[derive(Debug)]
 pub struct Detector {
     config: Config,
-    jobs: BTreeMap<JobId, Job>,
-    job_of: HashMap<ProcessId, JobId>,
+    jobs: BTreeMap<Arc<JobId>, Job>,
+    job_of: HashMap<ProcessId, Arc<JobId>>,
     nodes: Nodes,
     /// Events for which no symptom was seen yet, with the time they happened.
     waiting_events: VecDeque<(Timestamp, HealthEvent)>,
@@ -106,7 +109,7 @@ impl Detector {
     pub fn take_changes(&mut self) -> Vec<(JobId, ChangePoint)> {
         let mut changes = Vec::new();
         for (id, job) in &mut self.jobs {
-            changes.extend(job.pace.take_untold().into_iter().map(|change| (id.clone(), change)));
+            changes.extend(job.pace.take_untold().into_iter().map(|change| (JobId::clone(id), change)));
         }
         changes
     }
@@ -131,12 +134,15 @@ impl Detector {
     }
 
     fn job_of(&mut self, process: ProcessId) -> Option<&mut Job> {
-        self.jobs.get_mut(self.job_of.get(&process)?)
+        self.jobs.get_mut(&**self.job_of.get(&process)?)
     }
 
     fn process_started(&mut self, info: ProcessInfo, now: Timestamp, out: &mut Vec<Finding>) {
-        let id = info.job.clone();
-        match self.jobs.get_mut(&id) {
+        let id = match self.jobs.get_key_value(&info.job) {
+            Some((id, _)) => id.clone(),
+            None => Arc::new(info.job.clone()),
+        };
+        match self.jobs.get_mut(&*id) {
             // A straggler of an incarnation that is over.
             Some(job) if info.incarnation < job.incarnation => return,
             // Once all processes have ended, a new one begins a new life of the job, whether labels say so or not; unless
@@ -147,16 +153,16 @@ impl Detector {
                 job.cases.clear_where(now, out, |_, _| true);
                 let prior = prior_of(job);
                 let processes: Vec<ProcessId> = job.processes.keys().copied().collect();
-                *job = Job::new(id.clone(), info.incarnation, prior, now);
+                *job = Job::new(info.job.clone(), info.incarnation, prior, now);
                 for process in processes {
                     self.job_of.remove(&process);
                 }
             }
             None => {
-                self.jobs.insert(id.clone(), Job::new(id.clone(), info.incarnation, None, now));
+                self.jobs.insert(id.clone(), Job::new(info.job.clone(), info.incarnation, None, now));
             }
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&*id) else { return };
         if !job.processes.contains_key(&info.process) {
             replaced(job, &info, now, out);
         }
@@ -167,7 +173,9 @@ impl Detector {
 
     fn window(&mut self, window: Window, taken: Timestamp, now: Timestamp, out: &mut Vec<Finding>) {
         let (config, nodes) = (&self.config, &self.nodes);
-        let Some(job) = self.job_of.get(&window.process).and_then(|id| self.jobs.get_mut(id)) else { return };
+        let Some(job) = self.job_of.get(&window.process).and_then(|id| self.jobs.get_mut(&**id)) else {
+            return;
+        };
         job.take(window, nodes, config, taken, now);
         slow::assess(job, nodes, config, now, out);
         stages::assess(job, now, out);
@@ -177,7 +185,7 @@ impl Detector {
 
     fn process_ended(&mut self, end: &ProcessEnd, now: Timestamp, out: &mut Vec<Finding>) {
         let (config, nodes) = (&self.config, &self.nodes);
-        let Some(job) = self.job_of.get(&end.process).and_then(|id| self.jobs.get_mut(id)) else { return };
+        let Some(job) = self.job_of.get(&end.process).and_then(|id| self.jobs.get_mut(&**id)) else { return };
         death::ended(job, end, nodes, config, now, out);
         death::decide(job, nodes, config, now, out);
     }
@@ -288,7 +296,7 @@ impl Detector {
 }
 
 /// Whether an open finding tells of the event.
-fn is_explained(jobs: &BTreeMap<JobId, Job>, event: &HealthEvent) -> bool {
+fn is_explained(jobs: &BTreeMap<Arc<JobId>, Job>, event: &HealthEvent) -> bool {
     jobs.values().any(|job| job.cases.iter().any(|(_, case)| health::joined(case, event)))
 }
 

@@ -22,7 +22,6 @@ use crate::{
         CommId, JobId, LinkTime, Membership, ProcessId, ProcessInfo, ProcessState, Timestamp, Window,
     },
     pace::Pace,
-    patience,
     rhythm::Prior,
     signature,
     slow::Held,
@@ -69,6 +68,8 @@ pub(crate) struct Job {
     /// Claims that contradict each other.
     pub(crate) conflicts: BTreeSet<String>,
     pub(crate) last_heard: Timestamp,
+    /// Whether anybody has ended or left a communicator: before that there is nothing to forget.
+    pub(crate) anybody_gone: bool,
     /// For how long processes usually show no progress.
     pub(crate) quiet_us: Histogram,
     /// For how long its ranks are usually by themselves at a stretch.
@@ -107,6 +108,7 @@ impl Job {
             undecided: Vec::new(),
             conflicts: BTreeSet::new(),
             last_heard: now,
+            anybody_gone: false,
             quiet_us: Histogram::new(QUIET_SAMPLES),
             own_us: Histogram::new(QUIET_SAMPLES),
             news: Vec::new(),
@@ -144,8 +146,12 @@ impl Job {
         if process.memberships.len() >= MAX_MEMBERSHIPS && !process.memberships.contains_key(&comm) {
             return;
         }
-        let prior = self.prior.clone();
-        let entry = self.comms.get_or_insert_with(comm, || Comm::new(comm, name, size, prior));
+        let (prior, survey) = (&self.prior, &self.survey);
+        let entry = self.comms.get_or_insert_with(comm, || {
+            let mut fresh = Comm::new(comm, name, size, prior.clone());
+            fresh.elsewhere = survey.elsewhere(fresh.kind, &fresh.counted);
+            fresh
+        });
         if entry.tells_size != (size > 0) || (entry.tells_size && entry.size != size) {
             let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
             self.conflict(text);
@@ -217,6 +223,7 @@ impl Job {
             let absent = |id: &CommId| window.comms.iter().all(|comm| comm.comm != *id);
             for (id, comm_rank) in process.memberships.iter().filter(|(id, _)| absent(id)) {
                 if let Some(comm) = self.comms.get_mut(id) {
+                    self.anybody_gone = true;
                     comm.set_left(*comm_rank, true);
                 }
             }
@@ -226,8 +233,6 @@ impl Job {
         for mut comm_window in window.comms {
             let Some(comm_rank) = process.memberships.get(&comm_window.comm) else { continue };
             let Some(comm) = self.comms.get_mut(&comm_window.comm) else { continue };
-            let before = comm.members.get(comm_rank);
-            progressed = progressed.max(before.and_then(|m| patience::progress(m, &comm_window, taken)));
             if !lossy && !comm_window.links.is_empty() {
                 told.push((comm.id, *comm_rank, std::mem::take(&mut comm_window.links)));
             }
@@ -235,14 +240,15 @@ impl Job {
                 let (whole_us, undisturbed) = (self.survey.iteration_us, self.cases.is_empty());
                 self.network.pace(comm.id, &comm_window.iterations, whole_us, undisturbed);
             }
-            comm.note_busy(*comm_rank, &comm_window.blocks, window.duration_us);
             if self.pace.clock() == Some(comm.id) {
                 self.pace.take(&comm_window.iterations, taken);
             }
-            let waits = comm.take(*comm_rank, comm_window, kernel_events, lossy, &self.survey, config, taken);
-            if let Some(level) = &mut level
-                && comm.members.get(comm_rank).is_some_and(|m| m.completed >= comm.completed_max)
-            {
+            let duration_us = window.duration_us;
+            let survey = &self.survey;
+            let said =
+                comm.take(*comm_rank, comm_window, duration_us, kernel_events, lossy, survey, config, taken);
+            progressed = progressed.max(said.progressed);
+            if let Some(level) = level.as_mut().filter(|_| said.is_level) {
                 *level = level.saturating_add(1);
             }
             for seconds in comm.slowness.take_latest() {
@@ -251,7 +257,7 @@ impl Job {
             if !comm.slowness.news.is_empty() {
                 self.news.push(comm.id);
             }
-            if waits || (stopped && comm.size > 1) {
+            if said.waits || (stopped && comm.size > 1) {
                 self.suspicious.insert(comm.id);
             }
         }
@@ -296,6 +302,9 @@ impl Job {
 
     /// Forgets processes that ended long ago, and communicators that nobody is in any more.
     pub(crate) fn forget_ended(&mut self, now: Timestamp, forget_us: u64) -> Vec<ProcessId> {
+        if !self.anybody_gone {
+            return Vec::new();
+        }
         let gone = |process: &Process| {
             let end = process.end.as_ref();
             end.is_some_and(|end| now.micros_since(end.told) >= forget_us)

@@ -58,6 +58,8 @@ pub(crate) struct Shape {
 #[derive(Debug)]
 pub(crate) struct Rhythm {
     durations_us: Histogram,
+    /// Their median: it is asked for several times with each window.
+    duration_us: Option<f64>,
     operations: u32,
     /// For how long iterations had this number of operations, in all.
     lasted_ns: u64,
@@ -82,6 +84,7 @@ impl Rhythm {
     pub(crate) fn new(prior: Option<Prior>) -> Self {
         Self {
             durations_us: Histogram::new(DURATIONS),
+            duration_us: None,
             operations: 0,
             lasted_ns: 0,
             others: 0,
@@ -115,6 +118,9 @@ impl Rhythm {
             if self.is_like(iteration.operations) {
                 self.durations_us.push(iteration.duration_ns as f64 / 1_000.0);
             }
+        }
+        if !ended.is_empty() {
+            self.duration_us = self.durations_us.median();
         }
         self.iterations = self.iterations.max(iterations);
         self.resolved_us.push(0, self.iterations);
@@ -200,13 +206,13 @@ impl Rhythm {
     }
 
     pub(crate) fn iteration_us(&self) -> Option<u64> {
-        let seen = self.durations_us.median().map(|us| us as u64);
+        let seen = self.duration_us.map(|us| us as u64);
         seen.or_else(|| self.prior.as_ref().map(|prior| prior.iteration_us))
     }
 
     /// The iteration, once one was recognised.
     pub(crate) fn shape(&self) -> Option<Shape> {
-        let duration_us = self.durations_us.median()? as u64;
+        let duration_us = self.duration_us? as u64;
         (self.operations > 0).then_some(Shape { operations: self.operations, duration_us })
     }
 

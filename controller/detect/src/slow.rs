@@ -195,6 +195,11 @@ struct RankState {
 }
 
 impl Slowness {
+    /// Of a communicator of so many ranks; 0: nobody knows.
+    pub(crate) fn of(size: u32) -> Self {
+        Self { ranks: ByRank::of(size), ..Self::default() }
+    }
+
     /// Takes in the blocks of one rank.
     pub(crate) fn take(
         &mut self,
@@ -222,7 +227,7 @@ impl Slowness {
             }
             self.open.add(&cell, setting);
             if setting.completes(&self.open, self.phase.begins_at(cell.first + cell.length)) {
-                let sample = std::mem::take(&mut self.open);
+                let sample = std::mem::replace(&mut self.open, Sample::of(setting.members));
                 if !setting.is_hasty(&sample) {
                     self.judge(&sample, setting, config);
                 }
@@ -309,7 +314,7 @@ impl Slowness {
         if before.1 == 0 || (now.1 >= before.1 / most && now.1 / most <= before.1) {
             return;
         }
-        self.open = Sample::default();
+        self.open = Sample::of(setting.members);
         self.scales = std::array::from_fn(Scale::new);
         self.samples = 0;
         self.pace = Histogram::new(PACES);
@@ -323,19 +328,17 @@ impl Slowness {
     }
 
     fn compare_signatures(&mut self, cell: &Cell) {
+        if cell.agrees() {
+            let agreeing = self.agreeing.map(|cells| cells + 1);
+            self.agreeing = agreeing.filter(|cells| *cells < AGREEMENTS);
+            return;
+        }
         let mut sides: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (comm_rank, part) in cell.whole() {
             sides.entry(part.signature).or_default().push(comm_rank);
         }
-        match (sides.len(), self.agreeing) {
-            (0 | 1, None) => {}
-            (0 | 1, Some(cells)) if cells + 1 >= AGREEMENTS => self.agreeing = None,
-            (0 | 1, Some(cells)) => self.agreeing = Some(cells + 1),
-            _ => {
-                self.agreeing = Some(0);
-                self.news.push(News::Disagree { first: cell.first, length: cell.length, sides });
-            }
-        }
+        self.agreeing = Some(0);
+        self.news.push(News::Disagree { first: cell.first, length: cell.length, sides });
     }
 
     fn judge(&mut self, sample: &Sample, setting: &Setting<'_>, config: &Config) {

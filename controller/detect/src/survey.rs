@@ -105,6 +105,9 @@ fn count(job: &mut Job, now: Timestamp) {
         comm.counted = if comm.judged { comm.slowness.counts() } else { Counts::default() };
         add(survey.totals.entry(comm.kind).or_default(), &comm.counted);
     }
+    for comm in job.comms.values_mut() {
+        comm.elsewhere = survey.elsewhere(comm.kind, &comm.counted);
+    }
     // The largest communicators have the whole iteration for their pattern, or one of them has. In the first iteration nothing
     // has come to an end there, while the groups of a layer have had many turns of their pattern.
     let used = || job.comms.values().filter(|comm| comm.enqueued_max > 0);

@@ -27,6 +27,8 @@ pub(crate) struct Order {
     /// By place. An array, and small numbers in it: a job of a hundred thousand ranks has half as many communicators, and of
     /// most of them as many pieces are remembered as may be.
     pieces: Vec<Piece>,
+    /// Behind the piece that was told of last: what is told of next is mostly there.
+    next: usize,
 }
 
 /// For the shift with which what was told fits again.
@@ -65,6 +67,7 @@ impl Order {
         let Some(at) = self.place(first, length) else { return };
         let (fits, known) = match self.find(at) {
             Ok(index) => {
+                self.next = index + 1;
                 let piece = &mut self.pieces[index];
                 let fits = piece.signature == signature;
                 if fits {
@@ -125,7 +128,11 @@ impl Order {
     }
 
     fn find(&self, at: (u32, u8)) -> Result<usize, usize> {
-        self.pieces.binary_search_by_key(&at, |piece| (piece.place, piece.log_length))
+        let place = |piece: &Piece| (piece.place, piece.log_length);
+        if self.pieces.get(self.next).map(place) == Some(at) {
+            return Ok(self.next);
+        }
+        self.pieces.binary_search_by_key(&at, place)
     }
 
     /// What operations from `first` on, `length` of them (a power of two), usually hash to. None also where what all told last

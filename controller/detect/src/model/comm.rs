@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     desync::Order,
     observation::{Block, CommId, CommWindow, Edge, InFlight, PendingPeer, ProcessId, Timestamp},
+    patience,
     rhythm::{Prior, Rhythm},
     signature,
     slow::{Counts, Setting, Slowness, Work},
@@ -76,6 +77,22 @@ impl Member {
         }
     }
 
+    /// Notes how much of a window it spent in collectives.
+    fn note_busy(&mut self, blocks: &[Block], duration_us: u64) {
+        if duration_us == 0 {
+            return;
+        }
+        let duration_ns = duration_us as f64 * 1e3;
+        let sum =
+            |of: fn(&Block) -> u64| blocks.iter().fold(0_u64, |sum, block| sum.saturating_add(of(block)));
+        self.busy += (sum(|block| block.wait_ns) as f64 / duration_ns - self.busy) * BUSY_WEIGHT;
+        let rate = sum(|block| block.bytes) as f64 / duration_ns;
+        self.bytes_per_ns += (rate - self.bytes_per_ns) * RATE_WEIGHT;
+        if self.own.is_some() || blocks.iter().any(|block| block.own_ns.is_some()) {
+            self.note_own(sum(|block| block.own_ns.unwrap_or(0)) as f64 / duration_ns);
+        }
+    }
+
     /// Notes the share of a window that it spent by itself.
     fn note_own(&mut self, share: f64) {
         let own = self.own.get_or_insert(0.0);
@@ -120,6 +137,17 @@ impl Member {
     }
 }
 
+/// What a member's window says.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// When it made progress.
+    pub(super) progressed: Option<Timestamp>,
+    /// It waits for longer than is normal here.
+    pub(super) waits: bool,
+    /// Nobody has completed more than it.
+    pub(super) is_level: bool,
+}
+
 /// One communicator.
 #[derive(Debug)]
 pub(crate) struct Comm {
@@ -146,7 +174,9 @@ pub(crate) struct Comm {
     pub(crate) first: Option<u32>,
     /// The class of NICs of each member; empty where all have the same.
     pub(crate) classes: BTreeMap<u32, u16>,
+    /// How often ranks were late here, and in others of the kind, when the job was last looked at as a whole.
     pub(crate) counted: Counts,
+    pub(crate) elsewhere: Counts,
     /// How long members of others like it work, which do the same, if it has few members.
     pub(crate) work_elsewhere: Option<Work>,
     /// Functions seen in it.
@@ -165,17 +195,18 @@ impl Comm {
             size,
             tells_size: size > 0,
             kind,
-            members: ByRank::default(),
+            members: ByRank::of(size),
             completed_max: 0,
             enqueued_max: 0,
             reporting: 0,
             rhythm: Rhythm::new(prior),
             order: Order::default(),
-            slowness: Slowness::default(),
+            slowness: Slowness::of(size),
             judged: true,
             first: None,
             classes: BTreeMap::new(),
             counted: Counts::default(),
+            elsewhere: Counts::default(),
             work_elsewhere: None,
             functions: BTreeSet::new(),
             moved: (0, 0),
@@ -183,18 +214,21 @@ impl Comm {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, which passes everything on")]
-    /// Returns whether the member waits for longer than is normal here.
+    /// Takes in what a member did in a window of so many microseconds.
     pub(super) fn take(
         &mut self,
         comm_rank: u32,
         window: CommWindow,
+        duration_us: u64,
         kernel_events: bool,
         lossy: bool,
         survey: &Survey,
         config: &Config,
         now: Timestamp,
-    ) -> bool {
-        let Some(member) = self.members.get_mut(&comm_rank) else { return false };
+    ) -> Taken {
+        let Some(member) = self.members.get_mut(&comm_rank) else { return Taken::default() };
+        let progressed = patience::progress(member, &window, now);
+        member.note_busy(&window.blocks, duration_us);
         if member.at.replace(now).is_none() || std::mem::take(&mut member.left) {
             self.reporting += 1;
         }
@@ -216,6 +250,7 @@ impl Comm {
         member.iterations = member.iterations.saturating_add(ended);
         self.completed_max = self.completed_max.max(member.completed);
         self.enqueued_max = self.enqueued_max.max(member.enqueued);
+        let is_level = member.completed >= self.completed_max;
         let pending = member.pending_peers.iter().filter(|pending| pending.started).map(|p| p.age_us).max();
         let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0));
         if let Some(function) = member.in_flight.as_ref().map(|op| &op.signature.function)
@@ -250,33 +285,16 @@ impl Comm {
                 iteration_us: survey.iteration_us,
                 judged: self.judged && survey.settled,
                 first: self.first,
-                elsewhere: survey.elsewhere(self.kind, &self.counted),
+                elsewhere: self.elsewhere,
                 work_elsewhere: self.work_elsewhere,
                 classes: &self.classes,
             };
             self.slowness.take(comm_rank, &window.blocks, &setting, config, now);
         }
         // Half the threshold: a wait that is the consequence of another may be younger than it.
-        wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000)
-    }
-
-    /// Notes how much of a window a member spent in collectives.
-    pub(super) fn note_busy(&mut self, comm_rank: u32, blocks: &[Block], duration_us: u64) {
-        let Some(member) = self.members.get_mut(&comm_rank) else { return };
-        if duration_us == 0 {
-            return;
-        }
-        let wait_ns: u64 = blocks.iter().fold(0, |sum, block| sum.saturating_add(block.wait_ns));
-        let share = wait_ns as f64 / (duration_us as f64 * 1e3);
-        member.busy += (share - member.busy) * BUSY_WEIGHT;
-        let bytes = blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.bytes));
-        let rate = bytes as f64 / (duration_us as f64 * 1e3);
-        member.bytes_per_ns += (rate - member.bytes_per_ns) * RATE_WEIGHT;
-        if blocks.iter().any(|block| block.own_ns.is_some()) || member.own.is_some() {
-            let own_ns =
-                blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.own_ns.unwrap_or(0)));
-            member.note_own(own_ns as f64 / (duration_us as f64 * 1e3));
-        }
+        let waits =
+            wait_us.saturating_mul(2) >= self.rhythm.hang_us(config).min(config.stopped_floor_ms * 2_000);
+        Taken { progressed, waits, is_level }
     }
 
     /// Share of the time that its operations take by themselves: whoever comes last waits for nobody.

@@ -23,8 +23,6 @@ const MAX_LENGTH: u32 = 1 << 16;
 /// The blocks of one rank in one cell, summed up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    first: u64,
-    covered: u64,
     pub(super) signature: u64,
     pub(super) wait_ns: u64,
     pub(super) span_ns: u64,
@@ -36,14 +34,14 @@ pub(super) struct Part {
     pub(super) longest_ns: Option<u64>,
     /// Operations that seem to run beside computation, and that seem to be waited for.
     pub(super) seems: [u32; 2],
+    /// Operations in it, and blocks.
+    covered: u32,
     parts: u32,
 }
 
 impl Part {
     fn of(block: &Block) -> Self {
         Self {
-            first: block.first,
-            covered: u64::from(block.length),
             signature: block.signature,
             wait_ns: block.wait_ns,
             span_ns: block.span_ns,
@@ -52,16 +50,14 @@ impl Part {
             own_ns: block.own_ns.map(|own| [own, block.silent_ns.unwrap_or(own)]),
             longest_ns: block.longest_own_ns,
             seems: [block.beside, block.awaited],
+            covered: block.length,
             parts: 1,
         }
     }
 
-    /// Appends what follows directly; refuses anything else.
-    fn append(&mut self, next: &Part) -> bool {
-        if self.first + self.covered != next.first {
-            return false;
-        }
-        self.signature = signature::join(self.signature, next.signature, next.covered);
+    /// Appends what follows directly.
+    fn append(&mut self, next: &Part) {
+        self.signature = signature::join(self.signature, next.signature, next.covered.into());
         self.covered += next.covered;
         self.wait_ns = self.wait_ns.saturating_add(next.wait_ns);
         self.span_ns = self.span_ns.saturating_add(next.span_ns);
@@ -74,7 +70,6 @@ impl Part {
         self.longest_ns = self.longest_ns.zip(next.longest_ns).map(|(longest, next)| longest.max(next));
         self.seems = [0, 1].map(|which| self.seems[which].saturating_add(next.seems[which]));
         self.parts += next.parts;
-        true
     }
 
     /// Wall time from the end of what came before to the end of this: all that was spent in operations and between them.
@@ -97,24 +92,38 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    fn add(&mut self, comm_rank: u32, part: Part) {
-        let length = self.length;
-        let whole = match self.parts.get_mut(&comm_rank) {
-            Some(known) => known.append(&part) && known.covered == length,
-            // A part that does not begin where the cell does can never fill it.
-            None if part.first != self.first => false,
-            None => {
-                let whole = part.covered == length;
-                self.parts.insert(comm_rank, part);
-                whole
+    /// Adds the part of a rank that begins with an operation, if it follows what is known of the rank. A first one that does not
+    /// begin where the cell does can never fill it.
+    fn add(&mut self, comm_rank: u32, first: u64, part: Part) {
+        let covered = match self.parts.get_mut(&comm_rank) {
+            Some(known) if self.first + u64::from(known.covered) == first => {
+                known.append(&part);
+                known.covered
             }
+            None if self.first == first => {
+                self.parts.insert(comm_rank, part);
+                part.covered
+            }
+            _ => return,
         };
-        self.full += usize::from(whole);
+        self.full += usize::from(u64::from(covered) == self.length);
+    }
+
+    /// How many ranks have a part in it.
+    pub(super) fn members(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether the ranks that filled the cell called the same operations.
+    pub(super) fn agrees(&self) -> bool {
+        let mut signatures = self.whole().map(|(_, part)| part.signature);
+        let first = signatures.next();
+        signatures.all(|signature| Some(signature) == first)
     }
 
     /// The ranks that filled the cell.
     pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Part)> {
-        self.parts.iter().filter(|(_, part)| part.covered == self.length)
+        self.parts.iter().filter(|(_, part)| u64::from(part.covered) == self.length)
     }
 }
 
@@ -153,6 +162,8 @@ pub(super) struct Cells {
     open: VecDeque<Cell>,
     done: u64,
     length: u64,
+    /// How many ranks were expected of late.
+    members: u32,
 }
 
 impl Cells {
@@ -173,7 +184,7 @@ impl Cells {
             self.make_room(at, block, now);
         }
         if let Some(cell) = self.open.get_mut(at) {
-            cell.add(comm_rank, Part::of(block));
+            cell.add(comm_rank, block.first, Part::of(block));
         }
         if self.open.len() > MAX_CELLS
             && let Some(lost) = self.open.pop_front()
@@ -193,14 +204,14 @@ impl Cells {
             length /= 2;
         }
         let first = aligned(length);
-        let mut cell = Cell { first, length, opened: now, parts: ByRank::default(), full: 0 };
+        let mut cell = Cell { first, length, opened: now, parts: ByRank::of(self.members), full: 0 };
         while let Some(inner) = self.open.get(at)
             && inner.first < first + length
         {
             let Some(inner) = self.open.remove(at) else { break };
             cell.opened = cell.opened.min(inner.opened);
             for (comm_rank, part) in inner.parts.into_pairs() {
-                cell.add(comm_rank, part);
+                cell.add(comm_rank, inner.first, part);
             }
         }
         self.open.insert(at, cell);
@@ -208,6 +219,7 @@ impl Cells {
 
     /// The oldest cell, if it is full or has waited long enough.
     pub(super) fn next(&mut self, members: usize, now: Timestamp) -> Option<Cell> {
+        self.members = u32::try_from(members).unwrap_or(0);
         let cell = self.open.front()?;
         if cell.full < members && now.micros_since(cell.opened) < PATIENCE_US {
             return None;

@@ -113,9 +113,67 @@ pub(super) struct Sum {
     told: u32,
     /// The longest stretch of it, where the agent tells.
     longest_ns: Option<u64>,
-    /// The longest stretches of all cells, its own and the median of its peers', in as many cells as tell.
-    stretches_ns: [u64; 2],
-    stretches: u32,
+    stretches: Stretches,
+}
+
+/// The longest stretches by themselves of a rank and of the median of its peers, summed over the cells that tell, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stretches {
+    ns: [u64; 2],
+    told: u32,
+}
+
+impl Stretches {
+    fn add(&mut self, other: Self) {
+        self.ns = [0, 1].map(|whose| self.ns[whose].saturating_add(other.ns[whose]));
+        self.told += other.told;
+    }
+
+    /// They, if all of so many cells tell.
+    fn of(self, cells: u32) -> Option<[u64; 2]> {
+        (self.told == cells).then_some(self.ns)
+    }
+}
+
+/// What one rank did in several samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Total {
+    cells: u32,
+    told: u32,
+    pub(super) operations: u64,
+    pub(super) own_ns: [u64; 2],
+    pub(super) waited_ns: u64,
+    pub(super) peers_waited_ns: u64,
+    stretches: Stretches,
+}
+
+impl Total {
+    pub(super) fn add(&mut self, sum: &Sum) {
+        self.cells += sum.cells;
+        self.told += sum.told;
+        self.operations = self.operations.saturating_add(sum.operations);
+        self.own_ns = [0, 1].map(|which| self.own_ns[which].saturating_add(sum.own_ns[which]));
+        self.waited_ns = self.waited_ns.saturating_add(sum.waited_ns);
+        self.peers_waited_ns = self.peers_waited_ns.saturating_add(sum.peers_waited_ns);
+        self.stretches.add(sum.stretches);
+    }
+
+    /// Whether its time by itself is told everywhere.
+    pub(super) fn tells_own(&self) -> bool {
+        self.told == self.cells
+    }
+
+    /// See [`Sum::stretches`].
+    pub(super) fn stretches(&self) -> Option<[u64; 2]> {
+        self.stretches.of(self.cells)
+    }
+}
+
+impl From<Total> for Sum {
+    fn from(total: Total) -> Self {
+        let Total { cells, told, operations, own_ns, waited_ns, peers_waited_ns, stretches } = total;
+        Self { cells, told, operations, own_ns, waited_ns, peers_waited_ns, stretches, ..Self::default() }
+    }
 }
 
 impl Sum {
@@ -123,19 +181,6 @@ impl Sum {
     #[cfg(test)]
     pub(super) fn that_worked(own_ns: u64) -> Self {
         Self { cells: 1, operations: 1, own_ns: [own_ns; 2], told: 1, ..Self::default() }
-    }
-
-    pub(super) fn add(&mut self, other: &Sum) {
-        self.cells += other.cells;
-        self.operations = self.operations.saturating_add(other.operations);
-        self.own_ns = [0, 1].map(|which| self.own_ns[which].saturating_add(other.own_ns[which]));
-        self.told += other.told;
-        self.stretches_ns =
-            [0, 1].map(|whose| self.stretches_ns[whose].saturating_add(other.stretches_ns[whose]));
-        self.stretches += other.stretches;
-        self.lateness_ns += other.lateness_ns;
-        self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
-        self.peers_waited_ns = self.peers_waited_ns.saturating_add(other.peers_waited_ns);
     }
 
     /// Whether its time by itself is told everywhere. Then no slow link makes it late: that costs all ranks time inside
@@ -146,7 +191,7 @@ impl Sum {
 
     /// Its longest stretches by itself and those of its peers, in nanoseconds, where all tell.
     pub(super) fn stretches(&self) -> Option<[u64; 2]> {
-        (self.stretches == self.cells).then_some(self.stretches_ns)
+        self.stretches.of(self.cells)
     }
 
     /// The part of the time by which it worked longer than ranks do elsewhere where they do the same; nothing where that is not known.
@@ -176,38 +221,80 @@ impl Sum {
     }
 }
 
-/// What the members of a cell have in common that are compared with each other, each sorted.
+/// What the members of a cell have in common that are compared with each other.
 struct Peers {
-    waits: Vec<u64>,
-    longest: Vec<u64>,
-    owns: [Option<Vec<u64>>; 2],
-    stretches: Option<Vec<u64>>,
+    waits: Middle,
+    longest: Middle,
+    owns: [Option<Middle>; 2],
+    stretches: Option<Middle>,
 }
 
 impl Peers {
-    fn of(cell: &Cell, belongs: impl Fn(u32) -> bool) -> Self {
-        let parts = || cell.whole().filter(|(rank, _)| belongs(*rank)).map(|(_, part)| part);
-        let mut waits: Vec<u64> = parts().map(|part| part.wait_ns).collect();
-        waits.sort_unstable();
-        let mut longest: Vec<u64> = parts().map(|part| part.max_wait_ns).collect();
-        longest.sort_unstable();
-        let told = |of: &dyn Fn(&Part) -> Option<u64>| {
-            let mut told: Vec<u64> = parts().map(of).collect::<Option<_>>()?;
-            told.sort_unstable();
-            Some(told)
+    /// Those that belong, if there are two at least.
+    fn of(cell: &Cell, values: &mut Vec<u64>, belongs: impl Fn(u32) -> bool) -> Option<Self> {
+        let mut middle = |value: fn(&Part) -> Option<u64>| {
+            values.clear();
+            for (_, part) in cell.whole().filter(|(rank, _)| belongs(*rank)) {
+                values.push(value(part)?);
+            }
+            Middle::of(values)
         };
-        let owns = [0, 1].map(|which| told(&|part| part.own_ns.map(|own| own[which])));
-        let stretches = told(&|part| part.longest_ns);
-        Self { waits, longest, owns, stretches }
+        Some(Self {
+            waits: middle(|part| Some(part.wait_ns))?,
+            longest: middle(|part| Some(part.max_wait_ns))?,
+            owns: [
+                middle(|part| part.own_ns.map(|own| own[0])),
+                middle(|part| part.own_ns.map(|own| own[1])),
+            ],
+            stretches: middle(|part| part.longest_ns),
+        })
+    }
+}
+
+/// The values in the middle of several, as far as the median without one of them may depend on them.
+#[derive(Clone, Copy, Debug)]
+struct Middle {
+    /// One after the other, if all were sorted. The last is in the middle of an even number of values, and the other one is left
+    /// out; of an odd number, the second is.
+    values: [u64; 3],
+    is_odd: bool,
+}
+
+impl Middle {
+    /// Of two values at least, which are put into another order: it takes less than to sort them.
+    fn of(values: &mut [u64]) -> Option<Self> {
+        let middle = values.len() / 2;
+        if values.len() < 2 {
+            return None;
+        }
+        let (before, at, after) = values.select_nth_unstable(middle);
+        let before = before.iter().copied().max().unwrap_or(*at);
+        let after = after.iter().copied().min().unwrap_or(*at);
+        Some(Self { values: [before, *at, after], is_odd: values.len() % 2 == 1 })
+    }
+
+    /// The median without one that equals `own`.
+    fn without(&self, own: u64) -> u64 {
+        let [before, at, after] = self.values;
+        // Of those that are left, the one at a place is the next of all if the one left out comes before it.
+        let pick = |this: u64, next: u64| if this < own { this } else { next };
+        if self.is_odd {
+            (pick(before, at) / 2).saturating_add(pick(at, after) / 2)
+        } else {
+            pick(before, at)
+        }
     }
 }
 
 impl Sample {
+    /// An empty one, of so many ranks.
+    pub(super) fn of(members: usize) -> Self {
+        Self { ranks: ByRank::of(u32::try_from(members).unwrap_or(0)), ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, cell: &Cell, setting: &Setting<'_>) {
-        let all = Peers::of(cell, |_| true);
-        if all.waits.len() < 2 {
-            return;
-        }
+        let mut values = Vec::with_capacity(cell.members());
+        let Some(all) = Peers::of(cell, &mut values, |_| true) else { return };
         // Who has slower NICs may come later by design: a class with some members here is compared within itself.
         let present: BTreeMap<u16, usize> = cell
             .whole()
@@ -219,10 +306,15 @@ impl Sample {
         let classes: BTreeMap<u16, Peers> = present
             .iter()
             .filter(|(_, count)| present.len() > 1 && **count >= COMPARABLE)
-            .map(|(class, _)| (*class, Peers::of(cell, |rank| setting.classes.get(&rank) == Some(class))))
+            .filter_map(|(class, _)| {
+                let is_of = |rank| setting.classes.get(&rank) == Some(class);
+                Some((*class, Peers::of(cell, &mut values, is_of)?))
+            })
             .collect();
-        let mut walls: Vec<u64> = cell.whole().map(|(_, part)| part.wall_ns()).collect();
-        walls.sort_unstable();
+        values.clear();
+        values.extend(cell.whole().map(|(_, part)| part.wall_ns()));
+        let middle = values.len() / 2;
+        let wall_ns = *values.select_nth_unstable(middle).1;
         // A pause that is far longer than the iteration (a checkpoint, say) counts as one iteration of lateness: it
         // is one event, however long.
         let most_ns = setting.shape.map_or(f64::MAX, |shape| {
@@ -231,21 +323,22 @@ impl Sample {
         });
         self.operations += cell.length;
         self.cells += 1;
-        self.wall_ns = self.wall_ns.saturating_add(walls[walls.len() / 2]);
+        self.wall_ns = self.wall_ns.saturating_add(wall_ns);
         for (comm_rank, part) in cell.whole() {
             let peers = setting.classes.get(&comm_rank).and_then(|class| classes.get(class)).unwrap_or(&all);
-            let peers_ns = median_without(&peers.waits, part.wait_ns);
+            let peers_ns = peers.waits.without(part.wait_ns);
             let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
             let sum = self.ranks.get_or_default(comm_rank);
             sum.cells += 1;
             sum.operations += cell.length;
             sum.lateness_ns += lateness_ns.clamp(-most_ns, most_ns);
-            let lag_ns = median_without(&peers.longest, part.max_wait_ns) as f64 - part.max_wait_ns as f64;
+            let lag_ns = peers.longest.without(part.max_wait_ns) as f64 - part.max_wait_ns as f64;
             sum.longest_lag_ns = sum.longest_lag_ns.max(lag_ns);
             for (which, owns) in peers.owns.iter().enumerate() {
-                let excess_ns = owns.as_ref().zip(part.own_ns).map_or(lateness_ns, |(owns, own)| {
-                    own[which] as f64 - median_without(owns, own[which]) as f64
-                });
+                let excess_ns = owns
+                    .as_ref()
+                    .zip(part.own_ns)
+                    .map_or(lateness_ns, |(owns, own)| own[which] as f64 - owns.without(own[which]) as f64);
                 sum.excess_ns[which] += excess_ns.clamp(-most_ns, most_ns);
             }
             sum.waited_ns = sum.waited_ns.saturating_add(part.wait_ns);
@@ -256,9 +349,7 @@ impl Sample {
             }
             sum.longest_ns = sum.longest_ns.max(part.longest_ns);
             if let Some((peers, own)) = peers.stretches.as_ref().zip(part.longest_ns) {
-                sum.stretches += 1;
-                let both = [own, median_without(peers, own)];
-                sum.stretches_ns = [0, 1].map(|whose| sum.stretches_ns[whose].saturating_add(both[whose]));
+                sum.stretches.add(Stretches { ns: [own, peers.without(own)], told: 1 });
             }
             self.seems = [0, 1].map(|which| self.seems[which].saturating_add(part.seems[which]));
         }
@@ -329,14 +420,6 @@ impl Sample {
     }
 }
 
-/// Median of sorted values without one that equals `own`.
-fn median_without(sorted: &[u64], own: u64) -> u64 {
-    let at = sorted.partition_point(|value| *value < own);
-    let left = sorted.len() - 1;
-    let pick = |i: usize| sorted[if i < at { i } else { i + 1 }];
-    if left % 2 == 1 { pick(left / 2) } else { (pick(left / 2 - 1) / 2).saturating_add(pick(left / 2) / 2) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +427,10 @@ mod tests {
         observation::{Block, Timestamp},
         slow::cells::Cells,
     };
+
+    fn median_without(values: &[u64], own: u64) -> u64 {
+        Middle::of(&mut values.to_vec()).expect("two at least").without(own)
+    }
 
     #[test]
     fn median_without_leaves_one_value_out() {

@@ -3,7 +3,7 @@
 use super::{
     Lateness,
     own::{self, PerOperation},
-    sample::Sum,
+    sample::{Sum, Total},
     step::{self, Level},
 };
 use crate::{config::Config, stats::Histogram};
@@ -159,12 +159,13 @@ impl Scale {
     /// as many late values as this one now has in a row, if that is more often still. What is in one sample may be in the next
     /// one, too, if it `spills`.
     pub(super) fn rate(&self, track: &Track, ranks: usize, elsewhere: (f64, f64), spills: bool) -> f64 {
-        let others = (self.late_weight - track.late_weight).max(0.0);
+        let record = track.record();
+        let others = (self.late_weight - record.late_weight).max(0.0);
         let weight = self.weight * (1.0 - 1.0 / ranks.max(1) as f64);
         let rate = |late: f64, of: f64| (late + self.prior_late) / (of + PRIOR_WEIGHT / (1.0 + late));
         let [least, most] = RATES;
-        let after = track.run().map_or(0.0, |run| {
-            let ((late, of), (own_late, own_of)) = (self.runs[run], track.runs[run]);
+        let after = record.run().map_or(0.0, |run| {
+            let ((late, of), (own_late, own_of)) = (self.runs[run], record.runs[run]);
             let (late, of) = ((late - own_late).max(0.0), (of - own_of).max(0.0));
             let after = rate(late, of);
             // Less the standard error: what is no more often than usual is sometimes more often by chance.
@@ -173,9 +174,9 @@ impl Scale {
         let usually = rate(others, weight).max(rate(others + elsewhere.0, weight + elsewhere.1));
         let is_behind = track.usual > self.threshold * BEHIND;
         let apart =
-            if is_behind { rate((self.apart_weight - track.apart_weight).max(0.0), weight) } else { 0.0 };
+            if is_behind { rate((self.apart_weight - record.apart_weight).max(0.0), weight) } else { 0.0 };
         let spills = spills && self.group == 1 && self.factor <= 1.0;
-        let spilt = if spills && track.in_a_row == 1 { SPILLS } else { 0.0 };
+        let spilt = if spills && record.in_a_row == 1 { SPILLS } else { 0.0 };
         usually.max(apart).clamp(least, most).max(after.min(MOST_AFTER)).max(spilt)
     }
 }
@@ -195,7 +196,7 @@ struct Test {
     late_iterations: f64,
     ns: u64,
     late_ns: u64,
-    total: Sum,
+    total: Total,
     /// Time by itself that was usual when the test began.
     own_before: Option<PerOperation>,
 }
@@ -220,7 +221,7 @@ struct Pending {
     values: Vec<f64>,
     iterations: f64,
     wall_ns: u64,
-    total: Sum,
+    total: Total,
 }
 
 impl Pending {
@@ -232,13 +233,25 @@ impl Pending {
     }
 }
 
-/// One rank at one scale. There are a million and a half of these in a job of a hundred thousand ranks.
+/// One rank at one scale. There are a million and a half of these in a job of a hundred thousand ranks, so what most of them never
+/// have is elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Track {
     pending: Option<Box<Pending>>,
     before: Option<f64>,
     /// How late it is usually, which may be a little: GPUs differ.
     usual: f64,
+    always: Option<Box<Test>>,
+    now_and_then: Option<Box<Test>>,
+    /// How late it was before; only where it is compared with that.
+    level: Option<Box<Level>>,
+    /// Absent until it was late or apart from what is usual for the first time.
+    record: Option<Box<Record>>,
+}
+
+/// How often a rank was late at one scale.
+#[derive(Debug, Default)]
+struct Record {
     /// Weighted values in which it was late, and in which it was apart from what is usual for it.
     late_weight: f64,
     apart_weight: f64,
@@ -249,15 +262,27 @@ pub(super) struct Track {
     took: u32,
     /// Up to which value it counts as on time again.
     on_time: f64,
-    always: Option<Box<Test>>,
-    now_and_then: Option<Box<Test>>,
     /// It was found late now and then only.
     is_seldom: bool,
-    /// How late it was before; only where it is compared with that.
-    level: Option<Box<Level>>,
 }
 
+/// Of a rank that never was.
+const CLEAN: Record = Record {
+    late_weight: 0.0,
+    apart_weight: 0.0,
+    in_a_row: 0,
+    runs: [(0.0, 0.0); RUN],
+    quiet: 0,
+    took: 0,
+    on_time: 0.0,
+    is_seldom: false,
+};
+
 impl Track {
+    fn record(&self) -> &Record {
+        self.record.as_deref().unwrap_or(&CLEAN)
+    }
+
     /// Takes in a sample; `late` says whether the rank was found late at this scale, `found` whether at any, `rate` how often
     /// others are late, and `pauses` whether the sample may hold a pause, which is not told from being late now and then.
     pub(super) fn push(
@@ -269,7 +294,7 @@ impl Track {
         rate: f64,
         pauses: bool,
     ) {
-        let mut group;
+        let sum;
         let value = if scale.group == 1 {
             value
         } else {
@@ -277,9 +302,10 @@ impl Track {
             if !scale.closes {
                 return;
             }
-            group = *self.pending.take().unwrap_or_default();
+            let mut group = *self.pending.take().unwrap_or_default();
             let x = lower_median(&mut group.values);
-            &Value { x, iterations: group.iterations, wall_ns: group.wall_ns, sum: &group.total, ..*value }
+            sum = Sum::from(group.total);
+            &Value { x, iterations: group.iterations, wall_ns: group.wall_ns, sum: &sum, ..*value }
         };
         let holds = late || self.always.is_some();
         let x =
@@ -293,29 +319,27 @@ impl Track {
         self.usual += (x - self.usual).clamp(-step, step) * FOLLOWS.max(1.0 / scale.values as f64);
         let is_late = x > scale.threshold;
         let is_nearly_late = x > scale.threshold * NEARLY;
-        if !found && scale.values > COUNT {
-            let late = if is_nearly_late { 1.0 } else { 0.0 };
-            self.late_weight = self.late_weight * FADE + late;
-            scale.late_weight += late;
+        let counts = !found && scale.values > COUNT;
+        let is_apart = counts && beyond_usual > scale.threshold * APART;
+        if counts {
             scale.weight += 1.0;
-            let apart = if beyond_usual > scale.threshold * APART { 1.0 } else { 0.0 };
-            self.apart_weight = self.apart_weight * FADE + apart;
-            scale.apart_weight += apart;
-            self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
-            if let Some(run) = self.run() {
-                for (sum, of) in [&mut self.runs[run], &mut scale.runs[run]] {
-                    *sum += late;
-                    *of += 1.0;
-                }
-            }
         }
-        self.in_a_row = if is_nearly_late { self.in_a_row + 1 } else { 0 };
+        if is_nearly_late || is_apart {
+            self.record.get_or_insert_default();
+        }
+        if let Some(record) = self.record.as_deref_mut() {
+            if counts {
+                record.count(scale, is_nearly_late, is_apart);
+            }
+            record.in_a_row = if is_nearly_late { record.in_a_row + 1 } else { 0 };
+        }
         if late {
-            let on_time = self.on_time.clamp(scale.usual * WELL_BELOW, scale.usual);
-            self.quiet = match self.quiet {
+            let record = self.record.get_or_insert_default();
+            let on_time = record.on_time.clamp(scale.usual * WELL_BELOW, scale.usual);
+            record.quiet = match record.quiet {
                 quiet if x <= on_time => quiet + 1,
                 // Who is late now and then is on time most of the time.
-                _ if self.is_seldom => 0,
+                _ if record.is_seldom => 0,
                 quiet => quiet.saturating_sub(1),
             };
             return;
@@ -329,11 +353,6 @@ impl Track {
             let clearly = value.counts && beyond_usual > scale.threshold * CLEARLY;
             Test::push(&mut self.now_and_then, value, clearly, rate, (rate * 4.0).clamp(OFTEN, 0.6));
         }
-    }
-
-    /// After which run of late values its next one comes, if after any.
-    fn run(&self) -> Option<usize> {
-        self.in_a_row.checked_sub(1).map(|run| run.min(RUN - 1))
     }
 
     /// How late it is since it last was on time, if that is more than once.
@@ -359,9 +378,10 @@ impl Track {
 
     /// The rank was found late: that it was is no longer counted as chance.
     pub(super) fn explain(&mut self, scale: &mut Scale) {
-        scale.late_weight = (scale.late_weight - std::mem::take(&mut self.late_weight)).max(0.0);
-        scale.apart_weight = (scale.apart_weight - std::mem::take(&mut self.apart_weight)).max(0.0);
-        for (all, (late, of)) in scale.runs.iter_mut().zip(std::mem::take(&mut self.runs)) {
+        let Some(record) = self.record.as_deref_mut() else { return };
+        scale.late_weight = (scale.late_weight - std::mem::take(&mut record.late_weight)).max(0.0);
+        scale.apart_weight = (scale.apart_weight - std::mem::take(&mut record.apart_weight)).max(0.0);
+        for (all, (late, of)) in scale.runs.iter_mut().zip(std::mem::take(&mut record.runs)) {
             *all = ((all.0 - late).max(0.0), (all.1 - of).max(0.0));
         }
     }
@@ -379,19 +399,16 @@ impl Track {
             test.take_if(|test| test.odds >= -CHANCE.ln() && !test.is_by_itself());
         }
         let certain = |test: &&Test| test.odds >= -CHANCE.ln();
-        let lateness = if let Some(test) = self.always.as_deref().filter(certain) {
-            self.took = test.samples.max(LEAST_QUIET);
-            test.lateness(scale)
+        let (lateness, took, is_seldom) = if let Some(test) = self.always.as_deref().filter(certain) {
+            (test.lateness(scale), test.samples, self.record().is_seldom)
         } else if let Some(test) = self.now_and_then.as_deref().filter(certain) {
             let lateness = test.lateness(scale);
             let on_time = (1.0 - lateness.share.clamp(OFTEN, 0.99)).ln();
-            (self.is_seldom, self.took) = (true, ((RELAPSE.ln() / on_time).ceil() as u32).max(LEAST_QUIET));
-            lateness
+            (lateness, (RELAPSE.ln() / on_time).ceil() as u32, true)
         } else {
             return None;
         };
-        self.quiet = 0;
-        self.on_time = lateness.fraction * HALFWAY;
+        self.found(&lateness, took, is_seldom);
         Some(lateness)
     }
 
@@ -405,11 +422,17 @@ impl Track {
             return None;
         }
         let lateness = test.lateness(scale);
-        (self.took, self.quiet, self.on_time) =
-            (test.samples.max(LEAST_QUIET), 0, lateness.fraction * HALFWAY);
+        self.found(&lateness, test.samples, self.record().is_seldom);
         // For those who ask how much longer it works.
         self.always = Some(test);
         Some(lateness)
+    }
+
+    /// It was found late, which took so many values.
+    fn found(&mut self, lateness: &Lateness, took: u32, is_seldom: bool) {
+        let record = self.record.get_or_insert_default();
+        (record.took, record.quiet, record.is_seldom) = (took.max(LEAST_QUIET), 0, is_seldom);
+        record.on_time = lateness.fraction * HALFWAY;
     }
 
     /// By how much longer it works than before, as a share of the time, if it has become late of late.
@@ -419,7 +442,30 @@ impl Track {
 
     /// Whether it has been on time for as long as it took to find it late.
     pub(super) fn has_recovered(&self) -> bool {
-        self.quiet >= self.took
+        self.record().quiet >= self.record().took
+    }
+}
+
+impl Record {
+    /// Counts a value, for the rank and for its scale.
+    fn count(&mut self, scale: &mut Scale, is_late: bool, is_apart: bool) {
+        let [late, apart] = [is_late, is_apart].map(|is| if is { 1.0 } else { 0.0 });
+        self.late_weight = self.late_weight * FADE + late;
+        scale.late_weight += late;
+        self.apart_weight = self.apart_weight * FADE + apart;
+        scale.apart_weight += apart;
+        self.runs = self.runs.map(|(late, of)| (late * FADE, of * FADE));
+        if let Some(run) = self.run() {
+            for (sum, of) in [&mut self.runs[run], &mut scale.runs[run]] {
+                *sum += late;
+                *of += 1.0;
+            }
+        }
+    }
+
+    /// After which run of late values its next one comes, if after any.
+    fn run(&self) -> Option<usize> {
+        self.in_a_row.checked_sub(1).map(|run| run.min(RUN - 1))
     }
 }
 
