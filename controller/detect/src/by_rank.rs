@@ -20,6 +20,10 @@ pub(crate) struct ByRank<T> {
     /// By number; a row that holds nobody is empty.
     rows: Vec<Row<T>>,
     /// Rows with greater numbers than these.
+    #[expect(
+        clippy::box_collection,
+        reason = "hardly any has such rows, and there are millions of these maps"
+    )]
     far: Option<Box<BTreeMap<u32, Row<T>>>>,
     /// How many ranks are expected: a row has no places beyond, until one is needed. 0: nobody knows.
     expected: u32,
