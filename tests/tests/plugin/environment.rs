@@ -128,7 +128,7 @@ fn settings_that_make_no_sense_are_the_defaults() {
         let snapshot = sandbox.snapshot();
         assert_eq!(recorded(&snapshot, 1).completed, 64);
         let timed = connection(&snapshot, 0, true).timed_steps / u64::from(STEPS);
-        assert!((3..=5).contains(&timed), "one in sixteen: {timed}");
+        assert!((15..=17).contains(&timed), "four in sixteen, since they come slowly at first: {timed}");
         assert!(snapshot.operations.iter().all(|operation| operation.started_on_gpu));
         let warnings: Vec<_> = take_log().into_iter().filter(|line| line.level <= log_level::WARN).collect();
         for (name, value) in
