@@ -282,7 +282,7 @@ impl<S: RecorderSource> Sampler<S> {
             *users.entry(gpu).or_default() += 1;
         }
         let alone = users.into_iter().filter(|(_, users)| *users == 1);
-        let spins_us = |gpu| Some((gpu, now_ns.saturating_sub(self.spinning.since_ns(gpu)?) / 1_000));
+        let spins_us = |gpu| Some((gpu, now_ns.saturating_sub(self.spinning.since_ns(gpu, now_ns)?) / 1_000));
         alone.filter_map(|(gpu, _)| spins_us(gpu)).collect()
     }
 

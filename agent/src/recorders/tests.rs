@@ -683,7 +683,7 @@ fn ranks_that_do_not_count_alike_are_not_believed() {
 
 #[test]
 fn a_gpu_that_spins_is_told_of_the_one_process_that_uses_it() {
-    let spinning = Spinning::default();
+    let spinning = Spinning::new(Duration::from_secs(1));
     let table = Table::default();
     for (name, number, gpu) in [("0.c4r", 0, 0), ("1.c4r", 1, 1), ("2.c4r", 2, 2), ("3.c4r", 3, 2)] {
         table.with(name, |fake| {

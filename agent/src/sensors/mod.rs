@@ -122,7 +122,7 @@ impl Sensors {
         let stop = Arc::new(AtomicBool::new(false));
         let first = SensorStatus { name: "recorder", present: true, detail: recorder };
         let (status, receiver) = watch::channel(vec![first]);
-        let spinning = Spinning::default();
+        let spinning = Spinning::new(settings.interval);
         let noted = spinning.clone();
         let kernel_log = settings.kmsg.clone();
         // An XID shows in the kernel log and in NVML. The log has the better text; NVML is for where there is no log.
