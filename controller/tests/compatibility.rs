@@ -7,7 +7,7 @@ use c4_proto::v1::{
     self, AgentMessage, ControllerMessage, agent_message::Body, command, controller_message,
     telemetry_client::TelemetryClient,
 };
-use prost::Message;
+use prost::{Message, encoding::encode_varint};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -224,8 +224,9 @@ fn windows() -> v1::Windows {
     let of = |process| {
         let mut comm = plain_window(64);
         comm.blocks.clear();
-        comm.packed_blocks =
-            vec![56, 3, 0, 8_000, 900, 1_100, 80_000, 70_000, 8 << 20, 60_001, 10_000, 9_001, 1, 7];
+        for number in [56, 3, 0, 8_000, 900, 1_100, 80_000, 70_000, 8 << 20, 60_001, 10_000, 9_001, 1, 7] {
+            encode_varint(number, &mut comm.packed_blocks);
+        }
         comm.in_flight =
             comm.in_flight.map(|flight| v1::InFlight { signature: None, operation: 1, ..flight });
         v1::Window { comms: vec![comm], ..window(process) }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use c4_detect::observation as detect;
 use c4_proto::v1 as wire;
+use prost::encoding::encode_varint;
 
 /// Numbers for each block.
 const BLOCK_COLUMNS: usize = 14;
@@ -73,7 +74,7 @@ impl Shared {
             idle_us: comm.idle_us,
             pending_peers: comm.pending_peers.into_iter().map(pending_peer).collect(),
             links: comm.links.into_iter().map(link).collect(),
-            packed_blocks: comm.blocks.iter().flat_map(|block| self.block(block)).collect(),
+            packed_blocks: self.blocks(&comm.blocks),
         }
     }
 
@@ -91,6 +92,14 @@ impl Shared {
             self.operations.len() - 1
         });
         u32::try_from(place + 1).unwrap_or(u32::MAX)
+    }
+
+    fn blocks(&mut self, blocks: &[detect::Block]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for block in blocks {
+            self.block(block).into_iter().for_each(|number| encode_varint(number, &mut packed));
+        }
+        packed
     }
 
     fn block(&mut self, block: &detect::Block) -> [u64; BLOCK_COLUMNS] {
@@ -194,6 +203,7 @@ fn process_state(state: detect::ProcessState) -> wire::ProcessState {
 #[cfg(test)]
 mod tests {
     use c4_detect::observation::{Block, CommId, InFlight, OperationSignature, ProcessId, ProcessState};
+    use prost::encoding::decode_varint;
 
     use super::*;
 
@@ -254,7 +264,11 @@ mod tests {
         for window in &said.windows {
             let comm = &window.comms[0];
             assert_eq!(comm.in_flight.as_ref().map(|op| op.operation), Some(1));
-            let (rows, rest) = comm.packed_blocks.as_chunks::<BLOCK_COLUMNS>();
+            let mut packed = comm.packed_blocks.as_slice();
+            let numbers: Vec<u64> =
+                std::iter::from_fn(|| (!packed.is_empty()).then(|| decode_varint(&mut packed).unwrap()))
+                    .collect();
+            let (rows, rest) = numbers.as_chunks::<BLOCK_COLUMNS>();
             assert!(rest.is_empty());
             assert_eq!(rows[0], [32, 4, 0, 9, 1, 5, 100, 40, 4096, 31, 10, 0, 3, 5]);
             assert_eq!(rows[1], [48, 4, 0, 9, 1, 5, 100, 40, 4096, 0, 0, 0, 3, 5]);

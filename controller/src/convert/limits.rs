@@ -48,6 +48,7 @@ pub(crate) const NAME_BYTES: usize = 256;
 pub(crate) const TEXT_BYTES: usize = 4096;
 
 /// `value`, if it is at most `most`.
+#[inline]
 pub(crate) fn at_most(field: &str, value: u64, most: u64) -> Result<u64, Invalid> {
     if value > most {
         Err(Invalid::new(field, format!("is {value}, at most {most} is believed")))
@@ -57,6 +58,7 @@ pub(crate) fn at_most(field: &str, value: u64, most: u64) -> Result<u64, Invalid
 }
 
 /// `value`, if it is from `least` to `most`.
+#[inline]
 pub(crate) fn between(field: &str, value: u64, least: u64, most: u64) -> Result<u64, Invalid> {
     if value < least {
         return Err(Invalid::new(field, format!("is {value}, expected {least} or more")));

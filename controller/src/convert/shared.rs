@@ -2,6 +2,7 @@
 
 use c4_detect::observation::OperationSignature;
 use c4_proto::v1;
+use prost::{DecodeError, encoding::decode_varint};
 
 use super::{
     Invalid,
@@ -48,22 +49,21 @@ impl Shared {
         })
     }
 
-    /// Rows of numbers, one for each block.
-    pub(super) fn rows<'a>(&self, numbers: &'a [u64]) -> Result<std::slice::ChunksExact<'a, u64>, Invalid> {
+    /// Rows of numbers, one for each block, read where they lie.
+    pub(super) fn rows<'a>(&self, packed: &'a [u8]) -> Result<Rows<'a>, Invalid> {
+        // The last byte of each number has its highest bit clear.
+        let numbers = packed.iter().filter(|byte| **byte < 0x80).count();
         let columns = self.columns.max(1);
-        if !numbers.is_empty() && (self.columns == 0 || !numbers.len().is_multiple_of(columns)) {
-            let problem = format!("has {} numbers, expected rows of {}", numbers.len(), self.columns);
+        if !packed.is_empty() && (self.columns == 0 || !numbers.is_multiple_of(columns)) {
+            let problem = format!("has {numbers} numbers, expected rows of {}", self.columns);
             return Err(Invalid::new("packed_blocks", problem));
         }
-        at_most("packed_blocks", (numbers.len() / columns) as u64, limits::ENTRIES)?;
-        Ok(numbers.chunks_exact(columns))
+        at_most("packed_blocks", (numbers / columns) as u64, limits::ENTRIES)?;
+        Ok(Rows { packed, columns, left: numbers / columns })
     }
 
     /// The block in a row of numbers; whether it makes sense is seen later.
-    pub(super) fn unpack(&self, row: &[u64]) -> Result<v1::Block, Invalid> {
-        let mut numbers = [0; COLUMNS];
-        let known = row.len().min(COLUMNS);
-        numbers[..known].copy_from_slice(&row[..known]);
+    pub(super) fn unpack(&self, row: [u64; COLUMNS]) -> Result<v1::Block, Invalid> {
         let [
             first,
             log,
@@ -79,7 +79,7 @@ impl Shared {
             longest,
             beside,
             awaited,
-        ] = numbers;
+        ] = row;
         let length = u32::try_from(log).ok().and_then(|log| 1_u32.checked_shl(log));
         let length = length.ok_or_else(|| Invalid::new("length", format!("is 2^{log}")))?;
         let listed = usize::try_from(signature).ok().and_then(|index| self.signatures.get(index));
@@ -104,6 +104,44 @@ impl Shared {
             beside: u32::try_from(beside).unwrap_or(length).min(length),
             awaited: u32::try_from(awaited).unwrap_or(length).min(length),
         })
+    }
+}
+
+/// See [`Shared::rows`]. Columns that are missing are 0, those that nobody knows are left out.
+pub(super) struct Rows<'a> {
+    packed: &'a [u8],
+    columns: usize,
+    left: usize,
+}
+
+impl Rows<'_> {
+    fn row(&mut self) -> Result<[u64; COLUMNS], DecodeError> {
+        let mut row = [0; COLUMNS];
+        for column in 0..self.columns {
+            let number = decode_varint(&mut self.packed)?;
+            if let Some(place) = row.get_mut(column) {
+                *place = number;
+            }
+        }
+        Ok(row)
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<[u64; COLUMNS], Invalid>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            // Half a number at the end is none.
+            let rest = std::mem::take(&mut self.packed);
+            return (!rest.is_empty()).then(|| Err(Invalid::new("packed_blocks", "ends within a number")));
+        }
+        self.left -= 1;
+        Some(self.row().map_err(|error| Invalid::new("packed_blocks", error.to_string())))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, None)
     }
 }
 

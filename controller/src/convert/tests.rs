@@ -176,11 +176,18 @@ fn a_wrong_window_names_the_field() {
     }
 }
 
+/// Numbers as they are sent.
+fn pack(numbers: &[u64]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    numbers.iter().for_each(|number| prost::encoding::encode_varint(*number, &mut packed));
+    packed
+}
+
 /// One window whose block is a row, and whose operation is listed.
 fn packed() -> v1::Windows {
     let mut comm = comm();
     comm.blocks.clear();
-    comm.packed_blocks = vec![4, 2, 1, 10, 1, 5, 100, 40, 4096, 31, 10, 21];
+    comm.packed_blocks = pack(&[4, 2, 1, 10, 1, 5, 100, 40, 4096, 31, 10, 21]);
     let in_flight = comm.in_flight.as_mut().unwrap();
     (in_flight.signature, in_flight.operation) = (None, 2);
     let operation = v1::OperationSignature { function: "Broadcast".into(), ..Default::default() };
@@ -208,7 +215,8 @@ fn windows_that_share_what_they_repeat_arrive_whole() {
     for (columns, longest_own_ns) in [(11, None), (13, Some(20)), (15, Some(20))] {
         let mut message = packed();
         message.block_columns = columns;
-        message.windows[0].comms[0].packed_blocks.resize(columns as usize, 99);
+        // One of the numbers, the bytes moved, takes two bytes.
+        message.windows[0].comms[0].packed_blocks.resize(columns as usize + 1, 99);
         assert_eq!(windows(message)[0].comms[0].blocks[0].longest_own_ns, longest_own_ns);
     }
 }
@@ -218,12 +226,13 @@ fn wrong_windows_of_a_node_name_the_field() {
     fn comm(message: &mut v1::Windows) -> &mut v1::CommWindow {
         &mut message.windows[0].comms[0]
     }
-    let cases: [Spoiled<v1::Windows>; 8] = [
+    let cases: [Spoiled<v1::Windows>; 9] = [
         ("windows.windows", |m| m.windows = vec![window(Vec::new()); 5000]),
         ("windows.block_columns", |m| m.block_columns = 3),
         ("windows.operations.function", |m| m.operations[0].function = "a\nb".into()),
         ("windows.windows[0].comms[0].packed_blocks", |m| m.block_columns = 0),
         ("windows.windows[0].comms[0].packed_blocks", |m| comm(m).packed_blocks.push(1)),
+        ("windows.windows[0].comms[0].packed_blocks", |m| comm(m).packed_blocks.push(0x80)),
         ("windows.windows[0].comms[0].packed_blocks.length", |m| comm(m).packed_blocks[1] = 32),
         ("windows.windows[0].comms[0].packed_blocks.signature", |m| comm(m).packed_blocks[2] = 2),
         ("windows.windows[0].comms[0].in_flight.operation", |m| {
@@ -311,7 +320,7 @@ prop_compose! {
     ) -> v1::CommWindow {
         v1::CommWindow {
             pending_peers: Vec::new(),
-            packed_blocks,
+            packed_blocks: pack(&packed_blocks),
             links: link.into_iter().map(|(peer, channels, steps, bytes, ns)| v1::LinkTime {
                 peer, is_send: false, channels, steps, bytes, network_ns: ns, gpu_ns: ns, peer_ns: ns, flush_ns: ns,
             }).collect(),
@@ -372,7 +381,7 @@ proptest! {
             row.truncate(columns as usize);
             row
         });
-        let comm = v1::CommWindow { packed_blocks: packed_blocks.collect(), ..comm };
+        let comm = v1::CommWindow { packed_blocks: pack(&packed_blocks.collect::<Vec<_>>()), ..comm };
         let message = v1::Windows {
             windows: vec![window(vec![comm])],
             operations: vec![v1::OperationSignature::default(); 2],

@@ -88,12 +88,12 @@ fn comm_window(message: v1::CommWindow, shared: &Shared) -> Result<CommWindow, I
     }
     let in_flight = message.in_flight.map(|m| in_flight(m, enqueued, shared)).transpose();
     let rows = shared.rows(&message.packed_blocks)?;
-    let mut blocks = Vec::with_capacity(message.blocks.len() + rows.len());
+    let mut blocks = Vec::with_capacity(message.blocks.len() + rows.size_hint().0);
     for wire in message.blocks {
         blocks.push(block(wire, enqueued).map_err(within("blocks"))?);
     }
     for row in rows {
-        let unpacked = shared.unpack(row).and_then(|wire| block(wire, enqueued));
+        let unpacked = shared.unpack(row?).and_then(|wire| block(wire, enqueued));
         blocks.push(unpacked.map_err(within("packed_blocks"))?);
     }
     let edges = message.edges.into_iter().map(|m| edge(m).map_err(within("edges")));

@@ -1,0 +1,85 @@
+//! How messages are read from a stream and written to one.
+//!
+//! A controller has a stream for each of ten thousand nodes, and takes what a hundred thousand processes say each second. So buffers
+//! begin small, since most of what a controller says fits, and grow to what is said; and a message, which lies in one piece, is
+//! read as such, which takes less than from a buffer that might be in several.
+
+use std::marker::PhantomData;
+
+use prost::{Message, bytes::Buf};
+use tonic::{
+    Status,
+    codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
+};
+
+/// What a buffer begins with, and what it grows by, in bytes.
+const BUFFER: usize = 1 << 10;
+/// Bytes after which what is written goes out though there is more: what is usual.
+const YIELD: usize = 32 << 10;
+
+/// See the module. `T` is written, `U` is read.
+#[derive(Debug)]
+pub struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Message + 'static, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
+    type Encode = T;
+    type Decode = U;
+    type Encoder = Encoder<T>;
+    type Decoder = Decoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        Encoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        Decoder(PhantomData)
+    }
+}
+
+/// Writes messages.
+#[derive(Debug)]
+pub struct Encoder<T>(PhantomData<T>);
+
+impl<T: Message> codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        item.encode(to).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
+    }
+}
+
+/// Reads messages.
+#[derive(Debug)]
+pub struct Decoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> codec::Decoder for Decoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let length = from.remaining();
+        let message = if from.chunk().len() == length {
+            let message = U::decode(from.chunk());
+            from.advance(length);
+            message
+        } else {
+            U::decode(from)
+        };
+        message.map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
+    }
+}
