@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use c4_detect::{
     finding::Finding,
     observation::{
-        CommId, JobId, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, Timestamp, Window,
+        CommId, CommWindow, JobId, Membership, NodeName, ProcessEnd, ProcessId, ProcessInfo, Timestamp,
+        Window,
     },
 };
 
@@ -34,15 +35,34 @@ struct Positions {
     completed: u64,
 }
 
+/// Where a process is in a communicator, and how far it has come there.
+#[derive(Debug)]
+struct Place {
+    comm: CommId,
+    rank: u32,
+    positions: Positions,
+}
+
 #[derive(Debug)]
 struct Process {
     info: ProcessInfo,
-    /// Few, so a sorted array is quickest.
-    comms: BTreeMap<CommId, (u32, Positions)>,
+    /// By communicator. Few, so a sorted array is quickest, and small.
+    comms: Vec<Place>,
     ended_at: Option<Timestamp>,
     progressed: bool,
     /// Whether its claims count: it has not ended and its node is in sight.
     live: bool,
+}
+
+impl Process {
+    /// The index of its place in a communicator, or the one where that belongs.
+    fn find(&self, comm: CommId) -> Result<usize, usize> {
+        self.comms.binary_search_by_key(&comm, |place| place.comm)
+    }
+
+    fn place(&self, comm: CommId) -> Option<&Place> {
+        self.find(comm).ok().map(|index| &self.comms[index])
+    }
 }
 
 #[derive(Debug)]
@@ -125,7 +145,7 @@ impl Registry {
         self.set_live(info.process, false);
         let process = self.processes.entry(info.process).or_insert_with(|| Process {
             info: info.clone(),
-            comms: BTreeMap::new(),
+            comms: Vec::new(),
             ended_at: None,
             progressed: false,
             live: false,
@@ -150,18 +170,19 @@ impl Registry {
             return Err(Refusal::SizeChanged { comm: member.comm.0, before: comm.size, now: member.size });
         }
         let Some(process) = self.processes.get_mut(&member.process) else { return Ok(false) };
-        match process.comms.get(&member.comm) {
-            Some((before, _)) if *before != member.comm_rank => {
+        match process.find(member.comm).map(|index| process.comms[index].rank) {
+            Ok(before) if before != member.comm_rank => {
                 return Err(Refusal::RankChanged {
                     process: member.process.0,
                     comm: member.comm.0,
-                    before: *before,
+                    before,
                     now: member.comm_rank,
                 });
             }
-            Some(_) => {}
-            None => {
-                process.comms.insert(member.comm, (member.comm_rank, Positions::default()));
+            Ok(_) => {}
+            Err(index) => {
+                let (id, rank) = (member.comm, member.comm_rank);
+                process.comms.insert(index, Place { comm: id, rank, positions: Positions::default() });
                 comm.members.insert(member.process);
                 comm.claims.add(member.comm_rank, member.process);
                 if comm.claims.any_contested() {
@@ -174,11 +195,12 @@ impl Registry {
 
     /// `node` says what a process did. Tells when with this all ranks of the run have made progress.
     pub fn window(&mut self, window: &Window, node: &NodeName) -> Result<Option<Progress>, Refusal> {
-        self.owned(window.process, node)?;
-        let Some(process) = self.processes.get_mut(&window.process) else { return Ok(None) };
+        let known = self.processes.get_mut(&window.process);
+        check_owner(window.process, known.as_deref(), node)?;
+        let Some(process) = known else { return Ok(None) };
         for seen in &window.comms {
             let (id, comm) = (window.process.0, seen.comm.0);
-            let Some((_, before)) = process.comms.get(&seen.comm) else {
+            let Some(Place { positions: before, .. }) = process.place(seen.comm) else {
                 return Err(Refusal::NotJoined { process: id, comm });
             };
             for (what, before, now) in [
@@ -199,9 +221,9 @@ impl Registry {
         }
         let mut completed = 0;
         for seen in &window.comms {
-            if let Some((_, positions)) = process.comms.get_mut(&seen.comm) {
-                let Positions { enqueued, started, completed } = positions;
-                (*enqueued, *started, *completed) = (seen.enqueued, seen.started, seen.completed);
+            if let Ok(index) = process.find(seen.comm) {
+                let CommWindow { enqueued, started, completed, .. } = *seen;
+                process.comms[index].positions = Positions { enqueued, started, completed };
             }
             completed = completed.max(seen.completed);
         }
@@ -344,7 +366,7 @@ impl Registry {
         let gone: Vec<_> = self.processes.iter().filter(|(_, p)| old(p)).map(|(id, _)| *id).collect();
         for id in gone {
             let Some(process) = self.processes.remove(&id) else { continue };
-            for comm_id in process.comms.keys() {
+            for Place { comm: comm_id, .. } in &process.comms {
                 if let Some(comm) = self.comms.get_mut(comm_id) {
                     comm.members.remove(&id);
                     if comm.members.is_empty() {
@@ -372,16 +394,7 @@ impl Registry {
     }
 
     fn owned(&self, process: ProcessId, node: &NodeName) -> Result<(), Refusal> {
-        match self.processes.get(&process) {
-            None => Err(Refusal::NotAnnounced { process: process.0, node: node.0.clone() }),
-            Some(known) if known.info.node != *node => Err(Refusal::Foreign {
-                process: process.0,
-                owner: known.info.node.0.clone(),
-                node: node.0.clone(),
-            }),
-            Some(known) if known.ended_at.is_some() => Err(Refusal::Ended { process: process.0 }),
-            Some(_) => Ok(()),
-        }
+        check_owner(process, self.processes.get(&process), node)
     }
 
     fn set_live(&mut self, id: ProcessId, live: bool) {
@@ -390,7 +403,7 @@ impl Registry {
             return;
         }
         process.live = live;
-        for (comm_id, (rank, _)) in &process.comms {
+        for Place { comm: comm_id, rank, .. } in &process.comms {
             if let Some(comm) = self.comms.get_mut(comm_id) {
                 comm.claims.set(*rank, id, live);
                 if comm.claims.any_contested() {
@@ -421,12 +434,27 @@ impl Registry {
         let known: Vec<_> = claimants.iter().filter_map(|id| self.processes.get(id)).collect();
         let who: Vec<_> = known.iter().map(|p| format!("pid {} on {}", p.info.pid, p.info.node.0)).collect();
         let strangers = known.windows(2).any(|pair| {
-            let (a, b) = (&pair[0].comms, &pair[1].comms);
-            !a.is_empty() && !b.is_empty() && !a.keys().any(|comm| b.contains_key(comm))
+            let [a, b] = [pair[0], pair[1]];
+            let joins = |place: &Place| b.place(place.comm).is_some();
+            !a.comms.is_empty() && !b.comms.is_empty() && !a.comms.iter().any(joins)
         });
         let hint =
             if strangers { "; they share no communicator, so two jobs seem to use this name" } else { "" };
         format!("rank {rank} is claimed by {}{hint}", who.join(" and "))
+    }
+}
+
+/// Whether a process is `node`'s and has not ended.
+fn check_owner(process: ProcessId, known: Option<&Process>, node: &NodeName) -> Result<(), Refusal> {
+    match known {
+        None => Err(Refusal::NotAnnounced { process: process.0, node: node.0.clone() }),
+        Some(known) if known.info.node != *node => Err(Refusal::Foreign {
+            process: process.0,
+            owner: known.info.node.0.clone(),
+            node: node.0.clone(),
+        }),
+        Some(known) if known.ended_at.is_some() => Err(Refusal::Ended { process: process.0 }),
+        Some(_) => Ok(()),
     }
 }
 
