@@ -127,6 +127,13 @@ pub(crate) struct Lateness {
     pub(crate) is_step: bool,
 }
 
+impl Lateness {
+    /// Whether the others hardly wait for it in collectives, so that they do in sends and receives if anywhere.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.peers_wait_ns.saturating_mul(2) < self.per_iteration_ns
+    }
+}
+
 /// What is known of the lateness of the ranks of one communicator.
 #[derive(Debug)]
 pub(crate) struct Slowness {

@@ -92,8 +92,10 @@ fn tell(
                 return;
             }
             let role = whole_role(job, comm, comm_rank);
-            // Beside computation, whoever comes last has most time of its own, for whatever reason it does.
-            let by_itself = lateness.by_itself && comm.slowness.is_awaited();
+            // Beside computation, whoever comes last has most time of its own, for whatever reason it does. And where others wait
+            // for it in sends and receives, if they do, a slow transfer beside which it computed no longer hides that.
+            let told_alone = lateness.by_itself && !lateness.is_elsewhere();
+            let by_itself = told_alone && comm.slowness.is_awaited();
             let found_at = since.unwrap_or(now);
             let found = match role {
                 Some(role) => Some((Slot::Imbalance(id), heavy(job, comm, &role, &lateness, found_at))),
@@ -104,7 +106,7 @@ fn tell(
                 Some((_, draft))
                     if !disturbed
                         && !by_itself
-                        && comm_slow::may_explain(job, &draft, lateness.by_itself)
+                        && comm_slow::may_explain(job, &draft, told_alone)
                         && since.is_none_or(|since| holds(job, since, &draft)) =>
                 {
                     let since = since.unwrap_or(now);
@@ -199,10 +201,10 @@ fn late(
     let (comes, works, them) =
         if accused.len() == 1 { ("comes", "works", "it") } else { ("come", "work", "them") };
     // Where others wait for it elsewhere, in sends and receives, it is not late to collectives.
-    let late = if lateness.peers_wait_ns.saturating_mul(2) >= lateness.per_iteration_ns {
-        format!("{comes} late to collectives by")
-    } else {
+    let late = if lateness.is_elsewhere() {
         format!("{works} longer than before, by")
+    } else {
+        format!("{comes} late to collectives by")
     };
     let often = match lateness.share {
         // Less often is, rounded, one of two or more.
