@@ -14,12 +14,86 @@ use crate::{
     finding::{CERTAINTY, Kind},
     model::{Comm, Job},
     names,
-    observation::{CommId, ProcessId},
+    nodes::Nodes,
+    observation::{CommId, ProcessId, Timestamp},
     patience,
     stall::Stall,
-    wait::{PeerWait, Waits},
+    wait::{PeerWait, Root, Waits},
     words,
 };
+
+/// Ranks that seem to wait for each other, and for how long those did that got on: data may have been under way to them, so
+/// another circle of that length proves nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Circles {
+    open: Vec<(BTreeSet<ProcessId>, u64)>,
+    resolved_us: u64,
+}
+
+impl Circles {
+    /// Takes in the circles there are. `still` says whether any of these ranks has waited for so long, in microseconds; nothing if
+    /// that is not known of one of them, or one has ended.
+    pub(crate) fn note(
+        &mut self,
+        circles: impl Iterator<Item = (BTreeSet<ProcessId>, u64)>,
+        still: impl Fn(&BTreeSet<ProcessId>, u64) -> Option<bool>,
+    ) {
+        for (ranks, longest_us) in std::mem::take(&mut self.open) {
+            match still(&ranks, longest_us) {
+                Some(false) => self.resolved_us = self.resolved_us.max(longest_us),
+                Some(true) => self.open.push((ranks, longest_us)),
+                None => {}
+            }
+        }
+        for (ranks, longest_us) in circles {
+            self.open.retain(|(known, _)| *known != ranks);
+            self.open.push((ranks, longest_us));
+        }
+    }
+}
+
+/// Notes which circles there are, and which of those before are none any more.
+pub(crate) fn note(job: &mut Job, waits: &Waits, roots: &[Root], nodes: &Nodes, config: &Config) {
+    let now = job.examined;
+    let mut known = std::mem::take(&mut job.circles);
+    let circles = roots.iter().filter_map(|root| match root {
+        Root::Circle { ranks, stalls } => {
+            let longest_us = waited(waits, ranks, stalls).map(|(us, _)| us).max()?;
+            Some((ranks.clone(), longest_us))
+        }
+        _ => None,
+    });
+    known.note(circles, |ranks, longest_us| {
+        let seen = |id: &ProcessId| {
+            let process = job.process(*id).filter(|process| process.alive());
+            process.is_some_and(|process| process.blind_because(nodes, config, now).is_none())
+        };
+        let in_stall =
+            |stall: &Stall| stall.waiting.iter().any(|id| ranks.contains(id)).then_some(stall.longest_us);
+        let stalled = waits.stalls.values().filter_map(in_stall);
+        let peers = waits.peers.iter().filter(|wait| ranks.contains(&wait.waiter)).map(|wait| wait.wait_us);
+        ranks.iter().all(seen).then(|| stalled.chain(peers).any(|us| us >= longest_us))
+    });
+    job.circles = known;
+}
+
+/// For how long, and since when, these ranks have waited for each other.
+fn waited<'a>(
+    waits: &'a Waits,
+    ranks: &'a BTreeSet<ProcessId>,
+    stalls: &'a [CommId],
+) -> impl Iterator<Item = (u64, Timestamp)> + 'a {
+    let stalls = stalls.iter().filter_map(|id| waits.stalls.get(id));
+    let stalls = stalls.map(|stall| (stall.longest_us, stall.since));
+    stalls.chain(between(waits, ranks).map(|wait| (wait.wait_us, wait.since)))
+}
+
+/// The sends and receives in which these ranks wait for each other.
+fn between<'a>(waits: &'a Waits, ranks: &'a BTreeSet<ProcessId>) -> impl Iterator<Item = &'a PeerWait> {
+    let inside =
+        |wait: &&PeerWait| ranks.contains(&wait.waiter) && wait.peer.is_some_and(|p| ranks.contains(&p));
+    waits.peers.iter().filter(inside)
+}
 
 /// The finding, once everybody in the circle has waited for long.
 pub(crate) fn draft(
@@ -29,16 +103,10 @@ pub(crate) fn draft(
     stalls: &[CommId],
     config: &Config,
 ) -> Option<Draft> {
+    let waited: Vec<_> = waited(waits, ranks, stalls).collect();
     let stalls: Vec<(&Comm, &Stall)> =
         stalls.iter().filter_map(|id| Some((job.comms.get(id)?, waits.stalls.get(id)?))).collect();
-    let peers: Vec<&PeerWait> = waits
-        .peers
-        .iter()
-        .filter(|wait| ranks.contains(&wait.waiter) && wait.peer.is_some_and(|peer| ranks.contains(&peer)))
-        .collect();
     let threshold_us = threshold_us(job, ranks, &stalls, config);
-    let waited = stalls.iter().map(|(_, stall)| (stall.longest_us, stall.since));
-    let waited: Vec<_> = waited.chain(peers.iter().map(|wait| (wait.wait_us, wait.since))).collect();
     let longest_us = waited.iter().map(|(us, _)| *us).max()?;
     // Windows of different ranks are taken at different times: what looks like a circle may be two moments.
     let settled = waited.iter().all(|(us, _)| *us >= config.stopped_floor_ms.saturating_mul(1_000));
@@ -58,7 +126,7 @@ pub(crate) fn draft(
             names::list(job, &holders)
         ));
     }
-    for wait in peers.iter().filter(|wait| !wait.is_send).take(4) {
+    for wait in between(waits, ranks).filter(|wait| !wait.is_send).take(4) {
         let peer = wait.peer.map(|peer| names::short(job, peer)).unwrap_or_default();
         sides.push(format!("{} in a receive from {peer}", names::short(job, wait.waiter)));
     }
@@ -84,11 +152,12 @@ pub(crate) fn draft(
     })
 }
 
-/// Who waits on its GPU does not compute, so a circle that is one never resolves: no pause or warm-up looks like it. Where only
-/// the host's view is known, some of them may compute.
+/// Who waits on its GPU does not compute, so a circle that is one never resolves: no pause or warm-up looks like it, only data that is
+/// under way for long. Where only the host's view is known, some of them may compute.
 fn threshold_us(job: &Job, ranks: &BTreeSet<ProcessId>, stalls: &[(&Comm, &Stall)], config: &Config) -> u64 {
     if ranks.iter().all(|rank| job.process(*rank).is_some_and(|process| process.kernel_events)) {
-        return config.hang_floor_ms.saturating_mul(1_000);
+        let resolved_us = (job.circles.resolved_us as f64 * config.pause_margin) as u64;
+        return resolved_us.max(config.hang_floor_ms.saturating_mul(1_000));
     }
     let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
     by_stall.unwrap_or_else(|| patience::transfer(job, config))
@@ -113,4 +182,25 @@ fn suspects(stalls: &[(&Comm, &Stall)], ranks: &BTreeSet<ProcessId>) -> (Vec<Pro
     let mut ranked: Vec<(ProcessId, f64)> = awaited.into_iter().collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     ranked.into_iter().unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_circle_that_got_on_says_how_long_another_may_last() {
+        let (ranks, others) = (BTreeSet::from([ProcessId(1), ProcessId(2)]), BTreeSet::from([ProcessId(3)]));
+        let mut circles = Circles::default();
+        let none = || std::iter::empty();
+        circles.note([(ranks.clone(), 2), (others.clone(), 9)].into_iter(), |_, _| None);
+        circles.note([(ranks.clone(), 3)].into_iter(), |_, _| Some(true));
+        assert_eq!(circles.resolved_us, 0, "they wait");
+        circles.note(none(), |known, _| (*known == ranks).then_some(false));
+        assert_eq!(circles.resolved_us, 3, "of the others nothing is known");
+        circles.note([(ranks.clone(), 2)].into_iter(), |_, _| Some(false));
+        circles.note(none(), |_, _| Some(false));
+        assert_eq!(circles.resolved_us, 3, "the longest");
+        assert!(circles.open.is_empty());
+    }
 }

@@ -62,6 +62,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
         Some(id) => vec![Root::Inside(id)],
         None => waits.roots(job),
     };
+    deadlock::note(job, &waits, &roots, nodes, config);
     if job.cases.get(&Slot::Death).is_some() {
         if let Some(symptom) = symptoms(job, &waits, None).into_iter().next() {
             job.cases.explain(&Slot::Death, symptom, out);

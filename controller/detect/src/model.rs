@@ -16,6 +16,7 @@ use crate::{
     case::Cases,
     comm_slow::{Network, Place, Where},
     config::Config,
+    deadlock::Circles,
     distribution::Distribution,
     nodes::Nodes,
     observation::{
@@ -63,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) examined: Timestamp,
     /// Ends that wait for a verdict.
     pub(crate) pending_ends: BTreeSet<ProcessId>,
+    /// Ranks that seem to wait for each other.
+    pub(crate) circles: Circles,
     /// What was missing when a stall could not be pinned on anybody.
     pub(crate) undecided: Vec<String>,
     /// Claims that contradict each other.
@@ -105,6 +108,7 @@ impl Job {
             suspicious: BTreeSet::new(),
             examined: Timestamp(0),
             pending_ends: BTreeSet::new(),
+            circles: Circles::default(),
             undecided: Vec::new(),
             conflicts: BTreeSet::new(),
             last_heard: now,
