@@ -387,7 +387,7 @@ impl Slowness {
             if state.late.is_none() && !pause {
                 state.usual.push(x);
             }
-            let adds_up = awaited && sum.own_ns[0] as f64 <= credible_ns;
+            let adds_up = awaited && sum.total.own_ns[0] as f64 <= credible_ns;
             let x = if adds_up {
                 x
             } else {
@@ -404,15 +404,16 @@ impl Slowness {
             let is_first = setting.first == Some(comm_rank);
             // Pauses are the duty of the first rank, slow work is not.
             let counts = !is_first || sample.is_slow_work(comm_rank);
-            let own_before = state.own.get().filter(|_| sum.tells_own());
+            let own_before = state.own.get().filter(|_| sum.total.tells_own());
             if !pause
                 && state.late.is_none()
-                && sum.tells_own()
+                && sum.total.tells_own()
                 && state.tracks[0].is_on_time(x, &self.scales[0])
             {
-                state.own.push(sum.own_ns, sample.wall_ns, sum.operations);
+                state.own.push(sum.total.own_ns, sample.wall_ns, sum.total.operations);
             }
-            let value = Value { x, iterations, wall_ns: sample.wall_ns, sum, counts, own_before };
+            let value =
+                Value { x, iterations, wall_ns: sample.wall_ns, total: &sum.total, counts, own_before };
             for (i, (scale, track)) in self.scales.iter_mut().zip(&mut state.tracks).enumerate() {
                 let (here, found) = (state.late == Some(i), state.late.is_some());
                 let rate = scale.rate(track, sample.ranks.len(), setting.elsewhere[i], spills);
@@ -435,8 +436,8 @@ impl Slowness {
     /// The rank that alone works longer than before, where that is known of all, and how much longer the sample took because of it.
     fn slower_alone(&self, sample: &Sample) -> Option<(u32, f64)> {
         let change = |(comm_rank, sum): (u32, &Sum)| {
-            let before = self.ranks.get(&comm_rank)?.own.get().filter(|_| sum.tells_own())?;
-            Some((comm_rank, Change::of(before, sum.own_ns, sum.operations, sample.wall_ns)))
+            let before = self.ranks.get(&comm_rank)?.own.get().filter(|_| sum.total.tells_own())?;
+            Some((comm_rank, Change::of(before, sum.total.own_ns, sum.total.operations, sample.wall_ns)))
         };
         let changes: Vec<_> = sample.whole().filter_map(change).collect();
         own::only_one(&changes).filter(|_| changes.len() == sample.ranks.len())

@@ -99,21 +99,14 @@ pub(super) struct Sample {
 /// What one rank did in a sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
-    pub(super) cells: u32,
-    pub(super) operations: u64,
+    pub(super) total: Total,
     pub(super) lateness_ns: f64,
     /// Own time beyond that of the peers, beside sends and without them; the same as `lateness_ns` where it is not told.
     pub(super) excess_ns: [f64; 2],
-    pub(super) waited_ns: u64,
-    pub(super) peers_waited_ns: u64,
     /// By how much the longest wait of the peers in an operation exceeds the own one.
     longest_lag_ns: f64,
-    /// Time by itself, beside sends and without them, in cells that tell it.
-    pub(super) own_ns: [u64; 2],
-    told: u32,
-    /// The longest stretch of it, where the agent tells.
+    /// The longest stretch by itself, where the agent tells.
     longest_ns: Option<u64>,
-    stretches: Stretches,
 }
 
 /// The longest stretches by themselves of a rank and of the median of its peers, summed over the cells that tell, in nanoseconds.
@@ -135,52 +128,34 @@ impl Stretches {
     }
 }
 
-/// What one rank did in several samples.
+/// What one rank did, as far as it can be added up over several samples.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Total {
     cells: u32,
-    told: u32,
     pub(super) operations: u64,
-    pub(super) own_ns: [u64; 2],
     pub(super) waited_ns: u64,
     pub(super) peers_waited_ns: u64,
+    /// Time by itself, beside sends and without them, in cells that tell it.
+    pub(super) own_ns: [u64; 2],
+    told: u32,
     stretches: Stretches,
 }
 
 impl Total {
-    pub(super) fn add(&mut self, sum: &Sum) {
-        self.cells += sum.cells;
-        self.told += sum.told;
-        self.operations = self.operations.saturating_add(sum.operations);
-        self.own_ns = [0, 1].map(|which| self.own_ns[which].saturating_add(sum.own_ns[which]));
-        self.waited_ns = self.waited_ns.saturating_add(sum.waited_ns);
-        self.peers_waited_ns = self.peers_waited_ns.saturating_add(sum.peers_waited_ns);
-        self.stretches.add(sum.stretches);
-    }
-
-    /// Whether its time by itself is told everywhere.
-    pub(super) fn tells_own(&self) -> bool {
-        self.told == self.cells
-    }
-
-    /// See [`Sum::stretches`].
-    pub(super) fn stretches(&self) -> Option<[u64; 2]> {
-        self.stretches.of(self.cells)
-    }
-}
-
-impl From<Total> for Sum {
-    fn from(total: Total) -> Self {
-        let Total { cells, told, operations, own_ns, waited_ns, peers_waited_ns, stretches } = total;
-        Self { cells, told, operations, own_ns, waited_ns, peers_waited_ns, stretches, ..Self::default() }
-    }
-}
-
-impl Sum {
     /// One operation beside which a rank worked for so long.
     #[cfg(test)]
     pub(super) fn that_worked(own_ns: u64) -> Self {
         Self { cells: 1, operations: 1, own_ns: [own_ns; 2], told: 1, ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.cells += other.cells;
+        self.told += other.told;
+        self.operations = self.operations.saturating_add(other.operations);
+        self.own_ns = [0, 1].map(|which| self.own_ns[which].saturating_add(other.own_ns[which]));
+        self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
+        self.peers_waited_ns = self.peers_waited_ns.saturating_add(other.peers_waited_ns);
+        self.stretches.add(other.stretches);
     }
 
     /// Whether its time by itself is told everywhere. Then no slow link makes it late: that costs all ranks time inside
@@ -193,12 +168,14 @@ impl Sum {
     pub(super) fn stretches(&self) -> Option<[u64; 2]> {
         self.stretches.of(self.cells)
     }
+}
 
+impl Sum {
     /// The part of the time by which it worked longer than ranks do elsewhere where they do the same; nothing where that is not known.
     pub(super) fn beyond(&self, elsewhere: Option<Work>, sample: &Sample) -> Option<f64> {
-        let elsewhere = elsewhere.filter(|_| self.tells_own())?;
-        let longer =
-            |which: usize| self.own_ns[which] as f64 - f64::from(elsewhere[which]) * self.operations as f64;
+        let Total { own_ns, operations, .. } = self.total;
+        let elsewhere = elsewhere.filter(|_| self.total.tells_own())?;
+        let longer = |which: usize| own_ns[which] as f64 - f64::from(elsewhere[which]) * operations as f64;
         Some(longer(0).min(longer(1)) / sample.wall_ns as f64)
     }
 
@@ -329,8 +306,6 @@ impl Sample {
             let peers_ns = peers.waits.without(part.wait_ns);
             let lateness_ns = peers_ns as f64 - part.wait_ns as f64;
             let sum = self.ranks.get_or_default(comm_rank);
-            sum.cells += 1;
-            sum.operations += cell.length;
             sum.lateness_ns += lateness_ns.clamp(-most_ns, most_ns);
             let lag_ns = peers.longest.without(part.max_wait_ns) as f64 - part.max_wait_ns as f64;
             sum.longest_lag_ns = sum.longest_lag_ns.max(lag_ns);
@@ -341,31 +316,35 @@ impl Sample {
                     .map_or(lateness_ns, |(owns, own)| own[which] as f64 - owns.without(own[which]) as f64);
                 sum.excess_ns[which] += excess_ns.clamp(-most_ns, most_ns);
             }
-            sum.waited_ns = sum.waited_ns.saturating_add(part.wait_ns);
-            sum.peers_waited_ns = sum.peers_waited_ns.saturating_add(peers_ns);
-            if let Some(own) = part.own_ns {
-                sum.told += 1;
-                sum.own_ns = [0, 1].map(|which| sum.own_ns[which].saturating_add(own[which]));
-            }
             sum.longest_ns = sum.longest_ns.max(part.longest_ns);
-            if let Some((peers, own)) = peers.stretches.as_ref().zip(part.longest_ns) {
-                sum.stretches.add(Stretches { ns: [own, peers.without(own)], told: 1 });
-            }
+            let stretches = peers.stretches.as_ref().zip(part.longest_ns);
+            sum.total.add(&Total {
+                cells: 1,
+                operations: cell.length,
+                waited_ns: part.wait_ns,
+                peers_waited_ns: peers_ns,
+                own_ns: part.own_ns.unwrap_or_default(),
+                told: u32::from(part.own_ns.is_some()),
+                stretches: stretches.map_or_else(Stretches::default, |(peers, own)| Stretches {
+                    ns: [own, peers.without(own)],
+                    told: 1,
+                }),
+            });
             self.seems = [0, 1].map(|which| self.seems[which].saturating_add(part.seems[which]));
         }
     }
 
     /// Ranks that took part in all of it.
     pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &Sum)> {
-        self.ranks.iter().filter(|(_, sum)| sum.cells == self.cells)
+        self.ranks.iter().filter(|(_, sum)| sum.total.cells == self.cells)
     }
 
     /// The usual share of the time that ranks spent by themselves, beside sends and without them, where all tell. Of two,
     /// the smaller one: a slow rank is not usual.
     pub(super) fn work(&self) -> Option<[f64; 2]> {
-        let told = || self.whole().filter(|(_, sum)| sum.told == self.cells);
+        let told = || self.whole().filter(|(_, sum)| sum.total.told == self.cells);
         let median = |which: usize| {
-            let mut owns: Vec<u64> = told().map(|(_, sum)| sum.own_ns[which]).collect();
+            let mut owns: Vec<u64> = told().map(|(_, sum)| sum.total.own_ns[which]).collect();
             let middle = owns.len().checked_sub(1)? / 2;
             Some(*owns.select_nth_unstable(middle).1 as f64 / self.wall_ns as f64)
         };
@@ -374,19 +353,23 @@ impl Sample {
 
     /// How long ranks worked by themselves for an operation, in the mean, where all tell.
     pub(super) fn worked(&self) -> Option<Work> {
-        let told = || self.whole().filter(|(_, sum)| sum.tells_own());
+        let told = || self.whole().filter(|(_, sum)| sum.total.tells_own());
         let ranks = told().count();
         let operations = ranks as f64 * self.operations as f64;
-        let mean =
-            |which: usize| (told().map(|(_, sum)| sum.own_ns[which] as f64).sum::<f64>() / operations) as f32;
+        let mean = |which: usize| {
+            (told().map(|(_, sum)| sum.total.own_ns[which] as f64).sum::<f64>() / operations) as f32
+        };
         (ranks == self.ranks.len() && operations > 0.0).then(|| [mean(0), mean(1)])
     }
 
     /// Up to which own time the excess over that of the peers says how much longer a rank worked; no limit where that is
     /// not told.
     pub(super) fn credible_ns(&self) -> f64 {
-        let mut owns: Vec<u64> =
-            self.whole().filter(|(_, sum)| sum.told == self.cells).map(|(_, sum)| sum.own_ns[0]).collect();
+        let mut owns: Vec<u64> = self
+            .whole()
+            .filter(|(_, sum)| sum.total.told == self.cells)
+            .map(|(_, sum)| sum.total.own_ns[0])
+            .collect();
         let middle = owns.len() / 2;
         if owns.len() < self.ranks.len().max(1) {
             return f64::INFINITY;
@@ -396,9 +379,9 @@ impl Sample {
 
     /// Whether a rank that was late by a part of the time worked longer in its longest stretch, too ([`own::is_all_along`]).
     pub(super) fn is_slow_all_along(&self, (comm_rank, late): (u32, f64)) -> bool {
-        let told = self.ranks.get(&comm_rank).filter(|sum| sum.tells_own());
+        let told = self.ranks.get(&comm_rank).filter(|sum| sum.total.tells_own());
         let late_ns = late * self.wall_ns as f64;
-        told.is_none_or(|sum| own::is_all_along(sum.own_ns[0], late_ns, sum.stretches()))
+        told.is_none_or(|sum| own::is_all_along(sum.total.own_ns[0], late_ns, sum.total.stretches()))
     }
 
     /// Whether a rank worked longer than its peers all along, and did not only pause once. Not known of agents that do
@@ -412,9 +395,9 @@ impl Sample {
             (!values.is_empty()).then(|| *values.select_nth_unstable(middle).1 as f64)
         };
         let usual = median(others().filter_map(|sum| sum.longest_ns).collect());
-        let work = median(others().map(|sum| sum.own_ns[0]).collect());
+        let work = median(others().map(|sum| sum.total.own_ns[0]).collect());
         usual.zip(work).is_some_and(|(usual, work)| {
-            let excess = own.own_ns[0] as f64 - work;
+            let excess = own.total.own_ns[0] as f64 - work;
             excess > 0.0 && longest as f64 - usual < excess * PAUSE
         })
     }

@@ -3,7 +3,7 @@
 use super::{
     Lateness,
     own::{self, PerOperation},
-    sample::{Sum, Total},
+    sample::Total,
     step::{self, Level},
 };
 use crate::{config::Config, stats::Histogram};
@@ -208,7 +208,7 @@ pub(super) struct Value<'a> {
     pub(super) x: f64,
     pub(super) iterations: f64,
     pub(super) wall_ns: u64,
-    pub(super) sum: &'a Sum,
+    pub(super) total: &'a Total,
     /// Whether it may be slow in it now and then: not where it only pauses, as is its duty.
     pub(super) counts: bool,
     /// The time by itself that is usual for it, for each operation, where that is known.
@@ -229,7 +229,7 @@ impl Pending {
         self.values.push(value.x);
         self.iterations += value.iterations;
         self.wall_ns = self.wall_ns.saturating_add(value.wall_ns);
-        self.total.add(value.sum);
+        self.total.add(value.total);
     }
 }
 
@@ -294,7 +294,7 @@ impl Track {
         rate: f64,
         pauses: bool,
     ) {
-        let sum;
+        let total;
         let value = if scale.group == 1 {
             value
         } else {
@@ -304,8 +304,8 @@ impl Track {
             }
             let mut group = *self.pending.take().unwrap_or_default();
             let x = lower_median(&mut group.values);
-            sum = Sum::from(group.total);
-            &Value { x, iterations: group.iterations, wall_ns: group.wall_ns, sum: &sum, ..*value }
+            total = group.total;
+            &Value { x, iterations: group.iterations, wall_ns: group.wall_ns, total: &total, ..*value }
         };
         let holds = late || self.always.is_some();
         let x =
@@ -495,7 +495,7 @@ impl Test {
         test.late += 1;
         test.late_ns = test.late_ns.saturating_add(value.wall_ns);
         test.late_iterations += value.iterations;
-        test.total.add(value.sum);
+        test.total.add(value.total);
     }
 
     /// Whether the rank worked longer in late values than it did before.
@@ -566,7 +566,7 @@ mod tests {
         spills: bool,
         lateness: impl Fn(u64, usize) -> f64,
     ) -> Vec<(u64, usize, bool)> {
-        let (mut scale, sum, config) = (Scale::new(scale), Sum::default(), Config::default());
+        let (mut scale, total, config) = (Scale::new(scale), Total::default(), Config::default());
         let mut tracks: [Track; 4] = std::array::from_fn(|_| Track::default());
         let (mut late, mut told) = ([false; 4], Vec::new());
         for n in 1..=samples {
@@ -577,7 +577,7 @@ mod tests {
                     x,
                     iterations: 1.0,
                     wall_ns: 1_000_000,
-                    sum: &sum,
+                    total: &total,
                     counts: true,
                     own_before: None,
                 };
@@ -741,9 +741,9 @@ mod tests {
                 let (x, works, takes) = of(n, rank);
                 let own_ns = (500_000.0 + 1e6 * works) as u64;
                 let wall_ns = (1e6 * (1.0 + takes)) as u64;
-                let sum = Sum::that_worked(own_ns);
+                let total = Total::that_worked(own_ns);
                 let own_before = usual.get();
-                let value = Value { x, iterations: 1.0, wall_ns, sum: &sum, counts: true, own_before };
+                let value = Value { x, iterations: 1.0, wall_ns, total: &total, counts: true, own_before };
                 let rate = scale.rate(track, 4, (0.0, 0.0), false);
                 track.push(&value, &mut scale, false, false, rate, false);
             }
