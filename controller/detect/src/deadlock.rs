@@ -156,8 +156,7 @@ pub(crate) fn draft(
 /// under way for long. Where only the host's view is known, some of them may compute.
 fn threshold_us(job: &Job, ranks: &BTreeSet<ProcessId>, stalls: &[(&Comm, &Stall)], config: &Config) -> u64 {
     if ranks.iter().all(|rank| job.process(*rank).is_some_and(|process| process.kernel_events)) {
-        let resolved_us = (job.circles.resolved_us as f64 * config.pause_margin) as u64;
-        return resolved_us.max(config.hang_floor_ms.saturating_mul(1_000));
+        return patience::beyond(job.circles.resolved_us, config);
     }
     let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
     by_stall.unwrap_or_else(|| patience::transfer(job, config))

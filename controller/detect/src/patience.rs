@@ -35,8 +35,7 @@ pub(crate) fn inside(comm: &Comm, config: &Config) -> u64 {
     if !comm.rhythm.known() {
         return comm.rhythm.hang_us(config);
     }
-    let resolved_us = comm.rhythm.resolved_us() as f64 * config.pause_margin;
-    pauses(comm, config).max(resolved_us as u64)
+    pauses(comm, config).max(beyond(comm.rhythm.resolved_us(), config))
 }
 
 /// For members that others wait for.
@@ -101,8 +100,13 @@ fn pauses(comm: &Comm, config: &Config) -> u64 {
 
 /// Beyond what resolved by itself and says something of ranks that are late in this manner.
 fn excused(comm: &Comm, manner: Manner, config: &Config) -> u64 {
-    let pause_us = (comm.rhythm.longest_pause_us(manner) as f64 * config.pause_margin) as u64;
-    pause_us.max(config.hang_floor_ms.saturating_mul(1_000))
+    beyond(comm.rhythm.longest_pause_us(manner), config)
+}
+
+/// From which length on a wait is none like the longest that resolved by itself, in microseconds.
+pub(crate) fn beyond(resolved_us: u64, config: &Config) -> u64 {
+    let longer_us = (resolved_us as f64 * config.pause_margin) as u64;
+    longer_us.max(config.hang_floor_ms.saturating_mul(1_000))
 }
 
 /// Notes in which manner those are late for whom others wait, so that it is known of what they wait for, should they come.
