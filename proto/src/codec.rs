@@ -9,8 +9,9 @@ use std::marker::PhantomData;
 use prost::{Message, bytes::Buf};
 use tonic::{
     Status,
-    codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
+    codec::{self, BufferSettings, DecodeBuf},
 };
+use tonic_prost::ProstEncoder;
 
 /// What a buffer begins with, and what it grows by, in bytes.
 const BUFFER: usize = 1 << 10;
@@ -30,32 +31,15 @@ impl<T, U> Default for Codec<T, U> {
 impl<T: Message + 'static, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
     type Encode = T;
     type Decode = U;
-    type Encoder = Encoder<T>;
+    type Encoder = ProstEncoder<T>;
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        Encoder(PhantomData)
+        ProstEncoder::new(BufferSettings::new(BUFFER, YIELD))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Decoder(PhantomData)
-    }
-}
-
-/// Writes messages.
-#[derive(Debug)]
-pub struct Encoder<T>(PhantomData<T>);
-
-impl<T: Message> codec::Encoder for Encoder<T> {
-    type Item = T;
-    type Error = Status;
-
-    fn encode(&mut self, item: T, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.encode(to).map_err(|error| Status::internal(error.to_string()))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, YIELD)
     }
 }
 
