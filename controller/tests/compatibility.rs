@@ -207,6 +207,8 @@ fn plain_window(position: u64) -> v1::CommWindow {
             flush_ns: 0,
         }],
         packed_blocks: Vec::new(),
+        // What was added since.
+        unseen_us: 0,
     }
 }
 

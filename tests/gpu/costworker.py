@@ -3,9 +3,9 @@
 
 Commands come as JSON lines on standard input; each is answered by one JSON line. {"bytes", "count", "mode"} gives {"us"}, what
 one operation took: mode `latency` waits for each operation (median of single times), `stream` enqueues all and waits once (mean
-of the batch), `graph` replays a CUDA graph that holds all of them (likewise); in mode `train` an operation is a step of a
-transformer's data-parallel training, whatever the bytes (mean of the batch). With "blocks", a list of 0 and 1, it gives the
-"us" of each block, with the plugin switched off or on for it (see tests/switch).
+of the batch), `steady` waits for each operation, too (mean of all), `graph` replays a CUDA graph that holds all of them (likewise); in mode
+`train` an operation is a step of a transformer's data-parallel training, whatever the bytes (mean of the batch). With "blocks", a list of 0 and 1, it gives the
+"us" of each block, with the plugin switched off or on for it (see tests/switch), after "settle" operations that do not count.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from c4gpu.rank import prepare_environment  # noqa: E402
 
 WARM_UP = 5
-# After each switch, for whatever the last operation of the other kind left behind.
+# After each switch, for whatever the last operation of the other kind left behind, unless it is said otherwise.
 SETTLE = 2
 
 
@@ -89,14 +89,14 @@ class Bench:
     def once(self, size, count, mode, on=None):
         """Microseconds of an operation."""
         operation, synchronize = self.operation(size, mode), self.torch.cuda.synchronize
-        if mode == "latency":
+        if mode in ("latency", "steady"):
             times = []
             for _ in range(count):
                 begin = time.perf_counter()
                 operation()
                 synchronize()
                 times.append(time.perf_counter() - begin)
-            return statistics.median(times) * 1e6
+            return (statistics.median(times) if mode == "latency" else statistics.fmean(times)) * 1e6
         graph = self.graph(size, count, on) if mode == "graph" else None
         begin = time.perf_counter()
         if graph is not None:
@@ -116,6 +116,14 @@ class Bench:
             self.graph(size, count, on).replay()
         self.torch.cuda.synchronize()
 
+    def settle(self, operation, count, mode):
+        """Operations that do not count, at the pace of those that do."""
+        for _ in range(count):
+            operation()
+            if mode == "steady":
+                self.torch.cuda.synchronize()
+        self.torch.cuda.synchronize()
+
     def answer(self, command):
         """What a command asks for."""
         size, count, mode = command["bytes"], command["count"], command["mode"]
@@ -130,9 +138,7 @@ class Bench:
             masks.add((on, mask))
             if mode == "graph":
                 self.graph(size, count, on)
-            for _ in range(SETTLE):
-                operation()
-            self.torch.cuda.synchronize()
+            self.settle(operation, command.get("settle", SETTLE), mode)
             us.append(self.once(size, count, mode, on))
         self.switch(1)
         return {"us": us, "masks": sorted(masks)}

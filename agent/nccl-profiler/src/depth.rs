@@ -71,13 +71,26 @@ impl Depth {
     /// Whether a network operation's steps are timed. Where steps come only for picked operations, all of them are.
     #[inline]
     pub fn times(&self, sequence: u64) -> bool {
-        !self.steps_are_constant() || self.picks(sequence) || self.all_until_ns.load(Relaxed) != 0
+        !self.steps_are_constant() || self.picks(sequence) || self.wants_all()
     }
 
     /// The bits that an operation goes without unless it is picked.
     fn spared(&self) -> i32 {
         let fast = self.follows_pace.load(Relaxed) && !self.untimed_steps.load(Relaxed);
         if fast && self.mask.load(Relaxed) & KERNEL != 0 { NETWORK } else { STEP }
+    }
+
+    /// Whether something is recorded, and bits of the mask are wanted by nobody but us, so that an operation may go without.
+    #[inline]
+    pub fn has_for_itself(&self, mask: i32, bits: i32) -> bool {
+        let records = mask & event::COLL as i32 != 0;
+        records && self.mask.load(Relaxed) & bits == bits && self.chained_mask.load(Relaxed) & bits == 0
+    }
+
+    /// Whether the agent has all steps timed at present.
+    #[inline]
+    pub fn wants_all(&self) -> bool {
+        self.all_until_ns.load(Relaxed) != 0
     }
 
     fn steps_are_constant(&self) -> bool {
@@ -104,7 +117,7 @@ impl Depth {
     ) {
         let next = communicator.next_group() + 1;
         let asked = recorder.request().all_steps_until_ns.load(Relaxed);
-        if asked != 0 || self.all_until_ns.load(Relaxed) != 0 {
+        if asked != 0 || self.wants_all() {
             self.heed(recorder, asked);
         }
         let follows_pace = self.follows_pace.load(Relaxed);
@@ -118,7 +131,7 @@ impl Depth {
             self.show(recorder, now);
             return;
         }
-        let wants = constant || self.picks(next) || self.all_until_ns.load(Relaxed) != 0;
+        let wants = constant || self.picks(next) || self.wants_all();
         let wanted = if wants {
             now | NETWORK
         } else {
@@ -148,11 +161,14 @@ impl Depth {
         self.untimed_steps.store(now_ns.saturating_sub(before) >= PACE_NS, Relaxed);
     }
 
+    /// Shows the mask. Kernel events belong to it even while some operations go without.
     #[inline]
     fn show(&self, recorder: &Recorder, mask: i32) {
+        let records = mask & event::COLL as i32 != 0;
+        let mask = if records { mask | self.mask.load(Relaxed) & KERNEL } else { mask };
         let shown = &recorder.live().event_mask;
         if shown.load(Relaxed) != mask.cast_unsigned() {
-            recorder.set_mask(mask.cast_unsigned(), mask & event::COLL as i32 != 0);
+            recorder.set_mask(mask.cast_unsigned(), records);
         }
     }
 

@@ -15,7 +15,7 @@ use c4_recorder::layout::{Communicator, Operation, step_state};
 use c4_recorder::writer::StepKey;
 
 use crate::abi::{event, state};
-use crate::handle::{Handle, KERNEL_INDEX, Kind, ProxyOp};
+use crate::handle::{Handle, KERNEL_INDEX, Kind, ProxyOp, token};
 use crate::state::State;
 use crate::view::{Event, StateArgs};
 
@@ -101,9 +101,9 @@ pub unsafe fn start<E: Event>(state: &State, context: Handle, event: &E) -> Hand
         event::GROUP_API => group_start(state, cookie, context),
         event::GROUP if E::API < 5 => group_start(state, cookie, context),
         // SAFETY: as above.
-        event::COLL_API => Handle::new(cookie, Kind::Token, u64::from(unsafe { event.coll_api_captures() })),
+        event::COLL_API => call_start(state, cookie, context, unsafe { event.coll_api_captures() }, true),
         // SAFETY: as above.
-        event::P2P_API => Handle::new(cookie, Kind::Token, u64::from(unsafe { event.p2p_api_captures() })),
+        event::P2P_API => call_start(state, cookie, context, unsafe { event.p2p_api_captures() }, false),
         event::GROUP
         | event::PROXY_CTRL
         | event::NET_PLUGIN
@@ -127,6 +127,34 @@ fn group_start(state: &State, cookie: u64, context: Handle) -> Handle {
         state.depth.group_begins(state.recorder(), comm.record, state.mask(comm.slot), uses_network);
     }
     Handle::new(cookie, Kind::Token, 0)
+}
+
+/// The call of an operation: NCCL has read the mask for it, and will next read it for the one after.
+fn call_start(state: &State, cookie: u64, context: Handle, captures: bool, is_collective: bool) -> Handle {
+    let mut token = if captures { token::CAPTURED } else { 0 };
+    let comm = if context.is_of(cookie) { state.communicator(context) } else { None };
+    if let Some(comm) = comm
+        && let Some(mask) = state.mask(comm.slot)
+    {
+        let now = mask.load(Relaxed);
+        let kernel = event::KERNEL_CH as i32;
+        if now & kernel != 0 {
+            token |= token::KERNEL_EVENTS;
+        }
+        if state.runs.follow.load(Relaxed) && state.depth.has_for_itself(now, kernel) {
+            let networked = || state.networked.iter().any(|networked| networked.load(Relaxed));
+            let wanted = if captures || state.depth.wants_all() {
+                Some(true)
+            } else {
+                state.runs.call(comm.slot, is_collective, || state.recorder().now_ns(), networked)
+            };
+            let wanted = wanted.map_or(now, |wanted| if wanted { now | kernel } else { now & !kernel });
+            if wanted != now {
+                mask.store(wanted, Relaxed);
+            }
+        }
+    }
+    Handle::new(cookie, Kind::Token, token)
 }
 
 /// Of a context that is not a live communicator of ours.

@@ -22,7 +22,7 @@ pub enum Kind {
     Kernel = 0b1001,
     /// A communicator's context: slot, generation.
     Communicator = 0b1010,
-    /// An event of which nothing is kept. The lowest bit says whether a graph is being captured.
+    /// An event of which nothing is kept; see [`token`] for what the call of an operation says of it.
     Token = 0b1100,
     /// An event of another process.
     Foreign = 0b1111,
@@ -72,6 +72,14 @@ impl Handle {
     pub fn payload(self) -> u64 {
         self.0 & PAYLOAD
     }
+}
+
+/// Bits of a token.
+pub mod token {
+    /// A graph is being captured.
+    pub const CAPTURED: u64 = 1;
+    /// Kernel events were switched on for the operation.
+    pub const KERNEL_EVENTS: u64 = 2;
 }
 
 /// A network operation, unpacked.

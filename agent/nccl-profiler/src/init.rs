@@ -16,7 +16,7 @@ use crate::describe::{self, Told};
 use crate::events::{self, NO_COMMUNICATOR};
 use crate::handle::{Handle, Kind};
 use crate::log::Log;
-use crate::settings::{Settings, StepState};
+use crate::settings::{KernelEvents, Settings, StepState};
 use crate::state::{self, State};
 use crate::version;
 
@@ -77,6 +77,7 @@ pub unsafe fn init(api: u32, told: &Told, mask: *mut c_int, log: Log) -> (Handle
     state.masks[slot].store(mask, Relaxed);
     state.networked[slot].store(false, Relaxed);
     state.peers.forget(slot);
+    state.runs.forget(slot);
     state.live[slot].store(generation, Release);
     let first = state.depth.first_mask();
     recorder.set_mask(first.cast_unsigned(), first != 0);
@@ -148,5 +149,6 @@ fn configure(state: &State, api: u32, log: Log) {
     state.depth.one_in.store(settings.step_sampling, Relaxed);
     state.depth.untimed_steps.store(settings.step_state != StepState::Off, Relaxed);
     state.depth.follows_pace.store(settings.step_state == StepState::Auto, Relaxed);
+    state.runs.follow.store(settings.kernel_events == KernelEvents::Auto, Relaxed);
     state.depth.mask.store(settings.mask(), Relaxed);
 }

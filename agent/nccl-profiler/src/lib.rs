@@ -17,6 +17,7 @@ mod init;
 mod log;
 mod names;
 mod peers;
+mod runs;
 mod settings;
 mod state;
 mod version;

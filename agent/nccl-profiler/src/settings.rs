@@ -18,7 +18,18 @@ pub struct Settings {
     /// not timed cannot be named, and NCCL takes no new wishes for an operation under way.
     pub step_state: StepState,
     /// `C4_KERNEL_EVENTS`.
-    pub kernel_events: bool,
+    pub kernel_events: KernelEvents,
+}
+
+/// Which operations have kernel events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelEvents {
+    /// All, unless they come thick and fast, see [`crate::runs`]; none where they do harm.
+    Auto,
+    /// All.
+    On,
+    /// None.
+    Off,
 }
 
 /// When the steps of operations whose steps are not timed are recorded.
@@ -97,13 +108,14 @@ impl Settings {
         };
         // Kernel events below 2.28.3 are harmful (NCCL fails with "Proxy append out of bounds"), and v5 is the first
         // interface of a version without that fault.
+        let automatic = if api >= 5 { KernelEvents::Auto } else { KernelEvents::Off };
         let kernel_events = match KERNEL_EVENTS.text().as_str() {
-            "on" => api >= 3,
-            "off" => false,
-            "" | "auto" => api >= 5,
+            "on" if api >= 3 => KernelEvents::On,
+            "on" | "off" => KernelEvents::Off,
+            "" | "auto" => automatic,
             _ => {
                 KERNEL_EVENTS.complain(log, "auto, on or off", "auto");
-                api >= 5
+                automatic
             }
         };
         Self { step_sampling, step_state, kernel_events }
@@ -111,7 +123,7 @@ impl Settings {
 
     /// Bits of the mask that are always set. The events of groups and calls come with them.
     pub fn mask(&self) -> c_int {
-        let kernel = if self.kernel_events { event::KERNEL_CH } else { 0 };
+        let kernel = if self.kernel_events == KernelEvents::Off { 0 } else { event::KERNEL_CH };
         (event::COLL | event::P2P | event::PROXY_OP | kernel) as c_int
     }
 }

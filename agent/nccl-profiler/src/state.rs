@@ -21,6 +21,7 @@ use crate::connections::Connections;
 use crate::depth::Depth;
 use crate::names::NameCache;
 use crate::peers::Peers;
+use crate::runs::Runs;
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 
@@ -33,6 +34,8 @@ pub struct State {
     pub pid: AtomicI32,
     /// How much is recorded.
     pub depth: Depth,
+    /// Which operations have kernel events.
+    pub runs: Runs,
     /// Generation of each live communicator, 0 for slots that are not live.
     pub live: [AtomicU32; layout::COMMUNICATORS],
     /// Whether a network operation of each communicator was seen to move.

@@ -126,7 +126,8 @@ impl Reader {
         gpu.learn(&raws, &clock);
         gpu.doubt(&raws, &clock);
         let taken_ns = monotonic_now_ns();
-        let context = Context { clock, gpu: &gpu, names: &names, now_ns: taken_ns };
+        let kernel_events = live.has_kernel_events();
+        let context = Context { clock, gpu: &gpu, names: &names, now_ns: taken_ns, kernel_events };
         let order = Order::new(&communicators, &raws, &context);
         order.correct(&mut communicators, &raws, &context);
         let mut operations: Vec<_> = raws.iter().map(|raw| order.operation(raw, &context)).collect();
@@ -169,7 +170,8 @@ impl Reader {
         self.gpu.learn(&raws, &clock);
         self.gpu.doubt(&raws, &clock);
         self.gpu.forget(now_ns, &communicators);
-        let context = Context { clock, gpu: &self.gpu, names: &self.names, now_ns };
+        let kernel_events = live.has_kernel_events();
+        let context = Context { clock, gpu: &self.gpu, names: &self.names, now_ns, kernel_events };
         let order = Order::new(&communicators, &raws, &context);
         order.correct(&mut communicators, &raws, &context);
         let mut operations = Vec::with_capacity(raws.len());

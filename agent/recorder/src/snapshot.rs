@@ -155,6 +155,9 @@ pub struct Operation {
     pub channels: u32,
     /// Whether it was captured into a CUDA graph.
     pub graph_captured: bool,
+    /// Whether it was left without kernel events while others have them, as happens while operations come thick and fast. Nothing
+    /// of its own tells then when it starts and ends: that it has ended is known from later ones, and when is not known at all.
+    pub left_out: bool,
     /// When the host began to enqueue it.
     pub enqueued_ns: u64,
     /// When its kernel (or, without kernel events, its first network operation) started.

@@ -25,7 +25,7 @@ const MAX_HELD: usize = 1024;
 /// Connections reported in one window, those longest in their state first: an all-to-all has thousands.
 const MAX_EDGES: usize = 256;
 
-/// How long a send or receive has to be open to be told of.
+/// How long a send or receive has to be open to be told of, or an operation whose end cannot be seen to be the last.
 const PENDING_US: u64 = 500_000;
 
 /// Operations over which "usual" is remembered, twice.
@@ -73,6 +73,8 @@ pub(super) struct CommTrack {
     longest: Longest,
     last_done_ns: Option<u64>,
     oldest: Option<Operation>,
+    /// When the last operation was enqueued, where it is one whose end is not to be seen.
+    left_out_ns: Option<u64>,
     edges: Vec<Edge>,
     links: Links,
     peers: Peers,
@@ -97,8 +99,12 @@ impl CommTrack {
         let visible = operations.iter().filter(|op| op.completed_ns.is_none() && op.observable);
         let open = visible.min_by_key(|op| op.sequence);
         self.oldest = open.map(|op| (*op).clone());
+        let last = operations.iter().filter(|op| op.completed_ns.is_none()).max_by_key(|op| op.sequence);
+        let last = last.filter(|op| op.left_out && op.sequence.saturating_add(1) == comm.enqueued);
+        self.left_out_ns = last.map(|op| op.enqueued_ns);
         for op in operations {
             if let Some(end_ns) = op.completed_ns
+                && !op.left_out
                 && op.sequence >= self.next_sequence
                 && !self.held.contains_key(&op.sequence)
             {
@@ -206,6 +212,7 @@ impl CommTrack {
             (None, Some(done_ns)) => now_ns.saturating_sub(done_ns) / 1000,
             _ => 0,
         };
+        let left_out_us = self.left_out_ns.map_or(0, |ns| now_ns.saturating_sub(ns) / 1000);
         let pending_peers =
             self.pending.iter().map(|op| pending_peer(op, now_ns)).filter(|p| p.age_us >= PENDING_US);
         Some(CommWindow {
@@ -215,6 +222,7 @@ impl CommTrack {
             enqueued,
             started,
             completed,
+            unseen_us: if in_flight.is_none() && left_out_us >= PENDING_US { left_out_us } else { 0 },
             in_flight,
             idle_us,
             blocks,

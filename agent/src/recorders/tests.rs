@@ -1,5 +1,7 @@
 //! The sampler as it ships, over recorders that live in a table.
 
+mod left_out;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -143,6 +145,7 @@ fn operation(sequence: u64, start_ms: u64, end_ms: Option<u64>) -> Operation {
         protocol: String::new(),
         channels: 1,
         graph_captured: false,
+        left_out: false,
         enqueued_ns: START + start_ms * MS,
         started_ns: Some(START + start_ms * MS),
         started_on_gpu: true,

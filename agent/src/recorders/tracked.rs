@@ -61,6 +61,8 @@ pub(super) struct Tracked<H> {
     comms: BTreeMap<(u32, u32), CommTrack>,
     coverage: Coverage,
     receives: Receives,
+    /// Whether there were operations since the last window of which is not known when they were under way.
+    left_out: bool,
     window_opened_ns: u64,
     read_since_window: bool,
 }
@@ -95,6 +97,7 @@ impl<H: RecorderHandle> Tracked<H> {
             comms: BTreeMap::new(),
             coverage: Coverage::default(),
             receives: Receives::default(),
+            left_out: false,
             window_opened_ns: now_ns,
             read_since_window: false,
         })
@@ -209,6 +212,7 @@ impl<H: RecorderHandle> Tracked<H> {
     /// Notes when the process was in any communication. What has not ended covers everything until now.
     fn cover(&mut self, sample: &Sample, transfers: &Transfers, now_ns: u64) {
         self.coverage.forget_before(now_ns.saturating_sub(REMEMBERED_NS));
+        self.left_out |= sample.operations.iter().any(|op| op.left_out);
         for op in sample.operations.iter().filter(|op| op.observable) {
             if let Some(started_ns) = op.started_ns {
                 self.coverage.add(
@@ -245,6 +249,7 @@ impl<H: RecorderHandle> Tracked<H> {
         }
         let opened_ns = std::mem::replace(&mut self.window_opened_ns, now_ns);
         let duration_us = now_ns.saturating_sub(opened_ns) / 1000;
+        let left_out = std::mem::take(&mut self.left_out);
         Some(Window {
             process,
             duration_us,
@@ -253,7 +258,7 @@ impl<H: RecorderHandle> Tracked<H> {
             profiling: self.profiling,
             dropped: self.dropped,
             unread: self.unread,
-            own: self.coverage.own(opened_ns, now_ns),
+            own: (!left_out).then(|| self.coverage.own(opened_ns, now_ns)).flatten(),
             comms: distinct(self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns))),
         })
     }

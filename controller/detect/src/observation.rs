@@ -234,6 +234,10 @@ pub struct CommWindow {
     /// Time since the last collective completed, when nothing is in flight.
     #[serde(default)]
     pub idle_us: u64,
+    /// Time since the last collective was enqueued, where that was long ago, nothing is known to be in flight, and the end of that
+    /// one cannot be seen: it may have ended or not. Else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unseen_us: u64,
     /// Blocks of operations that closed in this window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<Block>,

@@ -133,6 +133,10 @@ fn all_members_seen(job: &Job, comm: &Comm) -> bool {
 
 /// The operation that members wait in, and who they are.
 fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us: u64) -> Option<Stall> {
+    let seen =
+        || comm.members.iter().filter(|(rank, member)| member.at.is_some() && !blind.contains_key(rank));
+    // Nobody gets past the operation that a member has not entered, whether its end can be seen or not.
+    let reached = seen().map(|(_, member)| member.enqueued).min().unwrap_or(0);
     let waits = |(comm_rank, member): &(u32, &Member)| -> Option<(u64, u64)> {
         if member.left || blind.contains_key(comm_rank) {
             return None;
@@ -141,9 +145,12 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         if !process.alive() || process.state == ProcessState::Stopped {
             return None;
         }
-        let wait_us = member.wait_us(process.kernel_events);
-        let in_flight = member.in_flight.as_ref()?;
-        (wait_us >= least_us).then_some((in_flight.sequence, wait_us))
+        let (operation, wait_us) = match &member.in_flight {
+            Some(op) => (op.sequence, member.wait_us(process.kernel_events)),
+            None if member.enqueued > reached && member.unseen_us > 0 => (reached, member.unseen_us),
+            None => return None,
+        };
+        (wait_us >= least_us).then_some((operation, wait_us))
     };
     let operation = comm.members.iter().filter_map(|m| waits(&m).map(|w| w.0)).min()?;
     let mut stall = Stall {
@@ -190,7 +197,7 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
     }
     stall.usual = usual.first().copied().filter(|_| usual.len() == 1);
     // Windows are taken one after the other: of an operation that ends, some members still seem to be in it.
-    let seen = || comm.members.iter().filter(|(rank, _)| !blind.contains_key(rank)).map(|(_, member)| member);
+    let seen = || seen().map(|(_, member)| member);
     let in_it = |member: &&Member| {
         member.in_flight.as_ref().is_some_and(|op| op.sequence == operation) && !member.left
     };
@@ -201,7 +208,7 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         stall.shortest_us = stall.shortest_us.min(seen.micros_since(last));
     }
     let first = stall.waiting.first()?;
-    stall.function = stall.entered.get(first).map(|s| s.function.clone()).unwrap_or_default();
+    stall.function = stall.entered.get(first).map_or("operation", |s| &s.function).to_owned();
     Some(stall)
 }
 
@@ -226,7 +233,7 @@ fn classify(job: &Job, member: &Member, comm_rank: u32, stall: &mut Stall) {
         return;
     }
     if member.left {
-        if member.completed <= stall.operation {
+        if !member.is_past(stall.operation) {
             hold(Why::Left);
         }
         return;
@@ -235,9 +242,11 @@ fn classify(job: &Job, member: &Member, comm_rank: u32, stall: &mut Stall) {
     let long_enough = observed_us as f64 >= stall.longest_us as f64 * OBSERVED;
     let why = if member.enqueued <= stall.operation {
         Why::NotEntered
-    } else if process.kernel_events && member.started <= stall.operation {
-        let queued_us = member.in_flight.as_ref().map_or(u64::MAX, |op| op.age_us);
-        if queued_us.saturating_mul(2) < stall.longest_us { Why::Arriving } else { Why::Queued }
+    } else if let Some(op) = &member.in_flight
+        && process.kernel_events
+        && member.started <= stall.operation
+    {
+        if op.age_us.saturating_mul(2) < stall.longest_us { Why::Arriving } else { Why::Queued }
     } else {
         return;
     };

@@ -57,6 +57,7 @@ fn window(rank: u32, state: ProcessState, completed: u64, waits_us: u64) -> Wind
         completed,
         in_flight,
         idle_us: 0,
+        unseen_us: 0,
         blocks: Vec::new(),
         edges: Vec::new(),
         iterations: Vec::new(),

@@ -70,6 +70,7 @@ impl Rank {
                 completed: self.completed,
                 in_flight,
                 idle_us: 0,
+                unseen_us: 0,
                 blocks,
                 edges: Vec::new(),
                 iterations,

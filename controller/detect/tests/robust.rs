@@ -84,6 +84,7 @@ fn comm_window() -> impl Strategy<Value = CommWindow> {
                     completed,
                     in_flight,
                     idle_us,
+                    unseen_us: 0,
                     blocks,
                     edges,
                     iterations,

@@ -42,6 +42,8 @@ enum At {
     Idle(u64),
     Waits(u64, u64),
     Moves(u64, u64, u64),
+    /// Completed as far as is seen, enqueued, and since when: the ends of these are not seen.
+    LeftOut(u64, u64, u64),
 }
 
 impl Story {
@@ -76,7 +78,7 @@ impl Story {
     fn window(&mut self, rank: u32, tp: At, dp: At) {
         let comm = |comm: CommId, at: At| {
             let (completed, wait, steps) = match at {
-                At::Idle(completed) => (completed, None, None),
+                At::Idle(completed) | At::LeftOut(completed, _, _) => (completed, None, None),
                 At::Waits(completed, us) => (completed, Some(us), None),
                 At::Moves(completed, us, steps) => (completed, Some(us), Some(steps)),
             };
@@ -93,7 +95,10 @@ impl Story {
                 pending_peers: Vec::new(),
                 links: Vec::new(),
                 comm,
-                enqueued: completed + u64::from(wait.is_some()),
+                enqueued: match at {
+                    At::LeftOut(_, enqueued, _) => enqueued,
+                    _ => completed + u64::from(wait.is_some()),
+                },
                 started: completed + u64::from(wait.is_some()),
                 completed,
                 in_flight: wait.map(|us| InFlight {
@@ -110,6 +115,7 @@ impl Story {
                     before: None,
                 }),
                 idle_us: 0,
+                unseen_us: if let At::LeftOut(_, _, us) = at { us } else { 0 },
                 blocks: Vec::new(),
                 edges: steps.map(edge).into_iter().collect(),
                 iterations: (0..6)
@@ -192,6 +198,44 @@ fn wait_in_a_circle(prepare: impl Fn(&mut Story)) {
     assert_eq!(story.told[0].kind, Kind::Desync);
     assert_eq!(story.told[0].suspects.len(), 4);
     assert!(story.told[0].summary.contains("waits for itself"), "{}", story.told[0].summary);
+}
+
+#[test]
+fn who_does_not_come_is_named_where_ends_are_not_seen() {
+    let mut story = Story::new();
+    story.learn();
+    // The pair of 0 and 1 calls so many operations that most have no end. Rank 1 stopped calling them, 0 went on for as long as it could.
+    for second in 1..=6 {
+        let us = second * S;
+        story.window(0, At::LeftOut(20, 4_020, us), At::Idle(20));
+        story.window(1, At::LeftOut(20, 3_900, us), At::Idle(20));
+        story.window(2, At::LeftOut(20, 7_000, us), At::Idle(20));
+        story.window(3, At::LeftOut(20, 7_000, us), At::Idle(20));
+        story.tick(S);
+    }
+    let told: Vec<_> = story.told.iter().map(|finding| (finding.kind, finding.suspects[0].rank)).collect();
+    assert_eq!(told[0], (Kind::NonCommHang, Some(1)), "{:?}", story.told);
+    assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+    assert!(story.told[0].summary.contains("operation #3900"), "{}", story.told[0].summary);
+    // It comes, and all go on.
+    for rank in 0..4 {
+        story.window(rank, At::Idle(9_000), At::Idle(21));
+    }
+    story.tick(S);
+    assert!(story.told.last().is_some_and(|finding| finding.cleared.is_some()), "{:?}", story.told.last());
+}
+
+#[test]
+fn all_that_rest_after_operations_whose_ends_are_not_seen_are_left_alone() {
+    let mut story = Story::new();
+    story.learn();
+    for second in 1..=120 {
+        for rank in 0..4 {
+            story.window(rank, At::LeftOut(20, 4_000, second * S), At::Idle(20));
+        }
+        story.tick(S);
+    }
+    assert_eq!(story.told, [], "a checkpoint, or the end");
 }
 
 impl Story {

@@ -243,6 +243,7 @@ fn window(incarnation: u32, rank: u32, completed: u64, waits_us: u64) -> Window 
         completed,
         in_flight,
         idle_us: 1000,
+        unseen_us: 0,
         blocks: Vec::new(),
         edges: Vec::new(),
         iterations: Vec::new(),

@@ -43,6 +43,7 @@ fn comm() -> v1::CommWindow {
     v1::CommWindow {
         pending_peers: Vec::new(),
         packed_blocks: Vec::new(),
+        unseen_us: 0,
         links: vec![v1::LinkTime { peer: 1, channels: 2, steps: 3, bytes: 9, ..v1::LinkTime::default() }],
         comm: 7,
         enqueued: 10,
@@ -332,6 +333,7 @@ prop_compose! {
                 first, operations, duration_ns, count: operations % 7,
             }).collect(),
             idle_us: positions.0,
+            unseen_us: positions.1,
         }
     }
 }

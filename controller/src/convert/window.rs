@@ -111,6 +111,7 @@ fn comm_window(message: v1::CommWindow, shared: &Shared) -> Result<CommWindow, I
         completed,
         in_flight: in_flight.map_err(within("in_flight"))?,
         idle_us: at_most("idle_us", message.idle_us, limits::AGE_US)?,
+        unseen_us: at_most("unseen_us", message.unseen_us, limits::AGE_US)?,
         blocks,
         edges: edges.collect::<Result<_, _>>()?,
         iterations: iterations.collect::<Result<_, _>>()?,

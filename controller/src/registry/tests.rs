@@ -43,6 +43,7 @@ fn window(process: u64, comm: u64, position: u64) -> Window {
             completed: position,
             in_flight: None,
             idle_us: 0,
+            unseen_us: 0,
             blocks: Vec::new(),
             edges: Vec::new(),
             iterations: Vec::new(),

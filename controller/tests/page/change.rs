@@ -73,6 +73,7 @@ fn window(rank: u32, done: u64, iterations: Vec<Iteration>) -> Window {
             completed: done,
             in_flight: None,
             idle_us: 0,
+            unseen_us: 0,
             blocks: Vec::new(),
             edges: Vec::new(),
             iterations,

@@ -86,6 +86,7 @@ fn window(rank: u32, ranks: u32, stopped: u32, waited_us: u64) -> Window {
         completed: done,
         in_flight: waits,
         idle_us: waited_us,
+        unseen_us: 0,
         blocks: Vec::new(),
         edges: Vec::new(),
         iterations: Vec::new(),

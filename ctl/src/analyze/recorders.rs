@@ -236,6 +236,7 @@ fn series(
         .filter(|op| op.kind == OperationKind::Collective && mine(op.comm_slot, op.comm_generation))
         // An end that cannot be seen must not look like an operation that never ended.
         .filter(|op| op.completed_ns.is_some() || op.observable)
+        .filter(|op| !op.left_out)
         .map(|op| Operation {
             sequence: op.sequence,
             signature: signature(op, signatures, recording),

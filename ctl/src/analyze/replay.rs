@@ -371,6 +371,7 @@ impl<'a> Cursor<'a> {
             completed: position(self.completed),
             in_flight,
             idle_us,
+            unseen_us: 0,
             blocks,
             edges,
             iterations,

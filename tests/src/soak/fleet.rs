@@ -197,6 +197,7 @@ pub fn window(process: ProcessId, comm: CommId, progress: &Progress) -> Window {
         completed,
         in_flight,
         idle_us,
+        unseen_us: 0,
         blocks: Vec::new(),
         edges: Vec::new(),
         iterations: Vec::new(),

@@ -9,4 +9,5 @@ mod handles;
 mod harness;
 mod lifecycle;
 mod network;
+mod pace;
 mod versions;

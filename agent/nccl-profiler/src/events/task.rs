@@ -8,7 +8,7 @@ use c4_recorder::writer::OperationFacts;
 use super::strange_context;
 use crate::abi::event;
 use crate::describe;
-use crate::handle::{Handle, KERNEL_INDEX, Kind, PAYLOAD};
+use crate::handle::{Handle, KERNEL_INDEX, Kind, PAYLOAD, token};
 use crate::state::State;
 use crate::view::{Event, Task};
 
@@ -36,18 +36,18 @@ pub(super) unsafe fn task_start<E: Event>(
         .map(|name| unsafe { state.names.number(recorder, name) });
     // SAFETY: as above.
     let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
-    let mask = state.mask(comm.slot).map_or(0, |mask| mask.load(Relaxed));
     let root_or_peer = task.root_or_peer.cast_unsigned();
     let to_itself = !is_collective && root_or_peer == comm.record.rank.load(Relaxed);
     let mut flags = 0;
     let parent = event.parent();
-    if parent.is_of(cookie) && parent.is(Kind::Token) && parent.payload() & 1 != 0 {
+    let call = (parent.is_of(cookie) && parent.is(Kind::Token)).then(|| parent.payload());
+    if call.is_some_and(|call| call & token::CAPTURED != 0) {
         flags |= operation_flag::GRAPH_CAPTURED;
     }
     if to_itself {
         flags |= operation_flag::UNOBSERVABLE;
         comm.record.p2p_is_unobservable();
-    } else if E::API >= 3 && mask & event::KERNEL_CH as i32 != 0 {
+    } else if has_kernel_bit::<E>(state, comm.slot, call) {
         flags |= operation_flag::KERNEL_EVENTS;
         if task.symmetric {
             // Its kernel events may come (2.31) or not: should they, the reader takes them for what they are.
@@ -85,6 +85,18 @@ pub(super) unsafe fn task_start<E: Event>(
     }
     record.publish(index, &facts);
     Handle::new(cookie, Kind::Operation, index & PAYLOAD)
+}
+
+/// Whether kernel events were switched on for an operation: its call says so from v5 on; the mask has gone on since.
+#[inline]
+fn has_kernel_bit<E: Event>(state: &State, slot: usize, call: Option<u64>) -> bool {
+    match call.filter(|_| E::API >= 5) {
+        Some(call) => call & token::KERNEL_EVENTS != 0,
+        None => {
+            let mask = state.mask(slot).map_or(0, |mask| mask.load(Relaxed));
+            E::API >= 3 && mask & event::KERNEL_CH as i32 != 0
+        }
+    }
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! What the interface does not show. It is said with every recorder, so that nobody reads silence as absence.
 
 /// Bit of kernel events in the mask.
-const KERNEL_CH: u32 = 1 << 6;
+pub(super) const KERNEL_CH: u32 = 1 << 6;
 
 /// NCCL's version as text, from its own code or, where that is unknown, from the interface it took.
 pub(super) fn nccl_version(code: u32, api: u32) -> String {

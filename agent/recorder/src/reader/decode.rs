@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use std::ops::RangeInclusive;
 
 use super::ReadError;
+use super::blind_spots::KERNEL_CH;
 use super::bytes::Record;
 use super::source::Table;
 use crate::layout::{
@@ -129,6 +130,12 @@ pub(super) struct RawLive {
     pub connections: usize,
     pub operations: u64,
     pub losses: Losses,
+}
+
+impl RawLive {
+    pub(super) fn has_kernel_events(&self) -> bool {
+        self.event_mask & KERNEL_CH != 0
+    }
 }
 
 pub(super) fn live(record: Record<'_>) -> Result<RawLive, ReadError> {

@@ -13,6 +13,7 @@
 //! 4. An operation with neither kernel events nor network operations (inside a node, old interface) shows no end:
 //!    it is not observable, and its being open says nothing.
 //!
+//!    It is *left out* where kernel events are switched on, and complete by rule 3 at no known time.
 //! 5. Kernel events that tell of a kernel before it was enqueued are not believed, nor any others of that communicator from
 //!    then on: NCCL 2.28 takes them from counters that replays of CUDA graphs leave behind, so that they tell of older
 //!    kernels and seem complete at once. The network decides there, as in 2.
@@ -122,6 +123,12 @@ impl GpuClocks {
     }
 }
 
+/// Whether nothing of its own is to be heard of it.
+fn is_silent(raw: &RawOperation) -> bool {
+    let told = operation_flag::KERNEL_EVENTS | operation_flag::UNOBSERVABLE;
+    raw.flags & told == 0 && raw.kernel_started == 0 && raw.proxy_started == 0
+}
+
 /// Whether the network operations that were started have ended.
 fn has_ended(raw: &RawOperation) -> bool {
     raw.proxy_started != 0 && raw.proxy_stopped >= raw.proxy_started
@@ -148,6 +155,8 @@ pub(super) struct Context<'a> {
     pub gpu: &'a GpuClocks,
     pub names: &'a [String],
     pub now_ns: u64,
+    /// Whether kernel events are switched on at all.
+    pub kernel_events: bool,
 }
 
 struct Progress {
@@ -295,6 +304,7 @@ impl Order {
             protocol: name(raw.protocol),
             channels: u32::from(raw.channels),
             graph_captured: raw.flags & operation_flag::GRAPH_CAPTURED != 0,
+            left_out: context.kernel_events && is_silent(raw),
             enqueued_ns: context.clock.ns(raw.enqueued),
             started_ns: own.started_ns,
             started_on_gpu: own.started_on_gpu,

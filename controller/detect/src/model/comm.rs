@@ -35,6 +35,8 @@ pub(crate) struct Member {
     pub(crate) completed: u64,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) idle_us: u64,
+    /// See [`CommWindow::unseen_us`].
+    pub(crate) unseen_us: u64,
     pub(crate) edges: Vec<Edge>,
     /// When one of its connections last got on inside an operation that it was in before, too.
     pub(crate) moved: Option<Timestamp>,
@@ -64,6 +66,7 @@ impl Member {
             completed: 0,
             in_flight: None,
             idle_us: 0,
+            unseen_us: 0,
             edges: Vec::new(),
             moved: None,
             pending_peers: Vec::new(),
@@ -124,6 +127,11 @@ impl Member {
     pub(crate) fn completed_at(&self) -> Timestamp {
         let began_us = |op: &InFlight| if op.started { op.started_age_us } else { 0 };
         self.at.unwrap_or_default().before(self.in_flight.as_ref().map_or(self.idle_us, began_us))
+    }
+
+    /// Whether it has, for all that can be seen, got past the operation at this position.
+    pub(crate) fn is_past(&self, operation: u64) -> bool {
+        self.completed > operation || (self.enqueued > operation && self.in_flight.is_none())
     }
 
     /// How long it has waited inside its oldest collective: on the GPU where that is known.
@@ -242,6 +250,7 @@ impl Comm {
         let passed = std::mem::replace(&mut member.in_flight, window.in_flight);
         let passed = passed.filter(|op| op.sequence < member.completed);
         member.idle_us = window.idle_us;
+        member.unseen_us = window.unseen_us;
         member.edges = window.edges;
         member.edges.truncate(1024);
         member.pending_peers = window.pending_peers;
@@ -252,7 +261,7 @@ impl Comm {
         self.enqueued_max = self.enqueued_max.max(member.enqueued);
         let is_level = member.completed >= self.completed_max;
         let pending = member.pending_peers.iter().filter(|pending| pending.started).map(|p| p.age_us).max();
-        let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0));
+        let wait_us = member.wait_us(kernel_events).max(pending.unwrap_or(0)).max(member.unseen_us);
         if let Some(function) = member.in_flight.as_ref().map(|op| &op.signature.function)
             && self.functions.len() < MAX_FUNCTIONS
             && !self.functions.contains(function)

@@ -427,6 +427,7 @@ impl Sim {
                 completed: self.ranks[rank].completed,
                 in_flight,
                 idle_us,
+                unseen_us: 0,
                 blocks,
                 edges,
                 iterations,

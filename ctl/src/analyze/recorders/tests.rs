@@ -67,6 +67,7 @@ fn operation(n: u64, completed_ns: Option<u64>) -> snapshot::Operation {
         protocol: String::new(),
         channels: 2,
         graph_captured: false,
+        left_out: false,
         enqueued_ns: n * PERIOD_NS,
         started_ns: Some(n * PERIOD_NS + 10_000),
         started_on_gpu: true,

@@ -269,6 +269,7 @@ impl CommTelemetry {
                 before: self.aggregator.before(self.completed).map(Box::new),
             }),
             idle_us: idle_since_ns.map_or(0, |since| now_ns.saturating_sub(since) / 1000),
+            unseen_us: 0,
             blocks,
             edges: in_flight.map_or_else(Vec::new, |record| edges::of(spec, rank, record, now_ns)),
             iterations,
