@@ -65,9 +65,15 @@ pub(super) fn explained_by_late_rank(
     true
 }
 
-/// Whether a rank is late because of a slow link of which a finding tells: then it is told there.
-pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Vec<Finding>) -> bool {
-    if !is_near_slow(job, late) {
+/// Whether these ranks are late because of a slow link of which a finding tells: then it is told there.
+pub(crate) fn explains(
+    job: &mut Job,
+    ranks: &[ProcessId],
+    late: &Draft,
+    now: Timestamp,
+    out: &mut Vec<Finding>,
+) -> bool {
+    if !is_near_slow(job, ranks) {
         return false;
     }
     let began = late.since.after(BEFORE_US).min(now);
@@ -80,9 +86,9 @@ pub(crate) fn explains(job: &mut Job, late: &Draft, now: Timestamp, out: &mut Ve
     true
 }
 
-/// Whether a rank is at an end of a slow link, or works closely together with one who is.
-pub(crate) fn is_near_slow(job: &Job, late: &Draft) -> bool {
-    late.accused.iter().any(|process| is_near(job, *process, job.network.slow.iter()))
+/// Whether one of these ranks is at an end of a slow link, or works closely together with one who is.
+pub(crate) fn is_near_slow(job: &Job, ranks: &[ProcessId]) -> bool {
+    ranks.iter().any(|process| is_near(job, *process, job.network.slow.iter()))
 }
 
 /// Whether ranks of a communicator take turns in coming late because of a slow link in it, of which a finding tells.
@@ -91,13 +97,22 @@ pub(crate) fn explains_turns(job: &Job, comm: CommId) -> bool {
     told && job.network.slow.iter().any(|key| key.comm == comm)
 }
 
-/// Whether a rank may be late because of a link that is under suspicion; of one that seems to be so by itself, because of one
-/// that is many times as slow: a busy GPU makes its links somewhat slower, too.
-pub(crate) fn may_explain(job: &Job, late: &Draft, by_itself: bool) -> bool {
+/// Whether one of these ranks may be late because of a link that is under suspicion; of one that seems to be so by itself, because of
+/// one that is many times as slow: a busy GPU makes its links somewhat slower, too.
+pub(crate) fn may_explain(job: &Job, ranks: &[ProcessId], by_itself: bool) -> bool {
     let least = if by_itself { GROSS } else { 0.0 };
+    ranks.iter().any(|process| is_near(job, *process, suspicious(job, least)))
+}
+
+/// Whether any link of the job is under suspicion of being many times as slow: where ranks wait for each other in sends and receives,
+/// what it holds up may come to light far from it.
+pub(crate) fn any_is_gross(job: &Job) -> bool {
+    suspicious(job, GROSS).next().is_some()
+}
+
+fn suspicious(job: &Job, least: f64) -> impl Iterator<Item = &Key> {
     let excess = |key: &Key| job.network.cells.get(key).map_or(0.0, |cell| cell.numbers.excess);
-    let links = || job.network.suspicious.iter().filter(|key| excess(key) >= least);
-    late.accused.iter().any(|process| is_near(job, *process, links()))
+    job.network.suspicious.iter().filter(move |key| excess(key) >= least)
 }
 
 /// Whether a rank is at an end of one of the links, or works closely together with one who is.

@@ -82,8 +82,8 @@ fn tell(
 ) {
     let Some(comm) = job.comms.get(&id) else { return };
     let hold_us = HOLD_US.max(job.iteration_us().saturating_mul(HOLD_ITERATIONS));
-    let holds = |job: &Job, since: Timestamp, late: &Draft| {
-        let times = if comm_slow::is_near_slow(job, late) { HOLD_FOR_SLOW } else { 1 };
+    let holds = |job: &Job, since: Timestamp, ranks: &[ProcessId]| {
+        let times = if comm_slow::is_near_slow(job, ranks) { HOLD_FOR_SLOW } else { 1 };
         now.micros_since(since) < hold_us.saturating_mul(times)
     };
     let (slot, mut draft) = match news {
@@ -97,24 +97,22 @@ fn tell(
             let told_alone = lateness.by_itself && !lateness.is_elsewhere();
             let by_itself = told_alone && comm.slowness.is_awaited();
             let found_at = since.unwrap_or(now);
-            let found = match role {
-                Some(role) => Some((Slot::Imbalance(id), heavy(job, comm, &role, &lateness, found_at))),
+            let found = match &role {
+                Some(role) => Some((Slot::Imbalance(id), heavy(job, comm, role, &lateness, found_at))),
                 None => late(job, comm, comm_rank, &lateness, (found_at, now)),
             };
-            match found {
-                Some((_, draft)) if !disturbed && comm_slow::explains(job, &draft, now, out) => return,
-                Some((_, draft))
-                    if !disturbed
-                        && !by_itself
-                        && comm_slow::may_explain(job, &draft, told_alone)
-                        && since.is_none_or(|since| holds(job, since, &draft)) =>
-                {
-                    let since = since.unwrap_or(now);
-                    return job.held.push(Held { comm: id, comm_rank, lateness, since });
-                }
-                Some(found) if !disturbed => found,
-                _ => return,
+            let Some((slot, draft)) = found.filter(|_| !disturbed) else { return };
+            let ranks = role.unwrap_or_else(|| draft.accused.clone());
+            if comm_slow::explains(job, &ranks, &draft, now, out) {
+                return;
             }
+            let by_link = comm_slow::may_explain(job, &ranks, told_alone)
+                || (lateness.is_elsewhere() && comm_slow::any_is_gross(job));
+            let held = !by_itself && by_link;
+            if held && since.is_none_or(|since| holds(job, since, &ranks)) {
+                return job.held.push(Held { comm: id, comm_rank, lateness, since: since.unwrap_or(now) });
+            }
+            (slot, draft)
         }
         News::Recovered(comm_rank) => {
             let Some(process) = comm.members.get(&comm_rank).map(|member| member.process) else { return };
