@@ -3,9 +3,9 @@
 
 Commands come as JSON lines on standard input; each is answered by one JSON line. {"bytes", "count", "mode"} gives {"us"}, what
 one operation took: mode `latency` waits for each operation (median of single times), `stream` enqueues all and waits once (mean
-of the batch), `steady` waits for each operation, too (mean of all), `graph` replays a CUDA graph that holds all of them (likewise); in mode
+of the batch), `steady` waits for each operation, too (mean of all, none of which counts for more than twice their median), `graph` replays a CUDA graph that holds all of them (likewise); in mode
 `train` an operation is a step of a transformer's data-parallel training, whatever the bytes (mean of the batch). With "blocks", a list of 0 and 1, it gives the
-"us" of each block, with the plugin switched off or on for it (see tests/switch), after "settle" operations that do not count.
+"us" of each block, with the plugin switched off or on for it (see tests/switch).
 """
 
 import ctypes
@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from c4gpu.rank import prepare_environment  # noqa: E402
 
 WARM_UP = 5
-# After each switch, for whatever the last operation of the other kind left behind, unless it is said otherwise.
+# After each switch, for whatever the last operation of the other kind left behind.
 SETTLE = 2
 
 
@@ -96,7 +96,8 @@ class Bench:
                 operation()
                 synchronize()
                 times.append(time.perf_counter() - begin)
-            return (statistics.median(times) if mode == "latency" else statistics.fmean(times)) * 1e6
+            median = statistics.median(times)
+            return (median if mode == "latency" else statistics.fmean(min(taken, 2 * median) for taken in times)) * 1e6
         graph = self.graph(size, count, on) if mode == "graph" else None
         begin = time.perf_counter()
         if graph is not None:
@@ -116,14 +117,6 @@ class Bench:
             self.graph(size, count, on).replay()
         self.torch.cuda.synchronize()
 
-    def settle(self, operation, count, mode):
-        """Operations that do not count, at the pace of those that do."""
-        for _ in range(count):
-            operation()
-            if mode == "steady":
-                self.torch.cuda.synchronize()
-        self.torch.cuda.synchronize()
-
     def answer(self, command):
         """What a command asks for."""
         size, count, mode = command["bytes"], command["count"], command["mode"]
@@ -138,7 +131,9 @@ class Bench:
             masks.add((on, mask))
             if mode == "graph":
                 self.graph(size, count, on)
-            self.settle(operation, command.get("settle", SETTLE), mode)
+            for _ in range(SETTLE):
+                operation()
+            self.torch.cuda.synchronize()
             us.append(self.once(size, count, mode, on))
         self.switch(1)
         return {"us": us, "masks": sorted(masks)}

@@ -150,7 +150,7 @@ class Measuring(unittest.TestCase):
         self.assertIn("+10.00 %", cost.report(rows))
 
     def test_a_drift_is_not_taken_for_a_cost(self):
-        cell = {"on": [], "off": [], "logs": [], "masks": []}
+        cell = switch.empty_cell(0)
         blocks = [on for quad in range(40) for on in switch.QUADS[quad % 2]]
         # Operations take longer and longer; the plugin adds 2 %, and one rank always says less.
         us = [(100.0 + 0.5 * index) * (1.02 if on else 1.0) for index, on in enumerate(blocks)]
@@ -166,7 +166,7 @@ class Measuring(unittest.TestCase):
 
     def test_what_few_operations_pay_for_all_is_not_overlooked(self):
         # One block in fifty takes twice as long, the others nothing: 2 % of all time, and no median shows it.
-        cell = {"on": [], "off": [], "logs": [], "masks": []}
+        cell = switch.empty_cell(0)
         blocks = [on for quad in range(100) for on in switch.QUADS[quad % 2]]
         ons = iter(range(200))
         us = [200.0 if on and next(ons) % 50 == 0 else 100.0 for on in blocks]

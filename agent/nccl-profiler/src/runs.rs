@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use c4_recorder::layout;
 
 /// All have kernel events while at most so many come in a second: that is about a hundredth of the time.
-const ALL_PER_SECOND: u64 = 3_000;
+const ALL_PER_SECOND: u64 = 2_500;
 /// Else so many a second have them, at most.
 const PER_SECOND: u64 = 1_000;
 /// Calls in a run, as a power of two.
@@ -185,11 +185,11 @@ mod tests {
     #[test]
     fn it_follows_the_pace_and_does_not_swing() {
         let runs = runs();
-        let now = go(&runs, 3, 2_900, 3, 5_000_000_000);
+        let now = go(&runs, 3, 2_400, 3, 5_000_000_000);
         assert!(!are_rare(&runs));
         let now = go(&runs, 3, 3_500, 3, now);
         assert_eq!(runs.rarity.load(Relaxed), 2, "a quarter of them");
-        let now = go(&runs, 3, 2_900, 3, now);
+        let now = go(&runs, 3, 2_400, 3, now);
         assert_eq!(runs.rarity.load(Relaxed), 2, "near the limit it stays");
         let now = go(&runs, 3, 30_000, 3, now);
         assert_eq!(runs.rarity.load(Relaxed), 5);

@@ -183,7 +183,7 @@ fn judge(
 }
 
 /// Names a process that died, after the one that took it along: the ends of victims may be told before that of the cause.
-fn blame_first(
+pub(crate) fn blame_first(
     job: &mut Job,
     id: ProcessId,
     nodes: &Nodes,
@@ -201,7 +201,7 @@ fn blame_first(
 }
 
 /// Names a process that died, as the cause or as the consequence of what is already known.
-pub(crate) fn blame(
+fn blame(
     job: &mut Job,
     id: ProcessId,
     nodes: &Nodes,

@@ -84,7 +84,7 @@ pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timesta
                     .push(format!("{who} ended, and whether it was the first to end cannot be seen"));
             }
             Judgement::Ended(process) => {
-                death::blame(job, process, nodes, config, now, out);
+                death::blame_first(job, process, nodes, config, now, out);
                 return;
             }
             Judgement::Undecided(missing) => job.undecided.extend(missing),

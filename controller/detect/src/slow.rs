@@ -266,12 +266,13 @@ impl Slowness {
         self.seems[1] >= self.seems[0]
     }
 
-    /// How late the latest rank is at the moment of those that were not found late before, and by how much longer than before it
-    /// works, where that is known.
-    pub(crate) fn worst(&self) -> Option<(f64, Option<f64>)> {
-        let suspected = self.ranks.values().filter(|state| state.late.is_none());
+    /// How late the latest rank but this one is at the moment of those that were not found late before, and by how much longer than
+    /// before it works, where that is known.
+    pub(crate) fn worst_but(&self, comm_rank: Option<u32>) -> Option<(f64, Option<f64>)> {
+        let others =
+            self.ranks.iter().filter(|(rank, state)| Some(*rank) != comm_rank && state.late.is_none());
         let late =
-            suspected.filter_map(|state| Some((state.tracks[0].lasting()?, state.tracks[0].own_rise())));
+            others.filter_map(|(_, state)| Some((state.tracks[0].lasting()?, state.tracks[0].own_rise())));
         late.max_by(|(a, _), (b, _)| a.total_cmp(b))
     }
 

@@ -34,6 +34,7 @@ VARIANTS = {
 COUNTING_FILE = "libc4_chained_profiler.so"
 PARTS = {
     "no kernel events": {"C4_KERNEL_EVENTS": "off"},
+    "all kernel events": {"C4_KERNEL_EVENTS": "on"},
     "few steps": {"C4_STEP_STATE": "off"},
     "no steps": {"C4_STEP_SAMPLING": "0", "C4_STEP_STATE": "off"},
     **{f"counting {mask}": {"C4_CHAINED_MASK": str(mask)} for mask in (94, 78, 30, 14, 6)},
@@ -44,10 +45,12 @@ RESAMPLES = 1000
 # How long a block should last: long against a clock reading, short against what drifts.
 BLOCK_SECONDS = 0.004
 TRAIN = "train"
-# What a plugin does may depend on the pace of the job (kernel events come in runs while operations come thick and fast), and short
-# blocks in turns are no pace. So in this mode blocks are long, and what comes before the plugin can know the pace does not count.
+# What a plugin does may depend on the pace of the job (kernel events come in runs while operations come thick and fast), which is half
+# of what it should be where the plugin is switched off for half of the time, and less where groups take turns. So in this mode one group goes
+# on alone, with the plugin for eight of nine blocks, and what comes before the plugin can know the pace does not count.
 STEADY = "steady"
-STEADY_SECONDS = STEADY_SETTLE = 1.5
+STEADY_BLOCKS = [1] * 8 + [0, 0] + [1] * 8
+STEADY_LEAD_SECONDS = 2.5
 MODES = ("latency", "stream", "graph", STEADY, TRAIN)
 MAX_OPERATIONS = 64  # in a block
 # A command is answered within this time, so that groups and sizes alternate.
@@ -112,7 +115,7 @@ def one_start(run, names, ranks, mps, number):
         # A step of training has no one size.
         plan = [(size, mode) for size in run.options.sizes for mode in run.options.modes if mode != TRAIN]
         for size, mode in plan + ([(0, TRAIN)] if TRAIN in run.options.modes else []):
-            measured = measure_steadily(groups, size) if mode == STEADY else measure(run, groups, size, mode)
+            measured = measure_steadily(run, groups, size) if mode == STEADY else measure(run, groups, size, mode)
             for name, samples in measured.items():
                 cells[mode, size, name] = samples
     finally:
@@ -141,35 +144,40 @@ def measure(run, groups, size, mode):
     return samples
 
 
-def measure_steadily(groups, size):
-    """One group after the other, two quads each: {variant: samples}."""
+def measure_steadily(run, groups, size):
+    """One group after the other, each for its time: {variant: samples}."""
     samples = {}
     for group in groups:
         command = {"bytes": size, "mode": STEADY}
         group.ask({**command, "count": 5, "fresh": True})
         us = statistics.median(answer["us"] for answer in group.ask({**command, "count": 500}))
-        command |= {"count": round(STEADY_SECONDS * 1e6 / us), "settle": round(STEADY_SETTLE * 1e6 / us)}
-        samples[group.name] = empty_cell(command["count"])
-        for blocks in QUADS:
-            add(samples[group.name], blocks, group.ask({**command, "blocks": blocks}, 30.0 + 8 * (STEADY_SECONDS + STEADY_SETTLE)))
+        count = max(1, min(MAX_OPERATIONS, round(BLOCK_SECONDS * 1e6 / us)))
+        times = max(1, round(CHUNK_SECONDS * 1e6 / (len(STEADY_BLOCKS) * (count + 3) * us)))
+        command |= {"count": count, "blocks": STEADY_BLOCKS * times}
+        samples[group.name] = empty_cell(count)
+        end = time.monotonic() + STEADY_LEAD_SECONDS
+        while time.monotonic() < end:
+            group.ask(command, 30.0 + 10 * CHUNK_SECONDS)
+        end = time.monotonic() + run.options.cell_seconds
+        while time.monotonic() < end and run.remaining() > 15:
+            answers = group.ask(command, 30.0 + 10 * CHUNK_SECONDS)
+            add(samples[group.name], command["blocks"], answers, len(STEADY_BLOCKS))
     return samples
 
 
 def empty_cell(count):
     """Nothing measured yet, of so many operations a block."""
-    return {"operations": count, "on": [], "off": [], "logs": [], "masks": []}
+    return {"operations": count, "quads": [], "masks": []}
 
 
-def add(cell, blocks, answers):
-    """Adds the blocks of one command; a block took what the median rank says."""
+def add(cell, blocks, answers, together=4):
+    """Adds the blocks of one command, so many of which are compared with each other; a block took what the median rank says."""
     us = [statistics.median(values) for values in zip(*(answer["us"] for answer in answers))]
-    for begin in range(0, len(blocks), 4):
+    for begin in range(0, len(blocks), together):
         sides = {0: [], 1: []}
-        for on, value in zip(blocks[begin : begin + 4], us[begin : begin + 4]):
+        for on, value in zip(blocks[begin : begin + together], us[begin : begin + together]):
             sides[on].append(value)
-        cell["on"] += sides[1]
-        cell["off"] += sides[0]
-        cell["logs"].append(math.log(sum(sides[1]) / sum(sides[0])))
+        cell["quads"].append((statistics.fmean(sides[1]), statistics.fmean(sides[0])))
     cell["masks"] = sorted({tuple(pair) for answer in answers for pair in answer["masks"]})
 
 
@@ -184,11 +192,6 @@ def whole(quads):
     return sum(on for on, _ in quads) / sum(off for _, off in quads)
 
 
-def quads_of(cell):
-    """(with, without) of each quad."""
-    return [(sum(cell["on"][at : at + 2]), sum(cell["off"][at : at + 2])) for at in range(0, len(cell["on"]), 2)]
-
-
 def summarise(starts, names, ranks):
     """One entry for each mode, size and variant, over all starts."""
     generator = random.Random(1)
@@ -199,10 +202,10 @@ def summarise(starts, names, ranks):
             cells = [c for start in starts for c in start if (c["mode"], c["bytes"], c["variant"]) == (mode, size, name)]
             if not cells:
                 continue
-            logs = [value for cell in cells for value in cell["logs"]]
+            quads = [tuple(quad) for cell in cells for quad in cell["quads"]]
+            logs = [math.log(on / off) for on, off in quads]
             low, high = interval(logs, statistics.median, generator)
-            quads = [quad for cell in cells for quad in quads_of(cell)]
-            off = statistics.median(value for cell in cells for value in cell["off"])
+            off = statistics.median(off for _, off in quads)
             out.append(
                 {
                     "mode": mode,
@@ -210,11 +213,11 @@ def summarise(starts, names, ranks):
                     "variant": name,
                     "quads": len(logs),
                     "off_us": off,
-                    "on_us": statistics.median(value for cell in cells for value in cell["on"]),
+                    "on_us": statistics.median(on for on, _ in quads),
                     "bus_gbps": 2 * (ranks - 1) / ranks * size / (off * 1e-6) / GIGA,
                     "whole": whole(quads),
                     "whole_interval": interval(quads, whole, generator),
-                    "whole_by_start": [whole(quads_of(cell)) for cell in cells],
+                    "whole_by_start": [whole(cell["quads"]) for cell in cells],
                     "ratio": math.exp(statistics.median(logs)),
                     "ratio_interval": [math.exp(low), math.exp(high)],
                     "masks": cells[-1]["masks"],

@@ -259,11 +259,15 @@ fn made_late(job: &Job, comm: &Comm, comm_rank: u32, lateness: &Lateness) -> boo
         Some((known, own)) => known > own * times,
         None => late > lateness.fraction * times,
     };
+    let process = comm.members.get(&comm_rank).and_then(|member| job.process(member.process));
     let later = |other: &Comm| {
         let slowness = &other.slowness;
+        // Its own place there, too, or else it would be silent in each of two because of the other.
+        let own_place = process.and_then(|process| process.memberships.get(&other.id)).copied();
+        let is_alike = other.kind == comm.kind && own_place != Some(comm_rank);
         let repeated = slowness.repeated(comm_rank).unwrap_or(0.0);
-        let same_place = other.kind == comm.kind && is_more(repeated, slowness.own_rise(comm_rank), 1.0);
-        same_place || slowness.worst().is_some_and(|(late, rise)| is_more(late, rise, BY_FAR))
+        let same_place = is_alike && is_more(repeated, slowness.own_rise(comm_rank), 1.0);
+        same_place || slowness.worst_but(own_place).is_some_and(|(late, rise)| is_more(late, rise, BY_FAR))
     };
     let mut others = job.comms.values().filter(|other| other.judged && other.id != comm.id);
     !comm.slowness.is_awaited() && others.any(later)
