@@ -77,16 +77,17 @@ fn nobody_is_accused_in_sound_jobs() {
     }
 }
 
-/// What was said wrongly of jobs with a slow link or NIC between stages, before something else was held back.
 #[test]
-fn what_a_slow_link_brings_about_is_not_told_before_it() {
+fn what_was_once_judged_wrongly_is_judged_rightly() {
     for (first_seed, once_wrong) in [
-        // Of one rank the whole time that it computes shows now, since what hid it lasts longer.
+        // A slow NIC. Of one rank the whole time that it computes showed, since what hid it lasted longer.
         (18_000_000, 18_001_592),
-        // One far from the NIC seemed to work longer than before.
+        // One far from a slow NIC seemed to work longer than before.
         (16_000_000, 16_000_572),
-        // All ranks of three stages seemed to have more work.
-        (19_000_000, 19_001_504),
+        // A late host, of which nothing was said in either of two communicators because of the other.
+        (19_000_000, 19_001_348),
+        // A peer that failed of a death was named for it, since others waited for that peer.
+        (19_000_000, 19_000_772),
     ] {
         let only_seed = Some(once_wrong);
         let suite =

@@ -11,9 +11,9 @@
 //! 3. The kernels of one communicator run one after the other. So a collective is complete when a later one of its communicator
 //!    is, and a point-to-point operation when a later collective is, whatever their own parts say.
 //! 4. An operation with neither kernel events nor network operations (inside a node, old interface) shows no end:
-//!    it is not observable, and its being open says nothing.
+//!    it is not observable, and its being open says nothing. Where kernel events are switched on, it was *left out*, and is
+//!    complete by rule 3 at no known time.
 //!
-//!    It is *left out* where kernel events are switched on, and complete by rule 3 at no known time.
 //! 5. Kernel events that tell of a kernel before it was enqueued are not believed, nor any others of that communicator from
 //!    then on: NCCL 2.28 takes them from counters that replays of CUDA graphs leave behind, so that they tell of older
 //!    kernels and seem complete at once. The network decides there, as in 2.
