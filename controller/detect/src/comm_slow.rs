@@ -35,7 +35,7 @@ use crate::{
 };
 use cell::{Cell, Verdict};
 pub(crate) use delays::{Delay, delays, delays_at_once};
-pub(crate) use lateness::{any_is_gross, explains, explains_turns, is_near_slow, may_explain};
+pub(crate) use lateness::{any_between, any_is_gross, explains, explains_turns, is_near_slow, may_explain};
 use loss::Pace;
 pub(crate) use report::assess;
 pub use watch::Wish;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::{
     case::Draft,
+    comm_slow,
     config::Config,
     finding::{CERTAINTY, Kind},
     model::{Comm, Job},
@@ -21,6 +22,9 @@ use crate::{
     wait::{PeerWait, Root, Waits},
     words,
 };
+
+/// So many times as long a circle has to last where a link in it is under suspicion.
+const BY_SLOW_LINK: u64 = 4;
 
 /// Ranks that seem to wait for each other, and for how long those did that got on: data may have been under way to them, so
 /// another circle of that length proves nothing.
@@ -155,11 +159,14 @@ pub(crate) fn draft(
 /// Who waits on its GPU does not compute, so a circle that is one never resolves: no pause or warm-up looks like it, only data that is
 /// under way for long. Where only the host's view is known, some of them may compute.
 fn threshold_us(job: &Job, ranks: &BTreeSet<ProcessId>, stalls: &[(&Comm, &Stall)], config: &Config) -> u64 {
-    if ranks.iter().all(|rank| job.process(*rank).is_some_and(|process| process.kernel_events)) {
-        return patience::beyond(job.circles.resolved_us, config);
-    }
-    let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
-    by_stall.unwrap_or_else(|| patience::transfer(job, config))
+    let threshold_us = if ranks.iter().all(|rank| job.process(*rank).is_some_and(|p| p.kernel_events)) {
+        patience::beyond(job.circles.resolved_us, config)
+    } else {
+        let by_stall = stalls.iter().map(|(comm, _)| patience::inside(comm, config)).max();
+        by_stall.unwrap_or_else(|| patience::transfer(job, config))
+    };
+    let times = if comm_slow::any_between(job, ranks) { BY_SLOW_LINK } else { 1 };
+    threshold_us.saturating_mul(times)
 }
 
 fn within(processes: &[ProcessId], ranks: &BTreeSet<ProcessId>) -> Vec<ProcessId> {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     case::{Draft, Slot},
     finding::Finding,
-    model::{Comm, Job},
+    model::{Comm, Job, Process},
     observation::{CommId, ProcessId, Timestamp},
 };
 
@@ -22,6 +22,8 @@ const BEFORE_US: u64 = 10_000_000;
 const LATE: f64 = 0.3;
 /// And where they differ by this share of the time, whatever is lost.
 const CLEARLY_LATE: f64 = 0.08;
+/// Members of a group that may be inside a node, at most.
+const MATES: usize = 64;
 
 /// Whether a rank of the communicators concerned is late, or some rank of the job seems to be: it waits for less time than
 /// others do and spends more by itself, while a slow link makes all wait alike. A late rank must not be called a slow link, so nothing is said of links then.
@@ -110,6 +112,12 @@ pub(crate) fn any_is_gross(job: &Job) -> bool {
     suspicious(job, GROSS).next().is_some()
 }
 
+/// Whether a link between two of these ranks is under suspicion: then they may only seem to wait for each other, while data is under way.
+pub(crate) fn any_between(job: &Job, ranks: &BTreeSet<ProcessId>) -> bool {
+    let mut pairs = suspicious(job, 0.0).filter_map(|key| ends(job, key));
+    pairs.any(|(src, dst)| ranks.contains(&src) && ranks.contains(&dst))
+}
+
 fn suspicious(job: &Job, least: f64) -> impl Iterator<Item = &Key> {
     let excess = |key: &Key| job.network.cells.get(key).map_or(0.0, |cell| cell.numbers.excess);
     job.network.suspicious.iter().filter(move |key| excess(key) >= least)
@@ -118,13 +126,30 @@ fn suspicious(job: &Job, least: f64) -> impl Iterator<Item = &Key> {
 /// Whether a rank is at an end of one of the links, or works closely together with one who is.
 fn is_near<'a>(job: &Job, process: ProcessId, links: impl Iterator<Item = &'a Key>) -> bool {
     let Some(process) = job.process(process) else { return false };
-    let shares = |other: ProcessId| {
-        job.process(other).is_some_and(|other| {
-            let both = other.memberships.keys().filter(|id| process.memberships.contains_key(id));
-            both.filter_map(|id| job.comms.get(id)).any(Comm::is_inner)
-        })
+    let near = |end: ProcessId| {
+        job.process(end).is_some_and(|end| share(job, process, end) || share_a_mate(job, process, end))
     };
-    links.take(64).filter_map(|key| ends(job, key)).any(|(src, dst)| shares(src) || shares(dst))
+    links.take(64).filter_map(|key| ends(job, key)).any(|(src, dst)| near(src) || near(dst))
+}
+
+/// Whether they divide work between them.
+fn share(job: &Job, one: &Process, other: &Process) -> bool {
+    let both = one.memberships.keys().filter(|id| other.memberships.contains_key(id));
+    both.filter_map(|id| job.comms.get(id)).any(Comm::is_inner)
+}
+
+/// Whether a third one of their node divides work with both: groups of tensor and context parallelism, say, cross each other in a node,
+/// and who waits in one comes late to the other.
+fn share_a_mate(job: &Job, one: &Process, other: &Process) -> bool {
+    let node = &one.info.node;
+    if *node != other.info.node {
+        return false;
+    }
+    let comms = one.memberships.keys().filter_map(|id| job.comms.get(id));
+    let small = comms.filter(|comm| comm.is_inner() && comm.members.len() <= MATES);
+    small.flat_map(|comm| comm.members.values()).any(|member| {
+        job.process(member.process).is_some_and(|mate| mate.info.node == *node && share(job, mate, other))
+    })
 }
 
 /// Ranks at the ends of slow links that came late because of them, and unevenness in those communicators.
