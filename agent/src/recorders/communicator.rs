@@ -84,6 +84,11 @@ pub(super) struct CommTrack {
 }
 
 impl CommTrack {
+    /// Of a process of a job of so many ranks, where that is known.
+    pub(super) fn in_job_of(ranks: Option<u32>) -> Self {
+        Self { aggregator: Aggregator::in_job_of(ranks), ..Self::default() }
+    }
+
     /// Takes in one look. Times are the host's monotonic clock in ns.
     pub(super) fn update(
         &mut self,

@@ -49,8 +49,9 @@ pub(super) struct Tracked<H> {
     pub found: bool,
     /// When it last gave a sign of life, of one that ended while nobody looked.
     pub lived_ns: Option<u64>,
-    /// The job it was announced for.
+    /// The job it was announced for, and its ranks, where that is known.
     job: String,
+    job_ranks: Option<u32>,
     /// Collectives that were completed since somebody took them.
     collectives: Collectives,
     cursor: u64,
@@ -88,6 +89,7 @@ impl<H: RecorderHandle> Tracked<H> {
             found: false,
             lived_ns: None,
             job: String::new(),
+            job_ranks: None,
             collectives: Collectives::default(),
             cursor: 0,
             profiling: false,
@@ -146,6 +148,7 @@ impl<H: RecorderHandle> Tracked<H> {
                 let start = ProcessStart { uid, found_ended: self.found, nics, ..start };
                 self.process = Some(start.process);
                 self.job.clone_from(&start.job);
+                self.job_ranks = start.world_size;
                 self.window_opened_ns = now_ns;
                 news.push(Report::ProcessStarted(start));
             }
@@ -200,7 +203,7 @@ impl<H: RecorderHandle> Tracked<H> {
                     },
                     nodes: comm.nodes,
                 });
-                CommTrack::default()
+                CommTrack::in_job_of(self.job_ranks)
             });
             let operations = operations.get(&key).map_or(&[][..], Vec::as_slice);
             track.update_pending(pending.get(&key).map_or(&[][..], Vec::as_slice));

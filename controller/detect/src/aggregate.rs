@@ -1,7 +1,7 @@
 //! Turns single collectives into blocks and iterations, on the node: what leaves it must be small.
 //!
 //! A rank may run ten collectives a second or twenty thousand; the controller wants some eight numbers a second of
-//! it either way. Blocks are buddies: of power-of-two length and aligned to it by *sequence number*, so two ranks
+//! it either way, and fewer of one among many thousands. Blocks are buddies: of power-of-two length and aligned to it by *sequence number*, so two ranks
 //! that chose different lengths still nest and can be compared without any common clock.
 
 mod coverage;
@@ -20,9 +20,13 @@ use period::{Hashes, PeriodFinder};
 
 /// Blocks a second above which a rank makes its blocks longer.
 const MAX_BLOCKS_PER_SECOND: f64 = 8.0;
-/// Blocks a second below which it makes them shorter: a verdict takes some blocks, so they should not be longer than they
-/// must. Less than half of the upper limit: doubling the length halves the rate, so a rank at a limit does not swing.
-const MIN_BLOCKS_PER_SECOND: f64 = 3.5;
+/// So many times as many are those below which it makes them shorter: a verdict takes some blocks, so they should not be longer than they
+/// must. Less than half: doubling the length halves the rate, so a rank at a limit does not swing.
+const LEAST_PART: f64 = 0.4375;
+/// In larger jobs than this, blocks are fewer the more ranks there are, as the square root of that: what a rank costs the controller goes
+/// with its blocks, and the iterations of such jobs take seconds, of which blocks are to be parts. A tenth of that many at least.
+const LARGE_JOB: u32 = 4_096;
+const FEWEST: f64 = 0.1;
 /// Longest block.
 pub const MAX_BLOCK_LENGTH: u32 = 1024;
 /// Span over which the rate is measured: longer than the bursts inside an iteration, short enough to follow a job
@@ -73,6 +77,12 @@ struct Open {
 }
 
 impl Aggregator {
+    /// Of a rank of a job of so many, where that is known.
+    #[must_use]
+    pub fn in_job_of(ranks: Option<u32>) -> Self {
+        Self { rate: Rate::in_job_of(ranks), ..Self::default() }
+    }
+
     /// Takes in the next operation. A jump of `sequence` (operations that were not seen) starts a new block, and the
     /// unfinished one is dropped: half a block compares with nobody's. Operations that repeat or go back are ignored.
     pub fn push(&mut self, operation: &CompletedOperation) {
@@ -243,6 +253,8 @@ fn aligned_length(sequence: u64, wanted: u32) -> u32 {
 /// How many operations complete in a second, and the block length that follows from it.
 #[derive(Debug)]
 struct Rate {
+    /// Blocks a second, at most.
+    most: f64,
     length: u32,
     count: u64,
     since_ns: Option<u64>,
@@ -250,27 +262,32 @@ struct Rate {
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { length: 1, count: 0, since_ns: None }
+        Self { most: MAX_BLOCKS_PER_SECOND, length: 1, count: 0, since_ns: None }
     }
 }
 
 impl Rate {
+    fn in_job_of(ranks: Option<u32>) -> Self {
+        let times = f64::from(ranks.unwrap_or(0).max(LARGE_JOB)) / f64::from(LARGE_JOB);
+        Self { most: MAX_BLOCKS_PER_SECOND * times.sqrt().recip().max(FEWEST), ..Self::default() }
+    }
+
     fn push(&mut self, end_ns: u64) {
         let since = *self.since_ns.get_or_insert(end_ns);
         self.count += 1;
         let elapsed = end_ns.saturating_sub(since);
         if elapsed < RATE_SPAN_NS {
             // A burst needs no full second to show that the blocks are too short.
-            let limit = MAX_BLOCKS_PER_SECOND * f64::from(self.length) * 2.0;
+            let limit = self.most * f64::from(self.length) * 2.0;
             if (self.count as f64) > limit && self.length < MAX_BLOCK_LENGTH {
                 self.length *= 2;
             }
             return;
         }
         let blocks_per_second = self.count as f64 / (elapsed as f64 * 1e-9) / f64::from(self.length);
-        if blocks_per_second > MAX_BLOCKS_PER_SECOND && self.length < MAX_BLOCK_LENGTH {
+        if blocks_per_second > self.most && self.length < MAX_BLOCK_LENGTH {
             self.length *= 2;
-        } else if blocks_per_second < MIN_BLOCKS_PER_SECOND && self.length > 1 {
+        } else if blocks_per_second < self.most * LEAST_PART && self.length > 1 {
             self.length /= 2;
         }
         self.count = 0;

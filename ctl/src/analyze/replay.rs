@@ -109,12 +109,13 @@ impl<'a> Show<'a> {
     fn new(recording: &'a Recording, config: Config, first: i64, step: i64) -> Self {
         let epoch_ns = recording.epoch_us.unwrap_or(0).saturating_mul(1_000);
         let shift_ns = if first.saturating_add(epoch_ns) >= 0 { epoch_ns } else { first.saturating_neg() };
+        let ranks = u32::try_from(recording.processes.len()).unwrap_or(u32::MAX);
         let players = recording
             .processes
             .iter()
             .map(|process| Player {
                 process,
-                cursors: process.series.iter().map(|series| Cursor::new(series, first)).collect(),
+                cursors: process.series.iter().map(|series| Cursor::new(series, first, ranks)).collect(),
                 ended: false,
             })
             .collect();
@@ -291,8 +292,9 @@ impl Player<'_> {
 }
 
 impl<'a> Cursor<'a> {
-    fn new(series: &'a Series, origin_ns: i64) -> Self {
-        Self { series, origin_ns, entered: 0, started: 0, completed: 0, aggregator: Aggregator::default() }
+    fn new(series: &'a Series, origin_ns: i64, ranks: u32) -> Self {
+        let aggregator = Aggregator::in_job_of(Some(ranks));
+        Self { series, origin_ns, entered: 0, started: 0, completed: 0, aggregator }
     }
 
     fn next_event(&self) -> Option<i64> {

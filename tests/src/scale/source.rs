@@ -59,7 +59,7 @@ pub fn start(fleet: Fleet, seed: u64, broken: Broken, breaks: Duration, until: D
             evident: false,
         };
         let until_ns = until.as_nanos() as u64;
-        Telemetry::new(spec).run(until_ns, |now, observation| {
+        Telemetry::new(spec).in_job_of(fleet.layout.ranks()).run(until_ns, |now, observation| {
             source.take(Duration::from_micros(now.0 - EPOCH_US), now, observation);
         });
         source.flush();

@@ -157,6 +157,13 @@ impl Telemetry {
         }
     }
 
+    /// The same as a part of a job of so many ranks, before anything has happened in it.
+    #[must_use]
+    pub fn in_job_of(mut self, ranks: u32) -> Self {
+        self.ranks.iter_mut().for_each(|rank| rank.set_job_ranks(ranks));
+        self
+    }
+
     /// Number of the iteration that the fastest ranks are in.
     #[must_use]
     pub fn iteration(&self) -> u64 {

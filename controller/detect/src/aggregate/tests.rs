@@ -327,3 +327,30 @@ fn a_check_that_looks_like_a_part_of_an_iteration_is_passed_over() {
         assert!(job.iterations.iter().all(|i| i.operations == 5), "nothing else is taken for an iteration");
     }
 }
+
+#[test]
+fn ranks_of_large_jobs_tell_of_fewer_blocks() {
+    let told = |ranks: Option<u32>| {
+        let mut aggregator = Aggregator::in_job_of(ranks);
+        // 200 collectives a second, for a while until the length is found, then for ten seconds.
+        let mut push = |operations: std::ops::Range<u64>| {
+            for n in operations {
+                let start_ns = n * 5_000_000;
+                aggregator.push(&operation(n, 8, start_ns, start_ns + 1_000_000));
+            }
+            aggregator.take().0
+        };
+        push(0..8_192);
+        let blocks = push(8_192..10_240);
+        let whole: u64 = blocks.iter().map(|block| u64::from(block.length)).sum();
+        assert!(blocks.iter().all(|block| block.length == blocks[0].length), "{blocks:?}");
+        assert_eq!(whole, 2_048, "none is left out");
+        blocks.len() as f64 / 10.24
+    };
+    let few = told(Some(64));
+    assert!((3.5..=8.0).contains(&few), "{few} a second");
+    assert_eq!((told(None), told(Some(4_096))), (few, few), "as many where nobody knows");
+    let rates = [10_000, 32_768, 100_000, u32::MAX].map(|ranks| told(Some(ranks)));
+    assert!(rates.is_sorted_by(|a, b| a >= b) && rates[0] < 5.2 && rates[2] < 1.7, "{rates:?}");
+    assert!(rates[3] >= 0.35, "{rates:?}");
+}

@@ -35,7 +35,7 @@ fn a_window_shows_the_state_at_its_end_and_nothing_later() {
         operation(13, 20 * MS, None, None),
     ];
     let recording = recording(vec![operations]);
-    let mut cursor = Cursor::new(&recording.processes[0].series[0], 0);
+    let mut cursor = Cursor::new(&recording.processes[0].series[0], 0, 1);
     let mut at = |now: i64| {
         cursor.advance(&recording, &mut [], now);
         let window = cursor.window(&recording, now, false);

@@ -29,6 +29,8 @@ pub(super) struct RankTelemetry {
     /// Until when the host was busy, from when on, and with what.
     host: VecDeque<(u64, u64, ProcessState)>,
     coverage: Coverage,
+    /// Ranks of the job, for all that its agent knows.
+    job_ranks: u32,
     /// Until when the steps of all operations are timed.
     pub(super) all_steps_until_ns: u64,
     /// How its process ends, once that is known.
@@ -58,6 +60,7 @@ impl RankTelemetry {
             transferred: 0,
             host: VecDeque::new(),
             coverage: Coverage::default(),
+            job_ranks: layout.ranks(),
             all_steps_until_ns: 0,
             end: None,
             is_gone: false,
@@ -82,11 +85,17 @@ impl RankTelemetry {
         }
     }
 
+    /// It is told that the job has so many ranks.
+    pub(super) fn set_job_ranks(&mut self, ranks: u32) {
+        self.job_ranks = ranks;
+        self.forget();
+    }
+
     /// A new agent knows nothing of what its predecessor has seen.
     pub(super) fn forget(&mut self) {
         self.coverage = Coverage::default();
         for comm in &mut self.comms {
-            comm.aggregator = Aggregator::default();
+            comm.aggregator = Aggregator::in_job_of(Some(self.job_ranks));
         }
     }
 
@@ -203,7 +212,7 @@ impl CommTelemetry {
             place,
             completed: 0,
             pending: VecDeque::new(),
-            aggregator: Aggregator::default(),
+            aggregator: Aggregator::in_job_of(Some(layout.ranks())),
             links: Links::new(layout, group, rank),
             last_end_ns: None,
         }
