@@ -77,6 +77,7 @@ impl Controller {
         let sequences = vec![0; nodes.len()];
         let mut new =
             Self { fleet, brain, nodes, sequences, ticked: Duration::ZERO, spent: Spent::default() };
+        let mut said = Vec::new();
         for node in 0..fleet.nodes() {
             let hello = Hello {
                 node: new.nodes[node as usize].clone(),
@@ -88,10 +89,10 @@ impl Controller {
                 kept: 0,
             };
             new.brain.handle(Input::Opened { stream: stream(node), hello }, at(Duration::ZERO));
-            let said = fleet.announcements("intake", node).into_iter();
-            let said: Vec<Wire> = said.map(|body| (Duration::ZERO, node, new.encode(node, body))).collect();
-            new.take(&said);
+            let bodies = fleet.announcements("intake", node).into_iter();
+            said.extend(bodies.map(|body| (Duration::ZERO, node, new.encode(node, body))));
         }
+        new.take(&said);
         new.spent = Spent::default();
         new
     }
