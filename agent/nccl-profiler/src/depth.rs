@@ -25,7 +25,8 @@ use crate::abi::event;
 /// The bits that come and go.
 const STEP: i32 = event::PROXY_STEP as i32;
 const NETWORK: i32 = STEP | event::PROXY_OP as i32;
-const KERNEL: i32 = event::KERNEL_CH as i32;
+/// The bit of kernel events.
+pub const KERNEL: i32 = event::KERNEL_CH as i32;
 
 /// So many times as many operations are picked while they come slowly.
 const MORE: u64 = 4;
@@ -83,8 +84,7 @@ impl Depth {
     /// Whether something is recorded, and bits of the mask are wanted by nobody but us, so that an operation may go without.
     #[inline]
     pub fn has_for_itself(&self, mask: i32, bits: i32) -> bool {
-        let records = mask & event::COLL as i32 != 0;
-        records && self.mask.load(Relaxed) & bits == bits && self.chained_mask.load(Relaxed) & bits == 0
+        records(mask) && self.mask.load(Relaxed) & bits == bits && self.chained_mask.load(Relaxed) & bits == 0
     }
 
     /// Whether the agent has all steps timed at present.
@@ -127,7 +127,7 @@ impl Depth {
         let Some(mask) = mask else { return };
         let now = mask.load(Relaxed);
         let constant = self.steps_are_constant();
-        if (constant && !follows_pace) || now & event::COLL as i32 == 0 {
+        if (constant && !follows_pace) || !records(now) {
             self.show(recorder, now);
             return;
         }
@@ -164,7 +164,7 @@ impl Depth {
     /// Shows the mask. Kernel events belong to it even while some operations go without.
     #[inline]
     fn show(&self, recorder: &Recorder, mask: i32) {
-        let records = mask & event::COLL as i32 != 0;
+        let records = records(mask);
         let mask = if records { mask | self.mask.load(Relaxed) & KERNEL } else { mask };
         let shown = &recorder.live().event_mask;
         if shown.load(Relaxed) != mask.cast_unsigned() {
@@ -179,6 +179,12 @@ impl Depth {
         let valid = asked > now && asked - now <= Request::LONGEST_NS;
         self.all_until_ns.store(if valid { asked } else { 0 }, Relaxed);
     }
+}
+
+/// Whether anything is recorded under a mask.
+#[inline]
+fn records(mask: i32) -> bool {
+    mask & event::COLL as i32 != 0
 }
 
 #[cfg(test)]

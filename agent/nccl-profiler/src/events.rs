@@ -15,6 +15,7 @@ use c4_recorder::layout::{Communicator, Operation, step_state};
 use c4_recorder::writer::StepKey;
 
 use crate::abi::{event, state};
+use crate::depth::KERNEL;
 use crate::handle::{Handle, KERNEL_INDEX, Kind, ProxyOp, token};
 use crate::state::State;
 use crate::view::{Event, StateArgs};
@@ -137,18 +138,17 @@ fn call_start(state: &State, cookie: u64, context: Handle, captures: bool, is_co
         && let Some(mask) = state.mask(comm.slot)
     {
         let now = mask.load(Relaxed);
-        let kernel = event::KERNEL_CH as i32;
-        if now & kernel != 0 {
+        if now & KERNEL != 0 {
             token |= token::KERNEL_EVENTS;
         }
-        if state.runs.follow.load(Relaxed) && state.depth.has_for_itself(now, kernel) {
+        if state.runs.follow.load(Relaxed) && state.depth.has_for_itself(now, KERNEL) {
             let networked = || state.networked.iter().any(|networked| networked.load(Relaxed));
             let wanted = if captures || state.depth.wants_all() {
                 Some(true)
             } else {
                 state.runs.call(comm.slot, is_collective, || state.recorder().now_ns(), networked)
             };
-            let wanted = wanted.map_or(now, |wanted| if wanted { now | kernel } else { now & !kernel });
+            let wanted = wanted.map_or(now, |wanted| if wanted { now | KERNEL } else { now & !KERNEL });
             if wanted != now {
                 mask.store(wanted, Relaxed);
             }
