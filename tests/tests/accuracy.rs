@@ -88,6 +88,10 @@ fn what_was_once_judged_wrongly_is_judged_rightly() {
         (19_000_000, 19_001_348),
         // A peer that failed of a death was named for it, since others waited for that peer.
         (19_000_000, 19_000_772),
+        // The same in a checkpoint, where nobody misses who has ended.
+        (20_000_000, 20_001_828),
+        // Two ranks, each of another pipeline.
+        (20_000_000, 20_001_716),
     ] {
         let only_seed = Some(once_wrong);
         let suite =

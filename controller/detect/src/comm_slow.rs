@@ -8,7 +8,8 @@
 //! Like is compared with like: links of communicators of the same size and name, steps of one size class, inside a node or
 //! between nodes with the same kinds of NICs. Two questions are asked of a link, each against the noise of its kind: has
 //! it become slower, relative to its peers, than it used to be; and does it stand out from them, as one of few. Links of another NIC class, always slower and not few, answer no to both. Samples are summed up as in `slow`
-//! (a cumulative sum test), so that one bad second accuses nobody.
+//! (a cumulative sum test), so that one bad second accuses nobody. Links that are behind one switch are used together, and told of
+//! together, so a part of a kind of which most have become far slower is not compared within itself.
 //!
 //! Slow links together make the delay matrix of the job, over all communicators: `locate` finds the simplest cause of
 //! its pattern. And it must matter: a link is only reported when the job loses time to it.
@@ -98,8 +99,13 @@ struct Group {
     ready: Vec<Key>,
     ready_since: Timestamp,
     links: usize,
+    /// All there are of the kind.
+    known: usize,
     /// What several links were last measured against: logarithms of what the lower quartile and the median of them cost, and when.
     last: Option<([f64; 2], Timestamp)>,
+    /// The same of several that were not mostly far slower than usual, and when such as were could not be judged.
+    calm: Option<([f64; 2], Timestamp)>,
+    risen: Option<Timestamp>,
 }
 
 impl Default for Group {
@@ -109,8 +115,44 @@ impl Default for Group {
             ready: Vec::new(),
             ready_since: Timestamp(0),
             links: 0,
+            known: 0,
             last: None,
+            calm: None,
+            risen: None,
         }
+    }
+}
+
+impl Group {
+    /// What these links are to be measured against, if that can be said: logarithms of what the lower quartile and the median cost.
+    /// That is `of_these`, unless they are a part of their kind and most of them take far longer than they usually do. Then so may all
+    /// of the kind, or only they, which shows once others have been seen since that do not.
+    fn measures(
+        &mut self,
+        of_these: [f64; 2],
+        costs: &[(Key, f64)],
+        cells: &BTreeMap<Key, Cell>,
+        now: Timestamp,
+    ) -> Option<[f64; 2]> {
+        if costs.len() < 2 {
+            return Some(of_these);
+        }
+        self.last = Some((of_these, now));
+        let risen =
+            costs.iter().filter(|(key, _)| cells.get(key).is_some_and(Cell::has_risen_grossly)).count();
+        if risen * 4 <= costs.len() * 3 {
+            self.calm = Some((of_these, now));
+            return Some(of_these);
+        }
+        let calm = self.calm.filter(|(_, at)| now.micros_since(*at) < REMEMBER_US);
+        if let Some((since, _)) = calm.filter(|(_, at)| self.risen.is_some_and(|risen| risen < *at)) {
+            return Some(since);
+        }
+        if costs.len() * 4 >= self.known * 3 {
+            return Some(of_these);
+        }
+        self.risen = Some(now);
+        None
     }
 }
 
@@ -174,7 +216,9 @@ impl Network {
             Entry::Vacant(vacant) => {
                 let local = !src.node.0.is_empty() && src.node == dst.node;
                 let likeness = Likeness { size_class: class, local, nics: nics(&src, &dst) };
-                vacant.insert(Cell::new(Kin { size: place.size, name: place.name, likeness }, now))
+                let kin = Kin { size: place.size, name: place.name, likeness };
+                self.groups.entry(kin).or_default().known += 1;
+                vacant.insert(Cell::new(kin, now))
             }
         };
         if cell.take(link, now) {
@@ -229,7 +273,10 @@ impl Network {
             keep
         });
         for group in self.groups.values_mut() {
-            group.links = 0;
+            (group.links, group.known) = (0, 0);
+        }
+        for cell in self.cells.values() {
+            self.groups.entry(cell.kin).or_default().known += 1;
         }
     }
 
@@ -288,14 +335,12 @@ fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, conf
     sorted.sort_by(f64::total_cmp);
     let lately = group.last.filter(|(_, at)| now.micros_since(*at) < REMEMBER_US);
     // Where all others wait for one link, it may be the only one that has anything to tell for a while.
-    let [reference, middle] = match (sorted.as_slice(), lately) {
+    let measures = match (sorted.as_slice(), lately) {
         ([], _) | ([_], None) => return,
         ([_], Some((last, _))) => last,
         (all, _) => [all[((all.len() - 1) as f64 * REFERENCE) as usize], all[all.len() / 2]],
     };
-    if sorted.len() > 1 {
-        group.last = Some(([reference, middle], now));
-    }
+    let Some([reference, middle]) = group.measures(measures, &costs, cells, now) else { return };
     // How far healthy links of this kind are apart: what lies below the middle is certainly not slow.
     let spread = middle - sorted[sorted.len() / 10];
     let noise = group.differences.median().unwrap_or(0.0) * cell::DIFFERENCE_TO_SIGMA;

@@ -370,6 +370,11 @@ impl Cell {
         })
     }
 
+    /// Whether it costs far more than it did by itself.
+    pub(super) fn has_risen_grossly(&self) -> bool {
+        self.usual().is_some_and(|(usual, _)| self.sample_cost.ln() - usual.alone >= GROSS)
+    }
+
     /// Whether its last sample was near what the faster ones of its kind take. Then it is not slow, whatever it was before.
     pub(super) fn is_as_fast_as_its_kind(&self) -> bool {
         self.before.is_some_and(|relative| relative < LEAST_CHANGE)

@@ -227,6 +227,22 @@ fn links_that_became_slow_together_are_not_fine_because_they_are_compared_with_e
 }
 
 #[test]
+fn links_that_are_always_compared_among_themselves_are_slow_if_others_since_are_not() {
+    let halves = |is_slow: fn(u32) -> bool| {
+        let mut ring = Links::ring(16);
+        ring.run(30, |_| (1.0, 1.0));
+        let all = ring.pairs.clone();
+        for half in (0..2).cycle().take(16) {
+            ring.pairs = all.iter().copied().filter(|(src, _)| src / 8 == half).collect();
+            ring.run(4, |src| if is_slow(src) { (50.0, 50.0) } else { (1.0, 1.0) });
+        }
+        ring.slow()
+    };
+    assert_eq!(halves(|src| src < 8), (0..8).map(|src| (src, src + 1)).collect::<Vec<_>>());
+    assert_eq!(halves(|_| true), [], "so are all of their kind");
+}
+
+#[test]
 fn a_gpu_that_is_busy_with_something_else_is_no_slow_link() {
     let told = |is_send, gpu_ns| LinkTime {
         is_send,

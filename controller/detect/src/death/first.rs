@@ -17,7 +17,7 @@ use crate::{
     observation::ProcessId,
 };
 
-use super::evidence::{Others, asked, is_failure, is_final, killed};
+use super::evidence::{Others, asked, is_failure, is_final, killed, needed};
 
 /// Ends this close are put in order by what is known of them: agents look every 100 ms, and may wait a look for the
 /// exit status.
@@ -49,7 +49,10 @@ pub(super) fn cause(job: &Job, death: ProcessId) -> Option<First> {
     let ends = job.pending_ends.iter().filter_map(|id| Some((*id, job.process(*id)?.end.as_ref()?)));
     let unknown = |end: &End| end.found && !end.finalized && end.exit_code.is_none();
     let causes: Vec<(ProcessId, &End)> = ends
-        .filter(|(id, end)| *id == death || is_failure(job, *id, &others) || asked(end) || unknown(end))
+        .filter(|(id, end)| {
+            let failed = is_failure(job, *id, &others) || asked(end) || unknown(end);
+            *id == death || failed || needed(job, *id, end)
+        })
         .collect();
     // Whoever was seen to end has ended then.
     let earliest = causes.iter().map(|(_, end)| (end.found, end.at)).min()?.1;

@@ -21,6 +21,8 @@ use crate::{
 
 /// How many times as late somebody else has to be to be the cause.
 const BY_FAR: f64 = 1.3;
+/// From which part of its lateness on a rank works longer than before by so much that no other pipeline can be the cause.
+const BY_ITSELF: f64 = 0.8;
 /// Ranks of one node that become late within this time have one cause.
 const TOGETHER_US: u64 = 15_000_000;
 
@@ -267,7 +269,11 @@ fn made_late(job: &Job, comm: &Comm, comm_rank: u32, lateness: &Lateness) -> boo
         let is_alike = other.kind == comm.kind && own_place != Some(comm_rank);
         let repeated = slowness.repeated(comm_rank).unwrap_or(0.0);
         let same_place = is_alike && is_more(repeated, slowness.own_rise(comm_rank), 1.0);
-        same_place || slowness.worst_but(own_place).is_some_and(|(late, rise)| is_more(late, rise, BY_FAR))
+        // Other places there are other pipelines.
+        let apart = is_alike && lateness.own_rise.is_some_and(|own| own >= lateness.fraction * BY_ITSELF);
+        let anybody =
+            || slowness.worst_but(own_place).is_some_and(|(late, rise)| is_more(late, rise, BY_FAR));
+        same_place || (!apart && anybody())
     };
     let mut others = job.comms.values().filter(|other| other.judged && other.id != comm.id);
     !comm.slowness.is_awaited() && others.any(later)
