@@ -121,10 +121,9 @@ fn is_in_collective(member: &Member) -> bool {
     member.in_flight.as_ref().is_some_and(|op| op.started)
 }
 
-/// When the last collective of a member ended, where that is known: not while the next one waits for the GPU.
+/// When the last collective of a member ended, at the latest.
 fn ended_at(member: &Member) -> Option<Timestamp> {
-    let is_known = member.in_flight.as_ref().is_none_or(|op| op.started);
-    (member.completed > 0 && is_known).then(|| member.completed_at())
+    (member.completed > 0).then(|| member.completed_at())
 }
 
 /// Takes it back if any of them is seen to live: their peers are judged again.

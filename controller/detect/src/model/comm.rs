@@ -33,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) enqueued: u64,
     pub(crate) started: u64,
     pub(crate) completed: u64,
+    /// When the window was taken that was the first to show so many completed.
+    completed_by: Timestamp,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) idle_us: u64,
     /// See [`CommWindow::unseen_us`].
@@ -64,6 +66,7 @@ impl Member {
             enqueued: 0,
             started: 0,
             completed: 0,
+            completed_by: Timestamp::default(),
             in_flight: None,
             idle_us: 0,
             unseen_us: 0,
@@ -126,7 +129,8 @@ impl Member {
     /// The latest at which the last operation that it completed may have ended.
     pub(crate) fn completed_at(&self) -> Timestamp {
         let began_us = |op: &InFlight| if op.started { op.started_age_us } else { 0 };
-        self.at.unwrap_or_default().before(self.in_flight.as_ref().map_or(self.idle_us, began_us))
+        let next = self.at.unwrap_or_default().before(self.in_flight.as_ref().map_or(self.idle_us, began_us));
+        next.min(self.completed_by)
     }
 
     /// Whether it has, for all that can be seen, got past the operation at this position.
@@ -242,7 +246,10 @@ impl Comm {
         }
         member.enqueued = window.enqueued;
         member.started = window.started.min(window.enqueued);
-        member.completed = window.completed.min(member.started);
+        let completed = window.completed.min(member.started);
+        if std::mem::replace(&mut member.completed, completed) != completed {
+            member.completed_by = now;
+        }
         if member.gets_on(&window) {
             member.moved = Some(now);
         }
