@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod authority;
+mod cargo;
 pub mod cluster;
 pub mod crowd;
 pub mod demo;

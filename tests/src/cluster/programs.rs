@@ -3,11 +3,12 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
 use anyhow::{Context, bail, ensure};
+
+use crate::cargo::cargo;
 
 /// The directory of built programs and libraries.
 #[derive(Clone, Debug)]
@@ -108,7 +109,7 @@ fn build(dir: &Path) -> anyhow::Result<()> {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo();
     command.args(["build", "--quiet", "--profile", profile, "--target-dir"]);
     command.arg(dir.parent().context("the build directory has no parent")?);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use crate::cargo::cargo;
 
 /// The profiler plugin under test, `libnccl_profiler_c4.so`, built with the profile of this executable.
 ///
@@ -38,8 +39,7 @@ fn library(file: &str, package: &str) -> io::Result<PathBuf> {
         return Ok(found.clone());
     }
     let release = directory.components().any(|part| part.as_os_str() == "release");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command.args(["build", "--quiet", "--package", package]);
     command.args(release.then_some("--release"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
