@@ -80,7 +80,7 @@ pub struct Report {
     pub open_at_most: u32,
     /// Seconds until all had tried.
     pub seconds: f64,
-    /// Connections that the controller counted as too many.
+    /// Connections that the controller counted as too many, those of the one address among them.
     pub turned_away: u64,
     /// Its memory for each connection, in bytes.
     pub bytes_each: f64,
@@ -100,7 +100,7 @@ impl Report {
     pub fn text(&self) -> String {
         format!(
             "room for {} connections ({} asked for); one address: {} held, {} turned away\n\
-             {} tried in {:.1} s: {} open at most, {} turned away; {:.0} bytes each, {:.0} MB in all; {:.2} cores while they were held\n\
+             {} tried in {:.1} s: {} open at most; {} turned away in all; {:.0} bytes each, {:.0} MB in all; {:.2} cores while they were held\n\
              {} open once the silent were cut off; a proper agent was served {:.1} s after there was no room\n",
             self.room,
             self.asked,
@@ -192,6 +192,7 @@ async fn crowd(
 ) -> anyhow::Result<Report> {
     let open = || open_files(controller);
     let before = (usage(controller)?, open()?);
+    let turned_before = turned_away(http)?;
     // One address alone.
     let mut one = Crowd::new(grpc);
     one.enter(address(0), args.per_address + TOO_MANY, Manner::Polite).await;
@@ -205,8 +206,6 @@ async fn crowd(
     let one_address = (held, one.tried() - held);
     drop(one);
     until(|| Ok(open()? <= before.1 + 2)).await.context("connections that were closed are still open")?;
-    let metric = || turned_away(http);
-    let turned_before = metric()?;
 
     let began = Instant::now();
     let tried = room + room / 10;
@@ -247,7 +246,7 @@ async fn crowd(
     let last = usage(controller)?;
     let cores = (last.cpu - first.cpu).as_secs_f64() / start.elapsed().as_secs_f64();
     let open_after = open()?.saturating_sub(before.1);
-    let turned_away = metric()? - turned_before;
+    let turned_away = turned_away(http)? - turned_before;
     let grown = full.rss.saturating_sub(before.0.rss) as f64;
     Ok(Report {
         room,

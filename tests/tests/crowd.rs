@@ -26,6 +26,7 @@ fn a_crowd_has_its_share_and_an_agent_gets_through() {
     assert_eq!(number("tried"), 220);
     // A page of metrics and what the runtime opens by itself may be among the descriptors.
     assert!(number("open_at_most") <= 202, "{report:#}");
+    // Those of the one address at least: of the crowd, the silent may be cut off before all of them are there.
     assert!(number("turned_away") > 0, "{report:#}");
     // That there is an answer at all: the agent was served, after those who said nothing were cut off.
     assert!(number("open_after") <= 103, "{report:#}");
