@@ -82,9 +82,9 @@ impl Shared {
     /// The number of an operation, from 1. Few are in flight at once, so looking through them is quick.
     fn operation(&mut self, signature: detect::OperationSignature) -> u32 {
         let signature = wire::OperationSignature {
-            function: signature.function,
+            function: signature.function.to_string(),
             count: signature.count,
-            datatype: signature.datatype,
+            datatype: signature.datatype.to_string(),
             root: signature.root,
         };
         let known = self.operations.iter().position(|known| *known == signature);

@@ -239,9 +239,9 @@ impl CommTrack {
 
 fn signature(op: &Operation) -> OperationSignature {
     OperationSignature {
-        function: op.function.clone(),
+        function: op.function.as_str().into(),
         count: op.count,
-        datatype: op.datatype.clone(),
+        datatype: op.datatype.as_str().into(),
         root: op.root_or_peer,
     }
 }

@@ -25,7 +25,7 @@ mod matrix;
 mod report;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::Config,
@@ -33,6 +33,7 @@ use crate::{
     observation::{CommId, Iteration, LinkTime, NodeName, ProcessId, Timestamp},
     signature::{fnv, fnv_start},
     stats::Histogram,
+    tree::{Slot, Tree},
 };
 use cell::{Cell, Verdict};
 pub(crate) use delays::{Delay, delays, delays_at_once};
@@ -63,7 +64,7 @@ const PATIENCE_ITERATIONS: u64 = 6;
 const REFERENCE: f64 = 0.25;
 
 /// A directed link of a communicator, by ranks in it, and a size class of steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     comm: CommId,
     src: u32,
@@ -96,7 +97,7 @@ struct Likeness {
 struct Group {
     /// Differences from sample to sample.
     differences: Histogram,
-    ready: Vec<Key>,
+    ready: Vec<(Key, Slot)>,
     ready_since: Timestamp,
     links: usize,
     /// All there are of the kind.
@@ -127,19 +128,12 @@ impl Group {
     /// What these links are to be measured against, if that can be said: logarithms of what the lower quartile and the median cost.
     /// That is `of_these`, unless they are a part of their kind and most of them take far longer than they usually do. Then so may all
     /// of the kind, or only they, which shows once others have been seen since that do not.
-    fn measures(
-        &mut self,
-        of_these: [f64; 2],
-        costs: &[(Key, f64)],
-        cells: &BTreeMap<Key, Cell>,
-        now: Timestamp,
-    ) -> Option<[f64; 2]> {
+    fn measures(&mut self, of_these: [f64; 2], costs: &[Told], now: Timestamp) -> Option<[f64; 2]> {
         if costs.len() < 2 {
             return Some(of_these);
         }
         self.last = Some((of_these, now));
-        let risen =
-            costs.iter().filter(|(key, _)| cells.get(key).is_some_and(Cell::has_risen_grossly)).count();
+        let risen = costs.iter().filter(|told| told.has_risen_grossly).count();
         if risen * 4 <= costs.len() * 3 {
             self.calm = Some((of_these, now));
             return Some(of_these);
@@ -156,10 +150,18 @@ impl Group {
     }
 }
 
+/// A link, and what its latest sample took.
+struct Told {
+    key: Key,
+    slot: Slot,
+    /// In ns per byte.
+    cost: f64,
+    has_risen_grossly: bool,
+}
+
 /// One end of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
-    pub(crate) comm_rank: u32,
     pub(crate) process: ProcessId,
     pub(crate) node: &'a NodeName,
     /// Where it is known what NICs that has.
@@ -168,17 +170,16 @@ pub(crate) struct Place<'a> {
 
 /// A communicator, as far as links are told apart by it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Where {
+pub(crate) struct Where<'a> {
     pub(crate) comm: CommId,
     pub(crate) size: u32,
-    /// Hash of its name.
-    pub(crate) name: u64,
+    pub(crate) name: &'a str,
 }
 
 /// The delay matrix of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
-    cells: BTreeMap<Key, Cell>,
+    cells: Tree<Key, Cell>,
     groups: BTreeMap<Kin, Group>,
     /// Links that are slow, or on their way there.
     suspicious: BTreeSet<Key>,
@@ -193,41 +194,50 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Takes in what a rank told of one of its links.
-    pub(crate) fn take(
+    /// Takes in what a rank of a communicator told of one of its links; `place` is asked for both ends when the link is new.
+    pub(crate) fn take<'a>(
         &mut self,
-        place: Where,
-        own: Place<'_>,
-        peer: Place<'_>,
+        at: Where<'_>,
+        own: u32,
         link: &LinkTime,
+        place: impl Fn(u32) -> Option<Place<'a>>,
         now: Timestamp,
     ) {
         let step_bytes = link.bytes.checked_div(link.steps).unwrap_or(0);
-        if step_bytes < MIN_STEP_BYTES || own.process == peer.process {
+        if step_bytes < MIN_STEP_BYTES {
             return;
         }
-        let (src, dst) = if link.is_send { (own, peer) } else { (peer, own) };
-        let class = link.size_class();
-        let key = Key { comm: place.comm, src: src.comm_rank, dst: dst.comm_rank, class };
-        let full = self.cells.len() >= MAX_CELLS;
-        let cell = match self.cells.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(_) if full => return,
-            Entry::Vacant(vacant) => {
-                let local = !src.node.0.is_empty() && src.node == dst.node;
-                let likeness = Likeness { size_class: class, local, nics: nics(&src, &dst) };
-                let kin = Kin { size: place.size, name: place.name, likeness };
-                self.groups.entry(kin).or_default().known += 1;
-                vacant.insert(Cell::new(kin, now))
-            }
-        };
+        let (src, dst) = if link.is_send { (own, link.peer) } else { (link.peer, own) };
+        let key = Key { comm: at.comm, src, dst, class: link.size_class() };
+        let known = self.cells.slot(&key);
+        let Some(slot) = known.or_else(|| self.begin(key, at, place(src)?, place(dst)?, now)) else { return };
+        let Some(cell) = self.cells.at_mut(slot, &key) else { return };
         if cell.take(link, now) {
             let group = self.groups.entry(cell.kin).or_default();
             if group.ready.is_empty() {
                 group.ready_since = now;
             }
-            group.ready.push(key);
+            group.ready.push((key, slot));
         }
+    }
+
+    /// Makes room for a link that was not told of before.
+    fn begin(
+        &mut self,
+        key: Key,
+        at: Where<'_>,
+        src: Place<'_>,
+        dst: Place<'_>,
+        now: Timestamp,
+    ) -> Option<Slot> {
+        if src.process == dst.process || self.cells.len() >= MAX_CELLS {
+            return None;
+        }
+        let local = !src.node.0.is_empty() && src.node == dst.node;
+        let likeness = Likeness { size_class: key.class, local, nics: nics(&src, &dst) };
+        let kin = Kin { size: at.size, name: fnv(fnv_start(), at.name.as_bytes()), likeness };
+        self.groups.entry(kin).or_default().known += 1;
+        Some(self.cells.insert(key, Cell::new(kin, now)))
     }
 
     /// Takes in iterations of a communicator that one rank tells of.
@@ -249,8 +259,8 @@ impl Network {
             let ready = std::mem::take(&mut group.ready);
             group.links = group.links.max(ready.len());
             judge(group, &ready, &mut self.cells, config, now);
-            for key in ready {
-                let verdict = self.cells.get(&key).map_or(Verdict::Fine, Cell::verdict);
+            for (key, slot) in ready {
+                let verdict = self.cells.at_mut(slot, &key).map_or(Verdict::Fine, |cell| cell.verdict());
                 set(&mut self.suspicious, key, verdict != Verdict::Fine);
                 set(&mut self.slow, key, verdict == Verdict::Slow);
             }
@@ -328,10 +338,20 @@ fn nics(src: &Place<'_>, dst: &Place<'_>) -> u64 {
 }
 
 /// Sets the links of a group against each other.
-fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, config: &Config, now: Timestamp) {
-    let costs: Vec<(Key, f64)> =
-        ready.iter().filter_map(|key| Some((*key, cells.get_mut(key)?.cost()?))).collect();
-    let mut sorted: Vec<f64> = costs.iter().map(|(_, cost)| cost.ln()).collect();
+fn judge(
+    group: &mut Group,
+    ready: &[(Key, Slot)],
+    cells: &mut Tree<Key, Cell>,
+    config: &Config,
+    now: Timestamp,
+) {
+    let told = |(key, slot): &(Key, Slot)| {
+        let cell = cells.at_mut(*slot, key)?;
+        let cost = cell.cost()?;
+        Some(Told { key: *key, slot: *slot, cost, has_risen_grossly: cell.has_risen_grossly() })
+    };
+    let costs: Vec<Told> = ready.iter().filter_map(told).collect();
+    let mut sorted: Vec<f64> = costs.iter().map(|told| told.cost.ln()).collect();
     sorted.sort_by(f64::total_cmp);
     let lately = group.last.filter(|(_, at)| now.micros_since(*at) < REMEMBER_US);
     // Where all others wait for one link, it may be the only one that has anything to tell for a while.
@@ -340,7 +360,7 @@ fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, conf
         ([_], Some((last, _))) => last,
         (all, _) => [all[((all.len() - 1) as f64 * REFERENCE) as usize], all[all.len() / 2]],
     };
-    let Some([reference, middle]) = group.measures(measures, &costs, cells, now) else { return };
+    let Some([reference, middle]) = group.measures(measures, &costs, now) else { return };
     // How far healthy links of this kind are apart: what lies below the middle is certainly not slow.
     let spread = middle - sorted[sorted.len() / 10];
     let noise = group.differences.median().unwrap_or(0.0) * cell::DIFFERENCE_TO_SIGMA;
@@ -351,8 +371,8 @@ fn judge(group: &mut Group, ready: &[Key], cells: &mut BTreeMap<Key, Cell>, conf
     let few = costs.len() >= ENOUGH && apart * 4 <= costs.len();
     // Of a part of its kind that is no more than a few, all may have the same cause.
     let is_part = costs.len() < ENOUGH && costs.len() * 4 < group.links * 3;
-    for (key, cost) in &costs {
-        let Some(cell) = cells.get_mut(key) else { continue };
+    for Told { key, slot, cost, .. } in &costs {
+        let Some(cell) = cells.at_mut(*slot, key) else { continue };
         let relative = cost.ln() - reference;
         if is_part && cell.rose_with_others(relative, changed) {
             continue;

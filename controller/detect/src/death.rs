@@ -64,7 +64,7 @@ pub(crate) fn ended(
         job.stopping && (job.stopped_for_cause || end.found || is_excused(&end, job.stopping_since));
     process.end = Some(end.clone());
     job.anybody_gone = true;
-    for (comm, comm_rank) in &process.memberships {
+    for (comm, comm_rank) in process.memberships.iter() {
         if let Some(comm) = job.comms.get_mut(comm) {
             comm.set_ended(*comm_rank);
         }

@@ -101,7 +101,7 @@ fn agreed(told: impl Iterator<Item = Option<u64>>) -> Option<u64> {
 
 /// "AllReduce of 1024 ncclFloat32".
 pub(crate) fn describe(signature: &OperationSignature) -> String {
-    let root = match signature.function.as_str() {
+    let root = match &*signature.function {
         "Broadcast" | "Reduce" | "Gather" | "Scatter" => format!(" with root {}", signature.root),
         _ => String::new(),
     };

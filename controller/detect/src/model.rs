@@ -4,6 +4,7 @@
 //! of the last incarnation cannot accuse anybody in the new one.
 
 mod comm;
+mod memberships;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,12 +25,11 @@ use crate::{
     },
     pace::Pace,
     rhythm::Prior,
-    signature,
     slow::Held,
     stages::Stages,
     stats::Histogram,
     survey::{self, Survey},
-    tree::Tree,
+    tree::{Slot, Tree},
 };
 
 /// Communicators a process may be in; a bound on what a confused agent can make us remember.
@@ -151,11 +151,12 @@ impl Job {
             return;
         }
         let (prior, survey) = (&self.prior, &self.survey);
-        let entry = self.comms.get_or_insert_with(comm, || {
+        let slot = self.comms.slot(&comm).unwrap_or_else(|| {
             let mut fresh = Comm::new(comm, name, size, prior.clone());
             fresh.elsewhere = survey.elsewhere(fresh.kind, &fresh.counted);
-            fresh
+            self.comms.insert(comm, fresh)
         });
+        let Some(entry) = self.comms.at_mut(slot, &comm) else { return };
         if entry.tells_size != (size > 0) || (entry.tells_size && entry.size != size) {
             let text = format!("communicator {:x} has {} ranks, or {size}", comm.0, entry.size);
             self.conflict(text);
@@ -178,7 +179,7 @@ impl Job {
         }
         self.survey.changed = true;
         if let Some(process) = self.processes.get_mut(&id) {
-            process.memberships.insert(comm, comm_rank);
+            process.memberships.insert(comm, comm_rank, slot);
         }
     }
 
@@ -217,7 +218,7 @@ impl Job {
         let (kernel_events, stopped) = (window.kernel_events, window.state == ProcessState::Stopped);
         let lossy = process.level_since_loss.is_some_and(|level| level < LEVEL_WINDOWS);
         let mut level = process.level_since_loss;
-        let mut told: Vec<(CommId, u32, Vec<LinkTime>)> = Vec::new();
+        let mut told: Vec<(CommId, Slot, u32, Vec<LinkTime>)> = Vec::new();
         if let Some(own) = window.own.filter(|own| own.longest_us > 0 && self.survey.settled) {
             self.own_us.push(own.longest_us as f64);
         }
@@ -235,10 +236,10 @@ impl Job {
         let paces = self.by_rank.first_key_value().is_some_and(|(_, first)| *first == window.process);
         let mut progressed = None;
         for mut comm_window in window.comms {
-            let Some(comm_rank) = process.memberships.get(&comm_window.comm) else { continue };
-            let Some(comm) = self.comms.get_mut(&comm_window.comm) else { continue };
+            let Some((comm_rank, slot)) = process.memberships.place(&comm_window.comm) else { continue };
+            let Some(comm) = self.comms.at_mut(slot, &comm_window.comm) else { continue };
             if !lossy && !comm_window.links.is_empty() {
-                told.push((comm.id, *comm_rank, std::mem::take(&mut comm_window.links)));
+                told.push((comm.id, slot, comm_rank, std::mem::take(&mut comm_window.links)));
             }
             if paces {
                 let (whole_us, undisturbed) = (self.survey.iteration_us, self.cases.is_empty());
@@ -250,7 +251,7 @@ impl Job {
             let duration_us = window.duration_us;
             let survey = &self.survey;
             let said =
-                comm.take(*comm_rank, comm_window, duration_us, kernel_events, lossy, survey, config, taken);
+                comm.take(comm_rank, comm_window, duration_us, kernel_events, lossy, survey, config, taken);
             progressed = progressed.max(said.progressed);
             if let Some(level) = level.as_mut().filter(|_| said.is_level) {
                 *level = level.saturating_add(1);
@@ -271,25 +272,9 @@ impl Job {
         {
             self.quiet_us.push(at.micros_since(before) as f64);
         }
-        for (comm, comm_rank, links) in told {
-            self.take_links(comm, comm_rank, &links, nodes, now);
-        }
-    }
-
-    /// Takes in what a member of a communicator tells of its network links.
-    fn take_links(&mut self, id: CommId, comm_rank: u32, links: &[LinkTime], nodes: &Nodes, now: Timestamp) {
-        let Some(comm) = self.comms.get(&id) else { return };
-        let place = |comm_rank: u32| {
-            let process = comm.members.get(&comm_rank)?.process;
-            let node = &self.processes.get(&process)?.info.node;
-            Some(Place { comm_rank, process, node, nodes: Some(nodes) })
-        };
-        let Some(own) = place(comm_rank) else { return };
-        let name = signature::fnv(signature::fnv_start(), comm.name.as_bytes());
-        let at = Where { comm: id, size: comm.size, name };
-        for link in links {
-            if let Some(peer) = place(link.peer) {
-                self.network.take(at, own, peer, link, now);
+        for (comm, slot, comm_rank, links) in told {
+            if let Some(comm) = self.comms.at(slot, &comm) {
+                take_links(&mut self.network, &self.processes, comm, comm_rank, &links, nodes, now);
             }
         }
     }
@@ -356,5 +341,26 @@ impl Job {
 
     pub(crate) fn all_ended(&self) -> bool {
         !self.processes.is_empty() && self.processes.values().all(|process| !process.alive())
+    }
+}
+
+/// Takes in what a member of a communicator tells of its network links.
+fn take_links(
+    network: &mut Network,
+    processes: &Processes,
+    comm: &Comm,
+    comm_rank: u32,
+    links: &[LinkTime],
+    nodes: &Nodes,
+    now: Timestamp,
+) {
+    let place = |comm_rank: u32| {
+        let process = comm.members.get(&comm_rank)?.process;
+        let node = &processes.get(&process)?.info.node;
+        Some(Place { process, node, nodes: Some(nodes) })
+    };
+    let at = Where { comm: comm.id, size: comm.size, name: &comm.name };
+    for link in links {
+        network.take(at, comm_rank, link, place, now);
     }
 }

@@ -1,6 +1,8 @@
 //! What the detector is told. Every input is serialisable and carries no clock of its own, so that a run can be
 //! recorded as `{now, observation}` lines and replayed into the same findings.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// A moment on the controller's clock, in microseconds since the Unix epoch. The controller derives it from a
@@ -305,15 +307,16 @@ pub struct PendingPeer {
     pub position: u64,
 }
 
-/// What a collective is, as far as all ranks must agree on it.
+/// What a collective is, as far as all ranks must agree on it. There are few, and each rank tells of one every second, so their names
+/// are shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OperationSignature {
     /// NCCL's name: "AllReduce", "ReduceScatter", …
-    pub function: String,
+    pub function: Arc<str>,
     /// Elements.
     pub count: u64,
     /// NCCL's name of the type: "ncclFloat32", …
-    pub datatype: String,
+    pub datatype: Arc<str>,
     /// Root rank, 0 where the function has none.
     pub root: u32,
 }

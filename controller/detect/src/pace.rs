@@ -182,7 +182,7 @@ fn grown(change: &ChangePoint, clock: Option<CommId>, comms: &Comms) -> Vec<Grow
         kind.number += 1;
         kind.before.iter_mut().zip(before).for_each(|(sum, share)| *sum += share);
         kind.after.iter_mut().zip(after).for_each(|(sum, share)| *sum += share);
-        kind.operations.extend(comm.functions.iter().cloned());
+        kind.operations.extend(comm.functions.iter().map(|function| function.to_string()));
         kind.has_clock |= clock == Some(comm.id);
     }
     let total = change.after_us as f64 - change.before_us as f64;

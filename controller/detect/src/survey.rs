@@ -76,14 +76,14 @@ pub(crate) fn look(job: &mut Job, nodes: &Nodes, now: Timestamp) {
     if changed || known != job.survey.known {
         (job.survey.changed, job.survey.known) = (false, known);
         let apart = roles::apart(&job.comms, &job.processes);
-        for (id, comm) in &mut job.comms {
+        for (id, comm) in job.comms.iter_mut() {
             comm.judged = !apart.contains(id);
         }
         let joining = job.comms.values().filter(|comm| comm.judged && comm.members.len() > 1);
         job.stages.set(roles::of(joining, &job.processes));
     }
     if let Some(first) = job.by_rank.get(&0).and_then(|id| job.processes.get(id)) {
-        for (id, comm_rank) in &first.memberships {
+        for (id, comm_rank) in first.memberships.iter() {
             if let Some(comm) = job.comms.get_mut(id) {
                 comm.first = Some(*comm_rank);
             }

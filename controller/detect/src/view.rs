@@ -189,7 +189,7 @@ fn rank_view(
     // Below this nobody hangs anywhere, so what is normal in each communicator need not be asked.
     let least_us = config.hang_floor_ms.min(config.learning_hang_ms).saturating_mul(500).max(1);
     let (mut largest, mut waits): (Option<(&Comm, &Member)>, bool) = (None, false);
-    for (id, rank) in &process.memberships {
+    for (id, rank) in process.memberships.iter() {
         let Some(comm) = job.comms.get(id) else { continue };
         let Some(member) = comm.members.get(rank) else { continue };
         let wait_us = member.wait_us(process.kernel_events);

@@ -148,9 +148,9 @@ impl Iterator for Rows<'_> {
 /// What a collective is.
 pub(super) fn operation(message: v1::OperationSignature) -> Result<OperationSignature, Invalid> {
     Ok(OperationSignature {
-        function: flat("function", message.function)?,
+        function: flat("function", message.function)?.into(),
         count: at_most("count", message.count, limits::BYTES)?,
-        datatype: flat("datatype", message.datatype)?,
+        datatype: flat("datatype", message.datatype)?.into(),
         root: message.root,
     })
 }

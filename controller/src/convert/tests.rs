@@ -208,7 +208,7 @@ fn windows_that_share_what_they_repeat_arrive_whole() {
     };
     let taken = windows(packed());
     let comm = &taken[0].comms[0];
-    assert_eq!(comm.in_flight.as_ref().unwrap().signature.function, "Broadcast");
+    assert_eq!(comm.in_flight.as_ref().unwrap().signature.function.as_ref(), "Broadcast");
     let block = &comm.blocks[0];
     assert_eq!((block.first, block.length, block.signature, block.wait_ns), (4, 4, 8, 10));
     assert_eq!((block.own_ns, block.silent_ns, block.longest_own_ns), (Some(30), Some(20), Some(20)));

@@ -472,12 +472,8 @@ impl Signatures {
             return index;
         }
         let index = *self.known.entry(key).or_insert_with(|| {
-            let signature = OperationSignature {
-                function: name.to_owned(),
-                count: key.1,
-                datatype: "bytes".to_owned(),
-                root: 0,
-            };
+            let signature =
+                OperationSignature { function: name.into(), count: key.1, datatype: "bytes".into(), root: 0 };
             // Two words of the trace may be one of NCCL's.
             *self.distinct.entry(signature).or_insert_with_key(|signature| {
                 all.push(signature.clone());

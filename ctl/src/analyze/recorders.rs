@@ -284,9 +284,9 @@ fn signature(
     recording: &mut Recording,
 ) -> u32 {
     let signature = OperationSignature {
-        function: operation.function.clone(),
+        function: operation.function.as_str().into(),
         count: operation.count,
-        datatype: operation.datatype.clone(),
+        datatype: operation.datatype.as_str().into(),
         root: operation.root_or_peer,
     };
     *known.entry(signature).or_insert_with_key(|signature| {

@@ -339,7 +339,7 @@ impl Recording {
     /// Whether nobody can leave the operation before everybody has entered it.
     #[must_use]
     pub fn synchronises(&self, operation: &Operation) -> bool {
-        let function = self.signatures.get(operation.signature as usize).map(|s| s.function.as_str());
+        let function = self.signatures.get(operation.signature as usize).map(|s| &*s.function);
         matches!(function, Some("AllReduce" | "AllGather" | "ReduceScatter" | "AllToAll" | "Barrier"))
     }
 }

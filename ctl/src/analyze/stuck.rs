@@ -321,7 +321,7 @@ impl Story<'_> {
         let said = |signature: &u32| {
             let signature = &self.recording.signatures[*signature as usize];
             match signature.count {
-                0 => signature.function.clone(),
+                0 => signature.function.to_string(),
                 n => format!("{} of {n} {}", signature.function, signature.datatype),
             }
         };

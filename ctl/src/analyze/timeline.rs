@@ -114,7 +114,7 @@ fn draw(comm: &Comm, sequence: u64, rows: &[Row<'_>], recording: &Recording) -> 
     let function = operations()
         .next()
         .and_then(|operation| recording.signatures.get(operation.signature as usize))
-        .map_or("operation", |signature| signature.function.as_str());
+        .map_or("operation", |signature| &signature.function);
     let across = if open { "never over".to_owned() } else { duration_ns((end - first).unsigned_abs()) };
     let mut lines = vec![format!(
         "{} #{sequence} on {}, {across} (· not in it yet, █ waiting, ▒ all are in it; * suspect)",

@@ -100,7 +100,8 @@ impl Controller {
         fs::write(&config, "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\nlog:\n  level: warn\n")?;
         confine(&cores.controller)?;
         let mut command = Command::new(program);
-        command.arg("--config").arg(&config);
+        // As its unit and its image have it.
+        command.arg("--config").arg(&config).env("MIMALLOC_PURGE_DELAY", "2000");
         let child = Child::start("controller", &mut command, &dir.path().join("controller.log"));
         confine(&cores.agents)?;
         let mut child = child?;

@@ -61,11 +61,9 @@ impl Links {
                     let (send, receive) = times((src, dst));
                     let factor = (if is_send { send } else { receive * 2.0 }) * (1.0 + self.noise(0.1));
                     let (own, peer) = if is_send { (src, dst) } else { (dst, src) };
-                    let place = |comm_rank: u32| Place {
-                        comm_rank,
-                        process: ProcessId(u64::from(comm_rank) + 1),
-                        node: &self.nodes[comm_rank as usize],
-                        nodes: None,
+                    let place = |comm_rank: u32| {
+                        let process = ProcessId(u64::from(comm_rank) + 1);
+                        Some(Place { process, node: &self.nodes[comm_rank as usize], nodes: None })
                     };
                     let link = LinkTime {
                         peer,
@@ -76,8 +74,8 @@ impl Links {
                         network_ns: (32.0 * 20_000.0 * factor) as u64,
                         ..LinkTime::default()
                     };
-                    let at = Where { comm: CommId(7), size, name: 0 };
-                    self.network.take(at, place(own), place(peer), &link, now);
+                    let at = Where { comm: CommId(7), size, name: "" };
+                    self.network.take(at, own, &link, place, now);
                 }
             }
             self.network.compare(&Config::default(), now);
@@ -96,7 +94,7 @@ fn a_link_that_becomes_slow_is_found_and_clears() {
     assert_eq!(ring.slow(), []);
     ring.run(12, |src| if src == 3 { (1.6, 1.6) } else { (1.0, 1.0) });
     assert_eq!(ring.slow(), [(3, 4)]);
-    let numbers = ring.network.cells[&ring.network.slow.first().copied().unwrap()].numbers;
+    let numbers = ring.network.cells.get(ring.network.slow.first().unwrap()).unwrap().numbers;
     assert!((1.4..1.8).contains(&numbers.excess.exp()), "{numbers:?}");
     assert_eq!(numbers.peers, 8);
     ring.run(30, |_| (1.0, 1.0));
@@ -166,16 +164,15 @@ fn links_that_become_slow_while_they_are_learned_are_found_although_they_are_hal
 fn one_end_alone_proves_nothing_and_nothing_odd_breaks_it() {
     let mut network = Network::default();
     let node = NodeName("n".into());
-    let place =
-        |rank: u32| Place { comm_rank: rank, process: ProcessId(rank.into()), node: &node, nodes: None };
-    let at = Where { comm: CommId(1), size: 4, name: 0 };
+    let place = |rank: u32| Some(Place { process: ProcessId(rank.into()), node: &node, nodes: None });
+    let at = Where { comm: CommId(1), size: 4, name: "" };
     for second in 0..100 {
         let now = Timestamp(second * 1_000_000);
         for (bytes, steps, ns) in [(1 << 20, 8, u64::MAX), (u64::MAX, 8, 0), (0, 0, 1), (1 << 20, 0, 5)] {
             for peer in [1, 2, 3] {
                 let link =
                     LinkTime { peer, is_send: true, steps, bytes, network_ns: ns, ..LinkTime::default() };
-                network.take(at, place(0), place(peer), &link, now);
+                network.take(at, 0, &link, place, now);
             }
         }
         network.compare(&Config::default(), now);
@@ -203,7 +200,7 @@ fn a_slow_link_that_becomes_much_slower_is_as_slow_as_it_is_now() {
     let mut ring = Links::ring(4);
     ring.run(30, |_| (1.0, 1.0));
     ring.run(30, |src| if src == 2 { (2.0, 2.0) } else { (1.0, 1.0) });
-    let worst = |ring: &Links| ring.network.cells[ring.network.slow.first().unwrap()].numbers;
+    let worst = |ring: &Links| ring.network.cells.get(ring.network.slow.first().unwrap()).unwrap().numbers;
     let before = worst(&ring);
     ring.run(3, |src| if src == 2 { (100.0, 100.0) } else { (1.0, 1.0) });
     let after = worst(&ring);

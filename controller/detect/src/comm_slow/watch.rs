@@ -122,7 +122,7 @@ pub(super) fn look_closer(job: &mut Job, now: Timestamp) {
     add(&mut processes, pairs.into_iter().flat_map(|(src, dst)| [src, dst]));
     // Then those whom these exchange data with, in whichever communicator: whether their links are slow, too, tells what the cause is.
     let mut others = Vec::new();
-    let central = processes.iter().take(CENTRAL).filter_map(|id| Some(&job.process(*id)?.memberships));
+    let central = processes.iter().take(CENTRAL).filter_map(|id| Some(job.process(*id)?.memberships.iter()));
     for (comm, comm_rank) in central.flatten() {
         let first = Key { comm: *comm, src: 0, dst: 0, class: 0 };
         let links = network.cells.range(first..).map(|(key, _)| key).take_while(|key| key.comm == *comm);

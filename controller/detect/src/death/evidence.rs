@@ -101,7 +101,7 @@ fn took_others_along(job: &Job) -> Option<ProcessId> {
 
 /// Whether its last window, taken at its end, shows that its last collective was no longer ago than iterations take.
 fn was_at_work(job: &Job, id: ProcessId, end: &End) -> bool {
-    let memberships = job.process(id).into_iter().flat_map(|process| &process.memberships);
+    let memberships = job.process(id).into_iter().flat_map(|process| process.memberships.iter());
     memberships.filter_map(|(comm, rank)| job.comms.get(comm)?.members.get(rank).map(|m| (comm, m))).any(
         |(comm, member)| {
             let iteration_us = job.comms.get(comm).and_then(|comm| comm.rhythm.iteration_us());
@@ -144,7 +144,7 @@ pub(super) fn needed(job: &Job, id: ProcessId, end: &End) -> bool {
 pub(super) fn seems_over(job: &Job, id: ProcessId, end: &End) -> bool {
     let Some(process) = job.process(id) else { return false };
     let mut judged = 0;
-    for (comm_id, rank) in &process.memberships {
+    for (comm_id, rank) in process.memberships.iter() {
         let Some(comm) = job.comms.get(comm_id) else { continue };
         let idle_us = comm.rhythm.iteration_us().unwrap_or(0).saturating_mul(2).saturating_add(200_000);
         let over = |member: &Member| member.in_flight.is_none() && member.idle_us >= idle_us;

@@ -112,7 +112,7 @@ fn missed<'a>(job: &'a Job, nodes: &Nodes, before: Timestamp) -> BTreeSet<&'a No
 
 /// Whether a process was last seen waiting for others.
 fn waits(job: &Job, id: ProcessId) -> bool {
-    let memberships = job.process(id).into_iter().flat_map(|process| &process.memberships);
+    let memberships = job.process(id).into_iter().flat_map(|process| process.memberships.iter());
     let mut members = memberships.filter_map(|(comm, rank)| job.comms.get(comm)?.members.get(rank));
     members.any(|member| is_in_collective(member) || member.pending_peers.iter().any(|open| open.started))
 }

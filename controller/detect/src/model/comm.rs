@@ -1,6 +1,9 @@
 //! A communicator and its members: how far each got, what it waits in, and what is normal there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     by_rank::ByRank,
@@ -192,7 +195,7 @@ pub(crate) struct Comm {
     /// How long members of others like it work, which do the same, if it has few members.
     pub(crate) work_elsewhere: Option<Work>,
     /// Functions seen in it.
-    pub(crate) functions: BTreeSet<String>,
+    pub(crate) functions: BTreeSet<Arc<str>>,
     /// Operations and bytes told of, by all members.
     moved: (u64, u64),
 }

@@ -1,11 +1,10 @@
 //! A training process: who it is, whether it can be seen, and how it ended.
 
-use std::collections::BTreeMap;
-
+use super::memberships::Memberships;
 use crate::{
     config::Config,
     nodes::Nodes,
-    observation::{CommId, OwnTime, ProcessInfo, ProcessState, Timestamp, Window},
+    observation::{OwnTime, ProcessInfo, ProcessState, Timestamp, Window},
 };
 
 /// Windows in which a rank that lost events must be level with its peers before its positions count again.
@@ -44,7 +43,7 @@ pub(crate) enum Fate {
 pub(crate) struct Process {
     pub(crate) info: ProcessInfo,
     /// Communicators it is in, with its rank there.
-    pub(crate) memberships: BTreeMap<CommId, u32>,
+    pub(crate) memberships: Memberships,
     pub(crate) first_seen: Timestamp,
     /// When its last window was taken.
     pub(crate) seen: Option<Timestamp>,
@@ -70,7 +69,7 @@ impl Process {
     pub(super) fn new(info: ProcessInfo, now: Timestamp) -> Self {
         Self {
             info,
-            memberships: BTreeMap::new(),
+            memberships: Memberships::default(),
             first_seen: now,
             seen: None,
             state: ProcessState::Unknown,

@@ -40,7 +40,7 @@ fn the_same_operation_in_other_words_has_the_same_signature() {
         r#"{"rank":1,"comm":"c","seq":0,"op":"ncclAllReduce","bytes":8,"start_us":1,"end_us":2}"#,
     ]);
     assert_eq!(recording.signatures.len(), 1);
-    assert_eq!(recording.signatures[0].function, "AllReduce");
+    assert_eq!(recording.signatures[0].function.as_ref(), "AllReduce");
 }
 
 #[test]

@@ -218,9 +218,9 @@ impl Builder<'_> {
         let count = batch.members.iter().map(elements).fold(0, u64::saturating_add);
         let dtype = batch.members.first().map_or("", |entry| entry.dtype.as_str());
         self.intern(OperationSignature {
-            function: name,
+            function: name.into(),
             count: if agree { count } else { 0 },
-            datatype: if agree { dtype.to_owned() } else { String::new() },
+            datatype: (if agree { dtype } else { "" }).into(),
             root: 0,
         })
     }

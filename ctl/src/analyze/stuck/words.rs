@@ -135,7 +135,7 @@ impl Story<'_> {
             find(&self.recording.processes[*process].series[*series].operations, sequence)
         });
         let signature = members.next().and_then(|op| self.recording.signatures.get(op.signature as usize));
-        signature.map_or("operation", |signature| signature.function.as_str())
+        signature.map_or("operation", |signature| &signature.function)
     }
 
     pub(super) fn last_operation(&self, rank: usize) -> String {
