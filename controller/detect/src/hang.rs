@@ -203,9 +203,11 @@ fn unseen(job: &Job, waits: &Waits, id: CommId, config: &Config) -> Judgement {
     {
         return Judgement::Undecided(missing(job, comm, stall));
     }
-    let threshold_us = patience::unanswered(job, &[], config);
-    let open = waits.peers.iter().filter(|wait| wait.comm == id && wait.wait_us >= threshold_us);
-    let missing: Vec<String> = open
+    let longer_than = |us: u64| waits.peers.iter().filter(move |wait| wait.comm == id && wait.wait_us >= us);
+    if longer_than(patience::least(config)).next().is_none() {
+        return Judgement::Wait;
+    }
+    let missing: Vec<String> = longer_than(patience::unanswered(job, &[], config))
         .filter_map(|wait| {
             let (who, why) = (names::member(job, comm, wait.peer_rank), wait.unseen.as_ref()?);
             Some(format!(

@@ -30,6 +30,12 @@ const UNSEEN_US: u64 = 2_000_000;
 /// Two ranks' last windows were taken at most this long one after the other.
 const WINDOW_US: u64 = 1_000_000;
 
+/// Nothing is waited for for less than this. Known without looking at all communicators of the job, as what follows does for each
+/// send and receive that ranks are in: of a large job, thousands are under way at any moment.
+pub(crate) fn least(config: &Config) -> u64 {
+    config.hang_floor_ms.min(config.learning_hang_ms).saturating_mul(1_000)
+}
+
 /// For an operation that all members are in.
 pub(crate) fn inside(comm: &Comm, config: &Config) -> u64 {
     if !comm.rhythm.known() {

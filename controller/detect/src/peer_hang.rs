@@ -27,6 +27,9 @@ pub(crate) fn unanswered(job: &Job, waits: &Waits, holders: &[Holder], config: &
     let for_them: Vec<&PeerWait> =
         holders.iter().flat_map(|holder| waits.waiting_for(holder.process)).collect();
     let longest = for_them.iter().max_by_key(|wait| (wait.wait_us, !wait.is_send))?;
+    if first.why != Why::Stopped && longest.wait_us < patience::least(config) {
+        return None;
+    }
     let threshold_us = patience::unanswered(job, holders, config);
     let allowed_us = match first.why {
         Why::Stopped => config.stopped_floor_ms.saturating_mul(1_000),
@@ -90,9 +93,12 @@ pub(crate) fn transfer(
             wait.comm == comm && pair == (src, Some(dst)) && (wait.is_send || wait.peer == Some(src))
         })
         .collect();
-    let threshold_us = patience::transfer(job, config);
     // The later of the two has just come, for all that is known, until it has waited long itself.
     let shortest = ends.iter().min_by_key(|wait| wait.wait_us)?;
+    if shortest.wait_us < patience::least(config) {
+        return None;
+    }
+    let threshold_us = patience::transfer(job, config);
     if shortest.wait_us < threshold_us {
         return None;
     }
