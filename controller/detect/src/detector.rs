@@ -29,8 +29,8 @@ pub use crate::{comm_slow::Wish, config::Config};
 
 /// Least time between two looks at the same job.
 const EXAMINE_US: u64 = 200_000;
-/// Least time for each process in a job, since a look goes through all of them: while a job of a hundred thousand stands
-/// still, windows are to be taken in all the same.
+/// Least time for each process in a job, or for each member of a communicator that was looked at the last time, if those are more:
+/// while a job of a hundred thousand stands still, windows are to be taken in all the same.
 const EXAMINE_EACH_US: u64 = 6;
 /// Health events that wait for a symptom.
 const MAX_WAITING_EVENTS: usize = 1_024;
@@ -306,7 +306,7 @@ fn attend(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &m
     if !job.pending_ends.is_empty() {
         death::decide(job, nodes, config, now, out);
     }
-    let least_us = EXAMINE_US.max(EXAMINE_EACH_US * job.processes.len() as u64);
+    let least_us = EXAMINE_US.max(EXAMINE_EACH_US * job.looks.max(job.processes.len()) as u64);
     let due = now.micros_since(job.examined) >= least_us;
     let concerned =
         !job.suspicious.is_empty() || job.cases.hangs().next().is_some() || !job.undecided.is_empty();

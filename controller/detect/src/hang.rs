@@ -50,6 +50,7 @@ enum Judgement {
 pub(crate) fn assess(job: &mut Job, nodes: &Nodes, config: &Config, now: Timestamp, out: &mut Vec<Finding>) {
     job.examined = now;
     let waits = wait::find(job, nodes, config, now);
+    job.looks = waits.looks;
     patience::note(job, &waits);
     job.suspicious.retain(|id| waits.concern(*id));
     job.undecided.clear();
@@ -283,8 +284,7 @@ fn symptom(comm: &Comm, stall: &Stall) -> String {
 fn symptoms(job: &Job, waits: &Waits, root: Option<CommId>) -> Vec<String> {
     let others = waits.stalls.iter().filter(|(id, _)| Some(**id) != root);
     let stalls = others.filter_map(|(id, stall)| Some(symptom(job.comms.get(id)?, stall)));
-    let comms: std::collections::BTreeSet<CommId> = waits.peers.iter().map(|wait| wait.comm).collect();
-    let peers = comms.iter().filter_map(|id| job.comms.get(id));
+    let peers = waits.between.iter().filter_map(|id| job.comms.get(id));
     let peers = peers.map(|comm| format!("ranks wait in sends and receives of {}", comm.label()));
     stalls.chain(peers).take(MAX_SYMPTOMS).collect()
 }

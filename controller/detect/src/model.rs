@@ -62,6 +62,8 @@ pub(crate) struct Job {
     /// Communicators in which somebody has waited for long.
     pub(crate) suspicious: BTreeSet<CommId>,
     pub(crate) examined: Timestamp,
+    /// How many members of communicators were looked at then, those of several counted for each.
+    pub(crate) looks: usize,
     /// Ends that wait for a verdict.
     pub(crate) pending_ends: BTreeSet<ProcessId>,
     /// Ranks that seem to wait for each other.
@@ -107,6 +109,7 @@ impl Job {
             stopped_for_cause: false,
             suspicious: BTreeSet::new(),
             examined: Timestamp(0),
+            looks: 0,
             pending_ends: BTreeSet::new(),
             circles: Circles::default(),
             undecided: Vec::new(),

@@ -51,6 +51,10 @@ pub(crate) struct PeerWait {
 pub(crate) struct Waits {
     pub(crate) stalls: BTreeMap<CommId, Stall>,
     pub(crate) peers: Vec<PeerWait>,
+    /// Communicators in which ranks wait for peers.
+    pub(crate) between: BTreeSet<CommId>,
+    /// How many members were looked at to find them.
+    pub(crate) looks: usize,
 }
 
 /// An end of the graph.
@@ -86,6 +90,7 @@ pub(crate) fn find(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) ->
             continue;
         }
         let Some(comm) = job.comms.get(&id) else { continue };
+        waits.looks += comm.members.len();
         let mut held = BTreeSet::new();
         // A wait that follows from another is younger than it, so half the threshold is enough here. Whether the
         // stall as a whole has lasted long enough is decided at the root.
@@ -96,6 +101,9 @@ pub(crate) fn find(job: &Job, nodes: &Nodes, config: &Config, now: Timestamp) ->
         }
         let peers = peer_waits(job, comm, nodes, config, now);
         held.extend(peers.iter().filter_map(|wait| wait.peer));
+        if !peers.is_empty() {
+            waits.between.insert(id);
+        }
         waits.peers.extend(peers);
         left.extend(
             held.iter().filter_map(|id| job.process(*id)).flat_map(|p| p.memberships.keys().copied()),
@@ -159,7 +167,7 @@ fn peer_waits(job: &Job, comm: &Comm, nodes: &Nodes, config: &Config, now: Times
 impl Waits {
     /// Whether somebody waits in the communicator.
     pub(crate) fn concern(&self, comm: CommId) -> bool {
-        self.stalls.contains_key(&comm) || self.peers.iter().any(|wait| wait.comm == comm)
+        self.stalls.contains_key(&comm) || self.between.contains(&comm)
     }
 
     /// The sends and receives that wait for a process.
