@@ -20,7 +20,7 @@ use clap::Parser;
 /// whether its first suspect and kind were right, how long it took, how many innocents it accused; and, last, whether the
 /// promised figures are reached. Exit code 1 if one is not.
 ///
-/// Seeds below 1000000 are for tuning; those from there to 23999999 have been looked at; from 24000000 on they are held out.
+/// Seeds below 1000000 are for tuning; those from there to 24999999 have been looked at; from 25000000 on they are held out.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
