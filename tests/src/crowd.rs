@@ -192,7 +192,6 @@ async fn crowd(
 ) -> anyhow::Result<Report> {
     let open = || open_files(controller);
     let before = (usage(controller)?, open()?);
-    let turned_before = turned_away(http)?;
     // One address alone.
     let mut one = Crowd::new(grpc);
     one.enter(address(0), args.per_address + TOO_MANY, Manner::Polite).await;
@@ -246,7 +245,7 @@ async fn crowd(
     let last = usage(controller)?;
     let cores = (last.cpu - first.cpu).as_secs_f64() / start.elapsed().as_secs_f64();
     let open_after = open()?.saturating_sub(before.1);
-    let turned_away = turned_away(http)? - turned_before;
+    let turned_away = turned_away(http)?;
     let grown = full.rss.saturating_sub(before.0.rss) as f64;
     Ok(Report {
         room,

@@ -260,7 +260,7 @@ impl Network {
             group.links = group.links.max(ready.len());
             judge(group, &ready, &mut self.cells, config, now);
             for (key, slot) in ready {
-                let verdict = self.cells.at_mut(slot, &key).map_or(Verdict::Fine, |cell| cell.verdict());
+                let verdict = self.cells.at(slot, &key).map_or(Verdict::Fine, Cell::verdict);
                 set(&mut self.suspicious, key, verdict != Verdict::Fine);
                 set(&mut self.slow, key, verdict == Verdict::Slow);
             }
