@@ -7,13 +7,19 @@
 //! only counts. `default` is the plugin's own mask, where steps come for one operation in sixteen; `all steps` has them
 //! all. No figure passes or fails: machines differ.
 //!
+//! The second table is one small all-reduce at a time inside a node, without kernel events, as most are while thousands come in a
+//! second. Between them as much memory is touched as a step of a job's Python may, and an agent reads the recorder beside it,
+//! so that little of the plugin's is in a near cache when it is called.
+//!
 //! `cargo bench -p c4-tests --bench plugin`; each case runs in a process of its own, since a plugin's state is its process's.
 
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::{null, null_mut};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use c4_recorder::reader::Reader;
 use c4_tests::nccl::{CommConfig, Handle, Nccl, Plugin, built};
@@ -30,6 +36,14 @@ const BATCH: u32 = 64;
 const ROUNDS: usize = 2_000;
 /// Says to a process of this program which plugin it is to measure.
 const PLUGIN: &str = "C4_BENCH_PLUGIN";
+/// Says to it that one all-reduce at a time is to be measured.
+const ALONE: &str = "C4_BENCH_ALONE";
+/// All-reduces timed one at a time.
+const TIMES: usize = 8_000;
+/// Bytes touched between them.
+const TOUCHED: usize = 4 << 20;
+/// Time between two looks of the agent.
+const LOOKS: Duration = Duration::from_millis(100);
 
 /// The functions under test, out of their table as NCCL has them.
 struct Caller {
@@ -99,6 +113,18 @@ impl Caller {
             );
             self.stop(kernel);
         }
+    }
+
+    /// A small all-reduce inside a node: the events of the launching thread, and no others.
+    fn small_all_reduce(&mut self, number: u64) {
+        let group = self.start(&mut descriptor(event::GROUP_API, null_mut()));
+        let call = self.start(&mut descriptor(event::COLL_API, group));
+        let mut coll = descriptor(event::COLL, call);
+        coll.detail.coll = collective(number);
+        let task = self.start(&mut coll);
+        self.stop(task);
+        self.stop(call);
+        self.stop(group);
     }
 
     fn network(&mut self, mask: u64, task: *mut c_void, channel: u8, is_send: bool) {
@@ -186,17 +212,60 @@ fn measure(path: &Path) {
         }
     }
     assert_recorded(number);
+    print_quantiles(samples, caller.events as f64 / number as f64);
+}
+
+/// Measures one plugin in this process, one small all-reduce at a time, and prints nanoseconds for each.
+fn measure_alone(path: &Path) {
+    let nccl = Nccl::knowing_up_to(path, 5);
+    let config = CommConfig { id: 1, name: None, nodes: 1, ranks: 8, rank: 3 };
+    let comm = nccl.init(&config).expect("the plugin loads");
+    let mut caller = caller(comm.plugin(), comm.context(), nccl.mask());
+    let done = Arc::new(AtomicBool::new(false));
+    let agent = std::thread::spawn({
+        let (done, readers) = (done.clone(), recorders());
+        move || {
+            while !done.load(Relaxed) {
+                readers.iter().for_each(|reader| drop(reader.snapshot().expect("a sound snapshot")));
+                std::thread::sleep(LOOKS);
+            }
+        }
+    });
+    let mut touched = vec![1_u64; TOUCHED / size_of::<u64>()];
+    let mut samples = Vec::with_capacity(TIMES);
+    for number in 0..TIMES + TIMES / 4 {
+        // One word of each line.
+        touched.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_mul(3));
+        std::hint::black_box(&mut touched);
+        #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+        let start = Instant::now();
+        caller.small_all_reduce(number as u64);
+        let elapsed = start.elapsed().as_nanos() as f64;
+        if number >= TIMES / 4 {
+            samples.push(elapsed);
+        }
+    }
+    done.store(true, Relaxed);
+    agent.join().expect("the agent's thread");
+    print_quantiles(samples, caller.events as f64 / (TIMES + TIMES / 4) as f64);
+}
+
+fn print_quantiles(mut samples: Vec<f64>, events: f64) {
     samples.sort_by(f64::total_cmp);
     let at = |share: f64| samples[(share * (samples.len() - 1) as f64) as usize];
-    println!("{} {} {} {}", at(0.5), at(0.1), at(0.9), caller.events as f64 / number as f64);
+    println!("{} {} {} {events}", at(0.5), at(0.1), at(0.9));
+}
+
+fn recorders() -> Vec<Reader> {
+    let directory = std::env::var_os("C4_RECORDER_DIR").expect("set by the parent");
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    entries.map(|entry| Reader::open(&entry.expect("an entry").path()).expect("a sound recorder")).collect()
 }
 
 /// A plugin that keeps nothing is fast: if this one keeps a recorder, it must hold what was done.
 fn assert_recorded(operations: u64) {
-    let directory = std::env::var_os("C4_RECORDER_DIR").expect("set by the parent");
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("a directory entry").path();
-        let snapshot = Reader::open(&path).expect("a sound recorder").snapshot().expect("a sound snapshot");
+    for reader in recorders() {
+        let snapshot = reader.snapshot().expect("a sound snapshot");
         let comm = &snapshot.communicators[0];
         assert_eq!((comm.enqueued, comm.completed), (operations, operations));
         assert_eq!(snapshot.losses, Default::default());
@@ -253,7 +322,8 @@ fn in_a_process(plugin: &Path, environment: &[(&str, &str)]) -> [f64; 4] {
 
 fn main() {
     if let Some(plugin) = std::env::var_os(PLUGIN) {
-        return measure(&PathBuf::from(plugin));
+        let plugin = PathBuf::from(plugin);
+        return if std::env::var_os(ALONE).is_some() { measure_alone(&plugin) } else { measure(&plugin) };
     }
     let own = built::plugin().expect("the plugin is built");
     let counting = built::chained().expect("the counting plugin is built");
@@ -281,7 +351,19 @@ fn main() {
     row("only counts, no steps", floor, floor[0]);
     row("C4, default (steps of one in 16)", in_a_process(&own, &[]), floor[0]);
     row("C4, no steps", in_a_process(&own, &[("C4_STEP_SAMPLING", "0")]), floor[0]);
-    let counting = counting.to_str().expect("a UTF-8 path");
-    let chained = [("C4_CHAIN_PROFILER", counting), ("C4_CHAINED_MASK", ours.as_str())];
+    let chained =
+        [("C4_CHAIN_PROFILER", counting.to_str().expect("a UTF-8 path")), ("C4_CHAINED_MASK", ours.as_str())];
     row("C4 with the counting one chained", in_a_process(&own, &chained), floor[0]);
+
+    println!(
+        "\n{:<34} {:>9} {:>15} {:>8} {:>7}",
+        "one at a time inside a node", "ns/op", "10 % - 90 %", "events", "ratio"
+    );
+    let floor = in_a_process(&counting, &[(ALONE, "1"), ("C4_CHAINED_MASK", &ours)]);
+    row("only counts", floor, floor[0]);
+    row(
+        "C4, without kernel events",
+        in_a_process(&own, &[(ALONE, "1"), ("C4_KERNEL_EVENTS", "off")]),
+        floor[0],
+    );
 }

@@ -52,7 +52,7 @@ impl State {
             return None;
         }
         let (slot, generation) = ((context.payload() >> 16) as usize, context.payload() & 0xFFFF);
-        let live = self.live.get(slot)?.load(Relaxed);
+        let live = self.comms.get(slot)?.live.load(Relaxed);
         (live != 0 && u64::from(live & 0xFFFF) == generation).then(|| Comm {
             slot,
             generation: live,
@@ -63,7 +63,7 @@ impl State {
     /// The mask of a communicator, if it told one.
     #[inline]
     pub fn mask(&self, slot: usize) -> Option<&AtomicI32> {
-        let mask = self.masks.get(slot)?.load(Relaxed);
+        let mask = self.comms.get(slot)?.mask.load(Relaxed);
         // SAFETY: null, or what NCCL gave to init: a static of libnccl, which is aligned, and is loaded while it calls us. NCCL
         // reads it atomically.
         unsafe { mask.cast::<AtomicI32>().as_ref() }
@@ -124,7 +124,7 @@ fn group_start(state: &State, cookie: u64, context: Handle) -> Handle {
     if context.is_of(cookie)
         && let Some(comm) = state.communicator(context)
     {
-        let uses_network = state.networked.get(comm.slot).is_some_and(|networked| networked.load(Relaxed));
+        let uses_network = state.comms.get(comm.slot).is_some_and(|known| known.networked.load(Relaxed));
         state.depth.group_begins(state.recorder(), comm.record, state.mask(comm.slot), uses_network);
     }
     Handle::new(cookie, Kind::Token, 0)
@@ -142,7 +142,7 @@ fn call_start(state: &State, cookie: u64, context: Handle, captures: bool, is_co
             token |= token::KERNEL_EVENTS;
         }
         if state.runs.follow.load(Relaxed) && state.depth.has_for_itself(now, KERNEL) {
-            let networked = || state.networked.iter().any(|networked| networked.load(Relaxed));
+            let networked = || state.comms.iter().any(|known| known.networked.load(Relaxed));
             let wanted = if captures || state.depth.wants_all() {
                 Some(true)
             } else {

@@ -74,11 +74,13 @@ pub unsafe fn init(api: u32, told: &Told, mask: *mut c_int, log: Log) -> (Handle
         });
     }
     recorder.live().communicators.fetch_max(slot as u32 + 1, Relaxed);
-    state.masks[slot].store(mask, Relaxed);
-    state.networked[slot].store(false, Relaxed);
+    let known = &state.comms[slot];
+    known.mask.store(mask, Relaxed);
+    known.networked.store(false, Relaxed);
+    known.names.forget();
     state.peers.forget(slot);
     state.runs.forget(slot);
-    state.live[slot].store(generation, Release);
+    known.live.store(generation, Release);
     let first = state.depth.first_mask();
     recorder.set_mask(first.cast_unsigned(), first != 0);
     (events::context(cookie, slot as u64, generation), first)
@@ -94,13 +96,13 @@ pub fn finalize(context: Handle) {
     let mut slots = slots();
     let Some(comm) = state.communicator(context) else { return };
     let recorder = state.recorder();
-    state.live[comm.slot].store(0, Release);
+    state.comms[comm.slot].live.store(0, Release);
     comm.record.finalize();
     state.connections.release(recorder, comm.slot as u32, comm.generation);
     slots.count += 1;
     slots.finalized[comm.slot] = slots.count;
     recorder.recalibrate();
-    if state.live.iter().all(|live| live.load(Relaxed) == 0) {
+    if state.comms.iter().all(|known| known.live.load(Relaxed) == 0) {
         let mask = recorder.live().event_mask.load(Relaxed);
         recorder.set_mask(mask, false);
     }
@@ -110,7 +112,7 @@ impl Slots {
     /// A slot that was never used, else the one that was finalised longest ago.
     fn take(&mut self) -> Option<usize> {
         let state = state::get()?;
-        let free = |slot: &usize| state.live[*slot].load(Relaxed) == 0;
+        let free = |slot: &usize| state.comms[*slot].live.load(Relaxed) == 0;
         let slot = (0..layout::COMMUNICATORS).filter(free).min_by_key(|&slot| self.finalized[slot])?;
         // A generation is never 0, and not in its low bits either: a live slot is told by it.
         let next = self.generations[slot].wrapping_add(1);

@@ -4,10 +4,40 @@
 use std::ffi::{CStr, c_char};
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32};
 
 use c4_recorder::layout::{NAME_BYTES, NAMES};
 use c4_recorder::writer::Recorder;
+
+/// Names of an operation: its function, element type, algorithm and protocol.
+pub type OperationNames = [*const c_char; 4];
+
+/// The names of a communicator's last operation, with their numbers. Its next one mostly has the same, and NCCL, whose literals they are,
+/// is not unloaded while it lives, so their addresses are enough. Zeroes are valid: an operation without names.
+#[repr(C)]
+pub struct LastNames {
+    addresses: [AtomicPtr<c_char>; 4],
+    numbers: AtomicU32,
+}
+
+impl LastNames {
+    /// Their numbers, if these are the same.
+    #[inline]
+    pub fn numbers(&self, names: OperationNames) -> Option<[u8; 4]> {
+        let same = self.addresses.iter().zip(names).all(|(last, name)| ptr::eq(last.load(Relaxed), name));
+        same.then(|| self.numbers.load(Relaxed).to_ne_bytes())
+    }
+
+    /// Another communicator begins.
+    pub fn forget(&self) {
+        self.keep([ptr::null(); 4], [0; 4]);
+    }
+
+    fn keep(&self, names: OperationNames, numbers: [u8; 4]) {
+        self.addresses.iter().zip(names).for_each(|(last, name)| last.store(name.cast_mut(), Relaxed));
+        self.numbers.store(u32::from_ne_bytes(numbers), Relaxed);
+    }
+}
 
 /// Places in the cache of addresses.
 const PLACES: usize = 64;
@@ -27,12 +57,32 @@ struct Place {
 }
 
 impl NameCache {
+    /// The numbers of an operation's names, to be kept as the last ones.
+    ///
+    /// # Safety
+    /// As [`NameCache::number`], for each.
+    pub unsafe fn numbers(
+        &self,
+        recorder: &Recorder,
+        names: OperationNames,
+        last: Option<&LastNames>,
+    ) -> [u8; 4] {
+        // SAFETY: the caller says so.
+        let numbers = names.map(|name| unsafe { self.number(recorder, name) });
+        // One that has no number may get one.
+        let all = names.iter().zip(numbers).all(|(name, number)| name.is_null() || number != 0);
+        if let Some(last) = last.filter(|_| all) {
+            last.keep(names, numbers);
+        }
+        numbers
+    }
+
     /// The number of a name; 0 for null, or if the table is full.
     ///
     /// # Safety
     /// `name` is null or a C string that stays as it is during the call.
     #[inline]
-    pub unsafe fn number(&self, recorder: &Recorder, name: *const c_char) -> u8 {
+    unsafe fn number(&self, recorder: &Recorder, name: *const c_char) -> u8 {
         if name.is_null() {
             return 0;
         }

@@ -19,9 +19,22 @@ use c4_recorder::writer::Recorder;
 
 use crate::connections::Connections;
 use crate::depth::Depth;
-use crate::names::NameCache;
+use crate::names::{LastNames, NameCache};
 use crate::peers::Peers;
 use crate::runs::Runs;
+
+/// What is known of a communicator: what each of its operations needs, in one line of a processor's cache.
+#[repr(C, align(64))]
+pub struct Known {
+    /// Its generation, 0 if it is not live.
+    pub live: AtomicU32,
+    /// Whether a network operation of it was seen to move.
+    pub networked: AtomicBool,
+    /// Where NCCL keeps its event mask (in truth one place for all).
+    pub mask: AtomicPtr<i32>,
+    /// Names of its last operation.
+    pub names: LastNames,
+}
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 
@@ -36,12 +49,8 @@ pub struct State {
     pub depth: Depth,
     /// Which operations have kernel events.
     pub runs: Runs,
-    /// Generation of each live communicator, 0 for slots that are not live.
-    pub live: [AtomicU32; layout::COMMUNICATORS],
-    /// Whether a network operation of each communicator was seen to move.
-    pub networked: [AtomicBool; layout::COMMUNICATORS],
-    /// Where NCCL keeps the event mask of each communicator (in truth one place for all).
-    pub masks: [AtomicPtr<i32>; layout::COMMUNICATORS],
+    /// What is known of communicators, by slot.
+    pub comms: [Known; layout::COMMUNICATORS],
     /// Numbers of names.
     pub names: NameCache,
     /// Connections by what they connect.

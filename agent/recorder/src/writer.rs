@@ -20,6 +20,10 @@ pub use create::{CreateError, NewRecorder, prefix};
 pub use names::Names;
 pub use records::{CommunicatorFacts, OperationFacts, StepKey};
 
+/// Bytes that a processor fetches at a time.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+
 /// A recorder that this process writes.
 pub struct Recorder {
     base: NonNull<u8>,
@@ -112,6 +116,23 @@ impl Recorder {
     #[inline(always)]
     pub fn next_operation(&self) -> u64 {
         self.live().operations.0.fetch_add(1, Relaxed)
+    }
+
+    /// Has the processor fetch the slot of an operation that is yet to come. It was last touched a lap ago, and the agent may have read
+    /// it since, so whoever launches the operation would wait for it.
+    #[inline(always)]
+    pub fn expect_operation(&self, index: u64) {
+        let slot: *const Operation = self.operation(index);
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..size_of::<Operation>() / LINE {
+            let line = slot.wrapping_byte_add(line * LINE);
+            // SAFETY: changes nothing, whatever the address; processors that do not know it do nothing.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly))
+            };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = slot;
     }
 
     /// Measures the clock again; the older the recorder, the better the rate. Cheap, but not for the hot path.

@@ -75,8 +75,8 @@ pub(super) unsafe fn proxy_op_start<E: Event>(
 /// The first network operation of an operation moves.
 fn proxy_began(state: &State, record: &Operation) {
     let slot = record.comm_slot.load(Relaxed) as usize;
-    if let Some(networked) = state.networked.get(slot) {
-        networked.store(true, Relaxed);
+    if let Some(known) = state.comms.get(slot) {
+        known.networked.store(true, Relaxed);
     }
     let comm = state.recorder().communicator(slot);
     comm.observed.store(1, Relaxed);

@@ -31,9 +31,13 @@ pub(super) unsafe fn task_start<E: Event>(
         // SAFETY: the caller promises C strings.
         unsafe { describe::from_task(&comm, hash, task.comm_name, event.rank()) };
     }
+    let names = [task.func, task.datatype, task.algo, task.proto];
+    let last = state.comms.get(comm.slot).map(|known| &known.names);
     // SAFETY: as above, for all four.
-    let [function, datatype, algorithm, protocol] = [task.func, task.datatype, task.algo, task.proto]
-        .map(|name| unsafe { state.names.number(recorder, name) });
+    let numbers = last
+        .and_then(|last| last.numbers(names))
+        .unwrap_or_else(|| unsafe { state.names.numbers(recorder, names, last) });
+    let [function, datatype, algorithm, protocol] = numbers;
     // SAFETY: as above.
     let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
     let root_or_peer = task.root_or_peer.cast_unsigned();
@@ -84,6 +88,7 @@ pub(super) unsafe fn task_start<E: Event>(
         recorder.live().lost_operations.0.fetch_add(1, Relaxed);
     }
     record.publish(index, &facts);
+    recorder.expect_operation(index + 1);
     Handle::new(cookie, Kind::Operation, index & PAYLOAD)
 }
 
