@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use c4_detect::{
-    aggregate::{Aggregator, CompletedOperation, Coverage},
+    aggregate::{Aggregator, CompletedOperation, Coverage, Detail},
     observation::{Before, CommId, CommWindow, Edge, InFlight, OperationSignature, PendingPeer, StepState},
 };
 use c4_recorder::snapshot::{self, Communicator, Connection, Operation, OperationKind};
@@ -86,7 +86,8 @@ pub(super) struct CommTrack {
 impl CommTrack {
     /// Of a process of a job of so many ranks, where that is known.
     pub(super) fn in_job_of(ranks: Option<u32>) -> Self {
-        Self { aggregator: Aggregator::in_job_of(ranks), ..Self::default() }
+        let links = Links::with(Detail::in_job_of(ranks));
+        Self { aggregator: Aggregator::in_job_of(ranks), links, ..Self::default() }
     }
 
     /// Takes in one look. Times are the host's monotonic clock in ns.

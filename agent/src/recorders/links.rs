@@ -3,14 +3,15 @@
 //! A recorder keeps sums per connection since it was opened; the controller wants what is new, by peer, with steps of like size
 //! together. Connections are looked at ten times a second, so what moved between two looks is mostly one operation's
 //! and of one size. An all-to-all has a thousand peers: what does not fit into one window waits for the next, those that
-//! have waited longest first, and keeps adding up meanwhile, so nothing is lost and both ends tell of a link in turn.
+//! have waited longest first, and keeps adding up meanwhile, so nothing is lost and both ends tell of a link in turn. So it does from
+//! one telling to the next in large jobs, which tell of links in fewer windows.
 
 use std::collections::{BTreeMap, HashMap};
 
-use c4_detect::observation::LinkTime;
+use c4_detect::{aggregate::Detail, observation::LinkTime};
 use c4_recorder::snapshot::Connection;
 
-/// Entries in one window of one communicator.
+/// Entries of one communicator for each window.
 const MOST: usize = 32;
 /// Steps smaller than this tell of latency only, and are not told of.
 const MIN_STEP_BYTES: u64 = 4_096;
@@ -54,9 +55,14 @@ pub(super) struct Links {
     seen: HashMap<(u32, u32, bool), Sums>,
     due: BTreeMap<(u32, bool, u32), Due>,
     windows: u64,
+    detail: Detail,
 }
 
 impl Links {
+    pub(super) fn with(detail: Detail) -> Self {
+        Self { detail, ..Self::default() }
+    }
+
     /// Takes in one look. What a connection had done before it was first seen is not told: nobody knows when it was.
     pub(super) fn update(&mut self, connections: &[&Connection]) {
         for connection in connections {
@@ -113,12 +119,16 @@ impl Links {
     /// What is told in this window.
     pub(super) fn take(&mut self) -> Vec<LinkTime> {
         self.windows += 1;
-        if self.due.len() <= MOST {
+        if !self.windows.is_multiple_of(self.detail.windows_of_links()) {
+            return Vec::new();
+        }
+        let most = MOST * self.detail.windows_of_links() as usize;
+        if self.due.len() <= most {
             return std::mem::take(&mut self.due).into_values().map(|due| due.link).collect();
         }
         let mut waiting: Vec<_> = self.due.iter().map(|(key, due)| (due.since, *key)).collect();
         waiting.sort_unstable();
-        waiting.iter().take(MOST).filter_map(|(_, key)| self.due.remove(key)).map(|due| due.link).collect()
+        waiting.iter().take(most).filter_map(|(_, key)| self.due.remove(key)).map(|due| due.link).collect()
     }
 }
 
@@ -213,5 +223,23 @@ mod tests {
         assert!(windows <= 32, "{windows}");
         let left: u64 = links.due.values().map(|due| due.link.steps).sum();
         assert_eq!(steps + left, 1_000 * windows);
+    }
+
+    #[test]
+    fn large_jobs_tell_in_fewer_windows_and_lose_nothing() {
+        let told = |ranks: u32| {
+            let mut links = Links::with(Detail::in_job_of(Some(ranks)));
+            let at = |steps| (0..64).map(|peer| connection(peer, 0, true, steps)).collect::<Vec<_>>();
+            look(&mut links, &at(0));
+            let windows = (1..=16).map(|steps| {
+                look(&mut links, &at(steps));
+                links.take()
+            });
+            let windows: Vec<_> = windows.filter(|told| !told.is_empty()).collect();
+            (windows.len(), windows.iter().flatten().map(|link| link.steps).sum::<u64>())
+        };
+        assert_eq!(told(100_000), (4, 64 * 16), "all peers at once, since it is for four windows");
+        assert_eq!(told(16_384), (8, 64 * 16));
+        assert_eq!(told(10_000).0, 16);
     }
 }

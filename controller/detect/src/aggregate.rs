@@ -5,6 +5,7 @@
 //! that chose different lengths still nest and can be compared without any common clock.
 
 mod coverage;
+mod detail;
 mod overlap;
 mod pauses;
 mod period;
@@ -14,26 +15,19 @@ use crate::{
     signature,
 };
 pub use coverage::Coverage;
+pub use detail::Detail;
 use overlap::{Overlap, Seems};
 use pauses::Gap;
 use period::{Hashes, PeriodFinder};
 
-/// Blocks a second above which a rank makes its blocks longer.
-const MAX_BLOCKS_PER_SECOND: f64 = 8.0;
 /// So many times as many are those below which it makes them shorter: a verdict takes some blocks, so they should not be longer than they
 /// must. Less than half: doubling the length halves the rate, so a rank at a limit does not swing.
 const LEAST_PART: f64 = 0.4375;
-/// In larger jobs than this, blocks are fewer the more ranks there are, as the square root of that: what a rank costs the controller goes
-/// with its blocks, and the iterations of such jobs take seconds, of which blocks are to be parts. A tenth of that many at least.
-const LARGE_JOB: u32 = 4_096;
-const FEWEST: f64 = 0.1;
 /// Longest block.
 pub const MAX_BLOCK_LENGTH: u32 = 1024;
 /// Span over which the rate is measured: longer than the bursts inside an iteration, short enough to follow a job
 /// that speeds up.
 const RATE_SPAN_NS: u64 = 1_000_000_000;
-/// Iterations are told one by one if they take this long, so that there are some eight a second of them, too.
-const TOLD_NS: u64 = 125_000_000;
 /// Blocks and iterations kept for a caller that does not take them; the oldest go first.
 const MAX_UNTAKEN: usize = 4096;
 
@@ -63,6 +57,7 @@ pub struct Aggregator {
     overlap: Overlap,
     blocks: Vec<Block>,
     iterations: Vec<Iteration>,
+    detail: Detail,
     /// The last signature and its hash.
     hashed: Option<(OperationSignature, Hashes)>,
     /// What was expected in its place.
@@ -80,7 +75,7 @@ impl Aggregator {
     /// Of a rank of a job of so many, where that is known.
     #[must_use]
     pub fn in_job_of(ranks: Option<u32>) -> Self {
-        Self { rate: Rate::in_job_of(ranks), ..Self::default() }
+        Self { detail: Detail::in_job_of(ranks), ..Self::default() }
     }
 
     /// Takes in the next operation. A jump of `sequence` (operations that were not seen) starts a new block, and the
@@ -124,7 +119,7 @@ impl Aggregator {
         if let Some(iteration) = self.period.push(operation.sequence, hashes, operation.start_ns, gap) {
             self.add_iteration(iteration);
         }
-        self.rate.push(end_ns);
+        self.rate.push(end_ns, self.detail.blocks_per_second());
         self.add(operation, hashes.exact, end_ns, gap_ns, own_ns, seems);
     }
 
@@ -214,7 +209,7 @@ impl Aggregator {
             && last.operations == iteration.operations
             && last.first.saturating_add(u64::from(last.operations) * u64::from(last.count))
                 == iteration.first
-            && last.duration_ns.saturating_mul(u64::from(last.count)) < TOLD_NS
+            && last.duration_ns.saturating_mul(u64::from(last.count)) < self.detail.told_ns()
         {
             let sum =
                 last.duration_ns.saturating_mul(u64::from(last.count)).saturating_add(iteration.duration_ns);
@@ -253,8 +248,6 @@ fn aligned_length(sequence: u64, wanted: u32) -> u32 {
 /// How many operations complete in a second, and the block length that follows from it.
 #[derive(Debug)]
 struct Rate {
-    /// Blocks a second, at most.
-    most: f64,
     length: u32,
     count: u64,
     since_ns: Option<u64>,
@@ -262,32 +255,28 @@ struct Rate {
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { most: MAX_BLOCKS_PER_SECOND, length: 1, count: 0, since_ns: None }
+        Self { length: 1, count: 0, since_ns: None }
     }
 }
 
 impl Rate {
-    fn in_job_of(ranks: Option<u32>) -> Self {
-        let times = f64::from(ranks.unwrap_or(0).max(LARGE_JOB)) / f64::from(LARGE_JOB);
-        Self { most: MAX_BLOCKS_PER_SECOND * times.sqrt().recip().max(FEWEST), ..Self::default() }
-    }
-
-    fn push(&mut self, end_ns: u64) {
+    /// An operation ended; above `most` blocks a second they are made longer.
+    fn push(&mut self, end_ns: u64, most: f64) {
         let since = *self.since_ns.get_or_insert(end_ns);
         self.count += 1;
         let elapsed = end_ns.saturating_sub(since);
         if elapsed < RATE_SPAN_NS {
             // A burst needs no full second to show that the blocks are too short.
-            let limit = self.most * f64::from(self.length) * 2.0;
+            let limit = most * f64::from(self.length) * 2.0;
             if (self.count as f64) > limit && self.length < MAX_BLOCK_LENGTH {
                 self.length *= 2;
             }
             return;
         }
         let blocks_per_second = self.count as f64 / (elapsed as f64 * 1e-9) / f64::from(self.length);
-        if blocks_per_second > self.most && self.length < MAX_BLOCK_LENGTH {
+        if blocks_per_second > most && self.length < MAX_BLOCK_LENGTH {
             self.length *= 2;
-        } else if blocks_per_second < self.most * LEAST_PART && self.length > 1 {
+        } else if blocks_per_second < most * LEAST_PART && self.length > 1 {
             self.length /= 2;
         }
         self.count = 0;

@@ -329,7 +329,7 @@ fn a_check_that_looks_like_a_part_of_an_iteration_is_passed_over() {
 }
 
 #[test]
-fn ranks_of_large_jobs_tell_of_fewer_blocks() {
+fn ranks_of_large_jobs_tell_of_fewer_blocks_and_iterations() {
     let told = |ranks: Option<u32>| {
         let mut aggregator = Aggregator::in_job_of(ranks);
         // 200 collectives a second, for a while until the length is found, then for ten seconds.
@@ -353,4 +353,27 @@ fn ranks_of_large_jobs_tell_of_fewer_blocks() {
     let rates = [10_000, 32_768, 100_000, u32::MAX].map(|ranks| told(Some(ranks)));
     assert!(rates.is_sorted_by(|a, b| a >= b) && rates[0] < 5.2 && rates[2] < 1.7, "{rates:?}");
     assert!(rates[3] >= 0.35, "{rates:?}");
+}
+
+#[test]
+fn ranks_of_large_jobs_tell_more_short_iterations_together() {
+    let told = |ranks: u32| {
+        let mut aggregator = Aggregator::in_job_of(Some(ranks));
+        // An iteration of 20 operations in 100 ms, and a window a second.
+        let mut windows = Vec::new();
+        for n in 0..20_000 {
+            let start_ns = n * 5_000_000;
+            aggregator.push(&operation(n, 8 + n % 20, start_ns, start_ns + 1_000_000));
+            if n % 200 == 199 {
+                windows.push(aggregator.take().1);
+            }
+        }
+        let last = windows.split_off(20);
+        let iterations: u32 = last.iter().flatten().map(|iteration| iteration.count).sum();
+        assert!((790..=800).contains(&iterations), "{iterations} of {ranks} ranks");
+        assert!(last.iter().flatten().all(|iteration| iteration.duration_ns == 100_000_000));
+        last.iter().map(Vec::len).sum::<usize>() as f64 / last.len() as f64
+    };
+    assert_eq!(told(4_096), 5.0);
+    assert_eq!(told(100_000), 2.0);
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use c4_detect::observation::LinkTime;
+use c4_detect::{aggregate::Detail, observation::LinkTime};
 
 use super::{FaultKind, Layout, Spec};
 use crate::simulator::{
@@ -41,6 +41,8 @@ pub(super) struct Links {
     rank: u32,
     peers: Vec<Peer>,
     told: BTreeMap<(u32, bool, u32), LinkTime>,
+    windows: u64,
+    detail: Detail,
 }
 
 /// An operation whose steps are timed.
@@ -52,7 +54,13 @@ struct Timed {
 
 impl Links {
     pub(super) fn new(layout: &Layout, group: Group, rank: u32) -> Self {
-        Self { rank, peers: peers(layout, group, rank), told: BTreeMap::new() }
+        let detail = Detail::in_job_of(Some(layout.ranks()));
+        Self { rank, peers: peers(layout, group, rank), told: BTreeMap::new(), windows: 0, detail }
+    }
+
+    /// It is told that the job has so many ranks.
+    pub(super) fn set_job_ranks(&mut self, ranks: u32) {
+        self.detail = Detail::in_job_of(Some(ranks));
     }
 
     /// A collective ended.
@@ -133,6 +141,10 @@ impl Links {
 
     /// What is told in a window.
     pub(super) fn take(&mut self) -> Vec<LinkTime> {
+        self.windows += 1;
+        if !self.windows.is_multiple_of(self.detail.windows_of_links()) {
+            return Vec::new();
+        }
         std::mem::take(&mut self.told).into_values().collect()
     }
 }

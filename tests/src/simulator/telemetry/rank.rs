@@ -88,6 +88,7 @@ impl RankTelemetry {
     /// It is told that the job has so many ranks.
     pub(super) fn set_job_ranks(&mut self, ranks: u32) {
         self.job_ranks = ranks;
+        self.comms.iter_mut().for_each(|comm| comm.links.set_job_ranks(ranks));
         self.forget();
     }
 
@@ -257,6 +258,7 @@ impl CommTelemetry {
         let started = self.pending.partition_point(|r| r.start_ns.is_some_and(|start| start <= seen_ns));
         let enqueued = self.pending.partition_point(|r| r.enqueued_ns <= seen_ns);
         let in_flight = self.pending.front().filter(|record| record.enqueued_ns <= seen_ns);
+        let is_old = in_flight.is_some_and(|record| now_ns.saturating_sub(record.enqueued_ns) >= OLD_NS);
         let (blocks, iterations) = self.aggregator.take();
         let idle_since_ns = self.last_end_ns.filter(|_| in_flight.is_none());
         CommWindow {
@@ -275,7 +277,7 @@ impl CommTelemetry {
                     .start_ns
                     .filter(|_| started > 0)
                     .map_or(0, |start| now_ns.saturating_sub(start) / 1000),
-                before: self.aggregator.before(self.completed).map(Box::new),
+                before: is_old.then(|| self.aggregator.before(self.completed)).flatten().map(Box::new),
             }),
             idle_us: idle_since_ns.map_or(0, |since| now_ns.saturating_sub(since) / 1000),
             unseen_us: 0,
