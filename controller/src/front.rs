@@ -22,6 +22,7 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
+use tower::util::MapRequestLayer;
 
 use crate::{
     access::{
@@ -39,6 +40,8 @@ use crate::{
     metrics::Metrics,
     page::Page,
 };
+
+mod pieces;
 
 /// A silent peer is asked whether it is there this often, and is gone when it does not answer for as long.
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -212,6 +215,7 @@ impl Front {
             .initial_connection_window_size(AHEAD)
             .http2_max_header_list_size(HEADERS)
             .layer(self.gate.clone())
+            .layer(MapRequestLayer::new(pieces::in_pieces))
             .add_routes(routes)
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(calls).map(Ok::<_, io::Error>),

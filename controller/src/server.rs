@@ -12,6 +12,7 @@ use std::{
 
 use thiserror::Error;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
@@ -265,7 +266,9 @@ pub async fn lead(
     };
     // Whoever asks first sees what was known before.
     driver.publish();
-    let brain = tokio::spawn(driver.run(back.clone()));
+    // On a thread of its own: among the tasks of ten thousand streams it would wait for its turn.
+    let (runtime, ending) = (Handle::current(), back.clone());
+    let brain = tokio::task::spawn_blocking(move || runtime.block_on(driver.run(ending)));
 
     let page = Page::new(
         see.clone(),

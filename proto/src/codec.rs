@@ -15,8 +15,9 @@ use tonic_prost::ProstEncoder;
 
 /// What a buffer begins with, and what it grows by, in bytes.
 const BUFFER: usize = 1 << 10;
-/// Bytes after which what is written goes out though there is more: what is usual.
-const YIELD: usize = 32 << 10;
+/// Bytes after which what is written goes out though there is more. Whoever reads has a buffer for the largest piece as long as the
+/// connection lives, and agents have much to say only when they begin.
+const YIELD: usize = 8 << 10;
 
 /// See the module. `T` is written, `U` is read.
 #[derive(Debug)]

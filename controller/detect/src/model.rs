@@ -205,7 +205,7 @@ impl Job {
     /// Takes in a window that ended at `taken`, and marks communicators in which its process waits for long.
     pub(crate) fn take(
         &mut self,
-        window: Window,
+        mut window: Window,
         nodes: &Nodes,
         config: &Config,
         taken: Timestamp,
@@ -225,21 +225,12 @@ impl Job {
         if let Some(own) = window.own.filter(|own| own.longest_us > 0 && self.survey.settled) {
             self.own_us.push(own.longest_us as f64);
         }
-        let named = window.comms.iter().filter(|comm| process.memberships.contains_key(&comm.comm)).count();
-        if named < process.memberships.len() {
-            // Seldom: it has left one, or has only just joined it.
-            let absent = |id: &CommId| window.comms.iter().all(|comm| comm.comm != *id);
-            for (id, comm_rank) in process.memberships.iter().filter(|(id, _)| absent(id)) {
-                if let Some(comm) = self.comms.get_mut(id) {
-                    self.anybody_gone = true;
-                    comm.set_left(*comm_rank, true);
-                }
-            }
-        }
         let paces = self.by_rank.first_key_value().is_some_and(|(_, first)| *first == window.process);
         let mut progressed = None;
-        for mut comm_window in window.comms {
+        let mut named = 0;
+        for comm_window in &mut window.comms {
             let Some((comm_rank, slot)) = process.memberships.place(&comm_window.comm) else { continue };
+            named += 1;
             let Some(comm) = self.comms.at_mut(slot, &comm_window.comm) else { continue };
             if !lossy && !comm_window.links.is_empty() {
                 told.push((comm.id, slot, comm_rank, std::mem::take(&mut comm_window.links)));
@@ -267,6 +258,16 @@ impl Job {
             }
             if said.waits || (stopped && comm.size > 1) {
                 self.suspicious.insert(comm.id);
+            }
+        }
+        if named < process.memberships.len() {
+            // Seldom: it has left one, or has only just joined it.
+            let absent = |id: &CommId| window.comms.iter().all(|comm| comm.comm != *id);
+            for (id, comm_rank) in process.memberships.iter().filter(|(id, _)| absent(id)) {
+                if let Some(comm) = self.comms.get_mut(id) {
+                    self.anybody_gone = true;
+                    comm.set_left(*comm_rank, true);
+                }
             }
         }
         process.level_since_loss = level;

@@ -101,7 +101,8 @@ impl Controller {
         confine(&cores.controller)?;
         let mut command = Command::new(program);
         // As its unit and its image have it.
-        command.arg("--config").arg(&config).env("MIMALLOC_PURGE_DELAY", "2000");
+        let allocator = [("MIMALLOC_PURGE_DELAY", "2000"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
+        command.arg("--config").arg(&config).envs(allocator);
         let child = Child::start("controller", &mut command, &dir.path().join("controller.log"));
         confine(&cores.agents)?;
         let mut child = child?;

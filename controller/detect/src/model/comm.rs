@@ -233,7 +233,7 @@ impl Comm {
     pub(super) fn take(
         &mut self,
         comm_rank: u32,
-        window: CommWindow,
+        window: &mut CommWindow,
         duration_us: u64,
         kernel_events: bool,
         lossy: bool,
@@ -242,7 +242,7 @@ impl Comm {
         now: Timestamp,
     ) -> Taken {
         let Some(member) = self.members.get_mut(&comm_rank) else { return Taken::default() };
-        let progressed = patience::progress(member, &window, now);
+        let progressed = patience::progress(member, window, now);
         member.note_busy(&window.blocks, duration_us);
         if member.at.replace(now).is_none() || std::mem::take(&mut member.left) {
             self.reporting += 1;
@@ -253,17 +253,17 @@ impl Comm {
         if std::mem::replace(&mut member.completed, completed) != completed {
             member.completed_by = now;
         }
-        if member.gets_on(&window) {
+        if member.gets_on(window) {
             member.moved = Some(now);
         }
         // What stands still is told of again and again, by whoever is wrong, too.
-        let passed = std::mem::replace(&mut member.in_flight, window.in_flight);
+        let passed = std::mem::replace(&mut member.in_flight, window.in_flight.take());
         let passed = passed.filter(|op| op.sequence < member.completed);
         member.idle_us = window.idle_us;
         member.unseen_us = window.unseen_us;
-        member.edges = window.edges;
+        member.edges = std::mem::take(&mut window.edges);
         member.edges.truncate(1024);
-        member.pending_peers = window.pending_peers;
+        member.pending_peers = std::mem::take(&mut window.pending_peers);
         member.pending_peers.truncate(1024);
         let ended = window.iterations.iter().map(|iteration| u64::from(iteration.count)).sum();
         member.iterations = member.iterations.saturating_add(ended);
