@@ -87,7 +87,8 @@ pub struct Outcome {
     pub summary: String,
     /// Seconds from the fault to the event.
     pub since_fault: f64,
-    /// Seconds from the message that completed the evidence to the event; less than 0 if the controller needed less.
+    /// Seconds from the message that completed the evidence, for a detector that hears of the simulated ranks only, to the event; less than 0
+    /// if the controller needed less, absent if it told before there was evidence.
     pub since_evidence: Option<f64>,
     /// Seconds from that message until the finding was in the list.
     pub listed_since_evidence: Option<f64>,
@@ -150,14 +151,16 @@ fn sentence(row: &Row) -> String {
     )];
     if let Some(verdict) = &row.verdict {
         let right = if verdict.found { "found" } else { "NOT found" };
-        let seconds = |time: Option<f64>| time.map_or("?".to_owned(), |time| format!("{time:.2}"));
+        let after = match (verdict.since_evidence, verdict.listed_since_evidence) {
+            (Some(told), Some(listed)) => {
+                format!("{told:.2} s after the evidence ({listed:.2} s in the list)")
+            }
+            _ => "with no evidence yet for a detector beside it that hears only of what is simulated"
+                .to_owned(),
+        };
         said.push(format!(
-            "rank {} {right} {:.2} s after the fault, {} s after the evidence ({} s in the list): {}",
-            verdict.rank,
-            verdict.since_fault,
-            seconds(verdict.since_evidence),
-            seconds(verdict.listed_since_evidence),
-            verdict.summary
+            "rank {} {right} {:.2} s after the fault, {after}: {}",
+            verdict.rank, verdict.since_fault, verdict.summary
         ));
         said.extend(verdict.others.iter().map(|other| format!("also told: {other}")));
     }
