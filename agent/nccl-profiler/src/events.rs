@@ -17,7 +17,7 @@ use c4_recorder::writer::StepKey;
 use crate::abi::{event, state};
 use crate::depth::KERNEL;
 use crate::handle::{Handle, KERNEL_INDEX, Kind, ProxyOp, token};
-use crate::state::State;
+use crate::state::{Known, State};
 use crate::view::{Event, StateArgs};
 
 mod network;
@@ -40,8 +40,21 @@ pub struct Comm<'a> {
     pub slot: usize,
     /// Generation of the slot.
     pub generation: u32,
+    /// What is known of it.
+    pub known: &'a Known,
     /// Its record.
     pub record: &'a Communicator,
+}
+
+impl Comm<'_> {
+    /// Its mask, if it told one.
+    #[inline]
+    pub fn mask(&self) -> Option<&AtomicI32> {
+        let mask = self.known.mask.load(Relaxed);
+        // SAFETY: null, or what NCCL gave to init: a static of libnccl, which is aligned, and is loaded while it calls us. NCCL
+        // reads it atomically.
+        unsafe { mask.cast::<AtomicI32>().as_ref() }
+    }
 }
 
 impl State {
@@ -52,21 +65,14 @@ impl State {
             return None;
         }
         let (slot, generation) = ((context.payload() >> 16) as usize, context.payload() & 0xFFFF);
-        let live = self.comms.get(slot)?.live.load(Relaxed);
+        let known = self.comms.get(slot)?;
+        let live = known.live.load(Relaxed);
         (live != 0 && u64::from(live & 0xFFFF) == generation).then(|| Comm {
             slot,
             generation: live,
+            known,
             record: self.recorder().communicator(slot),
         })
-    }
-
-    /// The mask of a communicator, if it told one.
-    #[inline]
-    pub fn mask(&self, slot: usize) -> Option<&AtomicI32> {
-        let mask = self.comms.get(slot)?.mask.load(Relaxed);
-        // SAFETY: null, or what NCCL gave to init: a static of libnccl, which is aligned, and is loaded while it calls us. NCCL
-        // reads it atomically.
-        unsafe { mask.cast::<AtomicI32>().as_ref() }
     }
 
     /// The operation with these low bits of its index, if its slot still holds it.
@@ -124,8 +130,8 @@ fn group_start(state: &State, cookie: u64, context: Handle) -> Handle {
     if context.is_of(cookie)
         && let Some(comm) = state.communicator(context)
     {
-        let uses_network = state.comms.get(comm.slot).is_some_and(|known| known.networked.load(Relaxed));
-        state.depth.group_begins(state.recorder(), comm.record, state.mask(comm.slot), uses_network);
+        let uses_network = comm.known.networked.load(Relaxed);
+        state.depth.group_begins(state.recorder(), comm.record, comm.mask(), uses_network);
     }
     Handle::new(cookie, Kind::Token, 0)
 }
@@ -134,8 +140,8 @@ fn group_start(state: &State, cookie: u64, context: Handle) -> Handle {
 fn call_start(state: &State, cookie: u64, context: Handle, captures: bool, is_collective: bool) -> Handle {
     let mut token = if captures { token::CAPTURED } else { 0 };
     let comm = if context.is_of(cookie) { state.communicator(context) } else { None };
-    if let Some(comm) = comm
-        && let Some(mask) = state.mask(comm.slot)
+    if let Some(comm) = &comm
+        && let Some(mask) = comm.mask()
     {
         let now = mask.load(Relaxed);
         if now & KERNEL != 0 {

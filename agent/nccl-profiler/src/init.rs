@@ -96,7 +96,7 @@ pub fn finalize(context: Handle) {
     let mut slots = slots();
     let Some(comm) = state.communicator(context) else { return };
     let recorder = state.recorder();
-    state.comms[comm.slot].live.store(0, Release);
+    comm.known.live.store(0, Release);
     comm.record.finalize();
     state.connections.release(recorder, comm.slot as u32, comm.generation);
     slots.count += 1;

@@ -23,7 +23,7 @@ pub struct LastNames {
 impl LastNames {
     /// Their numbers, if these are the same.
     #[inline]
-    pub fn numbers(&self, names: OperationNames) -> Option<[u8; 4]> {
+    fn numbers(&self, names: OperationNames) -> Option<[u8; 4]> {
         let same = self.addresses.iter().zip(names).all(|(last, name)| ptr::eq(last.load(Relaxed), name));
         same.then(|| self.numbers.load(Relaxed).to_ne_bytes())
     }
@@ -57,21 +57,19 @@ struct Place {
 }
 
 impl NameCache {
-    /// The numbers of an operation's names, to be kept as the last ones.
+    /// The numbers of an operation's names, as [`NameCache::number`] has them; `last` are those of its communicator.
     ///
     /// # Safety
-    /// As [`NameCache::number`], for each.
-    pub unsafe fn numbers(
-        &self,
-        recorder: &Recorder,
-        names: OperationNames,
-        last: Option<&LastNames>,
-    ) -> [u8; 4] {
+    /// Each name is null or a C string that stays as it is as long as the communicator lives.
+    #[inline]
+    pub unsafe fn numbers(&self, recorder: &Recorder, last: &LastNames, names: OperationNames) -> [u8; 4] {
+        if let Some(numbers) = last.numbers(names) {
+            return numbers;
+        }
         // SAFETY: the caller says so.
         let numbers = names.map(|name| unsafe { self.number(recorder, name) });
         // One that has no number may get one.
-        let all = names.iter().zip(numbers).all(|(name, number)| name.is_null() || number != 0);
-        if let Some(last) = last.filter(|_| all) {
+        if names.iter().zip(numbers).all(|(name, number)| name.is_null() || number != 0) {
             last.keep(names, numbers);
         }
         numbers

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use c4_recorder::layout::{Operation, operation_flag, operation_kind};
 use c4_recorder::writer::OperationFacts;
 
-use super::strange_context;
+use super::{Comm, strange_context};
 use crate::abi::event;
 use crate::describe;
 use crate::handle::{Handle, KERNEL_INDEX, Kind, PAYLOAD, token};
@@ -32,11 +32,8 @@ pub(super) unsafe fn task_start<E: Event>(
         unsafe { describe::from_task(&comm, hash, task.comm_name, event.rank()) };
     }
     let names = [task.func, task.datatype, task.algo, task.proto];
-    let last = state.comms.get(comm.slot).map(|known| &known.names);
     // SAFETY: as above, for all four.
-    let numbers = last
-        .and_then(|last| last.numbers(names))
-        .unwrap_or_else(|| unsafe { state.names.numbers(recorder, names, last) });
+    let numbers = unsafe { state.names.numbers(recorder, &comm.known.names, names) };
     let [function, datatype, algorithm, protocol] = numbers;
     // SAFETY: as above.
     let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
@@ -51,7 +48,7 @@ pub(super) unsafe fn task_start<E: Event>(
     if to_itself {
         flags |= operation_flag::UNOBSERVABLE;
         comm.record.p2p_is_unobservable();
-    } else if has_kernel_bit::<E>(state, comm.slot, call) {
+    } else if has_kernel_bit::<E>(&comm, call) {
         flags |= operation_flag::KERNEL_EVENTS;
         if task.symmetric {
             // Its kernel events may come (2.31) or not: should they, the reader takes them for what they are.
@@ -94,11 +91,11 @@ pub(super) unsafe fn task_start<E: Event>(
 
 /// Whether kernel events were switched on for an operation: its call says so from v5 on; the mask has gone on since.
 #[inline]
-fn has_kernel_bit<E: Event>(state: &State, slot: usize, call: Option<u64>) -> bool {
+fn has_kernel_bit<E: Event>(comm: &Comm<'_>, call: Option<u64>) -> bool {
     match call.filter(|_| E::API >= 5) {
         Some(call) => call & token::KERNEL_EVENTS != 0,
         None => {
-            let mask = state.mask(slot).map_or(0, |mask| mask.load(Relaxed));
+            let mask = comm.mask().map_or(0, |mask| mask.load(Relaxed));
             E::API >= 3 && mask & event::KERNEL_CH as i32 != 0
         }
     }
