@@ -119,7 +119,7 @@ impl Links {
     /// What is told in this window.
     pub(super) fn take(&mut self) -> Vec<LinkTime> {
         self.windows += 1;
-        if !self.windows.is_multiple_of(self.detail.windows_of_links()) {
+        if !self.detail.tells_of_links(self.windows) {
             return Vec::new();
         }
         let most = MOST * self.detail.windows_of_links() as usize;

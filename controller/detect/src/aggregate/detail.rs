@@ -46,4 +46,10 @@ impl Detail {
     pub fn windows_of_links(self) -> u64 {
         self.less as u64
     }
+
+    /// Whether they are in the window with this number.
+    #[must_use]
+    pub fn tells_of_links(self, window: u64) -> bool {
+        window.is_multiple_of(self.windows_of_links())
+    }
 }

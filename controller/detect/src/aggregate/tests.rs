@@ -329,7 +329,7 @@ fn a_check_that_looks_like_a_part_of_an_iteration_is_passed_over() {
 }
 
 #[test]
-fn ranks_of_large_jobs_tell_of_fewer_blocks_and_iterations() {
+fn ranks_of_large_jobs_tell_of_fewer_blocks() {
     let told = |ranks: Option<u32>| {
         let mut aggregator = Aggregator::in_job_of(ranks);
         // 200 collectives a second, for a while until the length is found, then for ten seconds.

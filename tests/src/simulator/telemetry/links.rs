@@ -142,7 +142,7 @@ impl Links {
     /// What is told in a window.
     pub(super) fn take(&mut self) -> Vec<LinkTime> {
         self.windows += 1;
-        if !self.windows.is_multiple_of(self.detail.windows_of_links()) {
+        if !self.detail.tells_of_links(self.windows) {
             return Vec::new();
         }
         std::mem::take(&mut self.told).into_values().collect()
