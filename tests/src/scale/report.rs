@@ -96,6 +96,22 @@ pub struct Outcome {
     pub others: Vec<String>,
 }
 
+impl Outcome {
+    /// Whether and when it was found.
+    fn when(&self) -> String {
+        if !self.found {
+            return "NOT found".to_owned();
+        }
+        let after = match (self.since_evidence, self.listed_since_evidence) {
+            (Some(told), Some(listed)) => {
+                format!("{told:.2} s after the evidence ({listed:.2} s in the list)")
+            }
+            _ => "before a detector that hears of the simulated ranks only had evidence".to_owned(),
+        };
+        format!("found {:.2} s after the fault, {after}", self.since_fault)
+    }
+}
+
 impl Row {
     /// Whether the controller kept up and the fault was found.
     #[must_use]
@@ -150,18 +166,7 @@ fn sentence(row: &Row) -> String {
         row.metrics.seconds
     )];
     if let Some(verdict) = &row.verdict {
-        let right = if verdict.found { "found" } else { "NOT found" };
-        let after = match (verdict.since_evidence, verdict.listed_since_evidence) {
-            (Some(told), Some(listed)) => {
-                format!("{told:.2} s after the evidence ({listed:.2} s in the list)")
-            }
-            _ => "with no evidence yet for a detector beside it that hears only of what is simulated"
-                .to_owned(),
-        };
-        said.push(format!(
-            "rank {} {right} {:.2} s after the fault, {after}: {}",
-            verdict.rank, verdict.since_fault, verdict.summary
-        ));
+        said.push(format!("rank {} {}: {}", verdict.rank, verdict.when(), verdict.summary));
         said.extend(verdict.others.iter().map(|other| format!("also told: {other}")));
     }
     said.extend(row.false_alarms.iter().map(|alarm| format!("FALSE ALARM: {alarm}")));
