@@ -61,7 +61,7 @@ pub const DEPTH: usize = 1024;
 const TICK: Duration = Duration::from_millis(100);
 /// What could not be written down is tried again this often (1 s).
 const KEEP_AGAIN_US: u64 = 1_000_000;
-/// Inputs taken before anybody else gets a turn.
+/// Inputs taken before a tick gets its turn.
 const BATCH: usize = 512;
 /// A picture takes at most one part in so many of the time, if it is then made once a second at least: agents tell no more often.
 const PICTURE_SHARE: u64 = 1_000;

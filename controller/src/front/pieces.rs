@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::body::{Bytes, Frame};
 use tonic::{Status, body::Body, codegen::http::Request};
 
 /// Bytes of a piece.
@@ -51,16 +51,6 @@ impl hyper::body::Body for Pieces {
 
     fn is_end_stream(&self) -> bool {
         self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut whole = SizeHint::new();
-        whole.set_lower(hint.lower().saturating_add(rest));
-        if let Some(upper) = hint.upper() {
-            whole.set_upper(upper.saturating_add(rest));
-        }
-        whole
     }
 }
 
