@@ -176,10 +176,12 @@ fn errors_name_the_field() {
     let operation = |slot: usize| layout::OPERATIONS_AT + slot * size_of::<layout::Operation>();
     let connection = |slot: usize| layout::CONNECTIONS_AT + slot * size_of::<layout::Connection>();
     let communicator = |slot: usize| layout::COMMUNICATORS_AT + slot * size_of::<layout::Communicator>();
+    let checksum = offset_of!(layout::Header, checksum);
+    let another_checksum = [!fs::read(valid(directory.path())).expect("reads")[checksum]];
     let cases: [(usize, &[u8], &str); 14] = [
         (0, b"JUNKJUNK", "header[0].magic at offset 0x0"),
         (16, &[9], "header[0].version at offset 0x10 is 9, expected 1"),
-        (40, &[9], "header[0].checksum"),
+        (checksum, &another_checksum, "header[0].checksum"),
         (layout::LABELS_AT, b"X", "header[0].checksum"),
         (layout::LIVE_AT, &[8], "live[0].api at offset 0x3000 is 8, expected at most 7"),
         (layout::LIVE_AT + offset_of!(layout::Live, communicators), &[1, 1], "live[0].communicators"),
