@@ -8,8 +8,8 @@
 //! all. No figure passes or fails: machines differ.
 //!
 //! The second table is one small all-reduce at a time inside a node, without kernel events, as most are while thousands come in a
-//! second. Between them as much memory is touched as a step of a job's Python may, and an agent reads the recorder beside it,
-//! so that little of the plugin's is in a near cache when it is called.
+//! second. Between them as much memory is touched and as much code run as a step of a job's Python may, and an agent reads the
+//! recorder beside it, so that little of the plugin's, data or code, is in a near cache when it is called.
 //!
 //! `cargo bench -p c4-tests --bench plugin`; each case runs in a process of its own, since a plugin's state is its process's.
 
@@ -42,6 +42,8 @@ const ALONE: &str = "C4_BENCH_ALONE";
 const TIMES: (usize, usize) = (2_000, 8_000);
 /// Bytes touched between them.
 const TOUCHED: usize = 4 << 20;
+/// Bytes of code run between them, of which one instruction in each line.
+const CODE: usize = 256 << 10;
 /// Time between two looks of the agent.
 const LOOKS: Duration = Duration::from_millis(100);
 
@@ -115,16 +117,28 @@ impl Caller {
         }
     }
 
-    /// A small all-reduce inside a node: the events of the launching thread, and no others.
+    /// A small all-reduce inside a node: the events of the launching thread, as NCCL 2.28 has them, and no others.
     fn small_all_reduce(&mut self, number: u64) {
-        let group = self.start(&mut descriptor(event::GROUP_API, null_mut()));
-        let call = self.start(&mut descriptor(event::COLL_API, group));
+        let group_api = self.start(&mut descriptor(event::GROUP_API, null_mut()));
+        self.record_nothing(group_api, state::GROUP_START_API_STOP);
+        let call = self.start(&mut descriptor(event::COLL_API, group_api));
+        self.stop(call);
+        self.record_nothing(group_api, state::GROUP_END_API_START);
+        let group = self.start(&mut descriptor(event::GROUP, null_mut()));
         let mut coll = descriptor(event::COLL, call);
         coll.detail.coll = collective(number);
         let task = self.start(&mut coll);
         self.stop(task);
-        self.stop(call);
         self.stop(group);
+        self.stop(group_api);
+    }
+
+    fn record_nothing(&mut self, handle: *mut c_void, state: c_int) {
+        if !handle.is_null() {
+            self.events += 1;
+            // SAFETY: the plugin gave this handle; these states have no arguments.
+            unsafe { (self.record)(handle, state, null_mut()) };
+        }
     }
 
     fn network(&mut self, mask: u64, task: *mut c_void, channel: u8, is_send: bool) {
@@ -232,12 +246,14 @@ fn measure_alone(path: &Path) {
         }
     });
     let mut touched = vec![1_u64; TOUCHED / size_of::<u64>()];
+    let code = other_code();
     let mut samples = Vec::with_capacity(TIMES.1);
     let all = TIMES.0 + TIMES.1;
     for number in 0..all {
         // One word of each line.
         touched.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_mul(3));
         std::hint::black_box(&mut touched);
+        code.iter().for_each(|line| line());
         #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
         let start = Instant::now();
         caller.small_all_reduce(number as u64);
@@ -253,6 +269,28 @@ fn measure_alone(path: &Path) {
         assert_eq!(snapshot.communicators[0].enqueued, all as u64, "a plugin that keeps nothing is fast");
     }
     print_quantiles(samples, caller.events as f64 / all as f64);
+}
+
+/// A function in each line of a block of memory that does nothing but return.
+#[cfg(target_arch = "x86_64")]
+fn other_code() -> Vec<extern "C" fn()> {
+    const RETURN: u8 = 0xC3;
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh private mapping at an address of the kernel's choice, which is never unmapped. It is filled before it becomes
+    // code, and the instruction at each address is a function of no arguments.
+    unsafe {
+        let memory = libc::mmap(null_mut(), CODE, access, flags, -1, 0);
+        assert!(memory != libc::MAP_FAILED, "no memory");
+        memory.cast::<u8>().write_bytes(RETURN, CODE);
+        assert_eq!(libc::mprotect(memory, CODE, libc::PROT_READ | libc::PROT_EXEC), 0, "no code");
+        (0..CODE).step_by(64).map(|at| std::mem::transmute(memory.byte_add(at))).collect()
+    }
+}
+
+/// Elsewhere, only data is touched.
+#[cfg(not(target_arch = "x86_64"))]
+fn other_code() -> Vec<extern "C" fn()> {
+    Vec::new()
 }
 
 fn print_quantiles(mut samples: Vec<f64>, events: f64) {

@@ -7,7 +7,7 @@
 //! each kind of event by how long its handles are in use, so the oldest are given up first; a parent that is gone reads
 //! as none. A second plugin that is missing, too old or fails its init is left alone, and ours works on.
 //!
-//! Where no second plugin is named, all of this costs one load.
+//! Where no second plugin is named, all of this costs one load, and is out of the way of what is then called.
 
 use std::env;
 use std::ffi::{CStr, CString, OsStr, c_int, c_void};
@@ -155,7 +155,7 @@ impl Chain {
 
     /// What a handle of ours stands for; handles of others mean nothing to the second plugin.
     fn pair(&self, handle: Handle) -> Pair {
-        if handle.is_of(self.cookie) && handle.is(Kind::Chained) {
+        if handle.is_ours(self.cookie, Kind::Chained) {
             self.rings.find(handle.payload()).unwrap_or(Pair { ours: Handle::NULL, ..Pair::NONE })
         } else {
             Pair { ours: handle, ..Pair::NONE }
@@ -171,6 +171,7 @@ impl Chain {
 ///
 /// # Safety
 /// As for [`events::start`].
+#[cold]
 pub unsafe fn start<E: Event + Version>(context: Handle, event: &E) -> Handle {
     let Some(chain) = get() else { return Handle::NULL };
     let contexts = chain.pair(context);
@@ -195,6 +196,7 @@ pub unsafe fn start<E: Event + Version>(context: Handle, event: &E) -> Handle {
 }
 
 /// Stops an event for both.
+#[cold]
 pub fn stop(handle: Handle) {
     let Some(chain) = get() else { return };
     let pair = chain.pair(handle);
@@ -213,6 +215,7 @@ pub fn stop(handle: Handle) {
 ///
 /// # Safety
 /// As for [`events::record`].
+#[cold]
 pub unsafe fn record<A: StateArgs>(handle: Handle, new_state: c_int, args: *mut A) {
     let Some(chain) = get() else { return };
     let pair = chain.pair(handle);

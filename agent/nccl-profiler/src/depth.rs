@@ -107,7 +107,7 @@ impl Depth {
 
     /// A group of operations begins on a communicator: NCCL has read the mask for it and will next read it for the one
     /// after. Only the network's bits are touched; the rest may have been changed by others (RAS does that from NCCL 2.31).
-    #[inline]
+    #[inline(always)]
     pub fn group_begins(
         &self,
         recorder: &Recorder,

@@ -1,5 +1,9 @@
 //! What happens at each event. No panic, no allocation, no lock, no system call and no waiting here.
 //!
+//! Between two operations of a job so much else runs that little of this is still near the processor, so what an operation costs is the
+//! lines of code and data that it touches more than what is done with them. So what comes with each operation is inlined into
+//! one function, and what does not is kept out of it.
+//!
 //! Threads: groups, operations and API events come from the launching thread of their communicator; network operations and
 //! steps from its proxy thread; kernel events from the proxy thread too, or from NCCL 2.31 on from a thread of their own. Each
 //! writes words of its own in the recorder.
@@ -59,9 +63,9 @@ impl Comm<'_> {
 
 impl State {
     /// The communicator that a context of this process means.
-    #[inline]
-    pub fn communicator(&self, context: Handle) -> Option<Comm<'_>> {
-        if !context.is(Kind::Communicator) {
+    #[inline(always)]
+    pub fn communicator(&self, cookie: u64, context: Handle) -> Option<Comm<'_>> {
+        if !context.is_ours(cookie, Kind::Communicator) {
             return None;
         }
         let (slot, generation) = ((context.payload() >> 16) as usize, context.payload() & 0xFFFF);
@@ -88,7 +92,7 @@ impl State {
 ///
 /// # Safety
 /// `event` is a descriptor as NCCL makes them: its type says which member is valid, texts are null or C strings.
-#[inline]
+#[inline(always)]
 pub unsafe fn start<E: Event>(state: &State, context: Handle, event: &E) -> Handle {
     let cookie = state.cookie.load(Relaxed);
     if cookie == 0 {
@@ -101,12 +105,24 @@ pub unsafe fn start<E: Event>(state: &State, context: Handle, event: &E) -> Hand
         event::PROXY_OP => unsafe { proxy_op_start(state, cookie, context, event) },
         // SAFETY: as above.
         event::KERNEL_CH => kernel_start(state, cookie, event.parent(), unsafe { event.kernel() }),
+        // SAFETY: the caller says so.
+        _ => unsafe { launch_start(state, cookie, context, event) },
+    }
+}
+
+/// Starts what the launching thread tells of.
+///
+/// # Safety
+/// As for [`start`].
+#[inline(never)]
+unsafe fn launch_start<E: Event>(state: &State, cookie: u64, context: Handle, event: &E) -> Handle {
+    match event.kind() {
+        // SAFETY: for each, the type was just looked at.
+        event::COLL => unsafe { task_start::<true, E>(state, cookie, context, event, event.coll()) },
         // SAFETY: as above.
-        event::COLL => unsafe { task_start(state, cookie, context, event, event.coll(), true) },
-        // SAFETY: as above.
-        event::P2P => unsafe { task_start(state, cookie, context, event, event.p2p(), false) },
-        event::GROUP_API => group_start(state, cookie, context),
-        event::GROUP if E::API < 5 => group_start(state, cookie, context),
+        event::P2P => unsafe { task_start::<false, E>(state, cookie, context, event, event.p2p()) },
+        event::GROUP_API => group_start::<E>(state, cookie, context),
+        event::GROUP if E::API < 5 => group_start::<E>(state, cookie, context),
         // SAFETY: as above.
         event::COLL_API => call_start(state, cookie, context, unsafe { event.coll_api_captures() }, true),
         // SAFETY: as above.
@@ -118,7 +134,7 @@ pub unsafe fn start<E: Event>(state: &State, context: Handle, event: &E) -> Hand
         | event::CE_COLL
         | event::CE_SYNC
         | event::CE_BATCH
-        | event::KERNEL_PHASE => Handle::new(cookie, Kind::Token, 0),
+        | event::KERNEL_PHASE => nothing::<E>(cookie),
         _ => {
             state.count_unknown();
             Handle::NULL
@@ -126,21 +142,27 @@ pub unsafe fn start<E: Event>(state: &State, context: Handle, event: &E) -> Hand
     }
 }
 
-fn group_start(state: &State, cookie: u64, context: Handle) -> Handle {
-    if context.is_of(cookie)
-        && let Some(comm) = state.communicator(context)
-    {
+/// For an event of which nothing is kept. Without a handle NCCL does not call for it again; below v5 it would hide the children, too.
+#[inline(always)]
+fn nothing<E: Event>(cookie: u64) -> Handle {
+    if E::API >= 5 { Handle::NULL } else { Handle::new(cookie, Kind::Token, 0) }
+}
+
+#[inline(always)]
+fn group_start<E: Event>(state: &State, cookie: u64, context: Handle) -> Handle {
+    if let Some(comm) = state.communicator(cookie, context) {
         let uses_network = comm.known.networked.load(Relaxed);
         state.depth.group_begins(state.recorder(), comm.record, comm.mask(), uses_network);
     }
-    Handle::new(cookie, Kind::Token, 0)
+    nothing::<E>(cookie)
 }
 
-/// The call of an operation: NCCL has read the mask for it, and will next read it for the one after.
+/// The call of an operation: NCCL has read the mask for it, and will next read it for the one after. Its handle is what there is to say of
+/// it, none if there is nothing.
+#[inline(always)]
 fn call_start(state: &State, cookie: u64, context: Handle, captures: bool, is_collective: bool) -> Handle {
     let mut token = if captures { token::CAPTURED } else { 0 };
-    let comm = if context.is_of(cookie) { state.communicator(context) } else { None };
-    if let Some(comm) = &comm
+    if let Some(comm) = state.communicator(cookie, context)
         && let Some(mask) = comm.mask()
     {
         let now = mask.load(Relaxed);
@@ -160,7 +182,7 @@ fn call_start(state: &State, cookie: u64, context: Handle, captures: bool, is_co
             }
         }
     }
-    Handle::new(cookie, Kind::Token, token)
+    if token == 0 { Handle::NULL } else { Handle::new(cookie, Kind::Token, token) }
 }
 
 /// Of a context that is not a live communicator of ours.
@@ -184,7 +206,7 @@ fn step_of(handle: Handle) -> (usize, StepKey) {
 }
 
 /// Stops an event.
-#[inline]
+#[inline(always)]
 pub fn stop(state: &State, handle: Handle) {
     let cookie = state.cookie.load(Relaxed);
     if !handle.is_of(cookie) || cookie == 0 {

@@ -3,7 +3,7 @@
 //! NCCL keeps handles for ever (a replayed graph names the call it was captured from), stops some twice, and under PXN hands
 //! one process the handles of another. A number can be checked; an address can only crash. So a handle is 16 bits of the
 //! process's cookie, 4 bits of kind and 44 bits that say which record, with enough of a generation to know when it is
-//! outdated. All of them are different from 0, because NCCL hides the children of a parent without a handle.
+//! outdated. All of them are different from 0: no handle is what an event has that NCCL need not tell more of.
 //!
 //! In a forked child the cookie reads 0 (see [`crate::state`]), so no handle is its own: that one comparison, which every event
 //! needs anyway, also keeps the child silent.
@@ -65,6 +65,12 @@ impl Handle {
     #[inline(always)]
     pub fn is(self, kind: Kind) -> bool {
         self.0 >> PAYLOAD_BITS & 0xF == kind as u64
+    }
+
+    /// Whether it was made with this cookie and is of a kind: one comparison for both.
+    #[inline(always)]
+    pub fn is_ours(self, cookie: u64, kind: Kind) -> bool {
+        self.0 >> PAYLOAD_BITS == Self::new(cookie, kind, 0).0 >> PAYLOAD_BITS
     }
 
     /// What it says.

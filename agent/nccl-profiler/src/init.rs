@@ -14,7 +14,7 @@ use c4_recorder::writer::Recorder;
 
 use crate::describe::{self, Told};
 use crate::events::{self, NO_COMMUNICATOR};
-use crate::handle::{Handle, Kind};
+use crate::handle::Handle;
 use crate::log::Log;
 use crate::settings::{KernelEvents, Settings, StepState};
 use crate::state::{self, State};
@@ -90,11 +90,11 @@ pub unsafe fn init(api: u32, told: &Told, mask: *mut c_int, log: Log) -> (Handle
 pub fn finalize(context: Handle) {
     let Some(state) = state::get() else { return };
     let cookie = state.cookie.load(Relaxed);
-    if cookie == 0 || !context.is_of(cookie) || !context.is(Kind::Communicator) {
+    if cookie == 0 {
         return;
     }
     let mut slots = slots();
-    let Some(comm) = state.communicator(context) else { return };
+    let Some(comm) = state.communicator(cookie, context) else { return };
     let recorder = state.recorder();
     comm.known.live.store(0, Release);
     comm.record.finalize();

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char};
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64};
 
 use c4_recorder::layout::{NAME_BYTES, NAMES};
 use c4_recorder::writer::Recorder;
@@ -12,30 +12,33 @@ use c4_recorder::writer::Recorder;
 /// Names of an operation: its function, element type, algorithm and protocol.
 pub type OperationNames = [*const c_char; 4];
 
+/// Their numbers, in that order, and the bytes of an element, 0 if they are not known. The rest is 0.
+pub type Numbers = [u8; 8];
+
 /// The names of a communicator's last operation, with their numbers. Its next one mostly has the same, and NCCL, whose literals they are,
 /// is not unloaded while it lives, so their addresses are enough. Zeroes are valid: an operation without names.
 #[repr(C)]
 pub struct LastNames {
     addresses: [AtomicPtr<c_char>; 4],
-    numbers: AtomicU32,
+    numbers: AtomicU64,
 }
 
 impl LastNames {
     /// Their numbers, if these are the same.
-    #[inline]
-    fn numbers(&self, names: OperationNames) -> Option<[u8; 4]> {
+    #[inline(always)]
+    fn numbers(&self, names: OperationNames) -> Option<Numbers> {
         let same = self.addresses.iter().zip(names).all(|(last, name)| ptr::eq(last.load(Relaxed), name));
         same.then(|| self.numbers.load(Relaxed).to_ne_bytes())
     }
 
     /// Another communicator begins.
     pub fn forget(&self) {
-        self.keep([ptr::null(); 4], [0; 4]);
+        self.keep([ptr::null(); 4], [0; 8]);
     }
 
-    fn keep(&self, names: OperationNames, numbers: [u8; 4]) {
+    fn keep(&self, names: OperationNames, numbers: Numbers) {
         self.addresses.iter().zip(names).for_each(|(last, name)| last.store(name.cast_mut(), Relaxed));
-        self.numbers.store(u32::from_ne_bytes(numbers), Relaxed);
+        self.numbers.store(u64::from_ne_bytes(numbers), Relaxed);
     }
 }
 
@@ -57,17 +60,27 @@ struct Place {
 }
 
 impl NameCache {
-    /// The numbers of an operation's names, as [`NameCache::number`] has them; `last` are those of its communicator.
+    /// The numbers of an operation's names; `last` are those of its communicator.
     ///
     /// # Safety
     /// Each name is null or a C string that stays as it is as long as the communicator lives.
-    #[inline]
-    pub unsafe fn numbers(&self, recorder: &Recorder, last: &LastNames, names: OperationNames) -> [u8; 4] {
-        if let Some(numbers) = last.numbers(names) {
-            return numbers;
-        }
+    #[inline(always)]
+    pub unsafe fn numbers(&self, recorder: &Recorder, last: &LastNames, names: OperationNames) -> Numbers {
         // SAFETY: the caller says so.
-        let numbers = names.map(|name| unsafe { self.number(recorder, name) });
+        last.numbers(names).unwrap_or_else(|| unsafe { self.others(recorder, last, names) })
+    }
+
+    /// The numbers of names that are not those of the communicator's last operation.
+    ///
+    /// # Safety
+    /// As for [`NameCache::numbers`].
+    #[inline(never)]
+    unsafe fn others(&self, recorder: &Recorder, last: &LastNames, names: OperationNames) -> Numbers {
+        // SAFETY: the caller says so.
+        let [function, datatype, algorithm, protocol] =
+            names.map(|name| unsafe { self.number(recorder, name) });
+        let element = self.sizes.get(usize::from(datatype)).map_or(0, |size| size.load(Relaxed));
+        let numbers = [function, datatype, algorithm, protocol, element, 0, 0, 0];
         // One that has no number may get one.
         if names.iter().zip(numbers).all(|(name, number)| name.is_null() || number != 0) {
             last.keep(names, numbers);
@@ -117,12 +130,6 @@ impl NameCache {
             place.number.store(number, Release);
         }
         number.unwrap_or(0)
-    }
-
-    /// Bytes of an element of the type with this name, 0 if it is not known.
-    #[inline]
-    pub fn element_bytes(&self, number: u8) -> u64 {
-        self.sizes.get(usize::from(number)).map_or(0, |size| u64::from(size.load(Relaxed)))
     }
 }
 

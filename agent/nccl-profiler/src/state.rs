@@ -45,6 +45,7 @@ pub struct State {
     pub cookie: AtomicU64,
     /// Process id, as NCCL tells it with network operations.
     pub pid: AtomicI32,
+    recorder: MaybeUninit<Recorder>,
     /// How much is recorded.
     pub depth: Depth,
     /// Which operations have kernel events.
@@ -57,7 +58,6 @@ pub struct State {
     pub connections: Connections,
     /// Sends and receives by peer.
     pub peers: Peers,
-    recorder: MaybeUninit<Recorder>,
 }
 
 /// The state, if there is one. In a forked child it is there, but empty.

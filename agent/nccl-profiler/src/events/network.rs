@@ -28,9 +28,11 @@ pub(super) unsafe fn proxy_op_start<E: Event>(
         state.count_foreign();
         return Handle::new(cookie, Kind::Foreign, 0);
     }
-    let Some(comm) = state.communicator(context) else { return strange_context(state, cookie, context) };
+    let Some(comm) = state.communicator(cookie, context) else {
+        return strange_context(state, cookie, context);
+    };
     let parent = event.parent();
-    let has_parent = parent.is_of(cookie) && parent.is(Kind::Operation);
+    let has_parent = parent.is_ours(cookie, Kind::Operation);
     let record = if has_parent { state.operation(parent.payload(), PAYLOAD) } else { None };
     if has_parent && record.is_none() {
         state.count_stale();
@@ -87,10 +89,8 @@ fn proxy_began(state: &State, record: &Operation) {
 
 #[inline]
 pub(super) fn step_start(state: &State, cookie: u64, parent: Handle, step: c_int) -> Handle {
-    if !parent.is_of(cookie) || !parent.is(Kind::ProxyOp) {
-        if parent.is_of(cookie) && parent.is(Kind::Foreign)
-            || (parent != Handle::NULL && !parent.is_of(cookie))
-        {
+    if !parent.is_ours(cookie, Kind::ProxyOp) {
+        if parent.is_ours(cookie, Kind::Foreign) || (parent != Handle::NULL && !parent.is_of(cookie)) {
             state.count_foreign();
             return Handle::new(cookie, Kind::Foreign, 0);
         }

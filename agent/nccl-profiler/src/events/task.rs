@@ -14,17 +14,17 @@ use crate::view::{Event, Task};
 
 /// # Safety
 /// The texts of `task` are null or C strings.
-#[inline]
-pub(super) unsafe fn task_start<E: Event>(
+#[inline(always)]
+pub(super) unsafe fn task_start<const IS_COLLECTIVE: bool, E: Event>(
     state: &State,
     cookie: u64,
     context: Handle,
     event: &E,
     task: Task,
-    is_collective: bool,
 ) -> Handle {
-    let comm = if context.is_of(cookie) { state.communicator(context) } else { None };
-    let Some(comm) = comm else { return strange_context(state, cookie, context) };
+    let Some(comm) = state.communicator(cookie, context) else {
+        return strange_context(state, cookie, context);
+    };
     let recorder = state.recorder();
     let enqueued = recorder.tick_source().now();
     if let Some(hash) = task.comm_hash {
@@ -34,14 +34,13 @@ pub(super) unsafe fn task_start<E: Event>(
     let names = [task.func, task.datatype, task.algo, task.proto];
     // SAFETY: as above, for all four.
     let numbers = unsafe { state.names.numbers(recorder, &comm.known.names, names) };
-    let [function, datatype, algorithm, protocol] = numbers;
+    let [function, datatype, algorithm, protocol, element_bytes, ..] = numbers;
     // SAFETY: as above.
-    let kind = if is_collective { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
+    let kind = if IS_COLLECTIVE { operation_kind::COLLECTIVE } else { unsafe { p2p_kind(task.func) } };
     let root_or_peer = task.root_or_peer.cast_unsigned();
-    let to_itself = !is_collective && root_or_peer == comm.record.rank.load(Relaxed);
+    let to_itself = !IS_COLLECTIVE && root_or_peer == comm.record.rank.load(Relaxed);
     let mut flags = 0;
-    let parent = event.parent();
-    let call = (parent.is_of(cookie) && parent.is(Kind::Token)).then(|| parent.payload());
+    let call = call_of::<E>(cookie, event.parent());
     if call.is_some_and(|call| call & token::CAPTURED != 0) {
         flags |= operation_flag::GRAPH_CAPTURED;
     }
@@ -56,7 +55,7 @@ pub(super) unsafe fn task_start<E: Event>(
         }
     }
     // One that is captured is told of once, and runs with each replay.
-    let is_counted = !is_collective && !to_itself && flags & operation_flag::GRAPH_CAPTURED == 0;
+    let is_counted = !IS_COLLECTIVE && !to_itself && flags & operation_flag::GRAPH_CAPTURED == 0;
     let is_send = kind == operation_kind::SEND;
     let peer_number = if is_counted { state.peers.next(comm.slot, root_or_peer, is_send) } else { 0 };
     if task.channels == 0 || !task.channels_exact {
@@ -72,9 +71,9 @@ pub(super) unsafe fn task_start<E: Event>(
         protocol,
         flags,
         channels: u16::from(task.channels),
-        sequence: comm.record.next_sequence(is_collective),
+        sequence: comm.record.next_sequence(IS_COLLECTIVE),
         count: task.count as u64,
-        bytes: (task.count as u64).saturating_mul(state.names.element_bytes(datatype)),
+        bytes: (task.count as u64).saturating_mul(u64::from(element_bytes)),
         root_or_peer,
         peer_number,
         enqueued,
@@ -87,6 +86,15 @@ pub(super) unsafe fn task_start<E: Event>(
     record.publish(index, &facts);
     recorder.expect_operation(index + 1);
     Handle::new(cookie, Kind::Operation, index & PAYLOAD)
+}
+
+/// What the call of an operation said of it, bits of a [`token`]. From v5 on, one of which there was nothing to say has no handle.
+#[inline(always)]
+fn call_of<E: Event>(cookie: u64, parent: Handle) -> Option<u64> {
+    if E::API >= 5 && parent == Handle::NULL {
+        return Some(0);
+    }
+    parent.is_ours(cookie, Kind::Token).then(|| parent.payload())
 }
 
 /// Whether kernel events were switched on for an operation: its call says so from v5 on; the mask has gone on since.
