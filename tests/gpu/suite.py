@@ -90,6 +90,7 @@ def parse_arguments(arguments=None):
         parser.error("--env takes NAME=VALUE")
     if any("=" not in setting for setting in options.beside):
         parser.error("--beside takes NAME=LIBRARY")
+    options.env = dict(setting.split("=", 1) for setting in options.env)
     options.beside = {name: os.path.abspath(path) for name, path in (setting.split("=", 1) for setting in options.beside)}
     if options.ranks < 2 or options.repeat < 1:
         parser.error("at least 2 ranks and 1 repetition")

@@ -110,7 +110,7 @@ pub unsafe fn start<E: Event>(state: &State, context: Handle, event: &E) -> Hand
     }
 }
 
-/// Starts what the launching thread tells of.
+/// Starts what comes from launching threads, and events of which nothing is kept.
 ///
 /// # Safety
 /// As for [`start`].

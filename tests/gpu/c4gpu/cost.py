@@ -56,6 +56,7 @@ class Group:
             "C4_JOB": f"cost-{name.replace(' ', '-')}",
             "OMP_NUM_THREADS": 1,
             **mps.environment,
+            **run.options.env,
             **settings,
         }
         self.children = [self._spawn(run, rank, environment) for rank in range(ranks)]

@@ -17,8 +17,7 @@ class Worker:
 
     def environment(self, extra=None):
         """What every rank gets beside what the agent sets; what the caller wants comes last."""
-        wanted = dict(setting.split("=", 1) for setting in getattr(self.options, "env", []))
-        return {**self.defaults(), **(extra or {}), **wanted}
+        return {**self.defaults(), **(extra or {}), **getattr(self.options, "env", {})}
 
     def defaults(self):
         """What this kind of job wants in its environment."""
