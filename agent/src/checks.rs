@@ -19,7 +19,7 @@ use tracing::{Instrument, Span};
 
 use crate::{
     report::{Captured, Report},
-    sensors::{HostSensor, KmsgSensor, NicSensor, NvmlSensor, Sensor, SensorSettings, Spinning},
+    sensors::{HostSensor, KmsgSensor, NicSensor, NvmlSensor, Sensor, SensorSettings, Spinning, gpus_on_bus},
 };
 
 /// Written to the disk and read back.
@@ -78,10 +78,17 @@ pub async fn run(settings: CheckSettings) -> Vec<CheckResult> {
     let host = sensors.host.clone();
     results
         .push(blocking("host", limit, move || sensor(host.map(|host| boxed(HostSensor::open(host))))).await);
-    let nvml = sensors.nvml.clone();
+    let (nvml, sys_root) = (sensors.nvml.clone(), sensors.sys_root());
     results.push(
         blocking("gpu", limit, move || {
-            sensor(nvml.map(|nvml| boxed(NvmlSensor::open(&nvml, false, Spinning::default()))))
+            let opened = nvml.map(|nvml| boxed(NvmlSensor::open(&nvml, false, Spinning::default())));
+            match opened {
+                // A driver that is gone is what nodes are isolated for.
+                Some(Err(missing)) if gpus_on_bus(&sys_root) > 0 => {
+                    (Outcome::Failed, format!("{missing}; the node has {} GPUs", gpus_on_bus(&sys_root)))
+                }
+                opened => sensor(opened),
+            }
         })
         .await,
     );
@@ -247,6 +254,7 @@ async fn gpu_test(settings: &CheckSettings) -> CheckResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sensors::{NicSettings, NvmlSettings};
 
     #[test]
     fn little_free_memory_fails() {
@@ -262,6 +270,35 @@ mod tests {
         assert_eq!(disk(dir.path()).0, Outcome::Passed);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(disk(&dir.path().join("absent")).0, Outcome::Failed);
+    }
+
+    #[tokio::test]
+    async fn gpus_without_a_driver_fail() {
+        let sys = tempfile::tempdir().unwrap();
+        let nvml = NvmlSettings { library: Some("/no/such/library".into()), ..NvmlSettings::default() };
+        let nic = NicSettings { sys_root: sys.path().to_owned(), ..NicSettings::default() };
+        let sensors = SensorSettings {
+            host: None,
+            nvml: Some(nvml),
+            nic: Some(nic),
+            kmsg: None,
+            ..SensorSettings::default()
+        };
+        let settings = CheckSettings { sensors, ..CheckSettings::default() };
+        let gpu = async || run(settings.clone()).await.into_iter().find(|check| check.name == "gpu").unwrap();
+        let device = |address: &str, vendor: &str, class: &str| {
+            let device = sys.path().join("bus/pci/devices").join(address);
+            fs::create_dir_all(&device).unwrap();
+            fs::write(device.join("vendor"), vendor).unwrap();
+            fs::write(device.join("class"), class).unwrap();
+        };
+        device("0000:00:01.0", "0x10de\n", "0x068000\n"); // an NVSwitch
+        device("0000:00:02.0", "0x1a03\n", "0x030000\n"); // a server's own graphics
+        assert_eq!(gpu().await.outcome, Outcome::Skipped, "a node without GPUs");
+        device("0000:18:00.0", "0x10de\n", "0x030200\n");
+        let failed = gpu().await;
+        assert_eq!(failed.outcome, Outcome::Failed);
+        assert!(failed.detail.ends_with("the node has 1 GPUs"), "{}", failed.detail);
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ import time
 
 UNIQUE_ID_BYTES = 128
 FLOAT32, SUM = 7, 0  # ncclFloat32, ncclSum
+NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 MEET_SECONDS = 60.0
 
 
@@ -34,13 +35,18 @@ class NcclError(RuntimeError):
 
 
 def device_count():
-    """How many GPUs the driver shows; 0 where there is no driver."""
+    """How many GPUs CUDA shows. That there is none is believed only if the kernel's driver knows of none, either."""
+    known, count = len(glob.glob("/proc/driver/nvidia/gpus/*")), ctypes.c_int()
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    except OSError as error:
+        if known:
+            raise NcclError(f"this node has {known} GPUs, but {error}") from error
         return 0
-    count = ctypes.c_int()
-    return count.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if code not in (0, NO_DEVICE) or (known and not count.value):
+        raise NcclError(f"the driver shows {count.value} GPUs (this node has {known}): CUDA error {code}")
+    return count.value
 
 
 class Device:
@@ -202,7 +208,10 @@ def main():
         except (NcclError, OSError) as error:
             sys.exit(str(error))
         return 0
-    devices = options.devices.split(",") if options.devices else [str(number) for number in range(device_count())]
+    try:
+        devices = options.devices.split(",") if options.devices else [str(number) for number in range(device_count())]
+    except NcclError as error:
+        sys.exit(str(error))
     if not devices:
         print("no GPU here: nothing to test")
         return 0

@@ -18,6 +18,7 @@ mod spinning;
 mod transitions;
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +33,7 @@ pub use kmsg::{Address, KmsgSensor, KmsgSettings, Places, parse_record};
 pub use limits::{GainLimit, ShareLimit};
 pub use nic::{CounterRule, FlapLimit, NicReading, NicSensor, NicSettings, read_all as read_nics};
 pub use nic_class::nic_class;
+pub(crate) use nvml::gpus_on_bus;
 pub use nvml::{NvmlSensor, NvmlSettings};
 pub use rdma::{RdmaPort, rdma_ports};
 pub use reading::{Declared, READINGS, Reading};
@@ -92,6 +94,14 @@ impl Default for SensorSettings {
             nic: Some(NicSettings::default()),
             kmsg: Some(KmsgSettings::default()),
         }
+    }
+}
+
+impl SensorSettings {
+    /// Where sysfs is.
+    #[must_use]
+    pub fn sys_root(&self) -> PathBuf {
+        self.nic.as_ref().map_or_else(|| "/sys".into(), |nic| nic.sys_root.clone())
     }
 }
 

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use super::{
     Sampled, Sensor, Spinning,
     gpu::{GpuLimits, GpuReading, Judge},
+    nic::{children, text},
 };
 use crate::report::Health;
 
@@ -60,6 +61,17 @@ pub struct NvmlSensor {
     judge: Judge,
     spinning: Spinning,
     turn: u32,
+}
+
+/// How many of NVIDIA's GPUs are on the PCI bus, whether or not a driver has them.
+pub(crate) fn gpus_on_bus(sys_root: &Path) -> usize {
+    let is_gpu = |device: &Path| {
+        let says =
+            |file: &str, begin: &str| text(&device.join(file)).is_some_and(|said| said.starts_with(begin));
+        // Display controllers, 3D accelerators among them.
+        says("vendor", "0x10de") && says("class", "0x03")
+    };
+    children(&sys_root.join("bus/pci/devices")).iter().filter(|(_, device)| is_gpu(device)).count()
 }
 
 impl NvmlSensor {
