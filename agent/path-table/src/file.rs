@@ -1,9 +1,9 @@
 //! The table as a file.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
 };
 
@@ -26,10 +26,14 @@ impl ReadAt for File {
 pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    // Job processes of other users read it; only the agent writes.
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o644);
-    let mut file = options.open(&beside)?;
+    // Everybody may make files beside it: another's file would stay another's, and be the table.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
+    // Job processes of other users read it, whatever the agent's umask; only the agent writes.
+    file.set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(bytes)?;
     fs::rename(&beside, path)
 }

@@ -1,6 +1,6 @@
 //! What is written is found again; what is damaged is not believed.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::unix::fs::MetadataExt};
 
 use c4_path_table::{
     ANY_PORT, ANY_RANK, Buffer, Entry, Header, Key, Path, Refusal, Table, TooLarge, publish, renew,
@@ -66,6 +66,18 @@ fn a_dead_agents_table_is_stale_until_renewed() {
     assert_eq!(read(1500).expect("renewed").generation(), 7);
     std::fs::write(&path, b"C4PATHS\0").expect("written");
     assert!(renew(&path, 3000).is_err());
+}
+
+#[test]
+fn a_file_that_waits_beside_the_table_does_not_become_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (path, beside) = (dir.path().join("paths"), dir.path().join("paths.new"));
+    std::fs::write(&beside, "").expect("written");
+    let waiting = std::fs::File::open(&beside).expect("there");
+    publish(&path, &table(3).encode(1000).expect("fits")).expect("written");
+    let (table, waiting) = (std::fs::metadata(&path).expect("there"), waiting.metadata().expect("open"));
+    assert_ne!(table.ino(), waiting.ino());
+    assert_eq!(table.mode() & 0o777, 0o644, "everybody may read it");
 }
 
 #[test]
