@@ -11,10 +11,8 @@ mod run;
 
 use std::{
     collections::hash_map::RandomState,
-    fs,
     hash::{BuildHasher, Hasher},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -184,7 +182,10 @@ pub async fn daemon(config: Config, manager: Manager, reload: impl Fn()) -> Resu
     let mut hangup = signal(SignalKind::hangup())?;
     let session = session_id();
     info!(node = %config.node, recorders = %config.recorder_dir.display(), %session, "c4-agent runs");
-    share_directory(&config.recorder_dir);
+    if let Err(error) = RecorderDirectory::new(&config.recorder_dir).share() {
+        let path = config.recorder_dir.display();
+        warn!(%path, %error, "the recorder directory is not open to every user: C4 will not see jobs of other users");
+    }
     let mut agent = Agent::start(&config, &session, Exits::default(), Alone::Log).await?;
     let checks = CheckSettings { sensors: config.sensors, ..config.checks };
     manager.ready();
@@ -291,7 +292,7 @@ fn sampler(config: &Config, exits: Exits, spinning: Spinning) -> Sampler<Recorde
         overdue: config.overdue,
         retention: config.evidence,
         proc_root: "/proc".into(),
-        sys_root: config.sensors.nic.as_ref().map_or_else(|| "/sys".into(), |nic| nic.sys_root.clone()),
+        sys_root: config.sensors.sys_root(),
     };
     let source = RecorderDirectory::new(&config.recorder_dir);
     Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns()).with_spinning(spinning)
@@ -393,18 +394,6 @@ async fn discard(mut reports: mpsc::Receiver<Captured>, shutdown: CancellationTo
             Some(Report::Windows(_)) => {}
             Some(other) => tracing::debug!(report = ?other, "nobody to tell"),
         }
-    }
-}
-
-/// Makes the directory of recorders, writable for every user like `/tmp`: training processes are not the agent's user.
-fn share_directory(path: &Path) {
-    if path.exists() {
-        return;
-    }
-    let made = fs::DirBuilder::new().recursive(true).mode(0o777).create(path);
-    let shared = made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o1777)));
-    if let Err(error) = shared {
-        warn!(path = %path.display(), %error, "cannot make the recorder directory; the first training process will have to");
     }
 }
 
