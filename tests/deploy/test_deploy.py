@@ -215,15 +215,32 @@ class Checks(unittest.TestCase):
 
     def test_a_node_without_gpus_is_well_and_nonsense_is_not(self) -> None:
         program = DEPLOY / "checks/nccl_loopback.py"
-        blind = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run([program], capture_output=True, text=True, check=False, env=blind)
-        self.assertEqual((done.returncode, done.stdout.strip()), (0, "no GPU here: nothing to test"), done.stderr)
+        if not Path("/proc/driver/nvidia/gpus").exists():
+            done = subprocess.run([program], capture_output=True, text=True, check=False)
+            self.assertEqual((done.returncode, done.stdout.strip()), (0, "no GPU here: nothing to test"), done.stderr)
         done = subprocess.run([program, "--rounds", "0"], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 2)
         self.assertIn("at least 1", done.stderr)
         done = subprocess.run([program, "--devices", "0", "--nccl", "/no/such/library"], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("GPU 0: process 0: ", done.stderr)
+
+
+    @needs("cc")
+    def test_a_driver_that_fails_is_not_taken_for_no_gpu(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            for code, exits in ((999, 1), (100, 0)):
+                source = f"int cuInit(unsigned flags) {{ return {code}; }} int cuDeviceGetCount(int *n) {{ *n = 8; return 0; }}"
+                run("cc", "-shared", "-xc", "-", "-o", f"{directory}/libcuda.so.1", input=source)
+                done = subprocess.run(
+                    [DEPLOY / "checks/nccl_loopback.py"],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env={**os.environ, "LD_LIBRARY_PATH": directory},
+                )
+                self.assertEqual(done.returncode, exits, done.stderr)
+                self.assertEqual("CUDA error 999" in done.stderr, exits == 1)
 
 
 class Documents:
@@ -259,6 +276,10 @@ class Documents:
                 self.assertNotIn("privileged", context)
             if document["metadata"]["name"] == "c4-controller":
                 self.assertIs(pod["securityContext"]["runAsNonRoot"], True)
+            if document["metadata"]["name"] == "c4-agent":
+                mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+                self.assertNotIn("readOnly", mounts["/tmp"], "the check of a node writes a file")
+                self.assertIn("/etc/c4", mounts, "where somebody says that a node is to be left alone")
 
     # The container that was asked to be more than it needs.
     privileged: str | None = None
