@@ -74,6 +74,9 @@ pub struct Credentials {
     /// File of your token, instead of a certificate
     #[arg(long, global = true, env = "C4_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The name in the controller's certificate, where its address is another (such as a port-forward's)
+    #[arg(long, global = true, env = "C4_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
 }
 
 impl Cli {
@@ -305,14 +308,9 @@ pub struct Doctor {
     /// Check the controller and all that it knows of its agents instead of this machine
     #[arg(long, conflicts_with_all = ["nccl"])]
     pub cluster: bool,
-    /// The profiler plugin
-    #[arg(
-        long,
-        env = "NCCL_PROFILER_PLUGIN",
-        value_name = "FILE",
-        default_value = "/usr/local/lib/libnccl-profiler-c4.so"
-    )]
-    pub plugin: PathBuf,
+    /// The profiler plugin [default: where packages put it, or else /usr/local/lib/libnccl-profiler-c4.so]
+    #[arg(long, env = "NCCL_PROFILER_PLUGIN", value_name = "FILE")]
+    pub plugin: Option<PathBuf>,
     /// The NCCL library that jobs load [default: looked for where it usually is]
     #[arg(long, value_name = "FILE")]
     pub nccl: Option<PathBuf>,

@@ -192,11 +192,12 @@ fn normalised(controller: &str) -> Result<String, Failure> {
 /// How to protect the connection. A token does not go over the network in the clear.
 fn protection(url: &str, credentials: &Credentials) -> Result<Option<ClientFiles>, Failure> {
     let wrong = |problem: &str| Err(Failure::Configuration(format!("{url}: {problem}")));
-    let Credentials { ca, cert, key, token_file } = credentials;
+    let Credentials { ca, cert, key, token_file, server_name } = credentials;
     if !url.starts_with("https://") {
         return match (cert, token_file) {
             (Some(_), _) => wrong("a certificate is only shown over https://"),
             (None, Some(_)) if !c4_tls::is_local(url) => wrong("a token is only sent over https://"),
+            _ if server_name.is_some() => wrong("a certificate's name is only asked for over https://"),
             _ => Ok(None),
         };
     }
@@ -206,7 +207,7 @@ fn protection(url: &str, credentials: &Credentials) -> Result<Option<ClientFiles
         (None, None) => None,
         _ => return wrong("--cert and --key go together"),
     };
-    Ok(Some(ClientFiles { ca: ca.clone(), identity, server_name: None }))
+    Ok(Some(ClientFiles { ca: ca.clone(), identity, server_name: server_name.clone() }))
 }
 
 fn unusable(error: FileError) -> Failure {

@@ -43,6 +43,9 @@ pub struct Context {
     /// See `ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// See `ca`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 /// Whom to ask, and with what.
@@ -133,8 +136,10 @@ pub fn target(cli: &Cli) -> Result<Target, Failure> {
     let named = || from_environment("C4_CONTEXT").filter(|name| !name.is_empty());
     match cli.context.clone().or_else(named).or_else(|| contexts.current.clone()) {
         Some(context) => {
-            let Context { controller, ca, cert, key, token_file } = contexts.get(&context)?.clone();
+            let Context { controller, ca, cert, key, token_file, server_name } =
+                contexts.get(&context)?.clone();
             credentials.ca = credentials.ca.or(ca);
+            credentials.server_name = credentials.server_name.or(server_name);
             // A certificate and its key belong together, and whoever shows one does not mean the other's token.
             if credentials.cert.is_none() && credentials.key.is_none() && credentials.token_file.is_none() {
                 (credentials.cert, credentials.key, credentials.token_file) = (cert, key, token_file);
@@ -167,8 +172,8 @@ pub fn run(
             format!("current context: {name}")
         }
         Who::Set { name, controller } => {
-            let Credentials { ca, cert, key, token_file } = credentials.clone();
-            let context = Context { controller: controller.clone(), ca, cert, key, token_file };
+            let Credentials { ca, cert, key, token_file, server_name } = credentials.clone();
+            let context = Context { controller: controller.clone(), ca, cert, key, token_file, server_name };
             contexts.contexts.insert(name.clone(), context);
             contexts.current.get_or_insert_with(|| name.clone());
             format!("context {name}: {controller}")

@@ -76,7 +76,7 @@ pub fn run(cli: &Cli, args: &Doctor, out: &mut Output) -> Result<Exit, Failure> 
     let target = contexts::target(cli)?;
     let mut checks = Vec::new();
     if !args.cluster {
-        checks.extend([libraries::plugin(&args.plugin), libraries::nccl(args.nccl.as_deref())]);
+        checks.extend([libraries::plugin(args.plugin.as_deref()), libraries::nccl(args.nccl.as_deref())]);
         checks.extend(memory::recorders(&args.recorders));
         checks.extend([hardware::gpus(), hardware::nics(), hardware::kernel_log()]);
     }

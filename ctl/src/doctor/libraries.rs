@@ -23,9 +23,14 @@ const PLACES: [&str; 6] = [
 const MAX_BYTES: u64 = 2 << 30;
 const INSTALL: &str = "install libnccl-profiler-c4.so, or name it with --plugin";
 
+/// Where the plugin is: packages put it in the first place.
+const PLUGINS: [&str; 2] = ["/usr/lib/c4/libnccl-profiler-c4.so", "/usr/local/lib/libnccl-profiler-c4.so"];
+
 /// Whether the plugin can be loaded, and by which NCCL.
-pub(super) fn plugin(path: &Path) -> Check {
+pub(super) fn plugin(path: Option<&Path>) -> Check {
     const NAME: &str = "plugin";
+    let [first, second] = PLUGINS.map(Path::new);
+    let path = path.unwrap_or(if second.exists() && !first.exists() { second } else { first });
     let shown = path.display();
     let content = match fs::metadata(path).and_then(|_| fs::read(path)) {
         Ok(content) => content,
@@ -213,10 +218,10 @@ mod tests {
     fn what_is_no_plugin_is_said_to_be_none() {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("x.so");
-        assert_eq!(plugin(&file).grade, Grade::Bad);
+        assert_eq!(plugin(Some(&file)).grade, Grade::Bad);
         fs::write(&file, "text").expect("room");
-        assert!(plugin(&file).found.contains("is no library"));
-        let other = plugin(Path::new("/proc/self/exe"));
+        assert!(plugin(Some(&file)).found.contains("is no library"));
+        let other = plugin(Some(Path::new("/proc/self/exe")));
         assert!(other.found.contains("no NCCL profiler plugin"), "{}", other.found);
     }
 }

@@ -93,6 +93,15 @@ fn whoever_is_not_known_gets_nothing() {
     // And a controller that another authority vouches for.
     let refused = site.ctl(&[("--ca", &other.ca())], &["status"]);
     assert_eq!(refused.status.code(), UNREACHABLE, "{}", said(&refused));
+    // The name in the certificate, where the address is another.
+    let by_address = |name: &[&str]| {
+        let mut ctl = Command::new(site.programs.ctl());
+        ctl.args(["--controller", &format!("https://127.0.0.1:{}", site.grpc), "--timeout", "10", "--ca"]);
+        ctl.arg(&ca).args(name).arg("status").output().expect("runs").status.code()
+    };
+    assert_eq!(by_address(&[]), UNREACHABLE);
+    assert_eq!(by_address(&["--server-name", "c4.example"]), UNREACHABLE);
+    assert_eq!(by_address(&["--server-name", "localhost"]), Some(1), "believed, but who asks is not known");
     // In the clear.
     let mut plain = Command::new(site.programs.ctl());
     plain.args(["--controller", &format!("http://localhost:{}", site.grpc), "--timeout", "10", "status"]);
