@@ -199,6 +199,10 @@ pub(crate) const UNAWAITED: u64 = 0;
 const MAX_EVIDENCE: usize = 1000;
 /// Memory is looked through for what can be forgotten this often (10 s).
 const PRUNE_US: u64 = 10_000_000;
+/// Jobs that are not in sight by then (an hour after the start) are gone.
+const SETTLED_US: u64 = 3_600_000_000;
+/// A finding whose restart failed ends after this time, if its job does not come back: a day.
+const UNANSWERED_US: u64 = 24 * 3_600_000_000;
 
 /// See the module.
 pub struct Brain {
@@ -365,6 +369,12 @@ impl Brain {
         if now.micros_since(self.pruned) >= PRUNE_US {
             self.pruned = now;
             self.registry.prune(now);
+            // Agents have to come back first, and with them their jobs.
+            if now.micros_since(self.started) > SETTLED_US {
+                let registry = &self.registry;
+                let forgotten = self.ledger.prune(|job| registry.incarnation(job).is_some(), now);
+                self.effects.extend((!forgotten.is_empty()).then_some(Effect::Keep(forgotten)));
+            }
         }
     }
 
@@ -446,6 +456,20 @@ impl Brain {
         };
         for finding in self.findings.let_go(over, now) {
             self.cleared_finding(&finding, " (not found again since the controller started)", now);
+        }
+        for finding in self.findings.settle(|_, failed| now.micros_since(failed) > UNANSWERED_US, now) {
+            self.cleared_finding(
+                &finding,
+                " (its restart failed a day ago, and the job never came back)",
+                now,
+            );
+        }
+    }
+
+    /// A job has new processes: whatever its restart was to answer, somebody has.
+    fn goes_on(&mut self, job: &JobId, now: Timestamp) {
+        for finding in self.findings.settle(|finding, _| finding.job == *job, now) {
+            self.cleared_finding(&finding, " (the job was started again)", now);
         }
     }
 

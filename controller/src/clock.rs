@@ -3,7 +3,8 @@
 //! Wall clocks jump: NTP steps them, people set them. Everything the controller decides is a matter of durations, so
 //! the wall clock is read once, at the start, and time moves on from there with the monotonic clock. A timestamp
 //! is therefore comparable with every other of the same run and never goes back; it may be off from the wall by
-//! what the wall has been corrected since, which hurts nobody.
+//! what the wall has been corrected since, or by how long the machine was suspended. Where others compare what is told them with their own
+//! clocks, they are told the time on the wall: [`Clock::wall`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,11 +21,16 @@ pub struct Clock {
 impl Clock {
     /// Reads the wall clock, once.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the driver that reads the clock for everybody")]
     pub fn anchored() -> Self {
+        Self { anchor: Instant::now(), anchor_unix_us: Self::wall().0 }
+    }
+
+    /// The time on the wall, which may jump and go back.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the driver that reads the clock for everybody")]
+    pub fn wall() -> Timestamp {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let anchor_unix_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        Self { anchor: Instant::now(), anchor_unix_us }
+        Timestamp(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// The time now; never less than any time returned before.

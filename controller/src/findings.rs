@@ -6,6 +6,8 @@
 //! They survive the controller; the detector's knowledge does not. A finding that was open is open again after a start, but
 //! nothing follows from it until the detector finds the same anew, which then goes by the old name: nobody is told of one fault
 //! twice, and what waited for an operator waits on. What is not found again, or is about an incarnation that is no more, ends.
+//!
+//! A restart ends what it is the answer to. One that fails has answered nothing: its finding is open again, until the job goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +59,8 @@ pub struct Findings {
     records: BTreeMap<FindingId, Record>,
     /// Open ones from before the start that the detector has not found anew.
     recalled: BTreeSet<FindingId>,
+    /// Open ones whose restart has failed, and when; the detector has done with them.
+    unanswered: BTreeMap<FindingId, Timestamp>,
     /// What the detector calls those that it has, by its name for them.
     renamed: BTreeMap<FindingId, FindingId>,
     /// What is to be written, by id.
@@ -95,6 +99,11 @@ impl Findings {
     /// A finding of the detector under the name that everybody knows it by.
     pub fn known_as(&mut self, mut finding: Finding) -> Finding {
         if !self.renamed.contains_key(&finding.id) {
+            if self.records.contains_key(&finding.id) {
+                // Paths have names that last.
+                self.recalled.remove(&finding.id);
+                return finding;
+            }
             let same =
                 |id: &&FindingId| self.records.get(*id).is_some_and(|old| is_same(&old.finding, &finding));
             // An incarnation dies once.
@@ -104,7 +113,6 @@ impl Findings {
             };
             let recalled_death = || self.recalled.iter().find(death);
             let old = match finding.kind {
-                _ if self.records.contains_key(&finding.id) => return finding,
                 // Whatever became of the finding.
                 Kind::ProcessDeath => self.records.keys().find(same).or_else(recalled_death),
                 // Whoever has lost a rank stands still.
@@ -148,10 +156,37 @@ impl Findings {
     /// Ends those of them for which `over` holds, and returns them.
     pub fn let_go(&mut self, over: impl Fn(&Finding) -> bool, now: Timestamp) -> Vec<Finding> {
         let gone = |id: &&FindingId| self.records.get(*id).is_none_or(|record| over(&record.finding));
-        let gone: Vec<FindingId> = self.recalled.iter().filter(gone).cloned().collect();
+        let gone = self.recalled.iter().filter(gone).cloned().collect();
+        self.end(gone, now)
+    }
+
+    /// The restart that a finding was answered with has failed. Returns whether it is open again because of that.
+    pub fn reopen(&mut self, id: &FindingId, now: Timestamp) -> bool {
+        let Some(record) = self.records.get_mut(id) else { return false };
+        if record.finding.cleared.take().is_none() {
+            return false;
+        }
+        self.unanswered.insert(id.clone(), now);
+        self.unwritten.insert(id.clone());
+        self.version += 1;
+        true
+    }
+
+    /// Ends those whose restart has failed and for which `over` holds, given when it failed; returns them.
+    pub fn settle(&mut self, over: impl Fn(&Finding, Timestamp) -> bool, now: Timestamp) -> Vec<Finding> {
+        let is_over = |(id, at): (&FindingId, &Timestamp)| {
+            let record = self.records.get(id);
+            record.is_none_or(|record| over(&record.finding, *at)).then(|| id.clone())
+        };
+        let settled = self.unanswered.iter().filter_map(is_over).collect();
+        self.end(settled, now)
+    }
+
+    fn end(&mut self, ids: Vec<FindingId>, now: Timestamp) -> Vec<Finding> {
         let mut ended = Vec::new();
-        for id in gone {
+        for id in ids {
             self.recalled.remove(&id);
+            self.unanswered.remove(&id);
             if let Some(record) = self.records.get_mut(&id) {
                 record.finding.cleared = Some(now);
                 ended.push(record.finding.clone());
@@ -272,9 +307,16 @@ impl Findings {
     }
 }
 
-/// Whether two findings are about one fault.
+/// Whether two findings are about one fault. What began after the other was over is another one: a job that is run again under its
+/// name has faults of its own.
 fn is_same(old: &Finding, new: &Finding) -> bool {
-    is_same_run(old, new) && old.kind == new.kind && first(old) == first(new)
+    let part = |finding: &Finding| {
+        let suspect = finding.suspects.first()?;
+        Some((suspect.gpu, suspect.nic.clone(), suspect.link.clone()))
+    };
+    let same_part = !matches!(new.kind, Kind::Health | Kind::PathFault) || part(old) == part(new);
+    let overlap = old.cleared.is_none_or(|cleared| new.since < cleared);
+    is_same_run(old, new) && old.kind == new.kind && first(old) == first(new) && same_part && overlap
 }
 
 /// Who is suspected first.
@@ -290,7 +332,10 @@ fn is_same_run(old: &Finding, new: &Finding) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use c4_detect::{finding::Suspect, observation::JobId};
+    use c4_detect::{
+        finding::{Link, Suspect},
+        observation::JobId,
+    };
 
     use super::*;
     use crate::store::MemoryStore;
@@ -415,6 +460,52 @@ mod tests {
         assert_eq!(after.take(known, false), Change::Same, "the dead do not come back");
         assert_eq!(after.recalled().len(), 1);
         assert_eq!(after.known_as(death(10, 4, 0.95)).id.0, "f00001", "the death is told again after all");
+    }
+
+    #[test]
+    fn a_job_that_is_run_again_dies_of_its_own() {
+        let mut findings = Findings::default();
+        findings.take(death(1, 4, 0.99), false);
+        findings.take(Finding { cleared: Some(Timestamp(50)), ..death(1, 4, 0.99) }, false);
+        let late = findings.known_as(Finding { since: Timestamp(40), ..death(2, 4, 0.9) });
+        assert_eq!(late.id.0, "f00001", "told late, and known");
+        let again = Finding { since: Timestamp(90_000), summary: "today".into(), ..death(3, 4, 0.9) };
+        assert_eq!(findings.known_as(again.clone()), again);
+        assert_eq!(findings.take(again, false), Change::Opened);
+    }
+
+    #[test]
+    fn one_part_of_a_node_is_not_taken_for_another() {
+        let link = |id, src: &str| {
+            let link = Link { src: src.into(), dst: "spine-1".into() };
+            let suspects = vec![Suspect { link: Some(link), ..Suspect::default() }];
+            Finding { suspects, ..accusing(id, Kind::PathFault, 0, 0.9) }
+        };
+        let store = MemoryStore::default();
+        let mut before = Findings::default();
+        before.take(link(1, "leaf-1"), false);
+        before.take(link(2, "leaf-2"), false);
+        store.apply(&before.unwritten()).expect("written");
+        let mut after = Findings::load(&store).expect("read");
+        assert_eq!(after.known_as(link(9, "leaf-2")).id.0, "f00002");
+        // One whose name lasts is found again under it.
+        assert_eq!(after.known_as(link(1, "leaf-1")).id.0, "f00001");
+        assert!(after.recalled().is_empty());
+    }
+
+    #[test]
+    fn a_restart_that_failed_has_answered_nothing() {
+        let mut findings = Findings::default();
+        let id = FindingId("f00001".into());
+        findings.take(death(1, 4, 0.99), false);
+        assert!(!findings.reopen(&id, Timestamp(3)), "it is open");
+        findings.take(Finding { cleared: Some(Timestamp(5)), ..death(1, 4, 0.99) }, false);
+        assert!(findings.reopen(&id, Timestamp(9)));
+        assert_eq!(findings.open().count(), 1);
+        assert!(findings.settle(|_, at| at < Timestamp(9), Timestamp(10)).is_empty());
+        assert_eq!(findings.settle(|_, at| at == Timestamp(9), Timestamp(11)).len(), 1);
+        assert_eq!(findings.get(&id).expect("there").finding.cleared, Some(Timestamp(11)));
+        assert!(findings.settle(|_, _| true, Timestamp(12)).is_empty(), "once");
     }
 
     #[test]

@@ -164,6 +164,11 @@ impl Account {
     }
 }
 
+/// Accounts kept of jobs that are gone; those of jobs that are there are kept in any case.
+const MAX_ACCOUNTS: usize = 10_000;
+/// A job that lost nothing is forgotten when it was not heard of for so long: an hour.
+const IDLE_US: u64 = 3_600_000_000;
+
 /// The table of the store with accounts, by job.
 pub const TABLE: &str = "ledger";
 
@@ -213,6 +218,25 @@ impl Ledger {
     pub fn accounts(&self, of: impl Fn(&JobId) -> bool) -> BTreeMap<JobId, Arc<Account>> {
         let wanted = self.jobs.iter().filter(|(job, _)| of(job));
         wanted.map(|(job, account)| (job.clone(), account.clone())).collect()
+    }
+
+    /// Forgets jobs that have been gone for a while and lost nothing, and, of more than are kept, those that were heard of longest ago;
+    /// returns what is to be written down of that.
+    pub fn prune(&mut self, is_there: impl Fn(&JobId) -> bool, now: Timestamp) -> Vec<Write> {
+        let gone = self.jobs.iter().filter(|(job, _)| !is_there(job));
+        let mut gone: Vec<_> = gone.map(|(job, account)| (account.last_seen, job, account)).collect();
+        gone.sort_unstable_by_key(|(seen, job, _)| (*seen, *job));
+        let too_many = self.jobs.len().saturating_sub(MAX_ACCOUNTS);
+        let forgotten = gone.iter().enumerate().filter(|(index, (seen, _, account))| {
+            let lost_nothing = account.outages.is_empty() && account.older_count == 0;
+            let is_old = seen.is_none_or(|seen| now.micros_since(seen) > IDLE_US);
+            *index < too_many || (lost_nothing && is_old)
+        });
+        let forgotten: Vec<JobId> = forgotten.map(|(_, (_, job, _))| JobId::clone(job)).collect();
+        for job in &forgotten {
+            self.jobs.remove(job);
+        }
+        forgotten.into_iter().map(|job| Write::remove(TABLE, job.0)).collect()
     }
 
     fn account(&mut self, job: &JobId) -> &mut Account {

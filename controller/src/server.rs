@@ -208,7 +208,14 @@ pub async fn lead(
 
     let mut receivers = Vec::new();
     for (index, alert) in config.alerts.iter().enumerate() {
-        receivers.push(Receiver::new(index, alert.clone(), clock, metrics.clone(), events.clone())?);
+        receivers.push(Receiver::new(
+            index,
+            alert.clone(),
+            clock,
+            metrics.clone(),
+            events.clone(),
+            term.fence.clone(),
+        )?);
     }
     let mut handles = Vec::new();
     for (receiver, handle) in receivers {

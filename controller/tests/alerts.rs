@@ -21,6 +21,7 @@ use c4_controller::{
     clock::Clock,
     config::{Alert, AlertKind},
     events::EventLog,
+    ha::fence::Fence,
     metrics::Metrics,
 };
 use c4_detect::{
@@ -49,11 +50,15 @@ struct Sink {
 }
 
 fn sink(alert: Alert) -> Sink {
+    sink_under(alert, Fence::alone())
+}
+
+fn sink_under(alert: Alert, fence: Fence) -> Sink {
     let (clock, metrics, events) =
         (Clock::anchored(), Arc::new(Metrics::new().expect("metrics")), EventLog::default());
     let cancel = CancellationToken::new();
     let (receiver, handle) =
-        Receiver::new(0, alert, clock, metrics.clone(), events.clone()).expect("a receiver");
+        Receiver::new(0, alert, clock, metrics.clone(), events.clone(), fence).expect("a receiver");
     let task = tokio::spawn(receiver.run(cancel.clone()));
     Sink { handle, events, metrics, clock, cancel, task }
 }
@@ -410,6 +415,21 @@ async fn what_is_due_is_told_on_the_way_out() {
     assert_eq!(next(&mut heard).await["event"], "opened");
 }
 
+#[tokio::test]
+async fn what_is_left_when_somebody_else_leads_is_theirs_to_tell() {
+    let (url, mut heard) = hostile(vec![Manner::Answer(BROKEN), Manner::Answer(OK)]).await;
+    let fence = Fence::leased(1, tokio::time::Instant::now() + PATIENCE);
+    let sink = sink_under(json(url), fence.clone());
+    sink.tell(sink.notice(false, &[])).await;
+    // It will be tried again in a moment.
+    next(&mut heard).await;
+    fence.lose();
+    timeout(PATIENCE, sink.task).await.expect("it ends by itself").expect("does not panic");
+    let metrics = sink.metrics.text().expect("text");
+    assert!(heard.try_recv().is_err(), "it was tried again");
+    assert!(metrics.contains(r#"alerts_total{outcome="failed",receiver="json"} 1"#), "{metrics}");
+}
+
 fn file(dir: &tempfile::TempDir, name: &str, content: &str) -> Option<std::path::PathBuf> {
     let path = dir.path().join(name);
     std::fs::write(&path, content).expect("written");
@@ -540,7 +560,7 @@ async fn what_a_receiver_needs_is_looked_for_at_the_start() {
     let dir = tempfile::tempdir().expect("a directory");
     let wrong = |alert: Alert| {
         let metrics = Arc::new(Metrics::new().expect("metrics"));
-        let made = Receiver::new(3, alert, Clock::anchored(), metrics, EventLog::default());
+        let made = Receiver::new(3, alert, Clock::anchored(), metrics, EventLog::default(), Fence::alone());
         made.err().map(|error| error.to_string()).expect("refused")
     };
     let missing = wrong(Alert { secret_file: Some("/nonexistent".into()), ..json("http://h".into()) });

@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     config::{Alert, AlertKind},
     events::{Event, EventLog},
+    ha::fence::Fence,
     metrics::Metrics,
 };
 
@@ -93,6 +94,7 @@ pub struct Receiver {
     clock: Clock,
     metrics: Arc<Metrics>,
     events: EventLog,
+    fence: Fence,
     /// Whether the last attempt failed, so that trouble is told once when it begins and once when it ends.
     troubled: bool,
 }
@@ -121,6 +123,7 @@ impl Receiver {
         clock: Clock,
         metrics: Arc<Metrics>,
         events: EventLog,
+        fence: Fence,
     ) -> Result<(Self, Handle), ReceiverError> {
         // Fails only if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -171,14 +174,15 @@ impl Receiver {
             clock,
             metrics,
             events,
+            fence,
             troubled,
         };
         Ok((receiver, handle))
     }
 
-    /// Runs until cancelled.
+    /// Runs until cancelled, or until somebody else leads: what is left is then theirs to tell.
     pub async fn run(mut self, cancel: CancellationToken) {
-        while !cancel.is_cancelled() {
+        while !cancel.is_cancelled() && self.fence.holds() {
             while let Ok(notice) = self.notices.try_recv() {
                 self.offer(notice);
             }
@@ -215,6 +219,9 @@ impl Receiver {
         }
         self.queue.hurry();
         for _ in 0..self.queue.undelivered() {
+            if !self.fence.holds() {
+                return;
+            }
             let Next::Deliver(delivery) = self.queue.next(self.clock.now()) else { return };
             let outcome = self.deliver(&delivery.items).await;
             self.settle(&delivery, outcome);
@@ -284,7 +291,7 @@ impl Receiver {
             request = request.bearer_auth(token.expose());
         }
         if let Some(key) = key.filter(|_| matches!(self.kind, AlertKind::Json | AlertKind::Slack)) {
-            let now = self.clock.now();
+            let now = Clock::wall();
             request = request
                 .header("X-C4-Timestamp", now.0 / 1_000_000)
                 .header("X-C4-Signature", format!("sha256={}", key.sign(now, &body)));
@@ -310,7 +317,7 @@ impl Receiver {
         Ok(match self.kind {
             AlertKind::Alertmanager => {
                 let repeat_us = (self.config.repeat_seconds * 1e6) as u64;
-                (alertmanager::endpoint(&url), alertmanager::body(items, self.clock.now(), repeat_us))
+                (alertmanager::endpoint(&url), alertmanager::body(items, Clock::wall(), repeat_us))
             }
             AlertKind::Json => {
                 let document = webhook::body(items);

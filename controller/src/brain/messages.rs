@@ -130,6 +130,9 @@ impl Brain {
                 if announced == Announced::Gone {
                     return Ok(());
                 }
+                if matches!(announced, Announced::NewRun | Announced::NewProcess) {
+                    self.goes_on(&info.job, now);
+                }
                 if announced == Announced::NewRun {
                     let (job, incarnation) = (info.job.clone(), info.incarnation);
                     self.say("job", &job.0, format!("incarnation {incarnation} began on {}", node.0), now);

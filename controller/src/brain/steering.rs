@@ -152,6 +152,9 @@ impl Brain {
                     self.ledger.stopped(&job, incarnation, now);
                     self.keep_ledger(&job);
                 }
+                Output::Unanswered { finding } => {
+                    self.findings.reopen(&finding, now);
+                }
                 Output::Persist { token, batch } => {
                     self.shown_policy.writing(token);
                     self.effects.push(Effect::Persist(token, batch));

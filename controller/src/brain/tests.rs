@@ -326,6 +326,28 @@ fn in_mode_auto_the_job_is_restarted_and_the_ledger_adds_up() {
     assert_eq!(actions.last().unwrap(), "job restarted from checkpoint 120 (incarnation 1)");
 }
 
+#[test]
+fn a_restart_that_fails_leaves_its_finding_open_until_the_job_is_started_again() {
+    let mut world = World::killed(Mode::Auto);
+    let stop = world.orders().remove(0);
+    world.put(Input::Answered { order: Box::new(stop), result: Err("a rank does not end".into()) });
+    world.pass(1_500_000);
+    let again = world.orders().remove(0);
+    world.put(Input::Answered { order: Box::new(again), result: Err("a rank does not end".into()) });
+    let told = world.notices().last().map(|notice| (*notice).clone()).expect("told");
+    assert_eq!(told.finding.cleared, None, "nobody is told that all is well");
+    assert!(told.sentence().contains("a rank does not end; a person is needed"), "{}", told.sentence());
+    world.pass(60_000_000);
+    assert_eq!(world.brain.snapshot(world.now).jobs[&job()].state, "faulty");
+    assert_eq!(world.brain.findings().open().count(), 1);
+
+    world.effects.clear();
+    world.groups(1, GroupState::Running);
+    world.start(1);
+    assert_eq!(world.brain.findings().open().count(), 0, "somebody has started it again");
+    assert!(world.notices().iter().any(|notice| notice.finding.cleared.is_some()));
+}
+
 /// The open findings and the actions, as operators see them.
 fn seen(world: &World) -> (Vec<String>, Vec<(String, State)>) {
     let open = world.brain.findings().open().map(|finding| finding.id.0.clone());

@@ -27,6 +27,26 @@ fn finding(id: &str, incarnation: u32, since: u64, detected: u64) -> Finding {
 }
 
 #[test]
+fn jobs_that_are_gone_are_forgotten_unless_they_lost_something() {
+    let mut ledger = Ledger::default();
+    let named = |name: &str| JobId(name.into());
+    for name in ["gone", "here"] {
+        ledger.seen(&named(name), Timestamp(0));
+    }
+    ledger.fault(&finding("f", 0, 1000, 1300), Timestamp(1300));
+    let is_there = |job: &JobId| job.0 == "here";
+    assert!(ledger.prune(is_there, Timestamp(IDLE_US)).is_empty());
+    assert_eq!(ledger.prune(is_there, Timestamp(IDLE_US + 1)), [Write::remove(TABLE, "gone")]);
+    assert_eq!(ledger.accounts(|_| true).into_keys().collect::<Vec<_>>(), [named("here"), job()]);
+    // Those that lost something are many at most, and the oldest go first.
+    for n in 0..MAX_ACCOUNTS {
+        ledger.seen(&JobId(format!("k{n}")), Timestamp(IDLE_US + n as u64));
+    }
+    assert_eq!(ledger.prune(is_there, Timestamp(IDLE_US + 2)).len(), 2);
+    assert!(ledger.jobs.contains_key(&named("here")) && !ledger.jobs.contains_key(&job()));
+}
+
+#[test]
 fn an_outage_has_the_four_parts() {
     let mut ledger = Ledger::default();
     ledger.checkpoint(&job(), Checkpoint { iteration: 10, at: Timestamp(500), took_us: Some(40) });

@@ -81,7 +81,7 @@ const GAUGES: [(&str, &[&str], &str); 19] = [
         "When its iteration time last changed for good, in Unix time",
     ),
     ("c4_job_last_change_ratio", &["job"], "How many times as long iterations were after that change"),
-    ("c4_job_downtime_seconds", &["job", "part"], "Downtime since the controller started, by part"),
+    ("c4_job_downtime_seconds", &["job", "part"], "Downtime of the job, by part"),
     (
         "c4_finding_confidence_ratio",
         &["finding", "job", "kind", "node", "rank", "gpu"],

@@ -105,14 +105,14 @@ impl Ladder {
         true
     }
 
-    /// Forgets what is older than the window. Returns the findings that are forgotten.
-    pub fn forget(&mut self, window_us: u64, now: Timestamp) -> Vec<FindingId> {
+    /// Forgets what is older than the window. Returns what is forgotten.
+    pub fn forget(&mut self, window_us: u64, now: Timestamp) -> Vec<Blame> {
         let mut forgotten = Vec::new();
         while let Some(first) = self.blames.front() {
             if self.blames.len() <= MAX_BLAMES && now.micros_since(first.at) <= window_us {
                 break;
             }
-            forgotten.extend(self.blames.pop_front().map(|blame| blame.finding));
+            forgotten.extend(self.blames.pop_front());
         }
         forgotten
     }

@@ -65,6 +65,11 @@ pub enum Output {
         /// The incarnation that has ended.
         incarnation: u32,
     },
+    /// The restart that was the answer to a finding has failed.
+    Unanswered {
+        /// The finding.
+        finding: FindingId,
+    },
     /// This is to be written down; [`Steer::persisted`] is told with the token.
     Persist {
         /// Names the batch.

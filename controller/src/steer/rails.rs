@@ -74,6 +74,8 @@ pub enum Hold {
     Conflict(String),
     /// A restart of this incarnation was tried and failed.
     Failed,
+    /// Taking the node away for this finding was tried and failed.
+    NodeFailed,
     /// The fault follows the job: how that shows.
     JobsOwn(String),
     /// Too many restarts.
@@ -119,6 +121,7 @@ impl fmt::Display for Hold {
             Hold::Busy => f.write_str("a restart is already running"),
             Hold::Conflict(what) => write!(f, "the job's identity is in doubt: {what}"),
             Hold::Failed => f.write_str("restarting this incarnation has failed before; a person is needed"),
+            Hold::NodeFailed => f.write_str("that has failed before; a person is needed"),
             Hold::JobsOwn(how) => write!(f, "the fault follows the job ({how}); a person is needed"),
             Hold::Limit(limit) => {
                 write!(f, "it was restarted {limit} times, which is the limit; a person is needed")

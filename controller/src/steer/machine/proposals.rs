@@ -129,7 +129,7 @@ impl Steer {
     pub(super) fn restarted(&self, now: Timestamp) -> Vec<&JobId> {
         let open = self.open.values().map(|open| &open.action);
         let open = open.filter(|action| action.state != State::Proposed);
-        let recent = self.past.iter().rev().take_while(|action| now.micros_since(action.planned) < HOUR_US);
+        let recent = self.past.iter().filter(|action| now.micros_since(action.planned) < HOUR_US);
         let recent = recent.filter(|action| action.state.began());
         let unasked = open.chain(recent).filter(|action| action.by.is_none());
         unasked.filter_map(|action| action.deed.job()).collect()
@@ -149,12 +149,19 @@ impl Steer {
         let hold = if busy { Some(Hold::Busy) } else { rails::storm(&self.weather(now)) };
         let hold = hold.or_else(|| self.node_rail(&node, cluster, now).map(Hold::Node));
         let hold = hold.or_else(|| self.rejected.get(&finding.id).cloned().map(Hold::Rejected));
+        let hold = hold.or_else(|| self.has_failed(finding, &deed).then_some(Hold::NodeFailed));
         match hold.or_else(|| rails::mode(mode)) {
             Some(hold) => Err(Box::new((deed, hold))),
             None => {
                 Ok(Proposal { deed, blamed: Some(blamed), note: String::new(), ask: mode == Mode::Approve })
             }
         }
+    }
+
+    /// Whether this was tried for the same finding, as often as it may be, and failed.
+    fn has_failed(&self, finding: &Finding, deed: &Deed) -> bool {
+        let of = |action: &&Action| action.finding.as_ref() == Some(&finding.id) && action.deed == *deed;
+        self.past.iter().filter(of).any(|action| matches!(action.state, State::Failed { .. }))
     }
 
     fn rung(&self, finding: &Finding, node: &NodeName, now: Timestamp) -> Rung {
@@ -211,7 +218,7 @@ impl Steer {
     pub(super) fn taken(&self, now: Timestamp) -> BTreeSet<NodeName> {
         let open =
             self.open.values().map(|open| &open.action).filter(|action| action.state != State::Proposed);
-        let recent = self.past.iter().rev().take_while(|action| now.micros_since(action.planned) < HOUR_US);
+        let recent = self.past.iter().filter(|action| now.micros_since(action.planned) < HOUR_US);
         let recent = recent.filter(|action| action.state.began() && action.by.is_none());
         let by_actions = open.chain(recent).filter(|action| action.deed.takes_nodes());
         let isolated =
@@ -295,8 +302,9 @@ impl Steer {
         self.announce(Some(finding.id.clone()), &finding.job.0, text, outcome, POLICY, now, out);
     }
 
-    /// Proposals whose findings have cleared are withdrawn; one that was spoken of, audibly.
+    /// Proposals whose findings have cleared are withdrawn; one that was spoken of, audibly. An operator's no lasts as long as its finding.
     pub(super) fn withdraw(&mut self, open: &HashSet<FindingId>, now: Timestamp, out: &mut Vec<Output>) {
+        self.rejected.retain(|finding, _| open.contains(finding));
         let gone: Vec<_> = self.said.keys().filter(|id| !open.contains(*id)).cloned().collect();
         for finding in gone {
             let Some((job, _)) = self.said.remove(&finding) else { continue };

@@ -2,7 +2,7 @@
 
 use c4_detect::observation::{NodeName, Timestamp};
 
-use super::{FRESH_US, HashSet, Open, Output, POLICY, Phase, Steer, World};
+use super::{Blame, FRESH_US, Open, Output, POLICY, Phase, Steer, World};
 use crate::{
     steer::{
         action::{Action, ActionId, Deed, Order, State, Step},
@@ -89,8 +89,11 @@ impl Steer {
             self.announce(None, "", text, "mode", POLICY, now, &mut out);
         }
         let forgotten = self.ladder.forget((self.config.watch_seconds * 1e6) as u64, now);
-        let forgotten: HashSet<_> = forgotten.into_iter().collect();
-        self.rejected.retain(|finding, _| !forgotten.contains(finding));
+        let key = |blame: &Blame| journal::blame_key(&blame.finding, &blame.blamed.node);
+        let rows: Vec<_> = forgotten.iter().map(|blame| Write::remove(journal::BLAMES, key(blame))).collect();
+        if !rows.is_empty() {
+            self.persist(rows, &mut out);
+        }
         let ids: Vec<ActionId> = self.open.keys().cloned().collect();
         for id in ids {
             let Some(open) = self.open.get_mut(&id) else { continue };
@@ -355,6 +358,7 @@ impl Steer {
             State::Failed { why } => {
                 let text = match &deed {
                     Deed::Restart { job, .. } => {
+                        out.extend(open.action.finding.clone().map(|finding| Output::Unanswered { finding }));
                         format!("restarting job {} failed: {why}; a person is needed", job.0)
                     }
                     deed => format!("could not {deed}: {why}; a person is needed"),

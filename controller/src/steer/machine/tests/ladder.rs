@@ -189,4 +189,13 @@ fn kinds_without_a_restart_isolate_only_what_was_blamed_before() {
     rig.command(Command::SetMode { scope, mode: Some(Mode::Auto), until: None }, at(3)).0.expect("set");
     let out = rig.review(&[slow("c", 2)], at(4));
     assert_eq!(orders(&out)[0].step, Step::Isolate);
+
+    // A scheduler that refuses is asked as often as is configured, and not again for this finding.
+    rig.answer(&orders(&out)[0], Err("not allowed"), at(5));
+    let again = orders(&rig.tick(at(7))).remove(0);
+    let out = rig.answer(&again, Err("not allowed"), at(8));
+    assert!(texts(&out)[0].contains("not allowed; a person is needed"), "{out:?}");
+    let out = rig.review(&[slow("c", 2)], at(9));
+    assert_eq!(texts(&out), ["not going to isolate n1: that has failed before; a person is needed"]);
+    assert!(rig.review(&[slow("c", 2)], at(10)).is_empty(), "it is said once");
 }

@@ -48,6 +48,35 @@ fn a_no_holds_for_the_finding_and_a_clear_withdraws_what_waits() {
 }
 
 #[test]
+fn a_no_lasts_as_long_as_its_finding_and_blames_do_not_pile_up() {
+    let mut rig = Rig::new(config(Mode::Approve));
+    let fault = [blaming("f", 0, "n1")];
+    rig.review(&fault, at(0));
+    let id = rig.steer.view().actions[0].id.clone();
+    rig.command(Command::Reject(id), at(2)).0.expect("rejected");
+    rig.review(&fault, at(3));
+    // Longer than a blame is remembered.
+    rig.tick(at(30_000));
+    assert!(rig.review(&fault, at(30_001)).is_empty());
+    rig.review(&[], at(30_002));
+    rig.tick(at(90_000));
+    assert!(rig.store.all(crate::steer::journal::BLAMES).expect("read").is_empty());
+}
+
+#[test]
+fn what_an_old_proposal_comes_to_does_not_hide_the_restarts_of_the_last_hour() {
+    let mut rig = Rig::new(config(Mode::Approve));
+    proposed(&mut rig);
+    let scope = Scope::Job(JobId("llm".into()));
+    rig.command(Command::SetMode { scope, mode: Some(Mode::Auto), until: None }, at(3_990)).0.expect("set");
+    let out = rig.review(&[finding("f", 0), finding("g", 0)], at(4_000));
+    rig.carry_out(out, at(4_000));
+    rig.review(&[], at(4_001));
+    assert_eq!(rig.steer.view().actions.iter().filter(|action| action.state == State::Done).count(), 1);
+    assert_eq!(rig.steer.restarted(at(4_002)).len(), 1);
+}
+
+#[test]
 fn a_yes_that_comes_too_late_does_nothing() {
     let mut rig = Rig::new(config(Mode::Approve));
     let id = proposed(&mut rig);
