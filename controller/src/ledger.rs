@@ -202,12 +202,6 @@ impl Ledger {
         Ok(Self { jobs })
     }
 
-    /// Whether no job has an account.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
     /// A job's account as it is to be stored.
     #[must_use]
     pub fn row(&self, job: &JobId) -> Option<Write> {

@@ -195,12 +195,6 @@ impl Nodes {
         self.streams.get(&stream)
     }
 
-    /// The stream of a session, while it has one.
-    #[must_use]
-    pub fn stream(&self, key: &SessionKey) -> Option<StreamId> {
-        self.sessions.get(key)?.stream
-    }
-
     /// The open streams of a node's agents.
     #[must_use]
     pub fn streams(&self, node: &NodeName) -> Vec<StreamId> {

@@ -103,7 +103,7 @@ pub struct Header {
     pub host_id: [u8; 64],
 }
 
-/// What the agent asks of the plugin. Both words are validated by the plugin.
+/// What the agent asks of the plugin, which validates it.
 #[repr(C, align(64))]
 pub struct Request {
     /// Time the network steps of every operation until then, in ns of CLOCK_MONOTONIC; at most [`Request::LONGEST_NS`] ahead.

@@ -26,8 +26,6 @@ mod tests;
 pub type NcclResult = c_int;
 /// `ncclSuccess`.
 pub const SUCCESS: NcclResult = 0;
-/// `ncclSystemError`.
-pub const SYSTEM_ERROR: NcclResult = 2;
 /// `ncclInternalError`.
 pub const INTERNAL_ERROR: NcclResult = 3;
 
@@ -52,14 +50,12 @@ pub mod log_level {
     pub const TRACE: c_int = 5;
 }
 
-/// Subsystems of the debug logger (a set of bits); the two a profiler plugin has use for.
+/// Subsystems of the debug logger (a set of bits); the one that a profiler plugin has use for.
 pub mod log_subsystem {
     use std::ffi::c_ulong;
 
     /// `NCCL_INIT`.
     pub const INIT: c_ulong = 0x1;
-    /// `NCCL_ENV`.
-    pub const ENV: c_ulong = 0x80;
 }
 
 /// Event types: the bits of `Descriptor::kind` and of the activation mask.

@@ -4,7 +4,7 @@ use c4_detect::observation::NodeName;
 
 use super::Steer;
 use crate::steer::{
-    action::{Action, State},
+    action::Action,
     journal::{AuditEntry, NodeRecord, Pause},
     modes::Setting,
 };
@@ -36,24 +36,6 @@ impl Steer {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
-    }
-
-    /// Actions that wait for an operator.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.open.values().filter(|open| open.action.state == State::Proposed).count()
-    }
-
-    /// Nodes isolated by our doing.
-    #[must_use]
-    pub fn isolated(&self) -> usize {
-        self.nodes.values().filter(|record| record.isolated.is_some()).count()
-    }
-
-    /// Whether everything is paused.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.pause.is_some()
     }
 
     /// A picture.

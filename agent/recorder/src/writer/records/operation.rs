@@ -43,12 +43,6 @@ pub struct OperationFacts {
 }
 
 impl Operation {
-    /// Whether the slot holds this operation.
-    #[inline(always)]
-    pub fn holds(&self, index: u64) -> bool {
-        self.number.load(Relaxed) == index + 1
-    }
-
     /// Whether it was left in the middle: begun and, as far as it can be seen, not ended.
     #[inline]
     pub fn is_in_flight(&self) -> bool {
