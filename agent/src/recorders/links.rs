@@ -13,6 +13,8 @@ use c4_recorder::snapshot::Connection;
 
 /// Entries of one communicator for each window.
 const MOST: usize = 32;
+/// Connections of one communicator that are remembered: far more than a recorder has room for at once.
+const MAX_SEEN: usize = 16_384;
 /// Steps smaller than this tell of latency only, and are not told of.
 const MIN_STEP_BYTES: u64 = 4_096;
 
@@ -69,6 +71,9 @@ impl Links {
             let now = Sums::of(connection);
             let key = (connection.peer, connection.channel, connection.is_send);
             let Some(before) = self.seen.get_mut(&key) else {
+                if self.seen.len() >= MAX_SEEN {
+                    self.seen.clear();
+                }
                 self.seen.insert(key, now);
                 continue;
             };

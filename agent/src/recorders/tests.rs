@@ -272,6 +272,20 @@ fn a_communicator_whose_size_nccl_does_not_tell_is_announced_once_its_first_oper
 }
 
 #[test]
+fn a_process_with_several_gpus_is_one_rank_of_their_communicator() {
+    let table = Table::default();
+    table.with("a.c4r", |fake| {
+        *fake = rank(0);
+        let second = Communicator { slot: 1, rank: 1, ..fake.sample.communicators[0].clone() };
+        fake.sample.communicators.push(second);
+    });
+    let mut sampler = sampler(&table, &Exits::default());
+    let told = watch(&mut sampler, 0, 2000);
+    assert_eq!(kinds(&told), [(100, "started"), (100, "joined"), (1000, "window"), (2000, "window")]);
+    assert_eq!(windows(&told)[1].1.comms.len(), 1);
+}
+
+#[test]
 fn a_process_is_announced_once_and_reports_each_second() {
     let table = Table::default();
     table.with("a.c4r", |fake| *fake = rank(0));

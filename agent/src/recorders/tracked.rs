@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use c4_detect::{
     aggregate::Coverage,
-    observation::{CommId, CommWindow, Membership, ProcessId, ProcessState, Window},
+    observation::{CommId, Membership, ProcessId, ProcessState, Window},
 };
 use c4_recorder::snapshot::{Connection, Identity, Operation, OperationKind};
+use tracing::warn;
 
 use super::{
     ExitStatus,
@@ -49,6 +50,8 @@ pub(super) struct Tracked<H> {
     pub found: bool,
     /// When it last gave a sign of life, of one that ended while nobody looked.
     pub lived_ns: Option<u64>,
+    /// Whether it was seen to be several ranks of one communicator.
+    several_ranks: bool,
     /// The job it was announced for, and its ranks, where that is known.
     job: String,
     job_ranks: Option<u32>,
@@ -88,6 +91,7 @@ impl<H: RecorderHandle> Tracked<H> {
             waited_for_exit: false,
             found: false,
             lived_ns: None,
+            several_ranks: false,
             job: String::new(),
             job_ranks: None,
             collectives: Collectives::default(),
@@ -192,6 +196,14 @@ impl<H: RecorderHandle> Tracked<H> {
         self.cover(sample, transfers, now_ns);
         for comm in sample.communicators.iter().filter(|comm| comm.is_known()) {
             let key = (comm.slot, comm.generation);
+            // One process with several GPUs is several ranks of one communicator. It is told of as one, the first that was seen.
+            if !self.comms.contains_key(&key) && self.comms.values().any(|track| track.last.id == comm.id) {
+                if !std::mem::replace(&mut self.several_ranks, true) {
+                    let (pid, name) = (self.identity.pid, &comm.name);
+                    warn!(pid, communicator = %name, "this process is several ranks of one communicator: C4 follows the first of them only");
+                }
+                continue;
+            }
             let track = self.comms.entry(key).or_insert_with(|| {
                 news.push(Report::CommunicatorJoined {
                     membership: Membership {
@@ -262,7 +274,7 @@ impl<H: RecorderHandle> Tracked<H> {
             dropped: self.dropped,
             unread: self.unread,
             own: (!left_out).then(|| self.coverage.own(opened_ns, now_ns)).flatten(),
-            comms: distinct(self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns))),
+            comms: self.comms.values_mut().filter_map(|comm| comm.close(rule, now_ns)).collect(),
         })
     }
 
@@ -303,19 +315,4 @@ impl<H: RecorderHandle> Tracked<H> {
     pub(super) fn finalized(&self) -> bool {
         !self.comms.is_empty() && self.comms.values().all(|comm| comm.last.finalized)
     }
-}
-
-/// Ids of communicators may be hashes, and those of two may be alike. Only one of them can be told: rather the one that
-/// has something in flight.
-fn distinct(comms: impl Iterator<Item = CommWindow>) -> Vec<CommWindow> {
-    let mut by_id: BTreeMap<CommId, CommWindow> = BTreeMap::new();
-    for comm in comms {
-        match by_id.get(&comm.comm) {
-            Some(other) if other.completed < other.enqueued && comm.completed == comm.enqueued => {}
-            _ => {
-                by_id.insert(comm.comm, comm);
-            }
-        }
-    }
-    by_id.into_values().collect()
 }

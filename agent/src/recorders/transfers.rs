@@ -13,6 +13,8 @@ use c4_recorder::snapshot::{Communicator, Operation, OperationKind};
 const KEPT: usize = 1024;
 /// Receives of a process whose senders have not begun: far more than there are in a group.
 const MAX_OPEN: usize = 4096;
+/// Pairs of ranks of which sends are remembered: far more than the processes of a node send to.
+const MAX_WAYS: usize = 65_536;
 
 /// From whom to whom, on which communicator. Of the same user: nobody testifies about others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +44,9 @@ impl Transfers {
         for op in operations.iter().filter(|op| op.kind == OperationKind::Send) {
             let Some((comm, number)) = comm_of(comms, op).zip(op.peer_number) else { continue };
             let way = Way { uid, comm: comm.id, from: comm.rank, to: op.root_or_peer };
+            if self.0.len() >= MAX_WAYS && !self.0.contains_key(&way) {
+                continue;
+            }
             let starts = self.0.entry(way).or_default();
             if let Some(started_ns) = op.started_ns {
                 starts.insert(number, started_ns);

@@ -167,7 +167,7 @@ impl HostSensor {
         let last = read::cpu(&settings.proc_root)?;
         let refresh = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
         let system = System::new_with_specifics(refresh).map_err(|error| error.to_string())?;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = read::cpus(&settings.proc_root);
         let detail = format!("{cpus} CPUs, {} GiB of memory", system.total_memory() >> 30);
         let judge = Judge::default();
         Ok((Self { settings, system, cpus: cpus as f64, last, scanned: None, judge }, detail))

@@ -118,7 +118,10 @@ pub struct Sensors {
 type Opened = Result<(Box<dyn Sensor>, String), String>;
 
 /// Opens one sensor: what was found, or why it is missing.
-type Open = Box<dyn FnOnce() -> Opened + Send>;
+type Open = Box<dyn Fn() -> Opened + Send>;
+
+/// A sensor that is missing is looked for again after this time: its driver may be loaded later.
+const AGAIN: Duration = Duration::from_secs(30);
 
 impl Sensors {
     /// Starts the sensors. `recorder` says where recorders are looked for: that sensor is always there.
@@ -141,14 +144,16 @@ impl Sensors {
             (
                 "host",
                 settings.host.clone().map(|host| -> Open {
-                    Box::new(move || HostSensor::open(host).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                    Box::new(move || {
+                        HostSensor::open(host.clone()).map(|(sensor, detail)| (sensor.boxed(), detail))
+                    })
                 }),
             ),
             (
                 "nvml",
                 settings.nvml.clone().map(|nvml| -> Open {
                     Box::new(move || {
-                        NvmlSensor::open(&nvml, xid_events, noted)
+                        NvmlSensor::open(&nvml, xid_events, noted.clone())
                             .map(|(sensor, detail)| (sensor.boxed(), detail))
                     })
                 }),
@@ -156,13 +161,17 @@ impl Sensors {
             (
                 "nic",
                 settings.nic.clone().map(|nic| -> Open {
-                    Box::new(move || NicSensor::open(nic).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                    Box::new(move || {
+                        NicSensor::open(nic.clone()).map(|(sensor, detail)| (sensor.boxed(), detail))
+                    })
                 }),
             ),
             (
                 "kmsg",
                 kernel_log.map(|log| -> Open {
-                    Box::new(move || KmsgSensor::open(log).map(|(sensor, detail)| (sensor.boxed(), detail)))
+                    Box::new(move || {
+                        KmsgSensor::open(log.clone()).map(|(sensor, detail)| (sensor.boxed(), detail))
+                    })
                 }),
             ),
         ];
@@ -174,6 +183,7 @@ impl Sensors {
             let worker = Worker {
                 name,
                 interval: settings.interval,
+                again: AGAIN,
                 reports: reports.clone(),
                 status: status.clone(),
                 metrics: metrics.clone(),
@@ -203,15 +213,21 @@ impl Drop for Sensors {
 }
 
 fn set(status: &watch::Sender<Vec<SensorStatus>>, name: &'static str, present: bool, detail: String) {
-    status.send_modify(|list| {
-        list.retain(|sensor| sensor.name != name);
-        list.push(SensorStatus { name, present, detail });
+    let now = SensorStatus { name, present, detail };
+    status.send_if_modified(|list| {
+        let is_news = !list.contains(&now);
+        if is_news {
+            list.retain(|sensor| sensor.name != name);
+            list.push(now);
+        }
+        is_news
     });
 }
 
 struct Worker {
     name: &'static str,
     interval: Duration,
+    again: Duration,
     reports: mpsc::Sender<Captured>,
     status: watch::Sender<Vec<SensorStatus>>,
     metrics: Metrics,
@@ -220,14 +236,28 @@ struct Worker {
 
 impl Worker {
     fn run(self, open: Open) {
-        let mut sensor = match open() {
-            Ok((sensor, detail)) => {
-                set(&self.status, self.name, true, detail);
-                sensor
+        while !self.is_stopped() {
+            match open() {
+                Ok((sensor, detail)) => {
+                    set(&self.status, self.name, true, detail);
+                    self.look(sensor);
+                }
+                Err(why) => set(&self.status, self.name, false, why),
             }
-            Err(why) => return set(&self.status, self.name, false, why),
-        };
-        while !self.stop.load(Ordering::Relaxed) {
+            let missing = Instant::now();
+            while !self.is_stopped() && missing.elapsed() < self.again {
+                thread::park_timeout(self.interval);
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.reports.is_closed()
+    }
+
+    /// Looks until the sensor is lost, or nobody wants to know any more.
+    fn look(&self, mut sensor: Box<dyn Sensor>) {
+        while !self.is_stopped() {
             let sampled = sensor.sample(Instant::now(), self.interval);
             self.metrics.readings(self.name, sampled.readings);
             for health in sampled.health {
@@ -244,5 +274,47 @@ impl Worker {
                 thread::park_timeout(self.interval);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sensor that is lost at its first look.
+    struct Fleeting;
+
+    impl Sensor for Fleeting {
+        fn sample(&mut self, _: Instant, _: Duration) -> Sampled {
+            Sampled { lost: Some("it is gone".into()), ..Sampled::default() }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sensor_that_is_missing_or_lost_is_looked_for_again() {
+        let (reports, _kept) = mpsc::channel(1);
+        let (status, mut seen) = watch::channel(Vec::new());
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = Worker {
+            name: "late",
+            interval: Duration::from_millis(1),
+            again: Duration::from_millis(5),
+            reports,
+            status,
+            metrics: Metrics::new("n1").unwrap(),
+            stop: Arc::clone(&stop),
+        };
+        let tries = std::sync::atomic::AtomicU32::new(0);
+        let open = move || match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => Err("no driver yet".to_owned()),
+            _ => Ok((Box::new(Fleeting) as Box<dyn Sensor>, "found".to_owned())),
+        };
+        let running = thread::spawn(move || worker.run(Box::new(open)));
+        for detail in ["no driver yet", "it is gone"] {
+            let told = seen.wait_for(|status| status.iter().any(|sensor| sensor.detail == detail));
+            tokio::time::timeout(Duration::from_secs(30), told).await.expect("in time").expect("it runs");
+        }
+        stop.store(true, Ordering::Relaxed);
+        running.join().unwrap();
     }
 }

@@ -53,6 +53,10 @@ const DISCREDITED: u32 = 3;
 const SPAN_NS: u64 = 10_000_000_000;
 /// Spans that are kept: operations older than that are not read any more, or no better known.
 const SPANS: u64 = 64;
+/// Differences remembered, of communicators that are there or not: twice as many as a recorder has communicators, in all spans.
+const LEAST: usize = 32_768;
+/// Peers remembered of whom a receive has been seen to end: more than a process receives from, whatever its recorder says.
+const ENDING: usize = 65_536;
 
 impl GpuClocks {
     /// Takes in what these operations show.
@@ -87,7 +91,10 @@ impl GpuClocks {
             let key = (operation.comm_slot, operation.comm_generation);
             if operation.proxy_started > 0 {
                 self.networked.insert(key);
-                if operation.kind == OperationKind::Receive && has_ended(operation) {
+                if operation.kind == OperationKind::Receive
+                    && has_ended(operation)
+                    && self.ending.len() < ENDING
+                {
                     self.ending.insert((key, operation.root_or_peer));
                 }
             }
@@ -107,9 +114,15 @@ impl GpuClocks {
 
     /// Forgets what is long past.
     pub(super) fn forget(&mut self, now_ns: u64, communicators: &[Communicator]) {
-        let oldest = (now_ns / SPAN_NS).saturating_sub(SPANS);
-        self.least.retain(|(_, span), _| *span >= oldest);
+        let present = now_ns / SPAN_NS;
         let live = |key: &CommKey| communicators.iter().any(|comm| (comm.slot, comm.generation) == *key);
+        // A recorder may say anything of times that have not come, and of communicators that are not there. A few of those have been there
+        // a moment ago.
+        let near = present.saturating_sub(SPANS)..=present;
+        self.least.retain(|(_, span), _| near.contains(span));
+        if self.least.len() > LEAST {
+            self.least.retain(|(key, _), _| live(key));
+        }
         self.too_early.retain(|key, _| live(key));
         self.networked.retain(live);
         self.ending.retain(|(key, _)| live(key));

@@ -59,6 +59,15 @@ pub(super) fn cpu(root: &Path) -> Result<CpuTimes, String> {
     parse_cpu(&text).ok_or_else(|| format!("{}: no line of CPU times", path.display()))
 }
 
+/// CPUs of the host, whatever this process may use of them.
+pub(super) fn cpus(root: &Path) -> usize {
+    let text = fs::read_to_string(root.join("stat")).unwrap_or_default();
+    let is_cpu = |line: &&str| {
+        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    text.lines().filter(is_cpu).count().max(1)
+}
+
 /// Kernels without pressure information have no such file.
 pub(super) fn memory_pressure(root: &Path) -> Option<f64> {
     parse_full_pressure(&fs::read_to_string(root.join("pressure/memory")).ok()?)

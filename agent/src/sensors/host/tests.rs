@@ -71,3 +71,12 @@ fn this_host_can_be_read() {
     let reading = sensor.read(Instant::now()).unwrap();
     assert!(reading.blocked.is_some() && reading.memory_available_percent > 0.0);
 }
+
+#[test]
+fn cpus_of_the_host_are_counted_and_not_those_that_this_process_may_use() {
+    let root = tempfile::tempdir().unwrap();
+    assert_eq!(read::cpus(root.path()), 1, "not told");
+    let stat = "cpu  1 2 3\ncpu0 1 2 3\ncpu1 1 2 3\ncpu11 1 2 3\nintr 5\ncpufreq 3\n";
+    std::fs::write(root.path().join("stat"), stat).unwrap();
+    assert_eq!(read::cpus(root.path()), 3);
+}

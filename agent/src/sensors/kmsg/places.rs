@@ -2,26 +2,32 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// A PCI address without its function: what the parts of the kernel agree on.
+/// A PCI address. A GPU is known by it without its function, which not all parts of the kernel name; ports of a NIC differ in nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     domain: u32,
     bus: u8,
     device: u8,
+    function: u8,
 }
 
 impl Address {
-    /// Parses "0000:3b:00.0", with or without its function.
+    /// Parses "0000:3b:00.0"; without its function, it is the first.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split(':');
         let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
-        let device = device.split('.').next()?;
+        let (device, function) = device.split_once('.').unwrap_or((device, "0"));
         Some(Self {
             domain: u32::from_str_radix(domain, 16).ok()?,
             bus: u8::from_str_radix(bus, 16).ok()?,
             device: u8::from_str_radix(device, 16).ok()?,
+            function: u8::from_str_radix(function, 16).ok()?,
         })
+    }
+
+    fn of_device(self) -> Self {
+        Self { function: 0, ..self }
     }
 }
 
@@ -47,7 +53,7 @@ impl Places {
             entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
         };
         let mut addresses: Vec<Address> =
-            names(gpus).iter().filter_map(|name| Address::parse(name)).collect();
+            names(gpus).iter().filter_map(|name| Some(Address::parse(name)?.of_device())).collect();
         addresses.sort_unstable();
         if addresses.len() > self.gpus.len() {
             self.gpus = addresses.into_iter().zip(0..).collect();
@@ -68,7 +74,7 @@ impl Places {
     }
 
     pub(super) fn gpu(&self, address: &str) -> Option<u32> {
-        self.gpus.get(&Address::parse(address)?).copied()
+        self.gpus.get(&Address::parse(address)?.of_device()).copied()
     }
 
     pub(super) fn nic(&self, address: &str) -> Option<&str> {

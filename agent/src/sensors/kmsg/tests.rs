@@ -40,6 +40,16 @@ fn sxids_belong_to_a_switch_not_to_a_gpu() {
 }
 
 #[test]
+fn ports_of_one_nic_are_told_apart() {
+    let at = |address: &str, name: &str| (Address::parse(address).unwrap(), name.to_owned());
+    let nics = [at("0000:3c:00.0", "mlx5_0"), at("0000:3c:00.1", "mlx5_1")];
+    let gpus = [(Address::parse("0000:18:00.0").unwrap(), 0)];
+    let places = Places::new(gpus.into(), nics.into());
+    assert_eq!((places.nic("0000:3c:00.0"), places.nic("0000:3c:00.1")), (Some("mlx5_0"), Some("mlx5_1")));
+    assert_eq!((places.gpu("0000:18:00"), places.gpu("0000:18:00.1")), (Some(0), Some(0)), "one GPU");
+}
+
+#[test]
 fn mlx5_links_and_health() {
     let down = parse("6,99,1,-;mlx5_core 0000:3c:00.0 eth2: Link down").unwrap();
     assert_eq!(
