@@ -15,6 +15,8 @@ use std::{
 
 use crate::{directories, report::Saved};
 
+/// A file that tells a set from whatever else somebody keeps in the directory.
+const MARK: &str = ".c4-evidence";
 /// Files of `/proc/PID` that say what a process is doing.
 const PROC_FILES: [&str; 6] = ["status", "stat", "wchan", "stack", "cmdline", "io"];
 /// A file there is no longer than this.
@@ -72,6 +74,7 @@ pub(super) fn save(request: &Request) -> io::Result<Saved> {
     directories::own(&settings.directory)?;
     forget_old(&settings.directory, settings.sets.saturating_sub(1));
     let path = directories::free(&settings.directory, &request.name)?;
+    File::create_new(path.join(MARK))?;
     let mut set = Set { saved: Saved { path, files: 0, bytes: 0 }, left: settings.bytes };
     let asked = ask_for_dumps(request);
     for pid in &request.members {
@@ -126,6 +129,7 @@ impl Set {
 
 fn forget_old(directory: &Path, keep: usize) {
     let sets = fs::read_dir(directory).into_iter().flatten().flatten();
+    let sets = sets.filter(|set| set.path().join(MARK).is_file());
     let mut sets: Vec<_> =
         sets.filter_map(|set| Some((set.metadata().ok()?.modified().ok()?, set.path()))).collect();
     sets.sort();
@@ -190,10 +194,13 @@ mod tests {
         let status = format!("proc-{}-status", std::process::id());
         assert!(fs::read_to_string(saved.path.join(status)).unwrap().contains("State:"));
         assert!(saved.files >= 2 && saved.bytes > 1000, "{saved:?}");
+        let own = request.settings.directory.join("checkpoints");
+        fs::create_dir(&own).unwrap();
         for _ in 0..4 {
             save(&request).unwrap();
         }
-        assert_eq!(fs::read_dir(&request.settings.directory).unwrap().count(), 2);
+        assert!(own.is_dir(), "not a set");
+        assert_eq!(fs::read_dir(&request.settings.directory).unwrap().count(), 3);
     }
 
     #[test]

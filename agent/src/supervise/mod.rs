@@ -267,6 +267,8 @@ impl Supervisor {
                 if self.state != GroupState::Stopping {
                     self.save_evidence().await;
                 }
+                // Somebody cares. What comes after the stop has a time of its own.
+                self.give_up = None;
                 let ending = self.end(now + grace, "stopped by the controller").await;
                 ending.answers.push(id);
                 return;

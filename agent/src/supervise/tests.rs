@@ -253,6 +253,24 @@ async fn a_controller_that_does_nothing_is_waited_for_so_long() {
 }
 
 #[tokio::test]
+async fn whoever_stops_a_job_that_failed_is_not_hurried_and_finds_it_there_to_start() {
+    let hasty =
+        Supervise { restart_grace: Duration::from_millis(500), stop_grace: Duration::ZERO, ..settings() };
+    let script =
+        "trap 'sleep 1; echo yes >$DIR/saved-$RANK; exit 0' TERM; echo $$ >$DIR/pid-$RANK-$C4_INCARNATION
+        [ $RANK-$C4_INCARNATION = 4-0 ] && exit 7; while :; do sleep 0.1; done";
+    let mut rig = rig(script, hasty, true);
+    rig.line("pid-5-0").await;
+    rig.state(GroupState::Failed).await;
+    let (ok, detail) = rig.ask(stop(0, NEVER)).await;
+    assert!(ok, "{detail}");
+    assert_eq!(rig.line("saved-5").await, "yes", "it had the time that it was given");
+    assert!(rig.ask(start(1)).await.0);
+    rig.line("pid-4-1").await;
+    assert!(rig.ask(stop(1, Duration::ZERO)).await.0);
+}
+
+#[tokio::test]
 async fn an_interrupt_ends_the_group_and_a_second_one_at_once() {
     let mut rig = rig("trap '' TERM; echo $$ >$DIR/pid-$RANK; while :; do sleep 1; done", settings(), true);
     let (one, other) = (rig.line("pid-4").await, rig.line("pid-5").await);
