@@ -35,6 +35,8 @@ pub use tables::Version;
 static CHAIN: AtomicPtr<Chain> = AtomicPtr::new(ptr::null_mut());
 static INIT: Mutex<()> = Mutex::new(());
 static SAID: AtomicBool = AtomicBool::new(false);
+/// The library was looked at, and does not speak what NCCL speaks.
+static USELESS: AtomicBool = AtomicBool::new(false);
 
 /// The second plugin. Made once, never freed: its library stays open, since its callbacks may be under way at any time.
 struct Chain {
@@ -88,6 +90,9 @@ pub unsafe fn init(api: u32, told: &Told, logger: Logger, context: &mut Handle, 
 /// Loads the library.
 fn open(api: u32, log: Log) -> Option<&'static Chain> {
     let path = env::var_os("C4_CHAIN_PROFILER").filter(|path| !path.is_empty())?;
+    if USELESS.load(Relaxed) {
+        return None;
+    }
     let library = match load(&path) {
         Ok(library) => library,
         Err(problem) => {
@@ -98,15 +103,19 @@ fn open(api: u32, log: Log) -> Option<&'static Chain> {
     };
     let cookie = state::get().map_or(0, |state| state.cookie.load(Relaxed));
     let cookie = if cookie == 0 { u64::from(std::process::id() | 1) << 48 } else { cookie };
-    let chain = Box::leak(Box::new(Chain {
+    let chain = Box::new(Chain {
         cookie,
         library,
         version: AtomicU64::new(0),
         table: AtomicPtr::new(ptr::null_mut()),
         mask: AtomicI32::new(0),
         rings: Rings::new(),
-    }));
-    chain.table_of(api, log)?;
+    });
+    if chain.table_of(api, log).is_none() {
+        USELESS.store(true, Relaxed);
+        return None;
+    }
+    let chain = Box::leak(chain);
     CHAIN.store(chain, Release);
     Some(chain)
 }
