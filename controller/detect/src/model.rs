@@ -151,7 +151,13 @@ impl Job {
             return;
         }
         if process.memberships.len() >= MAX_MEMBERSHIPS && !process.memberships.contains_key(&comm) {
-            return;
+            // A job that makes communicators all the time has left most of them.
+            let comms = &self.comms;
+            let member = |comm: &CommId, rank: &u32| comms.get(comm)?.members.get(rank);
+            process.memberships.retain(|comm, rank| member(comm, rank).is_some_and(|member| !member.left));
+            if process.memberships.len() >= MAX_MEMBERSHIPS {
+                return;
+            }
         }
         let (prior, survey) = (&self.prior, &self.survey);
         let slot = self.comms.slot(&comm).unwrap_or_else(|| {
@@ -366,5 +372,39 @@ fn take_links(
     let at = Where { comm: comm.id, size: comm.size, name: &comm.name };
     for link in links {
         network.take(at, comm_rank, link, place, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::NodeName;
+
+    #[test]
+    fn a_process_that_makes_communicators_all_the_time_is_followed_into_the_newest() {
+        let (id, now) = (ProcessId(1), Timestamp(5));
+        let mut job = Job::new(JobId("j".into()), 0, None, now);
+        let info = ProcessInfo {
+            process: id,
+            job: JobId("j".into()),
+            incarnation: 0,
+            rank: Some(0),
+            world_size: Some(2),
+            node: NodeName("n".into()),
+            gpu: None,
+            pid: 7,
+            blind_spots: Vec::new(),
+        };
+        job.add_process(info, now);
+        for number in 0..2 * MAX_MEMBERSHIPS as u64 {
+            let comm = CommId(number);
+            job.join(Membership { process: id, comm, name: String::new(), size: 2, comm_rank: 0 });
+            assert!(job.process(id).expect("known").memberships.contains_key(&comm), "{number}");
+            let comm = job.comms.get_mut(&comm).expect("joined");
+            comm.members.get_mut(&0).expect("a member").at = Some(now);
+            // The first stays.
+            comm.set_left(0, number > 0);
+        }
+        assert!(job.process(id).expect("known").memberships.contains_key(&CommId(0)));
     }
 }

@@ -49,6 +49,10 @@ impl Memberships {
         }
     }
 
+    pub(super) fn retain(&mut self, stays: impl Fn(&CommId, &u32) -> bool) {
+        self.0.retain(|known| stays(&known.comm, &known.comm_rank));
+    }
+
     pub(crate) fn keys(&self) -> impl Iterator<Item = &CommId> + Clone {
         self.0.iter().map(|known| &known.comm)
     }
