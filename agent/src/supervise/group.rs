@@ -248,7 +248,7 @@ impl Drop for Group {
 
 fn pass_output(child: &mut Child, rank: Option<u32>) -> Vec<JoinHandle<()>> {
     let prefix = rank.map(|rank| format!("[rank {rank}] ")).unwrap_or_default();
-    let out = child.stdout.take().map(|out| tokio::spawn(output::pump(out, prefix.clone(), output::stdout)));
-    let err = child.stderr.take().map(|err| tokio::spawn(output::pump(err, prefix, output::stderr)));
+    let out = child.stdout.take().map(|out| tokio::spawn(output::pump(out, prefix.clone(), &output::STDOUT)));
+    let err = child.stderr.take().map(|err| tokio::spawn(output::pump(err, prefix, &output::STDERR)));
     out.into_iter().chain(err).collect()
 }
