@@ -169,7 +169,7 @@ impl Watch {
 
     /// Whether iterations are now something else: the pattern was learned anew, and times do not compare.
     fn another_pattern(&mut self, operations: u32) -> bool {
-        let alike = operations.abs_diff(self.operations) * 5 <= self.operations;
+        let alike = operations.abs_diff(self.operations) <= self.operations / 5;
         self.odd = if alike { 0 } else { self.odd + 1 };
         self.odd >= 4 || self.operations == 0
     }

@@ -66,7 +66,7 @@ impl Pace {
             self.source = Some((comm, iteration.operations));
         }
         let Some((_, operations)) = self.source.filter(|(source, _)| *source == comm) else { return };
-        let alike = iteration.operations.abs_diff(operations) * 5 <= operations;
+        let alike = iteration.operations.abs_diff(operations) <= operations / 5;
         if is_whole && alike {
             self.odd = 0;
             self.ended = self.ended.saturating_add(iteration.count.into());
