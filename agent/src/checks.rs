@@ -78,10 +78,11 @@ pub async fn run(settings: CheckSettings) -> Vec<CheckResult> {
     let host = sensors.host.clone();
     results
         .push(blocking("host", limit, move || sensor(host.map(|host| boxed(HostSensor::open(host))))).await);
-    let (nvml, sys_root) = (sensors.nvml.clone(), sensors.sys_root());
+    let (nvml, sys_root, gpus) = (sensors.nvml.clone(), sensors.sys_root(), sensors.gpus());
+    let named = gpus.clone();
     results.push(
         blocking("gpu", limit, move || {
-            let opened = nvml.map(|nvml| boxed(NvmlSensor::open(&nvml, false, Spinning::default())));
+            let opened = nvml.map(|nvml| boxed(NvmlSensor::open(&nvml, false, Spinning::default(), &gpus)));
             match opened {
                 // A driver that is gone is what nodes are isolated for.
                 Some(Err(missing)) if gpus_on_bus(&sys_root) > 0 => {
@@ -96,7 +97,8 @@ pub async fn run(settings: CheckSettings) -> Vec<CheckResult> {
     results.push(blocking("nic", limit, move || sensor(nic.map(|nic| boxed(NicSensor::open(nic))))).await);
     let kmsg = sensors.kmsg.clone();
     results.push(
-        blocking("kernel log", limit, move || sensor(kmsg.map(|log| boxed(KmsgSensor::open(log))))).await,
+        blocking("kernel log", limit, move || sensor(kmsg.map(|log| boxed(KmsgSensor::open(log, named)))))
+            .await,
     );
     results.push(gpu_test(&settings).await);
     results

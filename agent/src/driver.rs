@@ -38,7 +38,7 @@ use crate::{
     paths::{explore::Explorer, service::Service},
     recorders::{Exits, RecorderDirectory, Sampler, Settings},
     report::{Captured, Command, CommandAction, Report, TimeSteps},
-    sensors::{Sensors, Spinning, nic_class},
+    sensors::{Sensors, nic_class},
     stream::{Stream, StreamSettings, Tcp},
     supervise::ledger::{Ledger, Verdict},
 };
@@ -107,7 +107,7 @@ impl Agent {
         let mut sensors =
             Sensors::start(&config.sensors, config.recorder_dir.display().to_string(), &reports, &metrics);
         let sampler = tokio::spawn(sample(
-            sampler(config, exits.clone(), sensors.spinning.clone()),
+            sampler(config, exits.clone(), &sensors),
             exits,
             config.sample_interval,
             reports.clone(),
@@ -284,7 +284,7 @@ async fn bind(config: &Config) -> Result<Option<Accepting>> {
     Ok(Some(http::protect(listener, config)?))
 }
 
-fn sampler(config: &Config, exits: Exits, spinning: Spinning) -> Sampler<RecorderDirectory> {
+fn sampler(config: &Config, exits: Exits, sensors: &Sensors) -> Sampler<RecorderDirectory> {
     let settings = Settings {
         node: config.node.clone(),
         interval: config.sample_interval,
@@ -295,7 +295,8 @@ fn sampler(config: &Config, exits: Exits, spinning: Spinning) -> Sampler<Recorde
         sys_root: config.sensors.sys_root(),
     };
     let source = RecorderDirectory::new(&config.recorder_dir);
-    Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns()).with_spinning(spinning)
+    let sampler = Sampler::new(source, settings, exits, c4_recorder::monotonic_now_ns());
+    sampler.with_spinning(sensors.spinning.clone()).with_gpus(sensors.gpus.clone())
 }
 
 fn stream_settings(config: &Config, session: &str) -> StreamSettings {

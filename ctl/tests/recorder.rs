@@ -16,7 +16,7 @@ use support::{command, json, text};
 fn recorder(dir: &Path, rank: u32) -> Recorder {
     let labels = [("C4_JOB", "train\x1b[2J".to_owned()), ("RANK", rank.to_string())];
     let labels = labels.map(|(name, value)| (name.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>();
-    let new = NewRecorder { host_id: "n0".to_owned(), gpu: Some(rank), labels };
+    let new = NewRecorder { host_id: "n0".to_owned(), gpu: Some(rank), gpu_address: None, labels };
     let recorder = Recorder::create(dir, &new).expect("made");
     recorder.set_interface(5, 22_809);
     recorder.set_mask(0x4e, true);

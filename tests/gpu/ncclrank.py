@@ -85,7 +85,6 @@ def main():
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     process.open_log(options.log_dir, rank)
     process.prepare_environment(rank)
-    os.environ.setdefault("C4_GPU", str(options.device))
 
     def log(text):
         print(f"[{time.time():.3f}] rank {rank}: {text}", flush=True)

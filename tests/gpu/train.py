@@ -68,8 +68,6 @@ def main():
         raise SystemExit(f"RANK and WORLD_SIZE have to be set to whole numbers ({error})") from error
     process.open_log(options.log_dir, rank)
     process.prepare_environment(rank, options.transport)
-    # Ranks that share a GPU cannot be told apart by their local rank.
-    os.environ.setdefault("C4_GPU", str(options.devices[rank % len(options.devices)]))
 
     def log(text):
         print(f"[{time.time():.3f}] rank {rank}: {text}", flush=True)

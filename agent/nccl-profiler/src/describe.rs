@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use c4_recorder::writer::{CommunicatorFacts, NewRecorder, prefix};
 
+use crate::device;
 use crate::events::Comm;
 
 /// Labels that are copied from the environment.
@@ -56,7 +57,7 @@ pub fn process() -> NewRecorder {
         cut.chain(whole).filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     let host_id = variable("NCCL_HOSTID").or_else(host_name).unwrap_or_default();
     let gpu = gpu_index(&labels);
-    NewRecorder { host_id, gpu, labels }
+    NewRecorder { host_id, gpu, gpu_address: device::address(), labels }
 }
 
 fn host_name() -> Option<String> {

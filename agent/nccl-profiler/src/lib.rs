@@ -10,6 +10,7 @@ mod chain;
 mod connections;
 mod depth;
 mod describe;
+mod device;
 mod entry;
 mod events;
 mod handle;

@@ -87,7 +87,7 @@ pub struct Header {
     pub start_ticks: u64,
     /// Clock of all tick fields, see [`clock_kind`].
     pub clock_kind: u32,
-    /// GPU index, `u32::MAX` if unknown.
+    /// GPU index as the environment tells it, `u32::MAX` if it does not.
     pub gpu: u32,
     /// A moment in ticks (the file's creation) …
     pub base_ticks: u64,
@@ -97,8 +97,8 @@ pub struct Header {
     pub boot_id: [u8; 16],
     /// Bytes of labels in use.
     pub label_bytes: u32,
-    /// Unused, 0.
-    pub reserved: u32,
+    /// PCI address of the GPU as [`GpuAddress::bits`](crate::GpuAddress::bits), 0 if unknown.
+    pub gpu_address: u32,
     /// Host name or NCCL_HOSTID, NUL-padded UTF-8.
     pub host_id: [u8; 64],
 }

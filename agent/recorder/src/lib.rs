@@ -10,6 +10,7 @@
 //! * [`reader`]: for the agent and the command line. [`snapshot`] is what it hands out.
 
 pub mod clock;
+mod gpu;
 pub mod layout;
 pub mod lock;
 pub mod reader;
@@ -17,3 +18,4 @@ pub mod snapshot;
 pub mod writer;
 
 pub use clock::monotonic_now_ns;
+pub use gpu::GpuAddress;

@@ -248,6 +248,7 @@ impl Reader {
             nccl_version: blind_spots::nccl_version(live.nccl_version, live.api),
             profiler_api: live.api,
             gpu: header.gpu,
+            gpu_address: header.gpu_address,
             created_ns: clock.ns(header.base_ticks),
             labels: header.labels.clone(),
             blind_spots: blind_spots::of(live.api, live.event_mask),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::GpuAddress;
+
 /// Everything in one recorder at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
@@ -54,8 +56,10 @@ pub struct Identity {
     pub nccl_version: String,
     /// Profiler API version NCCL took: 1 to 7, 0 before the first init.
     pub profiler_api: u32,
-    /// GPU index as CUDA_VISIBLE_DEVICES and LOCAL_RANK tell, if they do.
+    /// GPU index as C4_GPU, CUDA_VISIBLE_DEVICES and LOCAL_RANK tell, if they do. In a container they may count from 0.
     pub gpu: Option<u32>,
+    /// Where that GPU is, if CUDA told the process: which of the node's it is, whatever the process is shown of them.
+    pub gpu_address: Option<GpuAddress>,
     /// When the recorder was created.
     pub created_ns: u64,
     /// Labels from the environment: "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID",

@@ -25,7 +25,7 @@ fn valid(directory: &Path) -> PathBuf {
 /// A file with something in every table.
 fn written(directory: &Path) -> PathBuf {
     let labels = [("RANK", "0"), ("WORLD_SIZE", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let new = NewRecorder { host_id: "host".to_owned(), gpu: None, labels: labels.into() };
+    let new = NewRecorder { host_id: "host".to_owned(), labels: labels.into(), ..NewRecorder::default() };
     let recorder = Recorder::create(&directory.join("c4"), &new).expect("creates");
     let clock = recorder.tick_source();
     recorder.set_interface(5, 0);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use c4_recorder::GpuAddress;
 use c4_recorder::layout::{operation_flag, operation_kind, step_state};
 use c4_recorder::reader::Reader;
 use c4_recorder::snapshot::{OperationKind, StepState};
@@ -11,7 +12,8 @@ use c4_recorder::writer::{CommunicatorFacts, NewRecorder, OperationFacts, Record
 fn recorder(directory: &Path) -> Recorder {
     let labels =
         BTreeMap::from([("RANK".to_owned(), "3".to_owned()), ("C4_JOB".to_owned(), "a=b".to_owned())]);
-    let new = NewRecorder { host_id: "node-7".to_owned(), gpu: Some(3), labels };
+    let gpu_address = GpuAddress::from_bits(0x0001_1b00);
+    let new = NewRecorder { host_id: "node-7".to_owned(), gpu: Some(3), gpu_address, labels };
     let recorder =
         Recorder::create(&directory.join("c4"), &new).expect("a temporary directory takes a recorder");
     recorder.set_interface(5, 22809);
@@ -63,6 +65,7 @@ fn identity_and_communicators() {
     assert_eq!(snapshot.identity.pid, std::process::id());
     assert_eq!(snapshot.identity.host_id, "node-7");
     assert_eq!(snapshot.identity.gpu, Some(3));
+    assert_eq!(snapshot.identity.gpu_address, Some(GpuAddress { domain: 1, bus: 0x1b, device: 0 }));
     assert_eq!(snapshot.identity.labels.get("RANK").map(String::as_str), Some("3"));
     assert_eq!(snapshot.identity.labels.get("C4_JOB").map(String::as_str), Some("a=b"));
     assert_eq!(snapshot.identity.nccl_version, "2.28.9");

@@ -4,7 +4,7 @@
 use c4_detect::observation::ProcessId;
 use c4_recorder::snapshot::{Communicator, Identity};
 
-use crate::report::ProcessStart;
+use crate::{report::ProcessStart, sensors::Gpus};
 
 /// NCCL's bit for kernel events in the event mask.
 pub(super) const KERNEL_EVENTS: u32 = 1 << 6;
@@ -45,6 +45,13 @@ fn meeting(node: &str, address: &str, port: &str) -> Option<String> {
     let local =
         address == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     Some(format!("torchrun-{}-{port}", if local { node } else { address }))
+}
+
+/// The number of its GPU on this node: what C4_GPU says, else where CUDA says that it is, else what the environment makes of it.
+pub(super) fn gpu(identity: &Identity, gpus: &Gpus) -> Option<u32> {
+    let said = || identity.labels.get("C4_GPU")?.trim().parse().ok();
+    let there = || gpus.number(identity.gpu_address?.into());
+    said().or_else(there).or(identity.gpu)
 }
 
 /// Identity as it can be told now. `None` while the environment does not name job and rank and no communicator has
@@ -111,7 +118,10 @@ fn blind_spots(identity: &Identity, event_mask: u32) -> Vec<String> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use c4_recorder::GpuAddress;
+
     use super::*;
+    use crate::sensors::Address;
 
     fn labelled(pairs: &[(&str, &str)]) -> Identity {
         let labels: BTreeMap<_, _> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -178,6 +188,21 @@ mod tests {
         assert_eq!(describe("n0", &identity, &[], 0).unwrap().rank, None);
         let identity = labelled(&[("C4_JOB", "j"), ("RANK", "99999999999999"), ("WORLD_SIZE", "-1")]);
         assert_eq!(describe("n0", &identity, &[], 0), None);
+    }
+
+    #[test]
+    fn a_gpu_is_where_cuda_says_whatever_the_environment_counts() {
+        let gpus = Gpus::default();
+        gpus.learn(["0000:1b:00.0", "0000:3d:00.0"].map(|text| Address::parse(text).unwrap()));
+        let here = labelled(&[("LOCAL_RANK", "0")]);
+        let here = Identity { gpu: Some(0), gpu_address: GpuAddress::from_bits(0x3d00), ..here };
+        assert_eq!(gpu(&here, &gpus), Some(1), "a container that was given the second of two");
+        assert_eq!(gpu(&Identity { gpu: None, ..here.clone() }, &gpus), Some(1));
+        assert_eq!(gpu(&here, &Gpus::default()), Some(0), "nothing better is known");
+        let elsewhere = Identity { gpu_address: GpuAddress::from_bits(0x5e00), ..here.clone() };
+        assert_eq!(gpu(&elsewhere, &gpus), Some(0));
+        let said = Identity { gpu: Some(5), labels: labelled(&[("C4_GPU", "5")]).labels, ..here };
+        assert_eq!(gpu(&said, &gpus), Some(5));
     }
 
     #[test]

@@ -34,8 +34,9 @@ impl<S: RecorderSource> Sampler<S> {
     pub(super) fn look(&mut self, name: &str, read: Read, now_ns: u64, reports: &mut Vec<Report>) -> Look {
         let Some(tracked) = self.tracked.get_mut(name) else { return Look::Alive { urgent: false } };
         let Read { alive, stat, sample } = read;
-        let (transfers, node, nics) = (&self.transfers, &self.settings.node, &self.nics);
-        let looked = sample.and_then(|sample| tracked.look(&sample, transfers, node, nics, now_ns));
+        let (transfers, node) = (&self.transfers, &self.settings.node);
+        let (nics, gpus) = (&self.nics, &self.gpus);
+        let looked = sample.and_then(|sample| tracked.look(&sample, transfers, node, nics, gpus, now_ns));
         let pid = tracked.identity.pid;
         if let Err(error) = alive.as_ref().map(|_| ()).and(looked.as_ref().map(|_| ())) {
             self.errors += 1;

@@ -44,7 +44,7 @@ use transfers::Transfers;
 
 use crate::{
     report::{Report, TimeSteps},
-    sensors::Spinning,
+    sensors::{Gpus, Spinning},
 };
 
 /// A recorder that cannot be read is reported after this time: one that is just being created is none of the bad ones.
@@ -117,6 +117,7 @@ pub struct Sampler<S: RecorderSource> {
     settings: Settings,
     exits: Exits,
     spinning: Spinning,
+    gpus: Gpus,
     started_ns: u64,
     first_scan: bool,
     list_failed: bool,
@@ -146,6 +147,7 @@ impl<S: RecorderSource> Sampler<S> {
             settings,
             exits,
             spinning: Spinning::default(),
+            gpus: Gpus::default(),
             started_ns: now_ns,
             first_scan: true,
             list_failed: false,
@@ -167,6 +169,12 @@ impl<S: RecorderSource> Sampler<S> {
     #[must_use]
     pub fn with_spinning(self, spinning: Spinning) -> Self {
         Self { spinning, ..self }
+    }
+
+    /// The same, which knows where the node's GPUs are.
+    #[must_use]
+    pub fn with_gpus(self, gpus: Gpus) -> Self {
+        Self { gpus, ..self }
     }
 
     /// Figures for the metrics.

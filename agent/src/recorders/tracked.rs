@@ -19,7 +19,10 @@ use super::{
     source::{RecorderHandle, Sample, SourceError},
     transfers::{Receives, Transfers},
 };
-use crate::report::{PeerTraffic, ProcessStart, Report};
+use crate::{
+    report::{PeerTraffic, ProcessStart, Report},
+    sensors::Gpus,
+};
 
 /// How long it is remembered when the process was in communication: longer than an operation waits for an older one to
 /// be complete before both are aggregated.
@@ -129,6 +132,7 @@ impl<H: RecorderHandle> Tracked<H> {
         transfers: &Transfers,
         node: &str,
         nics: &Nics,
+        gpus: &Gpus,
         now_ns: u64,
     ) -> Result<Vec<Report>, SourceError> {
         self.profiling = sample.profiling;
@@ -143,6 +147,7 @@ impl<H: RecorderHandle> Tracked<H> {
         if self.process.is_none() {
             // Re-read: the API version is known only after NCCL's first init.
             self.identity = self.handle.identity()?;
+            self.identity.gpu = identity::gpu(&self.identity, gpus);
             if let Some(start) =
                 identity::describe(node, &self.identity, &sample.communicators, sample.event_mask)
             {

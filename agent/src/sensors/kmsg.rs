@@ -12,7 +12,7 @@ mod places;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
     io::{ErrorKind, Read, Seek, SeekFrom},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
@@ -22,11 +22,11 @@ use std::{
 
 use c4_detect::catalogue;
 pub use lines::parse_record;
-pub use places::{Address, Places};
+pub use places::Places;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::Instant;
 
-use super::{Sampled, Sensor};
+use super::{Gpus, Sampled, Sensor};
 use crate::report::Health;
 
 /// Records taken in one look. The rest waits for the next: a log that is flooded must not flood the controller.
@@ -72,18 +72,18 @@ pub struct KmsgSensor {
 }
 
 impl KmsgSensor {
-    /// Opens it at its end.
+    /// Opens it at its end. `gpus` tells which address is which.
     ///
     /// # Errors
     /// It cannot be opened: why.
-    pub fn open(settings: KmsgSettings) -> Result<(Self, String), String> {
+    pub fn open(settings: KmsgSettings, gpus: Gpus) -> Result<(Self, String), String> {
         let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
         let path = settings.path.clone();
         let why = |error| format!("{}: {error}", path.display());
         let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&path).map_err(why)?;
         file.seek(SeekFrom::End(0)).map_err(why)?;
-        let mut places = Places::default();
-        places.look(&settings.gpus, &settings.nics);
+        let mut places = Places::new(gpus, BTreeMap::new());
+        places.look(&settings.nics);
         let detail = format!("{}, {} GPUs known by address", path.display(), places.gpus());
         let wakes = file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
         Ok((Self { file, settings, places, told: Told::default(), wakes, buffer: vec![0; 8192] }, detail))
@@ -106,7 +106,7 @@ impl KmsgSensor {
         if health.gpu.is_some() || health.nic.is_some() || health.component == "host" {
             return Some(health);
         }
-        self.places.look(&self.settings.gpus, &self.settings.nics);
+        self.places.look(&self.settings.nics);
         parse_record(line, &self.places)
     }
 }

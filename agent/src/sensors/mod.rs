@@ -5,7 +5,9 @@
 //! bounded report queue; a sensor that hangs takes nothing else with it. Threads end at the next turn after `stop`,
 //! and do not outlive the process. What they decide is in pure functions on text and numbers.
 
+mod address;
 mod gpu;
+mod gpus;
 mod host;
 mod kmsg;
 mod limits;
@@ -27,9 +29,11 @@ use std::{
     time::Duration,
 };
 
+pub use address::Address;
 pub use gpu::GpuLimits;
+pub use gpus::Gpus;
 pub use host::{HostReading, HostSensor, HostSettings, parse_cpu, parse_full_pressure, parse_task};
-pub use kmsg::{Address, KmsgSensor, KmsgSettings, Places, parse_record};
+pub use kmsg::{KmsgSensor, KmsgSettings, Places, parse_record};
 pub use limits::{GainLimit, ShareLimit};
 pub use nic::{CounterRule, FlapLimit, NicReading, NicSensor, NicSettings, read_all as read_nics};
 pub use nic_class::nic_class;
@@ -98,6 +102,12 @@ impl Default for SensorSettings {
 }
 
 impl SensorSettings {
+    /// GPUs as the driver's directory shows them.
+    #[must_use]
+    pub fn gpus(&self) -> Gpus {
+        Gpus::new(&self.kmsg.clone().unwrap_or_default().gpus)
+    }
+
     /// Where sysfs is.
     #[must_use]
     pub fn sys_root(&self) -> PathBuf {
@@ -113,6 +123,8 @@ pub struct Sensors {
     pub status: watch::Receiver<Vec<SensorStatus>>,
     /// GPUs whose kernels touch no memory.
     pub spinning: Spinning,
+    /// Where which GPU is.
+    pub gpus: Gpus,
 }
 
 type Opened = Result<(Box<dyn Sensor>, String), String>;
@@ -138,8 +150,11 @@ impl Sensors {
         let spinning = Spinning::new(settings.interval);
         let noted = spinning.clone();
         let kernel_log = settings.kmsg.clone();
+        let gpus = settings.gpus();
+        let (counted, named) = (gpus.clone(), gpus.clone());
         // An XID shows in the kernel log and in NVML. The log has the better text; NVML is for where there is no log.
-        let xid_events = kernel_log.as_ref().is_none_or(|log| KmsgSensor::open(log.clone()).is_err());
+        let xid_events =
+            kernel_log.as_ref().is_none_or(|log| KmsgSensor::open(log.clone(), gpus.clone()).is_err());
         let wanted: [(&'static str, Option<Open>); 4] = [
             (
                 "host",
@@ -153,7 +168,7 @@ impl Sensors {
                 "nvml",
                 settings.nvml.clone().map(|nvml| -> Open {
                     Box::new(move || {
-                        NvmlSensor::open(&nvml, xid_events, noted.clone())
+                        NvmlSensor::open(&nvml, xid_events, noted.clone(), &counted)
                             .map(|(sensor, detail)| (sensor.boxed(), detail))
                     })
                 }),
@@ -170,7 +185,8 @@ impl Sensors {
                 "kmsg",
                 kernel_log.map(|log| -> Open {
                     Box::new(move || {
-                        KmsgSensor::open(log.clone()).map(|(sensor, detail)| (sensor.boxed(), detail))
+                        KmsgSensor::open(log.clone(), named.clone())
+                            .map(|(sensor, detail)| (sensor.boxed(), detail))
                     })
                 }),
             ),
@@ -194,7 +210,7 @@ impl Sensors {
                 set(&status, name, false, format!("cannot start its thread: {error}"));
             }
         }
-        Self { stop, status: receiver, spinning }
+        Self { stop, status: receiver, spinning, gpus }
     }
 
     /// Waits until every sensor has said whether it is there, or for the time given: NVML may take seconds.

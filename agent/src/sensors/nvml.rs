@@ -27,7 +27,7 @@ use nvml_wrapper::{
 use tokio::time::Instant;
 
 use super::{
-    Sampled, Sensor, Spinning,
+    Address, Gpus, Sampled, Sensor, Spinning,
     gpu::{GpuLimits, GpuReading, Judge},
     nic::{children, text},
 };
@@ -75,7 +75,8 @@ pub(crate) fn gpus_on_bus(sys_root: &Path) -> usize {
 }
 
 impl NvmlSensor {
-    /// Loads the library. With `xid_events` it also reports XIDs as NVML sees them; which GPUs spin is noted in `spinning`.
+    /// Loads the library. With `xid_events` it also reports XIDs as NVML sees them; which GPUs spin is noted in `spinning`, and where
+    /// they are in `places`.
     ///
     /// # Errors
     /// No library, no driver, no GPU: why.
@@ -83,6 +84,7 @@ impl NvmlSensor {
         settings: &NvmlSettings,
         xid_events: bool,
         spinning: Spinning,
+        places: &Gpus,
     ) -> Result<(Self, String), String> {
         let load = |name: &OsStr| Nvml::builder().lib_path(name).init();
         let loaded = match settings.library.as_deref() {
@@ -97,6 +99,9 @@ impl NvmlSensor {
         if gpus == 0 {
             return Err("the driver shows no GPU".to_owned());
         }
+        let bus_id =
+            |gpu| nvml.device_by_index(gpu).and_then(|device| device.pci_info()).ok().map(|pci| pci.bus_id);
+        places.learn((0..gpus).filter_map(bus_id).filter_map(|bus_id| Address::parse(&bus_id)));
         let model = nvml.device_by_index(0).and_then(|device| device.name()).unwrap_or_default();
         let driver = nvml.sys_driver_version().unwrap_or_default();
         let detail = format!("{gpus} × {model}, driver {driver}");
@@ -256,7 +261,7 @@ mod tests {
     fn no_library_is_a_missing_sensor_with_a_reason() {
         let library = Some(PathBuf::from("/nonexistent/libnvidia-ml.so"));
         let settings = NvmlSettings { library, ..NvmlSettings::default() };
-        let Err(why) = NvmlSensor::open(&settings, false, Spinning::default()) else {
+        let Err(why) = NvmlSensor::open(&settings, false, Spinning::default(), &Gpus::default()) else {
             panic!("there is no such library");
         };
         assert_eq!(why, "no NVIDIA driver (libnvidia-ml is not there)");

@@ -67,11 +67,16 @@ fn identity(seen: &Seen, now: u64, out: &mut Output) -> io::Result<()> {
         true => format!("on (event mask {event_mask:#x})"),
         false => out.paint(Style::Doubtful, "off: absence of operations means nothing"),
     };
+    let gpu = match (identity.gpu_address, identity.gpu) {
+        (Some(address), Some(gpu)) => format!("{gpu} by the environment, at {address}"),
+        (Some(address), None) => format!("at {address}"),
+        (None, gpu) => gpu.map_or_else(|| "unknown".to_owned(), |gpu| gpu.to_string()),
+    };
     let facts = [
         ("Process", format!("pid {}, {process}", identity.pid)),
         ("Job", printable(&crate::analyze::job_of(&seen.snapshot)).into_owned()),
         ("Host", printable(&identity.host_id).into_owned()),
-        ("GPU", identity.gpu.map_or_else(|| "unknown".to_owned(), |gpu| gpu.to_string())),
+        ("GPU", gpu),
         ("NCCL", printable(&nccl).into_owned()),
         ("Profiling", profiling),
         ("Recorded for", duration_ns(now.saturating_sub(identity.created_ns))),

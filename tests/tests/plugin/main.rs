@@ -4,6 +4,7 @@
 //! A plugin's state is its process's, so every test runs in a process of its own (see `harness`).
 
 mod chain;
+mod device;
 mod environment;
 mod handles;
 mod harness;

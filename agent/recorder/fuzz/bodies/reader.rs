@@ -36,7 +36,7 @@ fn base() -> &'static Base {
 /// A file with something in every table.
 fn valid(directory: &Path) -> Vec<u8> {
     let labels = [("RANK".to_owned(), "0".to_owned())].into();
-    let new = NewRecorder { host_id: "host".to_owned(), gpu: Some(1), labels };
+    let new = NewRecorder { host_id: "host".to_owned(), gpu: Some(1), gpu_address: None, labels };
     let recorder = Recorder::create(&directory.join("c4"), &new).expect("creates");
     let clock = recorder.tick_source();
     recorder.set_interface(5, 22809);

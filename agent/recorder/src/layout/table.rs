@@ -64,12 +64,12 @@ const HEADER: &[Field] = fields!(Header:
     cookie "random; also in the file's name",
     start_ticks "start of the process in clock ticks since boot, 0 if unknown",
     clock_kind "clock of all tick fields: 0 ns of CLOCK_MONOTONIC, 1 x86 TSC, 2 ARM CNTVCT",
-    gpu "GPU index, 2^32-1 if unknown",
+    gpu "GPU index as the environment tells it, 2^32-1 if it does not",
     base_ticks "a moment in ticks",
     base_ns "the same moment in ns of CLOCK_MONOTONIC",
     boot_id "kernel's boot id",
     label_bytes "bytes of labels in use",
-    reserved "0",
+    gpu_address "PCI address of the GPU: domain (16 bits), bus (8), device (8); 0 if unknown",
     host_id "host name or NCCL_HOSTID, NUL-padded UTF-8",
 );
 

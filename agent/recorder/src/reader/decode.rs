@@ -9,6 +9,7 @@ use super::ReadError;
 use super::blind_spots::KERNEL_CH;
 use super::bytes::Record;
 use super::source::Table;
+use crate::GpuAddress;
 use crate::layout::{
     self, Communicator, Connection, Header, Live, NAME_BYTES, NAMES, Operation, communicator_state,
     operation_flag, operation_kind, step_state,
@@ -61,6 +62,7 @@ pub(super) struct RawHeader {
     pub start_ticks: u64,
     pub clock_kind: u32,
     pub gpu: Option<u32>,
+    pub gpu_address: Option<GpuAddress>,
     pub base_ticks: u64,
     pub base_ns: u64,
     pub boot_id: [u8; 16],
@@ -94,6 +96,7 @@ pub(super) fn header(record: Record<'_>, checked: &[u8], labels: &[u8]) -> Resul
         start_ticks: record.u64(offset_of!(Header, start_ticks)),
         clock_kind: kind,
         gpu: (gpu != u32::MAX).then_some(gpu),
+        gpu_address: GpuAddress::from_bits(record.u32(offset_of!(Header, gpu_address))),
         base_ticks: record.u64(offset_of!(Header, base_ticks)),
         base_ns: record.u64(offset_of!(Header, base_ns)),
         boot_id: record.raw(offset_of!(Header, boot_id), 16).try_into().unwrap_or_default(),

@@ -10,6 +10,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Recorder;
+use crate::GpuAddress;
 use crate::clock::{Calibration, TickSource};
 use crate::layout::{self, FILE_BYTES, Header};
 use crate::lock;
@@ -19,8 +20,10 @@ use crate::lock;
 pub struct NewRecorder {
     /// Host name or NCCL_HOSTID.
     pub host_id: String,
-    /// GPU index, if known.
+    /// GPU index, if the environment tells it.
     pub gpu: Option<u32>,
+    /// Where the GPU is, if that is known.
+    pub gpu_address: Option<GpuAddress>,
     /// Labels from the environment.
     pub labels: BTreeMap<String, String>,
 }
@@ -125,7 +128,7 @@ impl Recorder {
             base_ns: self.created.1,
             boot_id: boot_id().unwrap_or_default(),
             label_bytes: labels.len() as u32,
-            reserved: 0,
+            gpu_address: new.gpu_address.map_or(0, GpuAddress::bits),
             host_id,
         };
         // SAFETY: the mapping is FILE_BYTES long, the offsets lie inside it and are aligned, the header and the labels
