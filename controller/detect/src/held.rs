@@ -87,15 +87,17 @@ fn held_up(job: &Job, comm: &Comm, stall: &Stall, holders: &[Holder], threshold_
     ranked.sort_by_key(|holder| (holder.why, std::cmp::Reverse(holder.behind)));
     let accused: Vec<ProcessId> = ranked.iter().map(|holder| holder.process).collect();
     let first = ranked[0];
-    let behind = ranked.iter().map(|holder| holder.behind).max().unwrap_or(0);
+    let behind = first.behind.max(1) as f64;
     let members = Some(comm.members.len());
     let (base, early) = confidence(first.why, ranked.len(), members, stall.longest_us, threshold_us);
     let hidden = first.why != Why::Stopped && !stall.unseen.is_empty();
     let unsure = if hidden { 0.25 + early } else { early };
+    // How far behind, beside the first; but for whoever has the stronger reason, nobody is suspected more than the one before.
+    let mut share: f64 = 1.0;
     let suspects = ranked
         .iter()
         .map(|holder| {
-            let share = if behind == 0 { 1.0 } else { holder.behind.max(1) as f64 / behind.max(1) as f64 };
+            share = share.min(holder.behind.max(1) as f64 / behind);
             names::suspect(job, holder.process, base * (0.5 + 0.5 * share))
         })
         .collect();

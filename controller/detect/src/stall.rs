@@ -183,7 +183,7 @@ fn find_waiting(job: &Job, comm: &Comm, blind: &BTreeMap<u32, String>, least_us:
         else {
             continue;
         };
-        if let Some(before) = op.before.as_ref().filter(|_| op.sequence == operation + 1) {
+        if let Some(before) = op.before.as_ref().filter(|_| op.sequence.checked_sub(1) == Some(operation)) {
             stall.entered.insert(member.process, before.signature.clone());
             usual.extend(before.usual_before);
         }
@@ -219,7 +219,7 @@ fn classify(job: &Job, member: &Member, comm_rank: u32, stall: &mut Stall) {
         stall.holders.push(Holder {
             process: member.process,
             why,
-            behind: (stall.operation + 1).saturating_sub(member.enqueued),
+            behind: stall.operation.saturating_add(1).saturating_sub(member.enqueued),
         });
     };
     if !process.alive() {

@@ -13,29 +13,17 @@ mod common;
 
 use std::{
     fs,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use c4_detect::{
     detector::{Config, Detector},
     finding::{Finding, Kind},
-    observation::{Observation, Timestamp},
     report::finding_value,
 };
-use common::{Fault, Shape, Sim};
-use serde::{Deserialize, Serialize};
+use common::{Fault, Line, Shape, Sim, cases, read_input, recordings};
+use serde::Deserialize;
 use serde_json::{Value, json};
-
-#[derive(Serialize, Deserialize)]
-struct Line {
-    now: Timestamp,
-    observation: Observation,
-}
-
-fn own() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
-}
 
 /// Recordings of real NCCL that the detector does not get right yet.
 fn open() -> PathBuf {
@@ -55,23 +43,8 @@ fn replay(input: &str) -> Value {
     json!({ "told": told, "verdicts": verdicts })
 }
 
-/// The input of a case, plain or compressed.
-fn read_input(case: &Path) -> String {
-    let compressed = case.join("input.jsonl.gz");
-    if !compressed.exists() {
-        return fs::read_to_string(case.join("input.jsonl")).expect("input.jsonl can be read");
-    }
-    let file = fs::File::open(compressed).expect("input.jsonl.gz can be opened");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("input.jsonl.gz is gzip of text");
-    text
-}
-
 fn check(directory: &Path) -> usize {
-    let mut cases: Vec<PathBuf> = fs::read_dir(directory)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
-        .unwrap_or_default();
-    cases.sort();
+    let cases = cases(directory);
     let mut wrong = Vec::new();
     for case in &cases {
         let input = read_input(case);
@@ -122,8 +95,7 @@ fn wrong(case: &Path, faults: &[Done]) -> Option<String> {
 
 /// Checks all recordings in a folder that say which faults they hold; returns how many that were.
 fn check_faults(folder: &Path) -> usize {
-    let cases = fs::read_dir(folder).expect("recordings").flatten().map(|entry| entry.path());
-    let with_faults = cases.filter_map(|case| {
+    let with_faults = cases(folder).into_iter().filter_map(|case| {
         let faults = fs::read_to_string(case.join("faults.json")).ok()?;
         Some((case, serde_json::from_str::<Vec<Done>>(&faults).expect("faults.json")))
     });
@@ -135,7 +107,7 @@ fn check_faults(folder: &Path) -> usize {
 
 #[test]
 fn faults_of_real_nccl_are_found_in_time_and_nothing_else_is() {
-    assert!(check_faults(&own()) >= 4, "the recordings of real NCCL are there");
+    assert!(check_faults(&recordings()) >= 4, "the recordings of real NCCL are there");
 }
 
 #[test]
@@ -146,7 +118,7 @@ fn open_cases_of_real_nccl_are_right() {
 
 #[test]
 fn recorded_cases_have_not_changed() {
-    assert!(check(&own()) >= 3, "the generated cases are there");
+    assert!(check(&recordings()) >= 3, "the generated cases are there");
     if let Some(other) = std::env::var_os("C4_RECORDINGS") {
         assert!(check(Path::new(&other)) > 0, "there are recordings in C4_RECORDINGS");
     }
@@ -204,7 +176,7 @@ fn generated_inputs_can_be_written_anew() {
         if std::env::var_os("C4_RECORD").is_none() {
             continue;
         }
-        let directory = own().join(name);
+        let directory = recordings().join(name);
         fs::create_dir_all(&directory).expect("a directory");
         let lines: Vec<String> = observations
             .into_iter()

@@ -6,7 +6,7 @@ use c4_detect::{
     detector::{Config, Detector},
     observation::*,
 };
-use common::{Fault, Shape, Sim, feed};
+use common::{Fault, Shape, Sim, assert_sound, feed};
 use proptest::prelude::*;
 
 fn number() -> impl Strategy<Value = u64> {
@@ -189,13 +189,7 @@ proptest! {
         let mut now = Timestamp(1_700_000_000_000_000);
         for (observation, later) in story {
             now = now.after(later);
-            for finding in detector.observe(observation, now) {
-                prop_assert!((0.0..=1.0).contains(&finding.confidence), "{finding:?}");
-                prop_assert!(finding.since <= finding.detected && finding.detected <= now);
-                prop_assert!(!finding.summary.is_empty() && finding.explains.len() <= 32);
-                prop_assert!(finding.suspects.windows(2).all(|pair| pair[0].score >= pair[1].score), "{finding:?}");
-                prop_assert!(finding.suspects.iter().all(|s| (0.0..=1.0).contains(&s.score)));
-            }
+            detector.observe(observation, now).iter().for_each(|finding| assert_sound(finding, now));
             prop_assert!(detector.jobs().len() <= 2);
         }
     }

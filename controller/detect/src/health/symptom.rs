@@ -114,8 +114,7 @@ impl Symptom<'_> {
         // A far end is only told of by the network.
         let fits = candidate.index.is_some() || matches!(entry.part, Part::Nic | Part::Fabric | Part::Pcie);
         let first = candidate.index.unwrap_or(0);
-        let top = self.suspects.iter().map(|suspect| suspect.score).fold(0.0, f64::max);
-        let likely = candidate.suspect.score >= top - CLOSE;
+        let likely = candidate.suspect.score >= self.top() - CLOSE;
         (at <= latest && fits && likely).then_some((
             entry.origin == Origin::Application,
             Reverse(candidate.heard.event.severity),
@@ -147,10 +146,15 @@ impl Symptom<'_> {
         true
     }
 
+    /// How much the most suspected one is.
+    fn top(&self) -> f64 {
+        self.suspects.iter().map(|suspect| suspect.score).fold(0.0, f64::max)
+    }
+
     /// Makes an event the cause: its suspect comes first, and the sentence begins with it.
     fn blame(&mut self, cause: &Candidate<'_>) {
         let event = &cause.heard.event;
-        let crowd = self.suspects.len() > 1;
+        let (crowd, top) = (self.suspects.len() > 1, self.top());
         let mut suspect = match cause.index {
             Some(index) => self.suspects.remove(index),
             None => cause.suspect.clone(),
@@ -158,6 +162,7 @@ impl Symptom<'_> {
         if crowd && cause.index.is_some() {
             suspect.score = suspect.score.max(SINGLED_OUT);
         }
+        suspect.score = suspect.score.max(top);
         if suspect.nic.is_none() {
             suspect.nic.clone_from(&event.nic);
         }

@@ -14,6 +14,7 @@
 )]
 
 mod outcome;
+mod recording;
 mod shape;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,7 +30,8 @@ use c4_detect::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-pub use outcome::{Outcome, feed, run};
+pub use outcome::{Outcome, assert_sound, feed, run};
+pub use recording::{Line, cases, read_input, recordings};
 pub use shape::{Fault, Shape};
 
 /// 2023-11-14 22:13:20 UTC.

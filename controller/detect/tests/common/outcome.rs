@@ -62,6 +62,15 @@ pub fn feed(detector: Detector, observations: Vec<(Timestamp, Observation)>) -> 
     outcome
 }
 
+/// What every finding is, whatever was told.
+pub fn assert_sound(finding: &Finding, now: Timestamp) {
+    assert!((0.0..=1.0).contains(&finding.confidence), "{finding:?}");
+    assert!(finding.since <= finding.detected && finding.detected <= now, "{finding:?}");
+    assert!(!finding.summary.is_empty() && finding.explains.len() <= 32, "{finding:?}");
+    assert!(finding.suspects.windows(2).all(|pair| pair[0].score >= pair[1].score), "{finding:?}");
+    assert!(finding.suspects.iter().all(|s| (0.0..=1.0).contains(&s.score)), "{finding:?}");
+}
+
 /// Simulates and detects.
 pub fn run(seed: u64, shape: Shape, faults: Vec<Fault>, duration_us: u64) -> Outcome {
     let mut sim = Sim::new(seed, shape, faults);
