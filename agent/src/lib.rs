@@ -15,6 +15,7 @@ mod directories;
 pub mod driver;
 pub mod http;
 mod interfaces;
+mod limits;
 pub mod metrics;
 pub mod paths;
 pub mod plugin;

@@ -10,11 +10,6 @@ use prost::encoding::encode_varint;
 /// Numbers for each block.
 const BLOCK_COLUMNS: usize = 14;
 
-/// Ranks and elements of one operation, as many as a controller believes. What a recorder says may be any number, and a message with one that
-/// is not believed is refused with the windows of all other processes in it.
-const MOST_RANKS: u32 = 1 << 20;
-const MOST_ELEMENTS: u64 = 1 << 56;
-
 /// The wire form of windows that were closed together.
 pub(super) fn windows(windows: Vec<detect::Window>) -> wire::Windows {
     let mut shared = Shared::default();
@@ -74,17 +69,12 @@ impl Shared {
                 }),
             }),
             blocks: Vec::new(),
-            edges: comm.edges.into_iter().filter(|one| one.peer < MOST_RANKS).map(edge).collect(),
+            edges: comm.edges.into_iter().map(edge).collect(),
             iterations: comm.iterations.into_iter().map(iteration).collect(),
             idle_us: comm.idle_us,
             unseen_us: comm.unseen_us,
-            pending_peers: comm
-                .pending_peers
-                .into_iter()
-                .filter(|one| one.peer < MOST_RANKS)
-                .map(pending_peer)
-                .collect(),
-            links: comm.links.into_iter().filter(|one| one.peer < MOST_RANKS).map(link).collect(),
+            pending_peers: comm.pending_peers.into_iter().map(pending_peer).collect(),
+            links: comm.links.into_iter().map(link).collect(),
             packed_blocks: self.blocks(&comm.blocks),
         }
     }
@@ -93,7 +83,7 @@ impl Shared {
     fn operation(&mut self, signature: detect::OperationSignature) -> u32 {
         let signature = wire::OperationSignature {
             function: signature.function.to_string(),
-            count: signature.count.min(MOST_ELEMENTS),
+            count: signature.count,
             datatype: signature.datatype.to_string(),
             root: signature.root,
         };
@@ -267,22 +257,6 @@ mod tests {
                 links: Vec::new(),
             }],
         }
-    }
-
-    #[test]
-    fn what_no_controller_believes_is_not_said() {
-        let pending =
-            |peer| detect::PendingPeer { peer, is_send: true, started: true, age_us: 1, position: 0 };
-        let mut hostile = window(1);
-        let comm = &mut hostile.comms[0];
-        comm.pending_peers = vec![pending(MOST_RANKS), pending(3)];
-        comm.in_flight.as_mut().unwrap().signature.count = u64::MAX;
-        let said = windows(vec![hostile]);
-        assert_eq!(
-            said.windows[0].comms[0].pending_peers.iter().map(|one| one.peer).collect::<Vec<_>>(),
-            [3]
-        );
-        assert_eq!(said.operations[0].count, MOST_ELEMENTS);
     }
 
     #[test]

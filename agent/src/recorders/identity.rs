@@ -4,7 +4,7 @@
 use c4_detect::observation::ProcessId;
 use c4_recorder::snapshot::{Communicator, Identity};
 
-use crate::{report::ProcessStart, sensors::Gpus};
+use crate::{limits, report::ProcessStart, sensors::Gpus};
 
 /// NCCL's bit for kernel events in the event mask.
 pub(super) const KERNEL_EVENTS: u32 = 1 << 6;
@@ -51,7 +51,7 @@ fn meeting(node: &str, address: &str, port: &str) -> Option<String> {
 pub(super) fn gpu(identity: &Identity, gpus: &Gpus) -> Option<u32> {
     let said = || identity.labels.get("C4_GPU")?.trim().parse().ok();
     let there = || gpus.number(identity.gpu_address?.into());
-    said().or_else(there).or(identity.gpu)
+    said().or_else(there).or(identity.gpu).filter(|gpu| *gpu < limits::GPUS)
 }
 
 /// Identity as it can be told now. `None` while the environment does not name job and rank and no communicator has
@@ -65,7 +65,8 @@ pub fn describe(
 ) -> Option<ProcessStart> {
     let label =
         |name: &str| identity.labels.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
-    let number = |name: &str| label(name).and_then(|text| text.parse::<u32>().ok());
+    let up_to = |name: &str, most: u32| label(name)?.parse::<u32>().ok().filter(|number| *number <= most);
+    let number = |name: &str| up_to(name, limits::RANKS);
     let known = communicators.iter().filter(|comm| comm.is_known());
     let largest = known.max_by_key(|comm| (comm.size, std::cmp::Reverse(comm.slot)));
 
@@ -78,20 +79,17 @@ pub fn describe(
         return None;
     }
     let world_size = world_size.or(largest.map(|comm| comm.size)).filter(|size| *size > 0);
+    // A rank outside its world is a mistake of the environment: unknown is better than wrong.
+    let within = |rank: &u32| *rank < world_size.unwrap_or(limits::RANKS);
     Some(ProcessStart {
         process: process_id(node, identity),
         job: job.or_else(|| largest.map(|comm| format!("comm-{:x}", comm.id)))?,
-        incarnation: number("C4_INCARNATION")
-            .or_else(|| number("SLURM_RESTART_COUNT"))
-            .or_else(|| number("TORCHELASTIC_RESTART_COUNT"))
+        incarnation: ["C4_INCARNATION", "SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"]
+            .into_iter()
+            .find_map(|name| up_to(name, limits::INCARNATIONS))
             .unwrap_or(0),
-        // A rank outside its world is a mistake of the environment: unknown is better than wrong.
-        rank: rank
-            .or(largest.map(|comm| comm.rank))
-            .filter(|rank| world_size.is_none_or(|size| *rank < size)),
-        local_rank: number("LOCAL_RANK")
-            .or_else(|| number("SLURM_LOCALID"))
-            .filter(|rank| world_size.is_none_or(|size| *rank < size)),
+        rank: rank.or(largest.map(|comm| comm.rank)).filter(within),
+        local_rank: number("LOCAL_RANK").or_else(|| number("SLURM_LOCALID")).filter(within),
         world_size,
         gpu: identity.gpu,
         pid: identity.pid,

@@ -43,6 +43,9 @@ pub(super) const CONNECTIONS: Table = Table {
 /// Counters beyond this are garbage: at a million a second it takes a century.
 const COUNTS: RangeInclusive<u64> = 0..=(1 << 52);
 
+/// Ranks of a communicator, at most: far more than anybody has.
+const RANKS: u32 = 1 << 20;
+
 /// A number that people compare bit by bit. (What was expected is written out only where something is wrong: nothing is
 /// formatted for records in order.)
 struct Hex(u64);
@@ -205,10 +208,12 @@ pub(super) fn communicator(record: Record<'_>) -> Result<Option<crate::snapshot:
             .demand(COUNTS.contains(&value), field, at, format_args!("at most {}", COUNTS.end()), value)
             .map(|()| value)
     };
-    let size = record.u32(offset_of!(Communicator, size));
+    let (at, size) = (offset_of!(Communicator, size), record.u32(offset_of!(Communicator, size)));
+    record.demand(size <= RANKS, "size", at, format_args!("at most {RANKS}"), size)?;
     let (at, rank) = (offset_of!(Communicator, rank), record.u32(offset_of!(Communicator, rank)));
     // Old interfaces do not tell the size: it is 0 then.
-    record.demand(size == 0 || rank < size, "rank", at, format_args!("less than its size, {size}"), rank)?;
+    let limit = if size == 0 { RANKS } else { size };
+    record.demand(rank < limit, "rank", at, format_args!("less than its size, {limit}"), rank)?;
     let completed = count("completed", offset_of!(Communicator, completed))?;
     let started = count("started", offset_of!(Communicator, started))?.max(completed);
     let unseen = count("p2p_unobservable", offset_of!(Communicator, p2p_unobservable))?;
@@ -307,14 +312,12 @@ pub(super) fn operation(record: Record<'_>) -> Result<Option<RawOperation>, Read
     )?;
     let (at, channels) = (offset_of!(Operation, channels), record.u16(offset_of!(Operation, channels)));
     record.demand(channels <= 255, "channels", at, "at most 255", channels)?;
-    let sequence = record.u64(offset_of!(Operation, sequence));
-    record.demand(
-        COUNTS.contains(&sequence),
-        "sequence",
-        offset_of!(Operation, sequence),
-        format_args!("at most {}", COUNTS.end()),
-        sequence,
-    )?;
+    let (at, sequence) = (offset_of!(Operation, sequence), record.u64(offset_of!(Operation, sequence)));
+    let is_count = COUNTS.contains(&sequence);
+    record.demand(is_count, "sequence", at, format_args!("at most {}", COUNTS.end()), sequence)?;
+    let (at, peer) = (offset_of!(Operation, root_or_peer), record.u32(offset_of!(Operation, root_or_peer)));
+    let is_rank = kind == OperationKind::Collective || peer < RANKS;
+    record.demand(is_rank, "root_or_peer", at, format_args!("less than {RANKS}"), peer)?;
     let kernel_started = record.u64(offset_of!(Operation, kernel_started));
     let (at, kernel_stopped) =
         (offset_of!(Operation, kernel_stopped), record.u64(offset_of!(Operation, kernel_stopped)));
@@ -332,9 +335,10 @@ pub(super) fn operation(record: Record<'_>) -> Result<Option<RawOperation>, Read
         flags,
         channels,
         sequence,
-        count: record.u64(offset_of!(Operation, count)),
-        bytes: record.u64(offset_of!(Operation, bytes)),
-        root_or_peer: record.u32(offset_of!(Operation, root_or_peer)),
+        // What a program calls NCCL with is its own affair.
+        count: record.u64(offset_of!(Operation, count)).min(*COUNTS.end()),
+        bytes: record.u64(offset_of!(Operation, bytes)).min(*COUNTS.end()),
+        root_or_peer: peer,
         peer_number: record.u32(offset_of!(Operation, peer_number)),
         enqueued: record.u64(offset_of!(Operation, enqueued)),
         kernel_started,
@@ -382,6 +386,8 @@ pub(super) fn connection(record: Record<'_>) -> Result<Option<RawConnection>, Re
     record.demand(slot < limit, "comm_slot", at, format_args!("less than {limit}"), slot)?;
     let (at, channel) = (offset_of!(Connection, channel), record.u16(offset_of!(Connection, channel)));
     record.demand(channel <= 255, "channel", at, "at most 255", channel)?;
+    let (at, peer) = (offset_of!(Connection, peer), record.u32(offset_of!(Connection, peer)));
+    record.demand(peer < RANKS, "peer", at, format_args!("less than {RANKS}"), peer)?;
     let started = record.u64(offset_of!(Connection, operations_started));
     let (at, done) =
         (offset_of!(Connection, operations_done), record.u64(offset_of!(Connection, operations_done)));
@@ -397,7 +403,7 @@ pub(super) fn connection(record: Record<'_>) -> Result<Option<RawConnection>, Re
     Ok(Some(RawConnection {
         comm_slot: slot,
         comm_generation: record.u32(offset_of!(Connection, comm_generation)),
-        peer: record.u32(offset_of!(Connection, peer)),
+        peer,
         channel,
         is_send,
         operations_started: started,
