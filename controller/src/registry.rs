@@ -25,6 +25,8 @@ pub use refusal::Refusal;
 
 /// Processes remembered at most; more are refused. Above the 100,000 ranks a controller is made for.
 const MAX_PROCESSES: usize = 300_000;
+/// Communicators of one process, at most. Of a process that makes new ones all the time those are forgotten that were not told of for longest.
+const MAX_PLACES: usize = 1024;
 /// Ended processes are forgotten after this time (10 min), when nobody can still be talking of them.
 const FORGET_US: u64 = 600 * 1_000_000;
 
@@ -40,6 +42,8 @@ struct Positions {
 struct Place {
     comm: CommId,
     rank: u32,
+    /// The process's last window that told of it, by number, or the one before it joined.
+    told: u32,
     positions: Positions,
 }
 
@@ -48,6 +52,8 @@ struct Process {
     info: ProcessInfo,
     /// By communicator. Few, so a sorted array is quickest, and small.
     comms: Vec<Place>,
+    /// Windows that it has told.
+    windows: u32,
     ended_at: Option<Timestamp>,
     progressed: bool,
     /// Whether its claims count: it has not ended and its node is in sight.
@@ -62,6 +68,14 @@ impl Process {
 
     fn place(&self, comm: CommId) -> Option<&Place> {
         self.find(comm).ok().map(|index| &self.comms[index])
+    }
+
+    /// Takes out the communicators that were not told of for longest, at most half of them.
+    fn take_oldest(&mut self) -> Vec<Place> {
+        let mut told: Vec<u32> = self.comms.iter().map(|place| place.told).collect();
+        told.sort_unstable();
+        let middle = told.get(told.len() / 2).copied().unwrap_or(0);
+        self.comms.extract_if(.., |place| place.told < middle).collect()
     }
 }
 
@@ -146,6 +160,7 @@ impl Registry {
         let process = self.processes.entry(info.process).or_insert_with(|| Process {
             info: info.clone(),
             comms: Vec::new(),
+            windows: 0,
             ended_at: None,
             progressed: false,
             live: false,
@@ -161,6 +176,7 @@ impl Registry {
             Err(Refusal::Ended { .. }) => return Ok(false),
             other => other?,
         }
+        self.make_room(member)?;
         let comm = self.comms.entry(member.comm).or_insert_with(|| Comm {
             size: member.size,
             members: HashSet::new(),
@@ -181,8 +197,8 @@ impl Registry {
             }
             Ok(_) => {}
             Err(index) => {
-                let (id, rank) = (member.comm, member.comm_rank);
-                process.comms.insert(index, Place { comm: id, rank, positions: Positions::default() });
+                let (id, rank, told) = (member.comm, member.comm_rank, process.windows);
+                process.comms.insert(index, Place { comm: id, rank, told, positions: Positions::default() });
                 comm.members.insert(member.process);
                 comm.claims.add(member.comm_rank, member.process);
                 if comm.claims.any_contested() {
@@ -191,6 +207,33 @@ impl Registry {
             }
         }
         Ok(true)
+    }
+
+    /// Has a process that is to join a communicator forget others, if it is in too many.
+    fn make_room(&mut self, member: &Membership) -> Result<(), Refusal> {
+        let Some(process) = self.processes.get_mut(&member.process) else { return Ok(()) };
+        if process.comms.len() < MAX_PLACES || process.find(member.comm).is_ok() {
+            return Ok(());
+        }
+        let forgotten = process.take_oldest();
+        if forgotten.is_empty() {
+            return Err(Refusal::TooManyCommunicators { process: member.process.0 });
+        }
+        forgotten.iter().for_each(|place| self.leave(member.process, place));
+        Ok(())
+    }
+
+    /// A process is no longer in a communicator; one without members is forgotten.
+    fn leave(&mut self, process: ProcessId, place: &Place) {
+        let Some(comm) = self.comms.get_mut(&place.comm) else { return };
+        comm.members.remove(&process);
+        comm.claims.set(place.rank, process, false);
+        if !comm.claims.any_contested() {
+            self.contested_comms.remove(&place.comm);
+        }
+        if comm.members.is_empty() {
+            self.comms.remove(&place.comm);
+        }
     }
 
     /// `node` says what a process did. Tells when with this all ranks of the run have made progress.
@@ -220,10 +263,13 @@ impl Registry {
             }
         }
         let mut completed = 0;
+        process.windows = process.windows.saturating_add(1);
         for seen in &window.comms {
             if let Ok(index) = process.find(seen.comm) {
                 let CommWindow { enqueued, started, completed, .. } = *seen;
-                process.comms[index].positions = Positions { enqueued, started, completed };
+                let place = &mut process.comms[index];
+                place.positions = Positions { enqueued, started, completed };
+                place.told = process.windows;
             }
             completed = completed.max(seen.completed);
         }
@@ -366,15 +412,7 @@ impl Registry {
         let gone: Vec<_> = self.processes.iter().filter(|(_, p)| old(p)).map(|(id, _)| *id).collect();
         for id in gone {
             let Some(process) = self.processes.remove(&id) else { continue };
-            for Place { comm: comm_id, .. } in &process.comms {
-                if let Some(comm) = self.comms.get_mut(comm_id) {
-                    comm.members.remove(&id);
-                    if comm.members.is_empty() {
-                        self.comms.remove(comm_id);
-                        self.contested_comms.remove(comm_id);
-                    }
-                }
-            }
+            process.comms.iter().for_each(|place| self.leave(id, place));
             if let Some(of_node) = self.by_node.get_mut(&process.info.node) {
                 of_node.remove(&id);
             }

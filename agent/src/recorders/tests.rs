@@ -721,3 +721,19 @@ fn a_gpu_that_spins_is_told_of_the_one_process_that_uses_it() {
     assert_eq!(last[..3], [0, 0, 0], "not known of two on one GPU");
     assert!(last[3] >= 1_000_000, "{last:?}");
 }
+
+#[test]
+fn a_process_that_makes_communicators_all_the_time_does_not_make_the_agent_grow() {
+    let table = Table::default();
+    table.with("0.c4r", |fake| *fake = rank(0));
+    let mut sampler = sampler(&table, &Exits::default());
+    for look in 0..40 {
+        table.with("0.c4r", |fake| {
+            let comm = &mut fake.sample.communicators[0];
+            (comm.generation, comm.id) = (look, 77 + u64::from(look));
+        });
+        watch(&mut sampler, u64::from(look) * 100, u64::from(look + 1) * 100);
+    }
+    let followed: Vec<_> = sampler.tracked["0.c4r"].memberships().map(|(_, comm, _)| comm).collect();
+    assert_eq!(followed, [116]);
+}

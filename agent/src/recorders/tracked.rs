@@ -199,6 +199,10 @@ impl<H: RecorderHandle> Tracked<H> {
             connections.entry(key).or_default().push(connection);
         }
         self.cover(sample, transfers, now_ns);
+        // A slot is used again long after its communicator was finalised.
+        let slots: BTreeMap<u32, u32> =
+            sample.communicators.iter().map(|comm| (comm.slot, comm.generation)).collect();
+        self.comms.retain(|(slot, generation), _| slots.get(slot).is_none_or(|now| now == generation));
         for comm in sample.communicators.iter().filter(|comm| comm.is_known()) {
             let key = (comm.slot, comm.generation);
             // One process with several GPUs is several ranks of one communicator. It is told of as one, the first that was seen.

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use c4_detect::catalogue;
-use c4_proto::v1::{Health, agent_message::Body};
+use c4_proto::v1::{CommunicatorJoined, Health, agent_message::Body};
 use tokio::time::Instant;
 
-/// Communicators remembered for one process, newest first; a recorder's own table is smaller.
+/// Communicators remembered for one process: as many as a recorder has.
 const MAX_COMMUNICATORS: usize = 256;
 
 /// Processes remembered; beyond it those that have ended are forgotten, oldest first.
@@ -23,8 +23,24 @@ type Condition = (Option<u32>, String, String);
 
 #[derive(Debug)]
 struct Member {
-    told: Vec<(Instant, Body)>,
+    start: (Instant, Body),
+    /// Those that it joined, oldest first.
+    joined: Vec<(Instant, CommunicatorJoined)>,
+    /// Those of its last window.
+    current: Vec<u64>,
     ended_at: Option<u64>,
+}
+
+impl Member {
+    /// Too many are those of a process that makes new ones all the time. The oldest goes that it does not use any more: its first may be
+    /// the one of all ranks.
+    fn join(&mut self, captured: Instant, joined: &CommunicatorJoined) {
+        self.joined.push((captured, joined.clone()));
+        if self.joined.len() > MAX_COMMUNICATORS {
+            let left = self.joined.iter().position(|(_, known)| !self.current.contains(&known.comm));
+            self.joined.remove(left.unwrap_or(0));
+        }
+    }
 }
 
 /// See the module.
@@ -41,15 +57,21 @@ impl Roster {
     pub(super) fn note(&mut self, sequence: u64, captured: Instant, body: &Body) {
         match body {
             Body::ProcessStarted(start) => {
-                let told = vec![(captured, body.clone())];
-                self.members.insert(start.process, Member { told, ended_at: None });
+                let (joined, current) = (Vec::new(), Vec::new());
+                let member = Member { start: (captured, body.clone()), joined, current, ended_at: None };
+                self.members.insert(start.process, member);
                 self.bound();
             }
             Body::CommunicatorJoined(joined) => {
                 if let Some(member) = self.members.get_mut(&joined.process) {
-                    member.told.push((captured, body.clone()));
-                    if member.told.len() > MAX_COMMUNICATORS {
-                        member.told.remove(1);
+                    member.join(captured, joined);
+                }
+            }
+            Body::Windows(windows) => {
+                for window in &windows.windows {
+                    if let Some(member) = self.members.get_mut(&window.process) {
+                        member.current.clear();
+                        member.current.extend(window.comms.iter().map(|comm| comm.comm));
                     }
                 }
             }
@@ -94,13 +116,21 @@ impl Roster {
     /// What to say first on a new connection, with the time each was captured.
     #[must_use]
     pub(super) fn introduction(&self) -> Vec<(Instant, Body)> {
-        let members = self.members.values().flat_map(|member| member.told.iter());
-        members.chain(&self.group).chain(&self.wish).chain(self.conditions.values()).cloned().collect()
+        let of = |member: &Member| {
+            let joined =
+                member.joined.iter().map(|(at, joined)| (*at, Body::CommunicatorJoined(joined.clone())));
+            std::iter::once(member.start.clone()).chain(joined).collect::<Vec<_>>()
+        };
+        let members = self.members.values().flat_map(of);
+        let rest = self.group.iter().chain(&self.wish).chain(self.conditions.values());
+        members.chain(rest.cloned()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use c4_proto::v1::{CommWindow, ProcessStarted, Window, Windows};
+
     use super::*;
 
     fn health(code: &str, cleared: bool) -> Body {
@@ -110,6 +140,31 @@ mod tests {
             cleared,
             ..Health::default()
         })
+    }
+
+    #[test]
+    fn of_many_communicators_those_in_use_are_said_again() {
+        let (mut roster, now) = (Roster::default(), Instant::now());
+        roster.note(
+            1,
+            now,
+            &Body::ProcessStarted(ProcessStarted { process: 1, ..ProcessStarted::default() }),
+        );
+        for comm in 1..=3 * MAX_COMMUNICATORS as u64 {
+            let joined = CommunicatorJoined { process: 1, comm, ..CommunicatorJoined::default() };
+            roster.note(2 * comm, now, &Body::CommunicatorJoined(joined));
+            // The first is that of all ranks.
+            let comms = [1, comm].map(|comm| CommWindow { comm, ..CommWindow::default() });
+            let window = Window { process: 1, comms: comms.into(), ..Window::default() };
+            let windows = Windows { windows: vec![window], ..Windows::default() };
+            roster.note(2 * comm + 1, now, &Body::Windows(windows));
+        }
+        let joined = |(_, body)| match body {
+            Body::CommunicatorJoined(joined) => Some(joined.comm),
+            _ => None,
+        };
+        let again: Vec<u64> = roster.introduction().into_iter().filter_map(joined).collect();
+        assert_eq!((again.len(), again[0], again[1]), (MAX_COMMUNICATORS, 1, 514));
     }
 
     #[test]

@@ -317,7 +317,7 @@ impl Job {
         if !old.is_empty() {
             self.by_rank.retain(|_, id| self.processes.contains_key(id));
         }
-        let processes = &self.processes;
+        let (processes, before) = (&self.processes, self.comms.len());
         self.comms.retain(|id, comm| {
             comm.members.values().any(|member| {
                 // A communicator that its process has left is kept as long as others may wait in it.
@@ -329,6 +329,11 @@ impl Job {
                 processes.contains_key(&member.process) && now.micros_since(at) < forget_us
             })
         });
+        if self.comms.len() < before {
+            for process in self.processes.values_mut() {
+                process.memberships.retain(|comm, _| self.comms.contains_key(comm));
+            }
+        }
         old
     }
 

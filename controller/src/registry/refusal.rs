@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::MAX_PROCESSES;
+use super::{MAX_PLACES, MAX_PROCESSES};
 
 /// Why a message was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -26,6 +26,8 @@ pub enum Refusal {
     WentBack { process: u64, comm: u64, what: &'static str, before: u64, now: u64 },
     #[error("process {process:x} names peer {peer} on communicator {comm:x}, which has {size} ranks")]
     NoSuchPeer { process: u64, comm: u64, peer: u32, size: u32 },
+    #[error("process {process:x} is in {MAX_PLACES} communicators already")]
+    TooManyCommunicators { process: u64 },
     #[error("no room for another process: {MAX_PROCESSES} are known")]
     Full,
 }
@@ -44,6 +46,7 @@ impl Refusal {
             Refusal::RankChanged { .. } => "rank_changed",
             Refusal::WentBack { .. } => "went_back",
             Refusal::NoSuchPeer { .. } => "no_such_peer",
+            Refusal::TooManyCommunicators { .. } => "too_many_communicators",
             Refusal::Full => "full",
         }
     }

@@ -207,3 +207,30 @@ fn a_rank_of_a_communicator_claimed_twice_is_a_conflict_until_one_claimant_is_go
     registry.end(&ended(3), &node("c"), Timestamp(9)).unwrap();
     assert!(registry.conflicts(&job()).is_empty());
 }
+
+#[test]
+fn a_process_that_makes_communicators_all_the_time_is_known_in_the_newest() {
+    let mut registry = two_ranks();
+    for comm in 100..100 + 3 * MAX_PLACES as u64 {
+        for (process, rank, on) in [(1, 0, "a"), (2, 1, "b")] {
+            registry.join(&member(process, comm, rank), &node(on)).unwrap();
+            let mut both = window(process, 9, comm);
+            both.comms.extend(window(process, comm, 1).comms);
+            registry.window(&both, &node(on)).unwrap();
+        }
+    }
+    let newest = CommId(99 + 3 * MAX_PLACES as u64);
+    for comm in [CommId(9), newest] {
+        assert_eq!(registry.at(comm, 1).map(|info| info.process), Some(ProcessId(2)));
+    }
+    assert!(registry.at(CommId(100), 1).is_none() && registry.comms.len() <= MAX_PLACES);
+    assert_eq!(registry.conflicts(&job()), Vec::<String>::new());
+}
+
+#[test]
+fn a_process_cannot_be_in_any_number_of_communicators_at_once() {
+    let mut registry = two_ranks();
+    let join = |comm| registry.join(&member(1, comm, 0), &node("a"));
+    let refused = (100..101 + MAX_PLACES as u64).map(join).find_map(Result::err);
+    assert_eq!(refused, Some(Refusal::TooManyCommunicators { process: 1 }));
+}
