@@ -112,8 +112,8 @@ fn write_one(recorder: &Recorder, index: u64) {
         flags: operation_flag::KERNEL_EVENTS,
         channels: 1,
         sequence: number & 0xFFFF_FFFF,
-        count: number,
-        bytes: !number,
+        count: number >> 12,
+        bytes: !number >> 12,
         root_or_peer: (number >> 32) as u32,
         peer_number: number as u32,
         enqueued: clock.now(),
@@ -144,8 +144,8 @@ fn write_one(recorder: &Recorder, index: u64) {
 
 fn assert_operation(operation: &Operation) {
     let number = scatter(operation.index);
-    assert_eq!(operation.count, number, "{operation:?}");
-    assert_eq!(operation.bytes, !number, "{operation:?}");
+    assert_eq!(operation.count, number >> 12, "{operation:?}");
+    assert_eq!(operation.bytes, !number >> 12, "{operation:?}");
     assert_eq!(operation.comm_slot, (number % 256) as u32, "{operation:?}");
     assert_eq!(operation.comm_generation, number as u32, "{operation:?}");
     assert_eq!(operation.sequence, number & 0xFFFF_FFFF, "{operation:?}");
