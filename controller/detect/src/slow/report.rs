@@ -211,13 +211,16 @@ fn late(
         share if share > 0.66 => "an iteration".to_owned(),
         share => format!("in about one of {:.0} iterations", 1.0 / share.max(1e-3)),
     };
+    let others = match comm.members.len().saturating_sub(accused.len()) {
+        1 => "the other rank waits".to_owned(),
+        others => format!("the other {others} ranks wait"),
+    };
     let summary = format!(
-        "{} {late} {} {often} ({:.0} % of it) since {} UTC; the other {} wait for {them}",
+        "{} {late} {} {often} ({:.0} % of it) since {} UTC; {others} for {them}",
         names::list(job, &accused),
         words::duration(lateness.per_iteration_ns / 1_000),
         lateness.fraction * 100.0,
         words::clock(since),
-        words::count(comm.members.len().saturating_sub(accused.len()), "rank"),
     );
     let evidence = [
         ("communicator", json!(comm.label())),
