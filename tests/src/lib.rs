@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod authority;
 mod cargo;
+pub mod cc;
 pub mod cluster;
 pub mod crowd;
 pub mod demo;

@@ -21,7 +21,7 @@ use c4_agent::paths::{
 };
 use c4_path_table::{self as table, ANY_RANK, Entry, Key, Table, publish};
 use c4_proto::v1;
-use c4_tests::nccl::built;
+use c4_tests::{cc::compile, nccl::built};
 use c4_traffic::document::{parse_flows, parse_topology};
 use prost::Message;
 use tempfile::TempDir;
@@ -35,13 +35,6 @@ const PEER: &str = "10.0.1.1";
 
 struct Scene {
     dir: TempDir,
-}
-
-fn compile(arguments: &[&str], from: &[PathBuf], to: &Path) {
-    let mut command = Command::new("cc");
-    command.args(["-O1", "-Wall"]).args(from).args(arguments).arg("-o").arg(to);
-    let output = command.output().expect("a C compiler");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A path by its ports.

@@ -15,6 +15,7 @@ mod entry;
 mod events;
 mod handle;
 mod init;
+mod loaded;
 mod log;
 mod names;
 mod peers;

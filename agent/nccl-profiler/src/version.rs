@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::loaded::Loaded;
 use crate::log::Log;
 
 /// Stores the version as NCCL's code, if the logger's library has `ncclGetVersion`.
@@ -24,28 +25,22 @@ fn ask(inside: *const c_void) -> Option<u32> {
     if name.is_null() {
         return None;
     }
-    // SAFETY: `name` is the name of a library that is loaded, since it calls us; NOLOAD opens nothing new.
-    let library = unsafe { libc::dlopen(name, libc::RTLD_NOLOAD | libc::RTLD_LAZY) };
-    if library.is_null() {
-        return None;
-    }
-    // SAFETY: an open library and a C string.
-    let symbol = unsafe { libc::dlsym(library, c"ncclGetVersion".as_ptr()) };
-    let version = (!symbol.is_null() && belongs_to(symbol, name)).then(|| call(symbol)).flatten();
-    // SAFETY: opened above; it stays loaded, others hold it.
-    unsafe { libc::dlclose(library) };
-    version
+    // SAFETY: a name from the loader, a C string that lives as long as the library, which calls us.
+    let name = unsafe { CStr::from_ptr(name) };
+    let library = Loaded::find(name)?;
+    let symbol = library.symbol(c"ncclGetVersion")?.as_ptr();
+    belongs_to(symbol, name).then(|| call(symbol)).flatten()
 }
 
 /// Whether a symbol is the library's own and not one of its dependencies'.
-fn belongs_to(symbol: *mut c_void, library: *const std::ffi::c_char) -> bool {
+fn belongs_to(symbol: *mut c_void, library: &CStr) -> bool {
     let mut place = MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: as in `ask`.
     let found = unsafe { libc::dladdr(symbol, place.as_mut_ptr()) } != 0;
     // SAFETY: as in `ask`.
     let name = unsafe { place.assume_init() }.dli_fname;
-    // SAFETY: both are names from the loader, C strings that live as long as their libraries are loaded.
-    found && !name.is_null() && unsafe { CStr::from_ptr(name) == CStr::from_ptr(library) }
+    // SAFETY: a name from the loader, a C string that lives as long as its library is loaded.
+    found && !name.is_null() && unsafe { CStr::from_ptr(name) } == library
 }
 
 fn call(symbol: *mut c_void) -> Option<u32> {

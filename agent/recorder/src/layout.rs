@@ -25,6 +25,8 @@ pub const VERSION: u32 = 1;
 
 /// Communicators a process may have at once.
 pub const COMMUNICATORS: usize = 256;
+/// Ranks of a communicator, at most: far more than anybody has.
+pub const RANKS: u32 = 1 << 20;
 /// Operations kept.
 pub const OPERATIONS: usize = 4096;
 /// Connections kept. One less than 2^11, so that the last number can mean "none".

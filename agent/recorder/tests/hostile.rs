@@ -178,7 +178,7 @@ fn errors_name_the_field() {
     let communicator = |slot: usize| layout::COMMUNICATORS_AT + slot * size_of::<layout::Communicator>();
     let checksum = offset_of!(layout::Header, checksum);
     let another_checksum = [!fs::read(valid(directory.path())).expect("reads")[checksum]];
-    let cases: [(usize, &[u8], &str); 14] = [
+    let cases: [(usize, &[u8], &str); 17] = [
         (0, b"JUNKJUNK", "header[0].magic at offset 0x0"),
         (16, &[9], "header[0].version at offset 0x10 is 9, expected 1"),
         (checksum, &another_checksum, "header[0].checksum"),
@@ -192,10 +192,17 @@ fn errors_name_the_field() {
             &[5],
             "communicators[2].rank at offset 0x5210 is 5, expected less than its size, 2",
         ),
+        (communicator(1) + offset_of!(layout::Communicator, size), &[2, 0, 0x10, 0], "communicators[1].size"),
         (operation(7), &[9], "operations[7].number"),
         (operation(7) + offset_of!(layout::Operation, kind), &[0], "operations[7].kind"),
         (operation(0) + offset_of!(layout::Operation, flags), &[0xF0], "operations[0].flags"),
+        (
+            operation(1) + offset_of!(layout::Operation, root_or_peer),
+            &[0, 0, 0x10, 0],
+            "operations[1].root_or_peer",
+        ),
         (connection(2) + offset_of!(layout::Connection, used), &[2], "connections[2].used"),
+        (connection(1) + offset_of!(layout::Connection, peer), &[0, 0, 0x10, 0], "connections[1].peer"),
         (connection(3) + offset_of!(layout::Connection, steps), &[0x55], "connections[3].steps"),
     ];
     for (at, bytes, wanted) in cases {

@@ -199,14 +199,15 @@ impl<H: RecorderHandle> Tracked<H> {
             connections.entry(key).or_default().push(connection);
         }
         self.cover(sample, transfers, now_ns);
-        // A slot is used again long after its communicator was finalised.
-        let slots: BTreeMap<u32, u32> =
-            sample.communicators.iter().map(|comm| (comm.slot, comm.generation)).collect();
-        self.comms.retain(|(slot, generation), _| slots.get(slot).is_none_or(|now| now == generation));
         for comm in sample.communicators.iter().filter(|comm| comm.is_known()) {
             let key = (comm.slot, comm.generation);
+            let is_new = !self.comms.contains_key(&key);
+            if is_new {
+                // A slot is used again long after its communicator was finalised.
+                self.comms.retain(|(slot, _), _| *slot != comm.slot);
+            }
             // One process with several GPUs is several ranks of one communicator. It is told of as one, the first that was seen.
-            if !self.comms.contains_key(&key) && self.comms.values().any(|track| track.last.id == comm.id) {
+            if is_new && self.comms.values().any(|track| track.last.id == comm.id) {
                 if !std::mem::replace(&mut self.several_ranks, true) {
                     let (pid, name) = (self.identity.pid, &comm.name);
                     warn!(pid, communicator = %name, "this process is several ranks of one communicator: C4 follows the first of them only");

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use c4_detect::catalogue;
 use c4_proto::v1::{CommunicatorJoined, Health, agent_message::Body};
+use c4_recorder::layout;
 use tokio::time::Instant;
 
 /// Communicators remembered for one process: as many as a recorder has.
-const MAX_COMMUNICATORS: usize = 256;
+const MAX_COMMUNICATORS: usize = layout::COMMUNICATORS;
 
 /// Processes remembered; beyond it those that have ended are forgotten, oldest first.
 const MAX_MEMBERS: usize = 4096;

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observation::Timestamp;
+use crate::{observation::Timestamp, rhythm};
 
 /// Iterations whose median is one value of a scale.
 const GROUPS: [usize; 2] = [1, 8];
@@ -169,7 +169,7 @@ impl Watch {
 
     /// Whether iterations are now something else: the pattern was learned anew, and times do not compare.
     fn another_pattern(&mut self, operations: u32) -> bool {
-        let alike = operations.abs_diff(self.operations) <= self.operations / 5;
+        let alike = rhythm::are_alike(operations, self.operations);
         self.odd = if alike { 0 } else { self.odd + 1 };
         self.odd >= 4 || self.operations == 0
     }

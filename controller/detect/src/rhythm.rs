@@ -29,6 +29,11 @@ const LEARN_WITH_PRIOR: u64 = 2;
 /// Operations after a disturbed one whose waits may still come from it.
 const DISTURBANCE: u64 = 64;
 
+/// Whether two iterations of so many operations may be of one pattern: they differ by a fifth at most. Times of others do not compare.
+pub(crate) fn are_alike(operations: u32, usual: u32) -> bool {
+    operations.abs_diff(usual) <= usual / 5
+}
+
 /// What one incarnation of a job leaves to the next.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prior {

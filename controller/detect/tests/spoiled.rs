@@ -10,7 +10,7 @@ use c4_detect::{
     detector::{Config, Detector},
     observation::{HealthEvent, Observation, ProcessInfo, Severity},
 };
-use common::{Line, assert_sound, cases, read_input, recordings};
+use common::{Line, assert_sound, cases, read_input, recordings, seeds};
 use rand::{Rng, RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -98,13 +98,12 @@ fn play<'a>(lines: &'a [Line], seed: u64) {
 
 #[test]
 fn nothing_panics_when_recorded_runs_are_falsified() {
-    let seeds: u64 = std::env::var("C4_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
     let cases = cases(&recordings());
     assert!(!cases.is_empty(), "recordings are there");
     for case in cases {
         let parse = |text| serde_json::from_str(text).expect("a line of a recording");
         let lines: Vec<Line> = read_input(&case).lines().map(parse).collect();
-        for seed in 0..seeds {
+        for seed in 0..seeds(6) {
             // Shown where it fails.
             println!("{} with seed {seed}", case.display());
             play(&lines, seed);

@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use c4_detect::{finding::Kind, observation::ProcessState};
-use common::{Fault, Shape, run};
+use common::{Fault, Shape, run, seeds};
 
 const S: u64 = 1_000_000;
 const SHAPES: [(usize, u64); 8] = [
@@ -21,10 +21,6 @@ const SHAPES: [(usize, u64); 8] = [
     (32, 1_000_000),
     (64, 500_000),
 ];
-
-fn seeds() -> u64 {
-    std::env::var("C4_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
-}
 
 fn first_seed() -> u64 {
     std::env::var("C4_FIRST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000)
@@ -51,7 +47,7 @@ fn shape(seed: u64) -> Shape {
 #[ignore = "takes minutes"]
 fn healthy() {
     let (mut alarms, mut seconds) = (0, 0.0);
-    for seed in first_seed()..first_seed() + seeds() * 8 {
+    for seed in first_seed()..first_seed() + seeds(4) * 8 {
         let shape = shape(seed);
         let duration = (shape.iteration_us() * 2_000).clamp(600 * S, 4_000 * S);
         seconds += duration as f64 * 1e-6;
@@ -73,7 +69,7 @@ fn healthy() {
 #[ignore = "takes minutes"]
 fn faulty() {
     let mut table: BTreeMap<String, (u32, u32, u32, Vec<f64>)> = BTreeMap::new();
-    for seed in first_seed() + 100_000..first_seed() + 100_000 + seeds() * 8 {
+    for seed in first_seed() + 100_000..first_seed() + 100_000 + seeds(4) * 8 {
         let shape = shape(seed);
         let rank = (seed as usize * 31 + 7) % shape.ranks;
         let iteration_us = shape.iteration_us();

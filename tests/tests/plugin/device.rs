@@ -2,10 +2,10 @@
 //! is.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use c4_recorder::GpuAddress;
 use c4_recorder::snapshot::Identity;
+use c4_tests::cc::compile;
 use tempfile::TempDir;
 
 use crate::harness::{Sandbox, init, isolated, nccl};
@@ -14,10 +14,7 @@ use crate::harness::{Sandbox, init, isolated, nccl};
 fn driver(directory: &TempDir) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugin/cuda.c");
     let library = directory.path().join("libcuda.so.1");
-    let mut command = Command::new("cc");
-    command.args(["-O1", "-Wall", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]);
-    let output = command.arg(source).arg("-o").arg(&library).output().expect("a C compiler");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    compile(&["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"], &[source], &library);
     library
 }
 

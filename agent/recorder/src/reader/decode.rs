@@ -11,7 +11,7 @@ use super::bytes::Record;
 use super::source::Table;
 use crate::GpuAddress;
 use crate::layout::{
-    self, Communicator, Connection, Header, Live, NAME_BYTES, NAMES, Operation, communicator_state,
+    self, Communicator, Connection, Header, Live, NAME_BYTES, NAMES, Operation, RANKS, communicator_state,
     operation_flag, operation_kind, step_state,
 };
 use crate::snapshot::{Losses, OperationKind};
@@ -42,9 +42,6 @@ pub(super) const CONNECTIONS: Table = Table {
 
 /// Counters beyond this are garbage: at a million a second it takes a century.
 const COUNTS: RangeInclusive<u64> = 0..=(1 << 52);
-
-/// Ranks of a communicator, at most: far more than anybody has.
-const RANKS: u32 = 1 << 20;
 
 /// A number that people compare bit by bit. (What was expected is written out only where something is wrong: nothing is
 /// formatted for records in order.)

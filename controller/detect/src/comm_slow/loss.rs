@@ -6,6 +6,7 @@ use super::{Key, cell};
 use crate::{
     model::Job,
     observation::{CommId, Iteration, Timestamp},
+    rhythm,
     stats::Histogram,
 };
 
@@ -66,7 +67,7 @@ impl Pace {
             self.source = Some((comm, iteration.operations));
         }
         let Some((_, operations)) = self.source.filter(|(source, _)| *source == comm) else { return };
-        let alike = iteration.operations.abs_diff(operations) <= operations / 5;
+        let alike = rhythm::are_alike(iteration.operations, operations);
         if is_whole && alike {
             self.odd = 0;
             self.ended = self.ended.saturating_add(iteration.count.into());

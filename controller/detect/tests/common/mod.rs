@@ -37,6 +37,12 @@ pub use shape::{Fault, Shape};
 /// 2023-11-14 22:13:20 UTC.
 pub const EPOCH_US: u64 = 1_700_000_000_000_000;
 const NEVER: u64 = u64::MAX;
+
+/// How many seeds are tried: so many, or what C4_SEEDS says.
+pub fn seeds(usually: u64) -> u64 {
+    std::env::var("C4_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(usually)
+}
+
 /// Elements of the operation that belongs to an optimizer step.
 const OPTIMIZER: u64 = 3_333;
 
